@@ -40,7 +40,11 @@ func forEachCase(t *testing.T, test func(c *testCase)) {
 // its umask, and pushes the base images that its Dockerfile names.
 func newCase(t *testing.T, source string) *testCase {
 	t.Helper()
-	c := &testCase{workbench: newWorkbench(t), source: source}
+	return newCaseIn(&testCase{workbench: newWorkbench(t), source: source})
+}
+
+func newCaseIn(c *testCase) *testCase {
+	t, source := c.t, c.source
 	context := filepath.Join(c.dir, "context")
 	check(t, os.MkdirAll(context, 0o755))
 	if _, err := os.Stat(filepath.Join(source, "context")); err == nil {
@@ -119,14 +123,16 @@ func TestCases(t *testing.T) {
 		if got, want := strings.TrimSpace(result.Stdout), image.Digest.String(); got != want {
 			t.Errorf("bob printed %q, the registry has %q", got, want)
 		}
-		checkImage(t, image)
+		for _, p := range imageProblems(image) {
+			t.Error(p)
+		}
 		c.compare(result, image)
 	})
 }
 
-// checkImage verifies what holds for every image, whatever was built.
-func checkImage(t *testing.T, image *harness.Image) {
-	t.Helper()
+// imageProblems lists what is wrong with an image of bob's, whatever was built.
+func imageProblems(image *harness.Image) []string {
+	var found []string
 	steps := 0
 	for _, h := range image.Config.History {
 		if !h.EmptyLayer {
@@ -134,28 +140,28 @@ func checkImage(t *testing.T, image *harness.Image) {
 		}
 	}
 	if steps != len(image.Layers) {
-		t.Errorf("history tells of %d layers, the image has %d", steps, len(image.Layers))
+		found = append(found, fmt.Sprintf("history tells of %d layers, the image has %d", steps, len(image.Layers)))
 	}
-	for i, l := range image.Layers[baseLayers(t, image):] {
+	for i, l := range image.Layers[baseLayers(image):] {
 		for _, p := range l.Problems() {
-			t.Errorf("layer %d above the base: %s", i, p)
+			found = append(found, fmt.Sprintf("layer %d above the base: %s", i+1, p))
 		}
 	}
 	oci := strings.HasPrefix(image.Manifest.MediaType, "application/vnd.oci.")
 	for _, d := range append(slices.Clone(image.Manifest.Layers), image.Manifest.Config) {
 		if strings.HasPrefix(d.MediaType, "application/vnd.oci.") != oci {
-			t.Errorf("manifest of type %s has a blob of type %s", image.Manifest.MediaType, d.MediaType)
+			found = append(found, "manifest of type "+image.Manifest.MediaType+" has a blob of type "+d.MediaType)
 		}
 	}
+	return found
 }
 
 // baseLayers says how many of the image's layers are those of a base image,
 // which the harness marks in the history.
-func baseLayers(t *testing.T, image *harness.Image) int {
-	t.Helper()
+func baseLayers(image *harness.Image) int {
 	n := 0
 	for _, h := range image.Config.History {
-		if strings.HasSuffix(h.CreatedBy, "of a test base") {
+		if strings.HasSuffix(h.CreatedBy, harness.BaseMark) {
 			n++
 		}
 	}
@@ -198,15 +204,17 @@ func (c *testCase) section(name string, image *harness.Image) string {
 	c.t.Helper()
 	switch name {
 	case "config":
-		return strings.ReplaceAll(configText(c.t, image), c.registry.Prefix, "$REGISTRY")
+		config, err := configText(image)
+		check(c.t, err)
+		return strings.ReplaceAll(config, c.registry.Prefix, "$REGISTRY")
 	case "files":
 		tree, err := harness.Flatten(image.Layers)
 		check(c.t, err)
-		base, err := harness.Flatten(image.Layers[:baseLayers(c.t, image)])
+		base, err := harness.Flatten(image.Layers[:baseLayers(image)])
 		check(c.t, err)
 		return text(tree.Changes(base))
 	case "layers":
-		return layersText(image.Layers[baseLayers(c.t, image):])
+		return layersText(image.Layers[baseLayers(image):])
 	}
 	c.t.Fatalf("expect.txtar: no section is called %q", name)
 	return ""
@@ -231,29 +239,28 @@ func layersText(layers []harness.Layer) string {
 	return b.String()
 }
 
-// configText is the image's config without what depends on time and contents.
-func configText(t *testing.T, image *harness.Image) string {
-	t.Helper()
+// configText is the image's config without what depends on time, machine and contents.
+func configText(image *harness.Image) (string, error) {
 	var config map[string]any
-	check(t, json.Unmarshal(image.RawConfig, &config))
-	delete(config, "created")
-	delete(config, "rootfs")
-	delete(config, "architecture")
-	if history, ok := config["history"].([]any); ok {
-		history = slices.DeleteFunc(history, func(h any) bool {
-			entry, ok := h.(map[string]any)
-			created, isText := entry["created_by"].(string)
-			delete(entry, "created")
-			return ok && isText && strings.HasSuffix(created, "of a test base")
-		})
-		config["history"] = history
+	if err := json.Unmarshal(image.RawConfig, &config); err != nil {
+		return "", err
 	}
+	for _, key := range []string{"created", "rootfs", "architecture"} {
+		delete(config, key)
+	}
+	history, _ := config["history"].([]any)
+	config["history"] = slices.DeleteFunc(history, func(h any) bool {
+		entry, _ := h.(map[string]any)
+		delete(entry, "created")
+		by, _ := entry["created_by"].(string)
+		return strings.HasSuffix(by, harness.BaseMark)
+	})
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
-	check(t, encoder.Encode(config))
-	return b.String()
+	err := encoder.Encode(config)
+	return b.String(), err
 }
 
 // difference lists lines of want that are missing and lines of got that are too many.

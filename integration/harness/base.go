@@ -28,6 +28,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+// BaseMark ends the created_by of each layer of a base image, so that what a
+// build put on top can be told from it.
+const BaseMark = "of a test base"
+
 // debianAge is how long a Debian root file system is kept between runs.
 const debianAge = 14 * 24 * time.Hour
 
@@ -104,7 +108,7 @@ func (r *Registry) Push(ctx context.Context, ref string, base *BaseImage) error 
 	for i, layer := range base.Layers {
 		if image, err = mutate.Append(image, mutate.Addendum{
 			Layer: layer, MediaType: types.OCILayer,
-			History: v1.History{CreatedBy: fmt.Sprintf("layer %d of a test base", i), Created: file.Created},
+			History: v1.History{CreatedBy: fmt.Sprintf("layer %d %s", i, BaseMark), Created: file.Created},
 		}); err != nil {
 			return err
 		}

@@ -52,14 +52,14 @@ func TestFlatten(t *testing.T) {
 func TestProblems(t *testing.T) {
 	t.Parallel()
 	for name, entries := range map[string][]harness.Entry{
-		"absolute":       {reg("/f")},
-		"dot":            {reg("./f")},
-		"twice":          {reg("f"), reg("f")},
-		"orphan":         {reg("d/f")},
-		"absolute link":  {reg("a"), {Name: "b", Type: tar.TypeLink, Link: "/a"}},
-		"forward link":   {{Name: "a", Type: tar.TypeLink, Link: "b"}, reg("b")},
-		"whiteout dir":   {dir(".wh.d")},
-		"own attribute":  {{Name: "f", Type: tar.TypeReg, Sum: "0123456789ab", Xattrs: map[string]string{"user.overlay.opaque": "y"}}},
+		"absolute":      {reg("/f")},
+		"dot":           {reg("./f")},
+		"twice":         {reg("f"), reg("f")},
+		"orphan":        {reg("d/f")},
+		"absolute link": {reg("a"), {Name: "b", Type: tar.TypeLink, Link: "/a"}},
+		"forward link":  {{Name: "a", Type: tar.TypeLink, Link: "b"}, reg("b")},
+		"whiteout dir":  {dir(".wh.d")},
+		"own attribute": {{Name: "f", Type: tar.TypeReg, Sum: "0123456789ab", Xattrs: map[string]string{"user.overlay.opaque": "y"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
