@@ -73,7 +73,7 @@ func setupScript(env *testscript.Env) error {
 	prefix := r.Prefix + "/" + strings.ToLower(filepath.Base(env.WorkDir))
 	values := map[string]string{
 		"REGISTRY": r.Prefix, "GUARDED": guarded.Prefix, "NOBODY": "127.0.0.1:9", "REF": prefix + ":1",
-		"GUARDED_CONFIG": guarded.DockerConfig(), "REPO": prefix,
+		"GUARDED_CONFIG": guarded.DockerConfig(), "GUARDED_HOST": guarded.Host, "REPO": prefix,
 	}
 	for name, value := range values {
 		env.Setenv(name, value)
