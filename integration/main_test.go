@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -145,4 +146,9 @@ func has(t *testing.T, r *harness.Registry, ref string) bool {
 	found, err := r.Has(t.Context(), ref)
 	check(t, err)
 	return found
+}
+
+// matches says whether pattern is in text, whatever the case of letters.
+func matches(pattern, text string) bool {
+	return regexp.MustCompile("(?i)" + pattern).MatchString(text)
 }

@@ -179,6 +179,9 @@ func file(name string, mode int64, body string) File {
 	return File{Header: tar.Header{Name: name, Mode: mode}, Body: body}
 }
 
+// Busybox returns the base image busybox, for others to be made of it.
+func Busybox(ctx context.Context) (*BaseImage, error) { return busybox(ctx, true) }
+
 func busybox(ctx context.Context, full bool) (*BaseImage, error) {
 	if err := Need("busybox"); err != nil {
 		return nil, err
@@ -300,8 +303,10 @@ func (l *Lab) debian(ctx context.Context) (*BaseImage, error) {
 // reach the same archive as this machine, and a key that changes with them.
 func aptFiles() (files []string, key string, err error) {
 	hash := sha256.New()
-	for _, root := range []string{"/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d",
-		"/etc/apt/keyrings", "/etc/apt/auth.conf.d", "/etc/apt/apt.conf", "/etc/apt/apt.conf.d", "/usr/share/keyrings"} {
+	for _, root := range []string{
+		"/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d",
+		"/etc/apt/keyrings", "/etc/apt/auth.conf.d", "/etc/apt/apt.conf", "/etc/apt/apt.conf.d", "/usr/share/keyrings",
+	} {
 		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
@@ -377,4 +382,21 @@ func aptSources() ([]string, error) {
 		return nil, &MissingError{What: "sources of Debian or Ubuntu in /etc/apt"}
 	}
 	return found, nil
+}
+
+// PushWrongDiffID pushes busybox under ref with a config that names another
+// diff ID than its layer has.
+func (r *Registry) PushWrongDiffID(ctx context.Context, ref string) error {
+	base, err := busybox(ctx, true)
+	if err != nil {
+		return err
+	}
+	base.Layers[0] = wrongDiffID{base.Layers[0]}
+	return r.Push(ctx, ref, base)
+}
+
+type wrongDiffID struct{ v1.Layer }
+
+func (wrongDiffID) DiffID() (v1.Hash, error) {
+	return v1.NewHash("sha256:" + strings.Repeat("0", 64))
 }
