@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -57,9 +59,7 @@ func rewrite(w http.ResponseWriter, r *http.Request, inner http.Handler, change 
 	recorder := httptest.NewRecorder()
 	inner.ServeHTTP(recorder, r)
 	body := change(recorder.Body.Bytes())
-	for k, v := range recorder.Header() {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), recorder.Header())
 	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 	w.WriteHeader(recorder.Code)
 	_, _ = w.Write(body)
@@ -117,7 +117,7 @@ func TestLyingRegistry(t *testing.T) {
 		"honest":                {nil, 0, nil},
 		"blob changed":          {always(isBlob, flip), 1, []string{"digest"}},
 		"blob short":            {always(isBlob, func(b []byte) []byte { return b[:len(b)-10] }), 1, nil},
-		"blob long":             {always(isBlob, func(b []byte) []byte { return append(b[:len(b):len(b)], "more"...) }), 1, nil},
+		"blob long":             {always(isBlob, func(b []byte) []byte { return append(slices.Clip(b), "more"...) }), 1, nil},
 		"blob empty":            {always(isBlob, func([]byte) []byte { return nil }), 1, nil},
 		"manifest is no JSON":   {always(isManifest, func([]byte) []byte { return []byte("<html>") }), 1, nil},
 		"manifest huge":         {always(isManifest, func([]byte) []byte { return make([]byte, 64<<20) }), 1, nil},

@@ -41,8 +41,7 @@ func run(m *testing.M) int {
 // check fails the test for err, or skips it if err says what the machine lacks.
 func check(t *testing.T, err error) {
 	t.Helper()
-	var missing *harness.MissingError
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[*harness.MissingError](err); ok {
 		t.Skip(missing)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A cgroup holds every process of one run, whatever namespaces and sessions
@@ -78,6 +79,6 @@ func (c *cgroup) remove() {
 		if err := os.Remove(c.path); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return
 		}
-		syscall.Nanosleep(&syscall.Timespec{Nsec: 20e6}, nil)
+		time.Sleep(20 * time.Millisecond)
 	}
 }

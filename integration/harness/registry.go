@@ -90,7 +90,7 @@ func (l *Lab) tryRegistry(ctx context.Context, guard bool) (*Registry, error) {
 	}
 	l.onClose(func() error {
 		err := cmd.Process.Kill()
-		<-done
+		_ = <-done // it was killed
 		return errors.Join(err, log.Close())
 	})
 	return r, nil
