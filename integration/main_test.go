@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 	}
 	lab = l
 	code := m.Run()
-	if err := l.Close(); err != nil {
+	if err := l.Close(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "close the laboratory:", err)
 		return 1
 	}

@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer closeLab(lab)
+	defer closeLab(context.WithoutCancel(ctx), lab)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "workload\tbob\tbuildah\tbuildah/bob\tbob's peak memory\twith RUN's\t")
 	for _, load := range workloads {
@@ -80,8 +80,8 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	return table.Flush()
 }
 
-func closeLab(lab *harness.Lab) {
-	if err := lab.Close(); err != nil {
+func closeLab(ctx context.Context, lab *harness.Lab) {
+	if err := lab.Close(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: close the laboratory:", err)
 	}
 }

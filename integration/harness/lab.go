@@ -70,7 +70,7 @@ func Open(ctx context.Context, userName string) (*Lab, error) {
 }
 
 // Close stops the registries and removes the laboratory's directory.
-func (l *Lab) Close() error {
+func (l *Lab) Close(ctx context.Context) error {
 	l.mu.Lock()
 	stops := l.stops
 	l.stops = nil
@@ -80,16 +80,16 @@ func (l *Lab) Close() error {
 		errs = append(errs, stop())
 	}
 	l.cancel()
-	return errors.Join(append(errs, RemoveAll(l.Dir))...)
+	return errors.Join(append(errs, RemoveAll(ctx, l.Dir))...)
 }
 
 // RemoveAll removes a tree that may hold files of subordinate IDs, which only
 // root of the owner's user namespace may remove.
-func RemoveAll(dir string) error {
+func RemoveAll(ctx context.Context, dir string) error {
 	if err := os.RemoveAll(dir); err == nil {
 		return nil
 	}
-	return sh(context.Background(), "unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--", dir)
+	return sh(ctx, "unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--", dir)
 }
 
 // Bob returns the path of the static binary, built once from this checkout.

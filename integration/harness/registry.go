@@ -90,7 +90,9 @@ func (l *Lab) tryRegistry(ctx context.Context, guard bool) (*Registry, error) {
 	}
 	l.onClose(func() error {
 		err := cmd.Process.Kill()
-		_ = <-done // it was killed
+		if _, killed := errors.AsType[*exec.ExitError](<-done); !killed {
+			err = errors.Join(err, errors.New("docker-registry ended by itself"))
+		}
 		return errors.Join(err, log.Close())
 	})
 	return r, nil
