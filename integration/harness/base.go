@@ -241,7 +241,7 @@ func layers(ctx context.Context) (*BaseImage, error) {
 		dir("data/gone", 0o755), file("data/gone/x", 0o644, "x"), file("data/keep", 0o640, "keep"),
 		{Header: tar.Header{Name: "data/fine", Mode: 0o644, ModTime: fine, Format: tar.FormatPAX}, Body: "fine"},
 		{Header: tar.Header{Name: "data/suid", Mode: 0o4755, Uid: 0, Gid: 50}, Body: "suid"},
-		{Header: tar.Header{Typeflag: tar.TypeLink, Name: "data/suid2", Linkname: "data/suid"}},
+		{Header: tar.Header{Typeflag: tar.TypeLink, Name: "data/suid2", Linkname: "data/suid", Mode: 0o4755, Gid: 50}},
 		{Header: tar.Header{Name: "data/high", Mode: 0o600, Uid: 65534, Gid: 65534}, Body: "high"},
 		{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "data/link", Linkname: "keep"}},
 		{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "data/dirlink", Linkname: "old"}},
