@@ -62,11 +62,14 @@ func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
 	}
 	for _, name := range deviceNodes {
 		// Bound rather than made: a node on a nodev file system is dead, and
-		// a user namespace can make none.
+		// a user namespace can make none. Read-only doesn't keep anyone from
+		// writing to a device, but root from changing the mode and owner of
+		// the host's node.
 		path := "/dev/" + name
 		if _, err := os.Stat(path); err == nil {
 			mounts = append(mounts, &configs.Mount{
 				Source: path, Destination: path, Device: "bind", Flags: unix.MS_BIND,
+				RecAttr: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
 			})
 		}
 	}
