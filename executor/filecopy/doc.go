@@ -1,0 +1,2 @@
+// Package filecopy has the file semantics of COPY and ADD.
+package filecopy
