@@ -1,0 +1,65 @@
+package dockerfile
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// historyComment is what BuildKit writes beside each entry; tools tell by it
+// how CreatedBy is to be read.
+const historyComment = "buildkit.dockerfile.v0"
+
+// history makes the entry for a step.
+func (st *state) history(createdBy string, op Op) ocispec.History {
+	if createdBy == "" {
+		return ocispec.History{EmptyLayer: true}
+	}
+	return ocispec.History{CreatedBy: createdBy, Comment: historyComment, EmptyLayer: op == nil}
+}
+
+// text returns an instruction as progress shows it.
+func (st *state) text(in instructions.Command, trigger bool) string {
+	code := in.Name()
+	if s, ok := in.(fmt.Stringer); ok {
+		code = s.String()
+	}
+	var lex *shell.Lex
+	switch c := in.(type) {
+	case *instructions.CopyCommand, *instructions.AddCommand, *instructions.WorkdirCommand:
+		lex = st.lex
+	case *instructions.RunCommand:
+		if len(c.Files) > 0 && parser.MustParseHeredoc(c.CmdLine[0]) != nil {
+			code += " (" + summary(c.Files[0].Data) + ")"
+		}
+	}
+	if lex == nil { // a command line stays as it is, but for the variables that are known here
+		lex = shell.NewLex(st.scope.file.escape)
+		lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
+	}
+	if word, err := expandWord(lex, code, &st.env); err == nil {
+		code = word
+	}
+	fields := strings.Fields(code)
+	if len(fields) > 0 {
+		fields[0] = strings.ToUpper(fields[0])
+	}
+	if trigger {
+		fields = append([]string{"ONBUILD"}, fields...)
+	}
+	return strings.Join(fields, " ")
+}
+
+// summary returns the first line of a heredoc.
+func summary(text string) string {
+	first, _, more := strings.Cut(strings.TrimSpace(text), "\n")
+	first = strings.TrimSuffix(first, "\r")
+	if more {
+		first += "..."
+	}
+	return first
+}
