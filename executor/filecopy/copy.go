@@ -60,7 +60,6 @@ func (o *Options) maker() maker {
 
 // copier is one CopyTo.
 type copier struct {
-	ctx     context.Context //nolint:containedctx // lives as long as the one group of workers
 	group   *errgroup.Group
 	sel     *Selection
 	opts    *Options
@@ -138,9 +137,9 @@ func (s *Selection) unpack(ctx context.Context, root string, src *source, at *pl
 		return false, err
 	}
 	defer closeFD(dir)
-	fd, _, err := openFile(dir, src.node, src.rel)
+	fd, _, err := openFile(dir, src.node)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("%q: %w", src.rel, err)
 	}
 	f := os.NewFile(uintptr(fd), src.rel)
 	defer f.Close() //nolint:errcheck // only read
@@ -160,8 +159,10 @@ func (s *Selection) unpack(ctx context.Context, root string, src *source, at *pl
 	if err := o.Unpack.Extract(ctx, root, at.path, f); err != nil {
 		return false, fmt.Errorf("unpack: %w", err)
 	}
-	_, err = sameFile(fd, src.node, src.rel)
-	return true, err
+	if _, err = sameFile(fd, src.node); err != nil {
+		return false, fmt.Errorf("%q: %w", src.rel, err)
+	}
+	return true, nil
 }
 
 // copy copies a run of sources to the place: one directory's contents, or files
@@ -184,7 +185,6 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 		return err
 	}
 	c.base = at.fd
-	c.group, c.ctx = newGroup(ctx)
 	p := &pair{src: src, dst: dst, from: first.rel, to: at.path}
 	var items []item
 	if whole {
@@ -204,11 +204,10 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 			p.to = at.path
 		}
 	}
-	err = c.dir(p, "", items)
-	if e := c.group.Wait(); e != nil {
-		err = e
-	}
-	return err
+	return withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
+		c.group = g
+		return c.dir(ctx, p, "", items)
+	})
 }
 
 // item is a node and its name at the destination.
@@ -235,9 +234,9 @@ type pair struct {
 // dir copies items, which are in the source directory of p, to the other one.
 // It takes the descriptors of p over. rel is the path of the latter below
 // c.base.
-func (c *copier) dir(p *pair, rel string, items []item) (err error) {
+func (c *copier) dir(ctx context.Context, p *pair, rel string, items []item) (err error) {
 	here := newHeld(func() (err error) {
-		if p.finish != nil && c.ctx.Err() == nil {
+		if p.finish != nil && ctx.Err() == nil {
 			err = p.finish()
 		}
 		closeFD(p.src)
@@ -248,7 +247,7 @@ func (c *copier) dir(p *pair, rel string, items []item) (err error) {
 		return nil
 	})
 	defer here.release(&err)
-	if err := c.ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	var plain []item
@@ -256,7 +255,7 @@ func (c *copier) dir(p *pair, rel string, items []item) (err error) {
 		switch {
 		case isDir(it.mode):
 		case it.manyLinks && c.sel.names[it.inode()] > 1:
-			if err := c.linked(p, rel, it); err != nil {
+			if err := c.linked(ctx, p, rel, it); err != nil {
 				return err
 			}
 		default:
@@ -267,12 +266,12 @@ func (c *copier) dir(p *pair, rel string, items []item) (err error) {
 		here.retain()
 		c.group.Go(func() (err error) {
 			defer here.release(&err)
-			return c.files(p, chunk)
+			return c.files(ctx, p, chunk)
 		})
 	}
 	for _, it := range items {
 		if isDir(it.mode) {
-			if err := c.subdir(p, rel, it); err != nil {
+			if err := c.subdir(ctx, p, rel, it); err != nil {
 				return err
 			}
 		}
@@ -280,12 +279,12 @@ func (c *copier) dir(p *pair, rel string, items []item) (err error) {
 	return nil
 }
 
-func (c *copier) files(p *pair, items []item) error {
+func (c *copier) files(ctx context.Context, p *pair, items []item) error {
 	for _, it := range items {
-		if err := c.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.file(p, it); err != nil {
+		if err := c.file(ctx, p, it); err != nil {
 			return err
 		}
 	}
@@ -294,7 +293,7 @@ func (c *copier) files(p *pair, items []item) error {
 
 // subdir copies the directory it, which gets the metadata of the source even if
 // it exists.
-func (c *copier) subdir(p *pair, rel string, it item) error {
+func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error {
 	from, to := path.Join(p.from, it.name), path.Join(p.to, it.as)
 	src, err := enter(p.src, it.node, from)
 	if err != nil {
@@ -319,7 +318,7 @@ func (c *copier) subdir(p *pair, rel string, it item) error {
 		}
 		return setTime(dst, ".", it.mtime)
 	}
-	return c.dir(sub, path.Join(rel, it.as), itemsOf(it.children))
+	return c.dir(ctx, sub, path.Join(rel, it.as), itemsOf(it.children))
 }
 
 // makeOrOpen opens the directory name in dir. A new one is accessible for the

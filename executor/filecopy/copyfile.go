@@ -43,11 +43,11 @@ func createFile(dir int, name string) (int, error) {
 }
 
 // file copies one file that is no directory.
-func (c *copier) file(p *pair, it item) error {
+func (c *copier) file(ctx context.Context, p *pair, it item) error {
 	var err error
 	switch it.mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		err = c.regular(p, it)
+		err = c.regular(ctx, p, it)
 	case unix.S_IFLNK:
 		err = c.symlink(p, it)
 	case unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK:
@@ -61,9 +61,8 @@ func (c *copier) file(p *pair, it item) error {
 	return nil
 }
 
-func (c *copier) regular(p *pair, it item) error {
-	rel := path.Join(p.from, it.name)
-	src, st, err := openFile(p.src, it.node, rel)
+func (c *copier) regular(ctx context.Context, p *pair, it item) error {
+	src, st, err := openFile(p.src, it.node)
 	if err != nil {
 		return err
 	}
@@ -72,15 +71,12 @@ func (c *copier) regular(p *pair, it item) error {
 	if err != nil {
 		return err
 	}
-	err = c.fill(dst, src, it.node, st.Blocks*512 < st.Size)
+	err = c.fill(ctx, dst, src, it.node, sparse(&st))
 	if err == nil {
 		err = setTime(p.dst, it.as, it.mtime)
 	}
 	if err == nil {
-		_, err = sameFile(src, it.node, rel)
-	}
-	if errors.Is(err, errShort) {
-		err = fmt.Errorf("%q %w: %w", rel, ErrChanged, err)
+		_, err = sameFile(src, it.node)
 	}
 	if e := unix.Close(dst); err == nil && e != nil {
 		err = fmt.Errorf("close: %w", e)
@@ -89,8 +85,8 @@ func (c *copier) regular(p *pair, it item) error {
 }
 
 // fill gives dst the content and the metadata of src.
-func (c *copier) fill(dst, src int, n *node, sparse bool) error {
-	if err := c.content.copy(c.ctx, dst, src, n.size, sparse); err != nil {
+func (c *copier) fill(ctx context.Context, dst, src int, n *node, holes bool) error {
+	if err := c.content.copy(ctx, dst, src, n.size, holes); err != nil {
 		return err
 	}
 	attrs, err := readAttrs(src)
@@ -154,11 +150,11 @@ func (c *copier) nameMetadata(p *pair, it item) error {
 // linked copies a file that has more names in the selection: the first name is
 // copied, the others become links to that copy. The walk does so itself, for
 // the first copy to be there when the next name comes.
-func (c *copier) linked(p *pair, rel string, it item) error {
+func (c *copier) linked(ctx context.Context, p *pair, rel string, it item) error {
 	if first, ok := c.leaders[it.inode()]; ok && c.link(p, it, first) {
 		return nil
 	}
-	if err := c.file(p, it); err != nil {
+	if err := c.file(ctx, p, it); err != nil {
 		return err
 	}
 	c.leaders[it.inode()] = leader{dir: rel, name: it.as}
@@ -225,7 +221,7 @@ func writeInline(root, dest string, f InlineFile, o *Options) error {
 	if err != nil {
 		return err
 	}
-	err = pwrite(out, f.Content, 0)
+	err = writeAt(out, f.Content, 0)
 	if err == nil && o.Owner != nil {
 		err = fchown(out, o.Owner.UID, o.Owner.GID)
 	}

@@ -17,22 +17,20 @@ const (
 	smallFile = 128 << 10
 )
 
-// errShort says that the source ended early.
-var errShort = errors.New("file is shorter than it was")
-
 // contentCopier copies the bytes of files. It is safe for concurrent use.
 type contentCopier struct {
 	// noRange says that the two file systems can't copy between themselves.
 	noRange atomic.Bool
+	buffers buffers
 }
 
 // copy copies size bytes from src to the empty file dst; holes stay holes.
-// sparse says that src may have some.
-func (c *contentCopier) copy(ctx context.Context, dst, src int, size int64, sparse bool) error {
+// holes says that src may have some.
+func (c *contentCopier) copy(ctx context.Context, dst, src int, size int64, holes bool) error {
 	if size == 0 {
 		return nil
 	}
-	if !sparse {
+	if !holes {
 		return c.span(ctx, dst, src, 0, size)
 	}
 	for at := int64(0); at < size; {
@@ -70,21 +68,21 @@ func (c *contentCopier) span(ctx context.Context, dst, src int, start, end int64
 			return err
 		}
 	}
-	buf := takeBuffer()
-	defer putBuffer(buf)
+	buf := c.buffers.take()
+	defer c.buffers.put(buf)
 	for start < end {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		part := (*buf)[:min(end-start, bufferSize)]
-		n, err := pread(src, part, start)
+		n, err := readAt(src, part, start)
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
 		if n == 0 {
-			return errShort
+			return fmt.Errorf("%w (it has become shorter)", ErrChanged)
 		}
-		if err := pwrite(dst, part[:n], start); err != nil {
+		if err := writeAt(dst, part[:n], start); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 		start += int64(n)
@@ -119,15 +117,28 @@ func (c *contentCopier) ranges(ctx context.Context, dst, src int, start, end int
 	return start, nil
 }
 
-func pread(fd int, buf []byte, at int64) (n int, err error) {
-	err = retry(func() (err error) {
-		n, err = unix.Pread(fd, buf, at)
-		return err
-	})
-	return n, err
+// readAt fills buf from the offset at as far as the file goes.
+func readAt(fd int, buf []byte, at int64) (int, error) {
+	done := 0
+	for done < len(buf) {
+		n := 0
+		err := retry(func() (err error) {
+			n, err = unix.Pread(fd, buf[done:], at+int64(done))
+			return err
+		})
+		if err != nil {
+			return done, err
+		}
+		if n == 0 {
+			break
+		}
+		done += n
+	}
+	return done, nil
 }
 
-func pwrite(fd int, buf []byte, at int64) error {
+// writeAt writes all of buf at the offset at.
+func writeAt(fd int, buf []byte, at int64) error {
 	for len(buf) > 0 {
 		n := 0
 		err := retry(func() (err error) {

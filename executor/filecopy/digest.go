@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash"
 	"path"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -37,12 +35,11 @@ func (s *Selection) DigestWithOwners(ctx context.Context) (digest.Digest, error)
 }
 
 func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, error) {
-	g, ctx := newGroup(ctx)
-	h := &hasher{ctx: ctx, group: g, sums: make([][sha256.Size]byte, s.nodes)}
-	err := h.sources(s)
-	if e := g.Wait(); e != nil {
-		err = e
-	}
+	h := &hasher{sums: make([][sha256.Size]byte, s.nodes)}
+	err := withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
+		h.group = g
+		return h.sources(ctx, s)
+	})
 	if err != nil {
 		return "", fmt.Errorf("digest: %w", err)
 	}
@@ -63,12 +60,12 @@ func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, err
 
 // hasher computes, for every node, the sum of its bytes and attributes.
 type hasher struct {
-	ctx   context.Context //nolint:containedctx // lives as long as the one call of digest
-	group *errgroup.Group
-	sums  [][sha256.Size]byte // by node.id; each written by one worker
+	group   *errgroup.Group
+	buffers buffers
+	sums    [][sha256.Size]byte // by node.id; each written by one worker
 }
 
-func (h *hasher) sources(s *Selection) error {
+func (h *hasher) sources(ctx context.Context, s *Selection) error {
 	for i := 0; i < len(s.sources); {
 		src := s.sources[i]
 		fd, err := s.tree.enterSource(src)
@@ -77,7 +74,7 @@ func (h *hasher) sources(s *Selection) error {
 		}
 		if isDir(src.node.mode) {
 			i++
-			err = h.dir(fd, src.node, src.rel)
+			err = h.dir(ctx, fd, src.node, src.rel)
 		} else {
 			run := filesAlongside(s.sources[i:])
 			i += len(run)
@@ -85,7 +82,7 @@ func (h *hasher) sources(s *Selection) error {
 			for j, f := range run {
 				nodes[j] = f.node
 			}
-			err = h.dir(fd, &node{children: nodes}, path.Dir(src.rel))
+			err = h.dir(ctx, fd, &node{children: nodes}, path.Dir(src.rel))
 		}
 		if err != nil {
 			return err
@@ -110,13 +107,13 @@ func filesAlongside(sources []*source) []*source {
 
 // dir has the files in the open directory fd hashed and descends into its
 // directories. It takes fd over.
-func (h *hasher) dir(fd int, n *node, rel string) (err error) {
+func (h *hasher) dir(ctx context.Context, fd int, n *node, rel string) (err error) {
 	here := newHeld(func() error {
 		closeFD(fd)
 		return nil
 	})
 	defer here.release(&err)
-	if err := h.ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	var files []*node
@@ -129,21 +126,21 @@ func (h *hasher) dir(fd int, n *node, rel string) (err error) {
 		here.retain()
 		h.group.Go(func() (err error) {
 			defer here.release(&err)
-			return h.files(fd, chunk, rel)
+			return h.files(ctx, fd, chunk, rel)
 		})
 	}
 	for _, child := range n.children {
 		if !isDir(child.mode) {
 			continue
 		}
-		if err := h.child(fd, child, path.Join(rel, child.name)); err != nil {
+		if err := h.child(ctx, fd, child, path.Join(rel, child.name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (h *hasher) child(parent int, n *node, rel string) error {
+func (h *hasher) child(ctx context.Context, parent int, n *node, rel string) error {
 	fd, err := enter(parent, n, rel)
 	if err != nil {
 		return err
@@ -153,68 +150,33 @@ func (h *hasher) child(parent int, n *node, rel string) error {
 		closeFD(fd)
 		return fmt.Errorf("%q: %w", rel, err)
 	}
-	h.sums[n.id] = sumAttrs(sha256.Sum256(nil), attrs)
-	return h.dir(fd, n, rel)
+	enc := &encoder{hash: sha256.New()}
+	enc.attrs(attrs)
+	enc.hash.Sum(h.sums[n.id][:0])
+	return h.dir(ctx, fd, n, rel)
 }
 
-func (h *hasher) files(dir int, nodes []*node, rel string) error {
-	buf := takeBuffer()
-	defer putBuffer(buf)
+func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) error {
+	buf := h.buffers.take()
+	defer h.buffers.put(buf)
 	for _, n := range nodes {
-		if err := h.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		name := path.Join(rel, n.name)
-		fd, _, err := openFile(dir, n, name)
+		fd, st, err := openFile(dir, n)
 		if err != nil {
-			return err
+			return fmt.Errorf("%q: %w", name, err)
 		}
-		h.sums[n.id], err = h.file(fd, n, name, *buf)
+		sum := &fileSum{enc: &encoder{hash: sha256.New()}, node: n, fd: fd, sparse: sparse(&st)}
+		err = sum.run(ctx, *buf)
 		closeFD(fd)
 		if err != nil {
-			return err
+			return fmt.Errorf("%q: %w", name, err)
 		}
+		sum.enc.hash.Sum(h.sums[n.id][:0])
 	}
 	return nil
-}
-
-func (h *hasher) file(fd int, n *node, rel string, buf []byte) (sum [sha256.Size]byte, err error) {
-	content := sha256.New()
-	for left := n.size; left > 0; {
-		if err := h.ctx.Err(); err != nil {
-			return sum, err
-		}
-		got, err := read(fd, buf[:min(left, int64(len(buf)))])
-		if err != nil {
-			return sum, fmt.Errorf("read %q: %w", rel, err)
-		}
-		if got == 0 {
-			return sum, fmt.Errorf("%q %w (%d of %d bytes missing)", rel, ErrChanged, left, n.size)
-		}
-		content.Write(buf[:got])
-		left -= int64(got)
-	}
-	if _, err := sameFile(fd, n, rel); err != nil {
-		return sum, err
-	}
-	attrs, err := readAttrs(fd)
-	if err != nil {
-		return sum, fmt.Errorf("%q: %w", rel, err)
-	}
-	content.Sum(sum[:0])
-	return sumAttrs(sum, attrs), nil
-}
-
-// sumAttrs returns the sum of the content's sum and the attributes.
-func sumAttrs(content [sha256.Size]byte, attrs []attr) (sum [sha256.Size]byte) {
-	enc := &encoder{hash: sha256.New()}
-	enc.bytes(content[:])
-	for _, a := range attrs {
-		enc.text(a.name)
-		enc.bytes(a.value)
-	}
-	enc.hash.Sum(sum[:0])
-	return sum
 }
 
 // encoder writes framed fields into a hash.
@@ -236,6 +198,14 @@ func (e *encoder) bytes(b []byte) {
 }
 
 func (e *encoder) text(s string) { e.bytes([]byte(s)) }
+
+func (e *encoder) attrs(attrs []attr) {
+	e.number(uint64(len(attrs)))
+	for _, a := range attrs {
+		e.text(a.name)
+		e.bytes(a.value)
+	}
+}
 
 // node encodes n and what is below it.
 func (e *encoder) node(n *node, rel string) {
@@ -264,22 +234,3 @@ func (e *encoder) children(n *node, rel string) {
 		e.node(child, path.Join(rel, child.name))
 	}
 }
-
-// bufferSize is that of the buffers through which files are read: files up to
-// it are read by one call.
-const bufferSize = 256 << 10
-
-var buffers = sync.Pool{New: func() any { //nolint:gochecknoglobals // a cache without state
-	b := make([]byte, bufferSize)
-	return &b
-}}
-
-func takeBuffer() *[]byte {
-	b, ok := buffers.Get().(*[]byte)
-	if !ok {
-		panic(errors.New("the pool holds only buffers"))
-	}
-	return b
-}
-
-func putBuffer(b *[]byte) { buffers.Put(b) }

@@ -2,10 +2,12 @@ package filecopy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"path"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -64,12 +66,22 @@ func chunks[T any](items []T, size func(T) int64) iter.Seq[[]T] {
 	}
 }
 
-// newGroup returns a bounded group of workers whose context ends at the first
-// error.
-func newGroup(ctx context.Context) (*errgroup.Group, context.Context) {
+// withWorkers runs walk, which hands work to the bounded group, and waits for
+// all of it. The first error of any ends the context of all and is returned.
+func withWorkers(ctx context.Context, walk func(context.Context, *errgroup.Group) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers())
-	return g, ctx
+	err := walk(ctx, g)
+	if err != nil {
+		cancel()
+	}
+	other := g.Wait()
+	if err == nil || other != nil && errors.Is(err, context.Canceled) {
+		return other
+	}
+	return err
 }
 
 // enter opens the directory n of a selection, in dir.
@@ -79,7 +91,7 @@ func enter(dir int, n *node, rel string) (int, error) {
 		return fd, nil
 	}
 	if replaced(err) {
-		return -1, fmt.Errorf("%q %w", rel, ErrChanged)
+		return -1, fmt.Errorf("%q: %w", rel, ErrChanged)
 	}
 	return -1, fmt.Errorf("open %q: %w", rel, err)
 }
@@ -99,22 +111,22 @@ func (t *Tree) enterSource(src *source) (int, error) {
 		return fd, nil
 	}
 	if replaced(err) {
-		return -1, fmt.Errorf("%q %w", rel, ErrChanged)
+		return -1, fmt.Errorf("%q: %w", rel, ErrChanged)
 	}
 	return -1, fmt.Errorf("open %q: %w", rel, err)
 }
 
 // openFile opens the regular file n in dir and checks that it is the one that
 // was selected.
-func openFile(dir int, n *node, rel string) (int, unix.Stat_t, error) {
+func openFile(dir int, n *node) (int, unix.Stat_t, error) {
 	fd, err := openat(dir, n.name, openData, 0)
 	if err != nil {
 		if replaced(err) {
-			return -1, unix.Stat_t{}, fmt.Errorf("%q %w", rel, ErrChanged)
+			return -1, unix.Stat_t{}, ErrChanged
 		}
-		return -1, unix.Stat_t{}, fmt.Errorf("open %q: %w", rel, err)
+		return -1, unix.Stat_t{}, fmt.Errorf("open: %w", err)
 	}
-	st, err := sameFile(fd, n, rel)
+	st, err := sameFile(fd, n)
 	if err != nil {
 		closeFD(fd)
 		return -1, st, err
@@ -123,33 +135,33 @@ func openFile(dir int, n *node, rel string) (int, unix.Stat_t, error) {
 }
 
 // sameFile fails if the open file isn't, or isn't any more, as it was selected.
-func sameFile(fd int, n *node, rel string) (unix.Stat_t, error) {
+func sameFile(fd int, n *node) (unix.Stat_t, error) {
 	st, err := fstat(fd)
 	if err != nil {
-		return st, fmt.Errorf("stat %q: %w", rel, err)
+		return st, fmt.Errorf("stat: %w", err)
 	}
 	if !n.unchanged(&st) {
-		return st, fmt.Errorf("%q %w (was %d bytes, is %d)", rel, ErrChanged, n.size, st.Size)
+		return st, fmt.Errorf("%w (it had %d bytes, now %d)", ErrChanged, n.size, st.Size)
 	}
 	return st, nil
 }
 
-// read fills buf as far as the file goes.
-func read(fd int, buf []byte) (int, error) {
-	done := 0
-	for done < len(buf) {
-		n := 0
-		err := retry(func() (err error) {
-			n, err = unix.Read(fd, buf[done:])
-			return err
-		})
-		if err != nil {
-			return done, err
-		}
-		if n == 0 {
-			break
-		}
-		done += n
+// sparse reports whether the file may have holes.
+func sparse(st *unix.Stat_t) bool { return st.Blocks*512 < st.Size }
+
+// bufferSize is that of the buffers through which files are read: a whole
+// number of hash blocks.
+const bufferSize = 4 * hashBlock
+
+// buffers keeps the buffers that the workers of one operation take turns with.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) take() *[]byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return buf
 	}
-	return done, nil
+	buf := make([]byte, bufferSize)
+	return &buf
 }
+
+func (b *buffers) put(buf *[]byte) { b.pool.Put(buf) }
