@@ -85,7 +85,8 @@ func (v *vertex) appendFailure(b []byte) []byte {
 		b = fmt.Appendf(b, "[%d earlier lines left out]\n", v.tail.dropped)
 	}
 	for l := range v.tail.lastLines(tailLines) {
-		b = fmt.Appendf(b, "%s %s", stamp(l.age), l.text)
+		b = append(appendStamp(b, l.age), ' ')
+		b = append(b, l.text...)
 		if bytes.IndexByte(l.text, '\x1b') >= 0 { // the line may leave a colour on
 			b = append(b, styleReset...)
 		}

@@ -50,8 +50,8 @@ const (
 
 // splitter turns the chunks of one output stream into lines of valid UTF-8
 // without control characters other than tabs. Sequences and runes may be
-// split over chunks in any way. It holds at most a few times maxLine bytes. The zero value
-// is ready; it isn't safe for concurrent use.
+// split over chunks in any way. It holds at most a few times maxLine bytes. The
+// zero value is ready; it isn't safe for concurrent use.
 type splitter struct {
 	color bool // keep SGR sequences that are harmless
 
@@ -333,7 +333,7 @@ func clean(text string) string {
 		parts []string
 	)
 	emit := func(l line) {
-		if l.end != endReturn && !(l.end == endNewline && len(l.text) == 0) {
+		if l.end != endReturn && len(l.text) > 0 {
 			parts = append(parts, strings.ReplaceAll(string(l.text), "\t", " "))
 		}
 	}

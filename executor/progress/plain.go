@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -147,7 +148,8 @@ func (p *plain) logLine(v *plainVertex, l line) {
 	ok, notice := v.limit.take(int64(len(l.text)+1), age)
 	switch {
 	case ok:
-		p.scratch = fmt.Appendf(p.scratch[:0], "#%d %s", v.number, stamp(age))
+		p.scratch = append(strconv.AppendInt(append(p.scratch[:0], '#'), int64(v.number), 10), ' ')
+		p.scratch = appendStamp(p.scratch, age)
 		if len(l.text) > 0 {
 			p.scratch = append(append(p.scratch, ' '), l.text...)
 		}

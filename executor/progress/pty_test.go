@@ -31,7 +31,7 @@ type pty struct {
 	raw   bytes.Buffer // all that was written to the slave
 }
 
-func openPTY(t *testing.T, width, height int) *pty {
+func openPTY(t *testing.T, width, height uint16) *pty {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -72,12 +72,12 @@ func openPTY(t *testing.T, width, height int) *pty {
 	return p
 }
 
-func (p *pty) resize(t *testing.T, width, height int) {
+func (p *pty) resize(t *testing.T, width, height uint16) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.width = width
-	size := &unix.Winsize{Row: uint16(height), Col: uint16(width)}
+	p.width = int(width)
+	size := &unix.Winsize{Row: height, Col: width}
 	if err := unix.IoctlSetWinsize(int(p.master.Fd()), unix.TIOCSWINSZ, size); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
+	t.Cleanup(func() { _ = v.Close() })
 	for i := range 12 {
 		v.Event(start(float64(i)/10, i+1, fmt.Sprintf("[build %d/14] COPY file%d /", i+1, i)))
 		v.Event(done(float64(i)/10+0.1, i+1))
@@ -318,7 +318,7 @@ func TestDumbTerminal(t *testing.T) {
 func TestStartIsSilent(t *testing.T) {
 	t.Parallel()
 	p := openPTY(t, 80, 24)
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$") //nolint:gosec // the program is this one
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.slave, p.slave, p.slave
 	cmd.Env = []string{"TERM=xterm-256color"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}

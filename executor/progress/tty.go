@@ -37,10 +37,10 @@ func newTTY(w *os.File, o Options) *tty {
 	t := &tty{w: w, screen: newScreen(o)}
 	t.screen.resize(t.size())
 	// Nothing is read, so the terminal stays in its mode and Ctrl-C remains a
-	// signal. Signals are the command's, SIGWINCH too: bubbletea would watch for
-	// it, and measure a file in a goroutine that outlives the program, but it
-	// doesn't know that the writer is one. A panic is not caught, because it would be reported on
-	// standard output.
+	// signal. Signals are the command's. bubbletea would watch for SIGWINCH and
+	// measure the terminal in a goroutine that outlives the program, so it isn't
+	// told that the writer is a terminal. A panic is not caught, because it would
+	// be reported on standard output.
 	t.program = tea.NewProgram(model{t},
 		tea.WithOutput(struct{ io.Writer }{w}),
 		tea.WithInput(nil),

@@ -69,8 +69,8 @@ func TestScreenGolden(t *testing.T) {
 func TestScreenFits(t *testing.T) {
 	t.Parallel()
 	s := bigBuild(progress.Options{})
-	for width := 1; width < 130; width++ {
-		for height := 1; height < 30; height++ {
+	for width := 1; width < 130; width += 1 + width/20 {
+		for height := 1; height < 30; height += 1 + height/8 {
 			s.Resize(width, height)
 			rows := strings.Split(s.Live(), "\n")
 			if len(rows) > max(1, height-1) {

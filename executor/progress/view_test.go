@@ -42,7 +42,7 @@ func TestNewErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer null.Close()
+	t.Cleanup(func() { _ = null.Close() })
 	if _, err := progress.New(progress.TTY, null, progress.Options{}); err == nil {
 		t.Error("tty on /dev/null: no error")
 	}
