@@ -38,8 +38,8 @@
 //
 // # What it doesn't do
 //
-// Views read no input and no environment, handle no signals except the
-// terminal's change of size (SIGWINCH), and don't close their writer. They print
-// neither the Dockerfile excerpt nor the error that ended the build: the
+// Views read no input and no environment, handle no signals (the tty view
+// measures the terminal each time it draws), and don't close their writer. They
+// print neither the Dockerfile excerpt nor the error that ended the build: the
 // command does that, after [View.Close]. No special kernel features are needed.
 package progress

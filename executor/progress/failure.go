@@ -1,6 +1,7 @@
 package progress
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"time"
@@ -19,6 +20,7 @@ type tail struct {
 	count   int
 	bytes   int // of text
 	dropped int // lines that were there before
+	spare   []byte
 }
 
 type tailLine struct {
@@ -35,6 +37,9 @@ func (t *tail) add(age time.Duration, text []byte) {
 		t.drop()
 	}
 	l := &t.ring[(t.first+t.count)%tailLines]
+	if cap(l.text) < len(text) && cap(t.spare) >= len(text) {
+		l.text, t.spare = t.spare, nil
+	}
 	l.age, l.text = age, append(l.text[:0], text...)
 	t.count++
 	t.bytes += len(text)
@@ -43,12 +48,13 @@ func (t *tail) add(age time.Duration, text []byte) {
 	}
 }
 
-// drop forgets the oldest line. Its memory is used again unless it was long.
+// drop forgets the oldest line. Its memory is used again; of the places in the
+// ring that are free, only one keeps that of a long line.
 func (t *tail) drop() {
 	l := &t.ring[t.first]
 	t.bytes -= len(l.text)
 	if cap(l.text) > 4<<10 {
-		l.text = nil
+		l.text, t.spare = nil, l.text
 	}
 	t.first = (t.first + 1) % tailLines
 	t.count--
@@ -67,8 +73,8 @@ func (t *tail) lastLines(n int) iter.Seq[tailLine] {
 }
 
 // appendFailure appends the last output of v between lines of dashes if v
-// failed. The sequence reset ends a rendition that a line may leave open.
-func (v *vertex) appendFailure(b []byte, reset string) []byte {
+// failed.
+func (v *vertex) appendFailure(b []byte) []byte {
 	if !v.failed() {
 		return b
 	}
@@ -79,7 +85,12 @@ func (v *vertex) appendFailure(b []byte, reset string) []byte {
 		b = fmt.Appendf(b, "[%d earlier lines left out]\n", v.tail.dropped)
 	}
 	for l := range v.tail.lastLines(tailLines) {
-		b = fmt.Appendf(b, "%s %s%s\n", stamp(l.age), l.text, reset)
+		b = append(appendStamp(b, l.age), ' ')
+		b = append(b, l.text...)
+		if bytes.IndexByte(l.text, '\x1b') >= 0 { // the line may leave a colour on
+			b = append(b, styleReset...)
+		}
+		b = append(b, '\n')
 	}
 	return append(b, dashes...)
 }

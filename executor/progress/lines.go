@@ -50,8 +50,8 @@ const (
 
 // splitter turns the chunks of one output stream into lines of valid UTF-8
 // without control characters other than tabs. Sequences and runes may be
-// split over chunks in any way. It holds at most a few times maxLine bytes. The zero value
-// is ready; it isn't safe for concurrent use.
+// split over chunks in any way. It holds at most a few times maxLine bytes. The
+// zero value is ready; it isn't safe for concurrent use.
 type splitter struct {
 	color bool // keep SGR sequences that are harmless
 
@@ -266,7 +266,8 @@ func (s *splitter) putRune(r rune, emit func(line)) {
 // put adds b, which is never split over two pieces.
 func (s *splitter) put(b []byte, emit func(line)) {
 	if len(s.buf)+len(b) > maxLine {
-		s.deliver(s.buf, endCut, emit)
+		s.buf = append(s.buf, cutMark...)
+		s.deliver(endCut, emit)
 	}
 	if len(s.buf) == 0 {
 		s.at = s.now
@@ -295,7 +296,7 @@ func (s *splitter) endReturn(emit func(line)) {
 		return
 	}
 	s.last = append(s.last[:0], s.buf...)
-	s.deliver(s.buf, endReturn, emit)
+	s.deliver(endReturn, emit)
 }
 
 // newline ends the line. If nothing overwrote the text before a carriage return,
@@ -316,12 +317,9 @@ func (s *splitter) newline(emit func(line)) {
 }
 
 // deliver emits the text gathered so far and begins the next piece.
-func (s *splitter) deliver(b []byte, end ending, emit func(line)) {
-	if end == endCut {
-		b = append(b, cutMark...)
-	}
+func (s *splitter) deliver(end ending, emit func(line)) {
 	s.cut = end == endCut
-	emit(line{at: s.at, text: b, end: end})
+	emit(line{at: s.at, text: s.buf, end: end})
 	s.buf, s.visible = s.buf[:0], false
 }
 
@@ -335,7 +333,7 @@ func clean(text string) string {
 		parts []string
 	)
 	emit := func(l line) {
-		if l.end != endReturn && !(l.end == endNewline && len(l.text) == 0) {
+		if l.end != endReturn && len(l.text) > 0 {
 			parts = append(parts, strings.ReplaceAll(string(l.text), "\t", " "))
 		}
 	}

@@ -2,9 +2,9 @@ package progress
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -37,6 +37,7 @@ type plain struct {
 	vertices table[*plainVertex]
 	current  *plainVertex // nil if none runs that was shown
 	begun    bool         // something has been written
+	apart    bool         // the last line belongs to no vertex
 	scratch  []byte
 
 	held      int         // bytes in vertices' pending
@@ -85,8 +86,7 @@ func (p *plain) Event(e executor.Event) {
 	case e.Vertex > 0:
 		p.vertexEvent(e)
 	case e.Kind == executor.EventWarning:
-		p.writef("WARN: %s\n", clean(e.Name))
-		p.begun = true
+		p.remark("WARN: " + clean(e.Name))
 	}
 	_ = p.w.Flush() // the error sticks; Close returns it
 }
@@ -148,9 +148,12 @@ func (p *plain) logLine(v *plainVertex, l line) {
 	ok, notice := v.limit.take(int64(len(l.text)+1), age)
 	switch {
 	case ok:
-		p.scratch = fmt.Appendf(p.scratch[:0], "#%d %s ", v.number, stamp(age))
-		p.scratch = append(p.scratch, l.text...)
-		p.scratch = append(bytes.TrimRight(p.scratch, " "), '\n')
+		p.scratch = append(strconv.AppendInt(append(p.scratch[:0], '#'), int64(v.number), 10), ' ')
+		p.scratch = appendStamp(p.scratch, age)
+		if len(l.text) > 0 {
+			p.scratch = append(append(p.scratch, ' '), l.text...)
+		}
+		p.scratch = append(p.scratch, '\n')
 		p.show(v, l.at, p.scratch)
 	case notice != "":
 		p.showf(v, l.at, "%s", notice)
@@ -274,7 +277,18 @@ func (p *plain) turn(v *plainVertex) {
 		p.writef("\n")
 	}
 	p.writef("#%d %s\n", v.number, v.name)
-	p.current, p.begun = v, true
+	p.current, p.begun, p.apart = v, true, false
+}
+
+// remark shows a line that belongs to no vertex.
+func (p *plain) remark(text string) {
+	if p.current == nil {
+		if p.begun && !p.apart {
+			p.writef("\n")
+		}
+		p.begun, p.apart = true, true
+	}
+	p.writef("%s\n", text)
 }
 
 func (p *plain) writef(format string, args ...any) {
@@ -300,7 +314,7 @@ func (p *plain) Close() error {
 	}
 	p.release()
 	for _, v := range p.vertices {
-		p.write(v.appendFailure(nil, ""))
+		p.write(v.appendFailure(nil))
 	}
 	if err := p.w.Flush(); err != nil {
 		p.err = fmt.Errorf("write progress: %w", err)

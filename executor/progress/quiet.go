@@ -53,7 +53,7 @@ func (q *quiet) Close() error {
 	q.closed = true
 	var b []byte
 	for _, v := range q.vertices {
-		b = v.appendFailure(b, "")
+		b = v.appendFailure(b)
 	}
 	if len(b) > 0 {
 		if _, err := q.w.Write(b); err != nil {

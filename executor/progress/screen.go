@@ -132,12 +132,8 @@ func (s *screen) final() []byte {
 			b = fmt.Appendf(b, " - %s\n", w)
 		}
 	}
-	reset := styleReset
-	if s.o.NoColor {
-		reset = ""
-	}
 	for _, v := range s.vertices {
-		b = v.appendFailure(b, reset)
+		b = v.appendFailure(b)
 	}
 	return b
 }

@@ -2,6 +2,7 @@ package progress
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -34,14 +35,14 @@ type tty struct {
 
 func newTTY(w *os.File, o Options) *tty {
 	t := &tty{w: w, screen: newScreen(o)}
-	if width, height, err := term.GetSize(int(w.Fd())); err == nil {
-		t.screen.resize(width, height)
-	}
+	t.screen.resize(t.size())
 	// Nothing is read, so the terminal stays in its mode and Ctrl-C remains a
-	// signal; signals are the command's. A panic is not caught, because it would
+	// signal. Signals are the command's. bubbletea would watch for SIGWINCH and
+	// measure the terminal in a goroutine that outlives the program, so it isn't
+	// told that the writer is a terminal. A panic is not caught, because it would
 	// be reported on standard output.
 	t.program = tea.NewProgram(model{t},
-		tea.WithOutput(w),
+		tea.WithOutput(struct{ io.Writer }{w}),
 		tea.WithInput(nil),
 		tea.WithoutSignalHandler(),
 		tea.WithoutCatchPanics(),
@@ -65,9 +66,45 @@ func (t *tty) Event(e executor.Event) {
 	}
 }
 
+// size measures the terminal, 0 by 0 if it doesn't know.
+func (t *tty) size() (width, height int) {
+	width, height, err := term.GetSize(int(t.w.Fd()))
+	if err != nil {
+		return 0, 0
+	}
+	return width, height
+}
+
+// run draws until Close.
 func (t *tty) run() {
 	defer close(t.done)
+	ended := make(chan struct{})
+	var ticking sync.WaitGroup
+	ticking.Go(func() { t.refresh(ended) })
 	_, t.runErr = t.program.Run()
+	close(ended)
+	ticking.Wait()
+}
+
+// refresh makes the program draw the picture again and again, in the size that
+// the terminal has by then.
+func (t *tty) refresh(ended <-chan struct{}) {
+	ticker := time.NewTicker(refreshTime)
+	defer ticker.Stop()
+	var known tea.WindowSizeMsg
+	for {
+		var msg tea.Msg = refreshMsg{}
+		if width, height := t.size(); width != known.Width || height != known.Height {
+			known = tea.WindowSizeMsg{Width: width, Height: height}
+			msg = known
+		}
+		t.program.Send(msg) // does nothing once the program has ended
+		select {
+		case <-ended:
+			return
+		case <-ticker.C:
+		}
+	}
 }
 
 // Close implements [View]. It replaces the live picture, which fits the
@@ -104,22 +141,15 @@ type model struct{ t *tty }
 
 type refreshMsg struct{}
 
-func refresh() tea.Cmd {
-	return tea.Tick(refreshTime, func(time.Time) tea.Msg { return refreshMsg{} })
-}
-
 // Init implements [tea.Model].
-func (m model) Init() tea.Cmd { return refresh() }
+func (m model) Init() tea.Cmd { return nil }
 
-// Update implements [tea.Model].
+// Update implements [tea.Model]. The picture is drawn after every message.
 func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	switch msg := msg.(type) {
-	case tea.WindowSizeMsg:
+	if size, ok := msg.(tea.WindowSizeMsg); ok {
 		m.t.mu.Lock()
 		defer m.t.mu.Unlock()
-		m.t.screen.resize(msg.Width, msg.Height)
-	case refreshMsg:
-		return m, refresh()
+		m.t.screen.resize(size.Width, size.Height)
 	}
 	return m, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,17 +114,17 @@ func (v *vertex) age(now time.Time) time.Duration {
 	return max(0, now.Sub(v.started))
 }
 
-// stamp formats the age of a log line like BuildKit: seconds with four digits,
-// at least one of them behind the point.
-func stamp(age time.Duration) string {
-	s := max(0, age).Seconds()
+// appendStamp formats the age of a log line like BuildKit: seconds with four
+// digits, at least one of them behind the point.
+func appendStamp(b []byte, age time.Duration) []byte {
+	seconds, decimals := max(0, age).Seconds(), 1
 	switch {
-	case s < 10:
-		return fmt.Sprintf("%.3f", s)
-	case s < 100:
-		return fmt.Sprintf("%.2f", s)
+	case seconds < 10:
+		decimals = 3
+	case seconds < 100:
+		decimals = 2
 	}
-	return fmt.Sprintf("%.1f", s)
+	return strconv.AppendFloat(b, seconds, 'f', decimals, 64)
 }
 
 // measure formats how far a transfer is, "" if that can't be said.
