@@ -73,7 +73,7 @@ func parseTrigger(expression string) (instructions.Command, error) {
 	// A nil linter would not survive a comment with lint options.
 	in, err := instructions.ParseInstructionWithLinter(node, linter.New(&linter.Config{}))
 	if err != nil {
-		return nil, err
+		return nil, suggestInstruction(err)
 	}
 	switch in := in.(type) {
 	case *instructions.OnbuildCommand, *instructions.MaintainerCommand:
