@@ -53,7 +53,7 @@ func TestPrecedence(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			o := dockerfile.Options{BuildArgs: map[string]string{}}
-			for _, kv := range strings.Fields(tc.args) {
+			for kv := range strings.FieldsSeq(tc.args) {
 				key, value, _ := strings.Cut(kv, "=")
 				o.BuildArgs[key] = value
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/bobbuild/bob/dockerfile"
 )
@@ -134,7 +135,7 @@ func checkError(t *testing.T, err error, start, end int, want string) {
 	if !strings.Contains(e.Err.Error(), want) {
 		t.Errorf("got %q, want %q", e.Err, want)
 	}
-	if !strings.HasPrefix(err.Error(), e.Location.String()+": ") || strings.Count(err.Error(), "Dockerfile:") > 1 {
+	if !strings.HasPrefix(err.Error(), e.String()+": ") || strings.Count(err.Error(), "Dockerfile:") > 1 {
 		t.Errorf("%q names its location not once", err)
 	}
 	if start > 0 && !strings.Contains(e.Excerpt(), ">>>") {
@@ -248,14 +249,10 @@ func TestExcerpt(t *testing.T) {
 	}
 }
 
-type brokenReader struct{ error }
-
-func (r brokenReader) Read([]byte) (int, error) { return 0, r.error }
-
 func TestParseReadError(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
-	if _, err := dockerfile.Parse("x", brokenReader{broken}); !errors.Is(err, broken) {
+	if _, err := dockerfile.Parse("x", iotest.ErrReader(broken)); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -164,8 +164,7 @@ func (f *File) warn(rule, _, _, text string, at []parser.Range) {
 // parserError turns an error of the line parser into an Error.
 func (f *File) parserError(err error) error {
 	loc := f.source.at(1, 1)
-	var located *parser.LocationError
-	if errors.As(err, &located) && len(located.Locations) > 0 {
+	if located, ok := errors.AsType[*parser.LocationError](err); ok && len(located.Locations) > 0 {
 		loc = f.source.of(located.Locations[0])
 	}
 	return locate(err, loc)

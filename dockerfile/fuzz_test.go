@@ -2,7 +2,6 @@ package dockerfile_test
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,11 +17,11 @@ func addSeeds(f *testing.F, add func(text string)) {
 		f.Fatal(err)
 	}
 	for _, file := range files {
-		data, err := os.ReadFile(file)
+		archive, err := txtar.ParseFile(file)
 		if err != nil {
 			f.Fatal(err)
 		}
-		for _, part := range txtar.Parse(data).Files {
+		for _, part := range archive.Files {
 			if part.Name == "Dockerfile" {
 				add(string(part.Data))
 			}

@@ -1,7 +1,6 @@
 package dockerfile_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"flag"
 	"os"
@@ -107,11 +106,7 @@ func writeGolden(t *testing.T, file string, archive *txtar.Archive, plan string)
 		}
 	}
 	archive.Files = append(files, txtar.File{Name: "plan", Data: []byte(plan)})
-	out := txtar.Format(archive)
-	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, out) {
-		return
-	}
-	if err := os.WriteFile(file, out, 0o644); err != nil {
+	if err := os.WriteFile(file, txtar.Format(archive), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

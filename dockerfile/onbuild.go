@@ -84,17 +84,3 @@ func parseTrigger(expression string) (instructions.Command, error) {
 		return nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
 	}
 }
-
-// unlocated removes the location of an error inside a trigger, which is no line
-// of the Dockerfile.
-func unlocated(err error) error {
-	var own *Error
-	if errors.As(err, &own) {
-		return own.Err
-	}
-	var inner *parser.LocationError
-	if errors.As(err, &inner) {
-		return inner.Unwrap()
-	}
-	return err
-}

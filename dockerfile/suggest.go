@@ -58,8 +58,8 @@ func mistakes(a, b string) int {
 // suggestInstruction gives the error of an unknown instruction its suggestion,
 // and returns other errors as they are.
 func suggestInstruction(err error) error {
-	var unknown *instructions.UnknownInstructionError
-	if !errors.As(err, &unknown) {
+	unknown, ok := errors.AsType[*instructions.UnknownInstructionError](err)
+	if !ok {
 		return err
 	}
 	word, names := unknown.Instruction, sortedKeys(dfcommand.Commands)
