@@ -18,7 +18,7 @@ type Error struct {
 
 // Error gives the location followed by the cause, as
 // "Dockerfile:12: unknown instruction: RNU (did you mean RUN?)".
-func (e *Error) Error() string { return e.Location.String() + ": " + e.Err.Error() }
+func (e *Error) Error() string { return e.String() + ": " + e.Err.Error() }
 
 // Unwrap returns the cause without its location.
 func (e *Error) Unwrap() error { return e.Err }
@@ -96,13 +96,20 @@ func locate(err error, l Location) error {
 	if err == nil {
 		return nil
 	}
-	var located *Error
-	if errors.As(err, &located) {
+	if located, ok := errors.AsType[*Error](err); ok {
 		return located
 	}
-	var inner *parser.LocationError
-	if errors.As(err, &inner) {
-		err = inner.Unwrap()
+	return &Error{Location: l, Err: unlocated(err)}
+}
+
+// unlocated removes the location from an error, be it this package's own or
+// that of BuildKit's parser.
+func unlocated(err error) error {
+	if located, ok := errors.AsType[*Error](err); ok {
+		return located.Err
 	}
-	return &Error{Location: l, Err: err}
+	if located, ok := errors.AsType[*parser.LocationError](err); ok {
+		return located.Unwrap()
+	}
+	return err
 }

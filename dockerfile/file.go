@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -67,8 +68,9 @@ func Parse(name string, r io.Reader) (*File, error) {
 	if err := f.instructions(parsed.AST, lint); err != nil {
 		return nil, err
 	}
-	if err := lint.Error(); err != nil {
-		return nil, locate(err, f.warnings[0].Location)
+	slices.SortStableFunc(f.warnings, func(a, b Warning) int { return a.Location.Start - b.Location.Start })
+	if lint.Error() != nil {
+		return nil, locate(fmt.Errorf("%s (an error because of check=error=true)", f.warnings[0].Text), f.warnings[0].Location)
 	}
 	return f, nil
 }
@@ -162,8 +164,7 @@ func (f *File) warn(rule, _, _, text string, at []parser.Range) {
 // parserError turns an error of the line parser into an Error.
 func (f *File) parserError(err error) error {
 	loc := f.source.at(1, 1)
-	var located *parser.LocationError
-	if errors.As(err, &located) && len(located.Locations) > 0 {
+	if located, ok := errors.AsType[*parser.LocationError](err); ok && len(located.Locations) > 0 {
 		loc = f.source.of(located.Locations[0])
 	}
 	return locate(err, loc)
@@ -175,7 +176,7 @@ func (f *File) instructions(ast *parser.Node, lint *linter.Linter) error {
 		at := f.source.at(node.StartLine, node.EndLine)
 		instruction, err := instructions.ParseInstructionWithLinter(node, lint)
 		if err != nil {
-			return locate(err, at)
+			return locate(suggestInstruction(err), at)
 		}
 		switch in := instruction.(type) {
 		case *instructions.Stage:

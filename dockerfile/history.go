@@ -28,21 +28,13 @@ func (st *state) text(in instructions.Command, trigger bool) string {
 	if s, ok := in.(fmt.Stringer); ok {
 		code = s.String()
 	}
-	var lex *shell.Lex
-	switch c := in.(type) {
-	case *instructions.CopyCommand, *instructions.AddCommand, *instructions.WorkdirCommand:
-		lex = st.lex
-	case *instructions.RunCommand:
-		if len(c.Files) > 0 && parser.MustParseHeredoc(c.CmdLine[0]) != nil {
-			code += " (" + summary(c.Files[0].Data) + ")"
+	if c, ok := in.(*instructions.RunCommand); ok && len(c.Files) > 0 && parser.MustParseHeredoc(c.CmdLine[0]) != nil {
+		code += " (" + summary(c.Files[0].Data) + ")"
+	}
+	if lex := st.textLex(in); lex != nil {
+		if word, err := expandWord(lex, code, &st.env); err == nil {
+			code = word
 		}
-	}
-	if lex == nil { // a command line stays as it is, but for the variables that are known here
-		lex = shell.NewLex(st.scope.file.escape)
-		lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
-	}
-	if word, err := expandWord(lex, code, &st.env); err == nil {
-		code = word
 	}
 	fields := strings.Fields(code)
 	if len(fields) > 0 {
@@ -52,6 +44,21 @@ func (st *state) text(in instructions.Command, trigger bool) string {
 		fields = append([]string{"ONBUILD"}, fields...)
 	}
 	return strings.Join(fields, " ")
+}
+
+// textLex returns how the variables of an instruction are shown, nil if as
+// written. A command line keeps its quotes and the variables unknown here.
+func (st *state) textLex(in instructions.Command) *shell.Lex {
+	switch in.(type) {
+	case *instructions.CopyCommand, *instructions.AddCommand, *instructions.WorkdirCommand:
+		return st.lex
+	case *instructions.CmdCommand, *instructions.EntrypointCommand, *instructions.HealthCheckCommand,
+		*instructions.ShellCommand, *instructions.OnbuildCommand, *instructions.MaintainerCommand:
+		return nil
+	}
+	lex := shell.NewLex(st.scope.file.escape)
+	lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
+	return lex
 }
 
 // summary returns the first line of a heredoc.

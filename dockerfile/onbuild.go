@@ -73,7 +73,7 @@ func parseTrigger(expression string) (instructions.Command, error) {
 	// A nil linter would not survive a comment with lint options.
 	in, err := instructions.ParseInstructionWithLinter(node, linter.New(&linter.Config{}))
 	if err != nil {
-		return nil, err
+		return nil, suggestInstruction(err)
 	}
 	switch in := in.(type) {
 	case *instructions.OnbuildCommand, *instructions.MaintainerCommand:
@@ -83,18 +83,4 @@ func parseTrigger(expression string) (instructions.Command, error) {
 	default:
 		return nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
 	}
-}
-
-// unlocated removes the location of an error inside a trigger, which is no line
-// of the Dockerfile.
-func unlocated(err error) error {
-	var own *Error
-	if errors.As(err, &own) {
-		return own.Err
-	}
-	var inner *parser.LocationError
-	if errors.As(err, &inner) {
-		return inner.Unwrap()
-	}
-	return err
 }

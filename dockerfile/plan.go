@@ -10,7 +10,6 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
-	"github.com/moby/buildkit/util/suggest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -121,8 +120,8 @@ func (sc *scope) target(name string) (*Stage, error) {
 	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(sc.stages) {
 		return sc.stages[i], nil
 	}
-	err := suggest.WrapError(fmt.Errorf("target stage %q could not be found", name), strings.ToLower(name), sortedKeys(sc.byName), true)
-	return nil, locate(err, sc.file.source.whole())
+	hint := didYouMean(strings.ToLower(name), sortedKeys(sc.byName))
+	return nil, locate(fmt.Errorf("target stage %q could not be found%s", name, hint), sc.file.source.whole())
 }
 
 // link resolves COPY --from in all stages and adds the triggers that stages
@@ -270,10 +269,7 @@ func (f *File) unusedArgs(buildArgs map[string]string, globals *environ) []Warni
 		if declared[k] || isProxy(k) || strings.HasPrefix(k, "BUILDKIT_") {
 			continue
 		}
-		text := fmt.Sprintf("build argument %s is not declared by any ARG", k)
-		if name, ok := suggest.Search(k, names, true); ok {
-			text += fmt.Sprintf(" (did you mean %s?)", name)
-		}
+		text := fmt.Sprintf("build argument %s is not declared by any ARG%s", k, didYouMean(k, names))
 		out = append(out, Warning{Location: f.source.whole(), Text: text})
 	}
 	return out

@@ -171,7 +171,7 @@ func (st *state) apply(c command) (Step, error) {
 		return Step{}, err
 	}
 	step := Step{Text: st.text(in, c.trigger), Location: c.at}
-	createdBy := ""
+	var createdBy string
 	switch in := in.(type) {
 	case *instructions.RunCommand:
 		step.Op, createdBy, err = st.run(in)
