@@ -191,7 +191,7 @@ type inner struct {
 	cmd    *exec.Cmd
 	launch func() error // starts cmd
 	who    account
-	log    strings.Builder // what libraries log while it starts
+	log    logCapture
 }
 
 // newInner prepares the re-execution.
@@ -257,9 +257,7 @@ func (in *inner) start() error {
 	defer func() { _ = r.Close() }()
 	in.cmd.Stderr, in.cmd.ExtraFiles = w, []*os.File{os.Stderr}
 
-	logrus.SetOutput(&in.log)
-	errStart := in.launch()
-	logrus.SetOutput(os.Stderr)
+	errStart := in.log.during(in.launch)
 	_ = w.Close()
 	said, err := io.ReadAll(r)
 	if errStart == nil && err == nil && string(said) == arrived {
@@ -283,4 +281,32 @@ func (in *inner) wait() (int, error) {
 		return codeSignal + int(status.Signal()), nil
 	}
 	return in.cmd.ProcessState.ExitCode(), nil
+}
+
+// logCapture keeps what libraries log: that is where containers/storage says
+// what newuidmap said.
+type logCapture struct{ messages []string }
+
+// during runs f and returns its error. What is logged meanwhile goes nowhere
+// else.
+func (l *logCapture) during(f func() error) error {
+	logger := logrus.StandardLogger()
+	output := logger.Out
+	hooks := logger.ReplaceHooks(logrus.LevelHooks{})
+	logger.SetOutput(io.Discard)
+	logger.AddHook(l)
+	defer func() {
+		logger.ReplaceHooks(hooks)
+		logger.SetOutput(output)
+	}()
+	return f()
+}
+
+// Levels implements logrus.Hook.
+func (*logCapture) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (l *logCapture) Fire(e *logrus.Entry) error {
+	l.messages = append(l.messages, strings.TrimSpace(e.Message))
+	return nil
 }

@@ -40,9 +40,9 @@ func TestRun(t *testing.T) {
 			err: &sandbox.ExitError{Code: 137},
 		},
 		{
-			name: "environment is complete", script: "env | grep -v -e SHLVL -e PWD",
+			name: "environment is complete", script: "env | grep -v -e SHLVL -e PWD | sort",
 			change: func(p *sandbox.Process) { p.Env = []string{"A=b c", "PATH=/bin", "HOME=/x"} },
-			want:   "A=b c\nPATH=/bin\nHOME=/x\n",
+			want:   "A=b c\nHOME=/x\nPATH=/bin\n",
 		},
 		{name: "default directory", script: "pwd", want: "/\n"},
 		{
