@@ -48,8 +48,10 @@ func (in *inner) mapAdvice() string {
 	if !in.who.known {
 		advice = fmt.Sprintf("they serve only users with an entry in /etc/passwd: as root, run\n  echo \"bob:x:%d:%d::/tmp:/bin/sh\" >> /etc/passwd", in.who.uid, in.who.gid)
 	}
-	if log := strings.TrimSpace(in.log.String()); log != "" {
-		advice += "\n" + log
+	for _, message := range in.log.messages {
+		if _, said, found := strings.Cut(message, "running new"); found {
+			advice += "\nnew" + said
+		}
 	}
 	return advice
 }

@@ -19,8 +19,10 @@ import (
 )
 
 // marker is the environment variable by which the outer process tells the
-// inner one that it has entered: the outer's PID and mount namespace. It is
-// believed only if the parent process and the mount namespace bear it out.
+// inner one that it has entered: the outer's PID and mount namespace, and the
+// path of the executable until that has been executed by its path, all
+// separated by spaces. It is believed only if the parent process and the mount
+// namespace bear it out.
 const marker = "_BOB_ENTERED"
 
 // The descriptors of the inner process until it arrives: its standard error is
@@ -83,22 +85,59 @@ func arrive() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("enter: %w", err)
 	}
-	parent, outer, _ := strings.Cut(value, " ")
+	parent, value, _ := strings.Cut(value, " ")
+	outer, executable, _ := strings.Cut(value, " ")
 	if parent != strconv.Itoa(os.Getppid()) {
 		return false, nil // inherited from somebody else
 	}
 	if outer == namespace || os.Getuid() != 0 {
 		return false, errors.New("enter: re-executed without new namespaces")
 	}
+	if executable != "" {
+		if err := reportArrival(); err != nil {
+			return false, err
+		}
+		executeByPath(executable, parent+" "+outer)
+	}
 	logrus.SetOutput(io.Discard)
+	return true, prepareMounts()
+}
+
+// reportArrival tells the outer process that this one runs, and gives this one
+// its standard error.
+func reportArrival() error {
 	if _, err := unix.Write(stderrFD, []byte(arrived)); err != nil {
-		return false, fmt.Errorf("enter: report arrival: %w", err)
+		return fmt.Errorf("enter: report arrival: %w", err)
 	}
 	if err := unix.Dup3(trueStderr, stderrFD, 0); err != nil {
-		return false, fmt.Errorf("enter: restore standard error: %w", err)
+		return fmt.Errorf("enter: restore standard error: %w", err)
 	}
 	_ = unix.Close(trueStderr)
-	return true, prepareMounts()
+	return nil
+}
+
+// executeByPath executes the executable once more, by its path, if it was not
+// executed so: containers/storage executes it from a mount that is gone. Then
+// libcontainer, which protects it from the container by an overlay of the
+// directory that it is in, would have to copy all of it for each container. It
+// returns if that is not so or not possible.
+func executeByPath(executable, mark string) {
+	link, err := os.Readlink("/proc/self/exe")
+	if err != nil || link == executable {
+		return
+	}
+	byPath, err := os.Stat(executable)
+	if err != nil {
+		return
+	}
+	if self, err := os.Stat("/proc/self/exe"); err != nil || !os.SameFile(self, byPath) {
+		return
+	}
+	// The parent death signal is that of the thread that executes.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	_ = unix.Exec(executable, os.Args, append(os.Environ(), marker+"="+mark)) //nolint:gosec // itself
 }
 
 // prepareMounts keeps the mounts of this process from the rest of the machine.
@@ -152,7 +191,7 @@ type inner struct {
 	cmd    *exec.Cmd
 	launch func() error // starts cmd
 	who    account
-	log    strings.Builder // what libraries log while it starts
+	log    logCapture
 }
 
 // newInner prepares the re-execution.
@@ -206,7 +245,11 @@ func (in *inner) start() error {
 	if err != nil {
 		return fmt.Errorf("enter: %w", err)
 	}
-	in.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", marker, os.Getpid(), namespace))
+	executable, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("enter: %w", err)
+	}
+	in.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s %s", marker, os.Getpid(), namespace, executable))
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("enter: %w", err)
@@ -214,9 +257,7 @@ func (in *inner) start() error {
 	defer func() { _ = r.Close() }()
 	in.cmd.Stderr, in.cmd.ExtraFiles = w, []*os.File{os.Stderr}
 
-	logrus.SetOutput(&in.log)
-	errStart := in.launch()
-	logrus.SetOutput(os.Stderr)
+	errStart := in.log.during(in.launch)
 	_ = w.Close()
 	said, err := io.ReadAll(r)
 	if errStart == nil && err == nil && string(said) == arrived {
@@ -240,4 +281,32 @@ func (in *inner) wait() (int, error) {
 		return codeSignal + int(status.Signal()), nil
 	}
 	return in.cmd.ProcessState.ExitCode(), nil
+}
+
+// logCapture keeps what libraries log: that is where containers/storage says
+// what newuidmap said.
+type logCapture struct{ messages []string }
+
+// during runs f and returns its error. What is logged meanwhile goes nowhere
+// else.
+func (l *logCapture) during(f func() error) error {
+	logger := logrus.StandardLogger()
+	output := logger.Out
+	hooks := logger.ReplaceHooks(logrus.LevelHooks{})
+	logger.SetOutput(io.Discard)
+	logger.AddHook(l)
+	defer func() {
+		logger.ReplaceHooks(hooks)
+		logger.SetOutput(output)
+	}()
+	return f()
+}
+
+// Levels implements logrus.Hook.
+func (*logCapture) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (l *logCapture) Fire(e *logrus.Entry) error {
+	l.messages = append(l.messages, strings.TrimSpace(e.Message))
+	return nil
 }

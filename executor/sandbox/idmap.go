@@ -66,7 +66,7 @@ func (a account) String() string {
 	if a.known {
 		return fmt.Sprintf("user %s (UID %d)", a.name, a.uid)
 	}
-	return fmt.Sprintf("UID %d, which has no entry in /etc/passwd,", a.uid)
+	return fmt.Sprintf("UID %d (no entry in /etc/passwd)", a.uid)
 }
 
 // rangeAdvice returns the commands that give the account ranges which nobody

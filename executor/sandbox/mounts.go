@@ -3,6 +3,8 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,10 +67,10 @@ func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
 		// a user namespace can make none. Read-only doesn't keep anyone from
 		// writing to a device, but root from changing the mode and owner of
 		// the host's node.
-		path := "/dev/" + name
-		if _, err := os.Stat(path); err == nil {
+		device := "/dev/" + name
+		if _, err := os.Stat(device); err == nil {
 			mounts = append(mounts, &configs.Mount{
-				Source: path, Destination: path, Device: "bind", Flags: unix.MS_BIND,
+				Source: device, Destination: device, Device: "bind", Flags: unix.MS_BIND,
 				RecAttr: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
 			})
 		}
@@ -138,21 +140,23 @@ func bindMount(m Mount, target string) *configs.Mount {
 // the mounts for libcontainer.
 func placeMounts(points *mountPoints, system []*configs.Mount, binds []Mount) ([]*configs.Mount, error) {
 	var placed []*configs.Mount
-	var covered []string // resolved targets so far
+	var covered []string // targets so far, as written and resolved
 	place := func(m *configs.Mount, isDir bool) error {
-		resolved, err := points.resolve(m.Destination)
+		placed = append(placed, m)
+		target := path.Clean(m.Destination)
+		if isBelow(target, covered) {
+			return nil // what the root file system has there is hidden
+		}
+		resolved, err := points.resolve(target)
 		if err != nil {
 			return err
 		}
-		if !isBelow(resolved, covered) {
-			if err := points.make(resolved, isDir); err != nil {
-				return err
-			}
-			m.Destination = resolved
-			covered = append(covered, resolved)
+		if isBelow(resolved, covered) {
+			return nil
 		}
-		placed = append(placed, m)
-		return nil
+		m.Destination = resolved
+		covered = append(covered, target, resolved)
+		return points.make(resolved, isDir)
 	}
 	for _, m := range system {
 		if err := place(m, true); err != nil {
@@ -171,12 +175,7 @@ func placeMounts(points *mountPoints, system []*configs.Mount, binds []Mount) ([
 	return placed, nil
 }
 
-// isBelow reports whether the path lies below one of the mount points.
-func isBelow(path string, mounts []string) bool {
-	for _, m := range mounts {
-		if strings.HasPrefix(path, m+"/") {
-			return true
-		}
-	}
-	return false
+// isBelow reports whether the target lies below one of the mount points.
+func isBelow(target string, mounts []string) bool {
+	return slices.ContainsFunc(mounts, func(m string) bool { return strings.HasPrefix(target, m+"/") })
 }
