@@ -110,7 +110,11 @@ func (f *finder) step(name string) (*found, error) {
 		return nil, nil //nolint:nilnil // not the end yet
 	}
 	if next.excluded {
-		return nil, &NotFoundError{Excluded: f.tree.filter.culprit(next.rel)}
+		e := &NotFoundError{Excluded: f.tree.filter.culprit(next.rel)}
+		if f.links > 0 {
+			e.Target = "/" + next.rel
+		}
+		return nil, e
 	}
 	if isSymlink(next.st.Mode) {
 		return nil, f.follow(dir, name, next.rel)
