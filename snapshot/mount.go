@@ -24,6 +24,11 @@ const classicLimit = 4095
 // mount mounts o with userxattr: the overlay's own attributes are then in the
 // user namespace, where an unprivileged process may write them.
 //
+// What is written is not flushed to the disk when it is unmounted ("volatile",
+// Linux 5.10): that would have every step wait for the disk with the whole file
+// system below the store. The work directory is never mounted again, which is
+// what the kernel forbids then.
+//
 // Directories are given as /proc/self/fd/N, which is short and free of the
 // characters that mean something in options. So mount(2), which is allowed where
 // the newer calls are not, serves for about two hundred layers.
@@ -47,7 +52,7 @@ func (o overlay) mount() error {
 	}
 	options := "userxattr,lowerdir=" + strings.Join(f.lower, ":")
 	if f.upper != "" {
-		options += ",upperdir=" + f.upper + ",workdir=" + f.work
+		options += ",volatile,upperdir=" + f.upper + ",workdir=" + f.work
 	}
 	var err error
 	if len(options) <= classicLimit {
@@ -78,6 +83,9 @@ func (o overlay) mountByLayer() error {
 	}
 	if o.upper != "" {
 		options = append(options, option{"upperdir", o.upper}, option{"workdir", o.work})
+		if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil {
+			return configError(fsfd, "volatile", err)
+		}
 	}
 	for _, p := range options {
 		if err := unix.FsconfigSetString(fsfd, p.key, p.value); err != nil {
