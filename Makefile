@@ -1,0 +1,50 @@
+# Every target is described by the comment after its name; "make help" lists them.
+
+TAGS := seccomp osusergo netgo static_build exclude_graphdriver_btrfs exclude_graphdriver_zfs exclude_disk_quota
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -linkmode external -extldflags -static -X main.version=$(VERSION)
+FUZZTIME ?= 20s
+TOOL := go tool -modfile=.ci/tools/go.mod
+
+export CGO_ENABLED := 1
+
+.DEFAULT_GOAL := build
+.PHONY: build help test lint fmt demo bench fuzz setup-build setup-test clean
+
+build: setup-build ## build the static binary bin/bob (the default)
+	go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/bob ./cmd/bob
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+test: setup-test ## install what the tests need, where that is allowed, and run all of them
+	go test -race -shuffle=on -timeout 30m -tags '$(TAGS)' ./...
+
+lint: setup-build ## vet, staticcheck, gofumpt and the rest of .golangci.yml; go.mod must be tidy
+	$(TOOL) golangci-lint config verify
+	$(TOOL) golangci-lint run --build-tags '$(TAGS)' ./...
+	go mod tidy -diff
+	sh -n integration/*.sh integration/demo/*.sh .ci/run
+
+fmt: ## format the code as lint wants it
+	$(TOOL) golangci-lint fmt ./...
+
+demo: build ## build an example as an unprivileged user into bob's own registry
+	integration/demo/demo.sh
+
+bench: build ## compare bob with Debian's rootless buildah, side by side
+	integration/setup.sh test
+	go run ./integration/bench
+
+fuzz: setup-build ## run each fuzz target for FUZZTIME
+	integration/fuzz.sh $(FUZZTIME)
+
+setup-build: ## install the C compiler and libseccomp where that is allowed
+	@integration/setup.sh build
+
+setup-test: ## install the programs that the tests drive where that is allowed
+	@integration/setup.sh build
+	@integration/setup.sh test
+
+clean: ## remove what was built
+	rm -rf bin

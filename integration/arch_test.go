@@ -1,0 +1,98 @@
+package integration_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bobbuild/bob/integration/harness"
+)
+
+const module = "github.com/bobbuild/bob"
+
+// A goPackage is what the arrows need of "go list -json".
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+// arrows says which of bob's own packages each package may reach, directly or
+// not. What is not listed here must be added here, with thought.
+var arrows = map[string][]string{
+	"dockerfile":        {},
+	"snapshot":          {},
+	"registry":          {},
+	"registry/proxy":    {},
+	"executor/sandbox":  {},
+	"executor/filecopy": {},
+	"executor":          {"dockerfile", "snapshot", "registry", "executor/sandbox", "executor/filecopy"},
+	"executor/progress": {"executor", "dockerfile", "snapshot", "registry", "executor/sandbox", "executor/filecopy"},
+	"cmd/bob": {
+		"executor", "executor/progress", "executor/sandbox", "executor/filecopy", "dockerfile", "snapshot", "registry", "registry/proxy",
+	},
+	"integration":           {},
+	"integration/harness":   {},
+	"integration/bench":     {"integration/harness"},
+	"integration/demo/show": {},
+}
+
+// owners says which package alone may import a module directly.
+var owners = map[string]string{
+	"github.com/moby/buildkit":       "dockerfile",
+	"github.com/opencontainers/runc": "executor/sandbox",
+}
+
+func TestArrows(t *testing.T) {
+	t.Parallel()
+	check(t, harness.Need("go"))
+	for _, p := range listPackages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		may, known := arrows[name]
+		if !known && !slices.ContainsFunc([]string{"executor/", "snapshot/", "registry/", "dockerfile/"}, func(parent string) bool {
+			return strings.HasPrefix(name, parent) && strings.Contains(name, "/internal/")
+		}) {
+			t.Errorf("package %s: no arrows are written down for it", name)
+		}
+		for _, d := range p.Deps {
+			if own, ok := strings.CutPrefix(d, module+"/"); ok && !slices.Contains(may, own) && !strings.HasPrefix(own, name+"/internal/") {
+				t.Errorf("package %s reaches %s", name, own)
+			}
+		}
+		for _, i := range p.Imports {
+			for module, owner := range owners {
+				if (i == module || strings.HasPrefix(i, module+"/")) && name != owner {
+					t.Errorf("package %s imports %s, which is %s's alone", name, i, owner)
+				}
+			}
+		}
+	}
+}
+
+// listPackages lists the module's packages without their tests.
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	root, err := harness.Module(t.Context())
+	check(t, err)
+	list := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	list.Dir = root
+	out, err := list.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+	}
+	check(t, err)
+	var packages []goPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}

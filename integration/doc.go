@@ -1,0 +1,40 @@
+// Package integration holds the tests of the built binary bin/bob. They drive
+// it as its users do: as an unprivileged user, through the command line,
+// against a real registry, and look at the result with programs that share no
+// code with bob (skopeo, umoci, tar, buildah and the flattener in harness).
+//
+// # Adding a case
+//
+// A directory below testdata/cases is one build:
+//
+//	Dockerfile     what is built; starts with "ARG REGISTRY" and "FROM $REGISTRY/busybox"
+//	context/       the build context; may be missing
+//	setup.sh       optional, run by sh in the copied context before the build,
+//	               for what git can't carry: empty directories, odd modes, fifos
+//	flags          optional, more flags for bob, one a line
+//	buildah.txt    optional, "skip: why" or "allow: <path prefix>: why", for the
+//	               comparison with buildah
+//	expect.txtar   what must come out: sections config, files, layers, output
+//
+// Sections that expect.txtar lacks are not compared. Write the Dockerfile, run
+//
+//	go test ./integration -run TestCases/NAME -update
+//
+// and read what was written before committing it: it is a claim about what
+// the language means, and not just what bob did. The files section lists what
+// differs from the base image, the layers section what each layer's tar
+// holds; "output" holds one regular expression a line for standard error.
+//
+// A txtar file below testdata/script is a story told on the command line; see
+// TestScripts for its commands.
+//
+// # Machine
+//
+// As root the tests create the user bobtest with ranges in /etc/subuid and run
+// bob as that user; as anyone else bob runs as that one. What a test lacks
+// makes it skip with the reason. Variables that the tests read:
+//
+//	BOB_TEST_REGISTRY   host:port of a registry without authentication, in
+//	                    place of Debian's docker-registry on a free port
+//	XDG_CACHE_HOME      the Debian base image is kept in bob-test below it
+package integration

@@ -1,0 +1,10 @@
+#!/bin/sh
+# fuzz.sh TIME: run every fuzz target of the module for TIME, one after another.
+set -eu
+time=${1:-20s}
+grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u | while read -r dir; do
+	sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$dir"/*_test.go | sort -u | while read -r target; do
+		echo "== $dir $target"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$dir" </dev/null
+	done
+done

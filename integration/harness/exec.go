@@ -1,0 +1,176 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// An Invocation is one run of a program as the lab's user.
+type Invocation struct {
+	Program string   // "" = bob
+	Args    []string // without the program
+	Dir     string   // working directory; also where home and cache lie unless Home, Cache say otherwise
+	Home    string   // "" = Dir/home
+	Cache   string   // BOB_CACHE_DIR; "" = Dir/cache
+	Env     []string // on top of HOME, BOB_CACHE_DIR and a PATH
+	Stdin   io.Reader
+	Stderr  io.Writer // gets a copy of standard error as it comes, if set
+}
+
+// A Result is how an Invocation ended.
+type Result struct {
+	Stdout, Stderr string
+	Code           int // exit status; 128 + signal when a signal killed it
+	Took           time.Duration
+}
+
+// A Running is an invocation that has been started.
+type Running struct {
+	Cache string
+	Mark  string // unique text in the environment of every process it starts itself
+	PID   int
+
+	cmd            *exec.Cmd
+	group          *cgroup
+	started        time.Time
+	stdout, stderr bytes.Buffer
+}
+
+// Start starts an invocation. The caller waits for it.
+func (l *Lab) Start(ctx context.Context, i Invocation) (*Running, error) {
+	if i.Program == "" {
+		bob, err := l.Bob()
+		if err != nil {
+			return nil, err
+		}
+		i.Program = bob
+	}
+	if i.Home == "" {
+		i.Home = filepath.Join(i.Dir, "home")
+	}
+	if i.Cache == "" {
+		i.Cache = filepath.Join(i.Dir, "cache")
+	}
+	if err := l.User.Mkdir(i.Home); err != nil {
+		return nil, err
+	}
+	r := &Running{Cache: i.Cache, Mark: fmt.Sprintf("run-%d-%d", os.Getpid(), l.dirs.Add(1))}
+	env := append([]string{"HOME=" + i.Home, "BOB_CACHE_DIR=" + i.Cache, "TEST_MARK=" + r.Mark}, i.Env...)
+	r.cmd = l.User.Command(ctx, i.Dir, env, i.Program, i.Args...)
+	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = i.Stdin, &r.stdout, &r.stderr
+	if i.Stderr != nil {
+		r.cmd.Stderr = io.MultiWriter(&r.stderr, i.Stderr)
+	}
+	r.cmd.WaitDelay = 20 * time.Second // what an orphan may hold our pipes open before it counts as an error
+	var err error
+	if r.group, err = newCgroup(r.Mark); err != nil {
+		return nil, err
+	}
+	r.group.apply(r.cmd.SysProcAttr)
+	r.started = time.Now()
+	if err := r.cmd.Start(); err != nil {
+		r.group.remove()
+		return nil, fmt.Errorf("start %s: %w", i.Program, err)
+	}
+	r.PID = r.cmd.Process.Pid
+	return r, nil
+}
+
+// Signal sends sig to the first process alone, as kill(1) would.
+func (r *Running) Signal(sig syscall.Signal) error { return r.cmd.Process.Signal(sig) }
+
+// Wait waits for the end. The error tells of a harness gone wrong, never of
+// an exit status.
+func (r *Running) Wait() (Result, error) {
+	err := r.cmd.Wait()
+	result := Result{Stdout: r.stdout.String(), Stderr: r.stderr.String(), Took: time.Since(r.started)}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		status, ok := exit.Sys().(syscall.WaitStatus)
+		if ok && status.Signaled() {
+			result.Code = 128 + int(status.Signal())
+		} else {
+			result.Code = exit.ExitCode()
+		}
+	case err != nil:
+		return result, fmt.Errorf("wait for %s: %w", r.cmd.Path, err)
+	}
+	return result, nil
+}
+
+// Run starts an invocation and waits for it, and for everything that it may
+// have left: the returned problems name processes, mounts and files that
+// outlived it. Nothing of them survives the call.
+func (l *Lab) Run(ctx context.Context, i Invocation) (Result, []string, error) {
+	r, err := l.Start(ctx, i)
+	if err != nil {
+		return Result{}, nil, err
+	}
+	result, err := r.Wait()
+	return result, r.Leftovers(), err
+}
+
+// Leftovers returns what outlived a run that has ended: processes, mounts in
+// this mount namespace, and entries in an active directory of the cache. Then
+// it kills the processes.
+func (r *Running) Leftovers() []string {
+	var found []string
+	for range 20 { // the kernel may still be tearing a pid namespace down
+		if found = r.processes(); len(found) == 0 {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	r.group.remove()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		found = append(found, err.Error())
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, r.Cache+"/") {
+			found = append(found, "mount: "+strings.TrimSpace(line))
+		}
+	}
+	for _, pattern := range []string{"active/*", "*/active/*", "*/*/active/*"} {
+		entries, _ := filepath.Glob(filepath.Join(r.Cache, pattern))
+		for _, e := range entries {
+			found = append(found, "file: "+e)
+		}
+	}
+	return found
+}
+
+// processes lists the living processes of a run.
+func (r *Running) processes() []string {
+	if r.group != nil {
+		return r.group.processes()
+	}
+	var found []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		if dir == fmt.Sprintf("/proc/%d", os.Getpid()) {
+			continue
+		}
+		environ, _ := os.ReadFile(dir + "/environ")
+		mounts, _ := os.ReadFile(dir + "/mountinfo")
+		if bytes.Contains(environ, []byte("TEST_MARK="+r.Mark)) || bytes.Contains(mounts, []byte(r.Cache+"/")) {
+			found = append(found, describe(dir))
+		}
+	}
+	return found
+}
+
+func describe(dir string) string {
+	command, _ := os.ReadFile(dir + "/cmdline")
+	return "process " + filepath.Base(dir) + ": " + strings.ReplaceAll(strings.Trim(string(command), "\x00"), "\x00", " ")
+}

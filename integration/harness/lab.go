@@ -1,0 +1,151 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// buildTags are those of the Makefile.
+const buildTags = "seccomp osusergo netgo static_build exclude_graphdriver_btrfs exclude_graphdriver_zfs exclude_disk_quota"
+
+// A MissingError says what this machine lacks for a test.
+type MissingError struct{ What string }
+
+func (e *MissingError) Error() string { return "this machine lacks " + e.What }
+
+// Need returns a MissingError unless every program is installed.
+func Need(programs ...string) error {
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			return &MissingError{What: "the program " + p + " (make test installs it when it may)"}
+		}
+	}
+	return nil
+}
+
+// A Lab holds what a run of tests or benchmarks shares. Its methods may be
+// called by several goroutines; each thing is made once, when first asked for.
+type Lab struct {
+	Dir  string // everything lies below; readable by User
+	User *User
+
+	bob      func() (string, error)
+	registry func() (*Registry, error)
+	guarded  func() (*Registry, error)
+
+	mu     sync.Mutex
+	images map[string]func() (string, error)
+	stops  []func() error
+
+	dirs   atomic.Int64
+	cancel context.CancelFunc
+}
+
+// Open makes a laboratory below a fresh temporary directory. The caller closes it.
+func Open(ctx context.Context, userName string) (*Lab, error) {
+	u, err := Unprivileged(ctx, userName)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "bob-lab-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	l := &Lab{Dir: dir, User: u, images: map[string]func() (string, error){}, cancel: cancel}
+	l.bob = sync.OnceValues(func() (string, error) { return l.build(ctx) })
+	l.registry = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, false) })
+	l.guarded = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, true) })
+	return l, nil
+}
+
+// Close stops the registries and removes the laboratory's directory.
+func (l *Lab) Close(ctx context.Context) error {
+	l.mu.Lock()
+	stops := l.stops
+	l.stops = nil
+	l.mu.Unlock()
+	var errs []error
+	for _, stop := range stops {
+		errs = append(errs, stop())
+	}
+	l.cancel()
+	return errors.Join(append(errs, RemoveAll(ctx, l.Dir))...)
+}
+
+// RemoveAll removes a tree that may hold files of subordinate IDs, which only
+// root of the owner's user namespace may remove.
+func RemoveAll(ctx context.Context, dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	return sh(ctx, "unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--", dir)
+}
+
+// Bob returns the path of the static binary, built once from this checkout.
+func (l *Lab) Bob() (string, error) { return l.bob() }
+
+// Registry returns the registry without authentication.
+func (l *Lab) Registry() (*Registry, error) { return l.registry() }
+
+// Guarded returns a registry that wants GuardedUser and GuardedPassword.
+func (l *Lab) Guarded() (*Registry, error) { return l.guarded() }
+
+// TempDir returns a fresh directory that User owns.
+func (l *Lab) TempDir(name string) (string, error) {
+	clean := strings.Map(func(r rune) rune {
+		if r == '/' || r == ' ' || r == '#' {
+			return '-'
+		}
+		return r
+	}, name)
+	dir := filepath.Join(l.Dir, fmt.Sprintf("%03d-%s", l.dirs.Add(1), clean))
+	return dir, l.User.Mkdir(dir)
+}
+
+func (l *Lab) build(ctx context.Context) (string, error) {
+	if err := Need("go", "gcc", "pkg-config"); err != nil {
+		return "", err
+	}
+	if err := exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run(); err != nil {
+		return "", &MissingError{What: "libseccomp-dev (make test installs it when it may)"}
+	}
+	root, err := Module(ctx)
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(l.Dir, "bob")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", buildTags,
+		"-ldflags", "-s -w -linkmode external -extldflags -static -X main.version=v0.0.0-test", "-o", bin, "./cmd/bob")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build bob: %w\n%s", err, out)
+	}
+	return bin, nil
+}
+
+// Module returns the directory of this module.
+func Module(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("run go env: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+func (l *Lab) onClose(stop func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stops = append(l.stops, stop)
+}
