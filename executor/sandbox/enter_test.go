@@ -60,8 +60,8 @@ func probe(name string) int {
 // probes returns a command for each way to enter that this process can test.
 func probes(t *testing.T, name string) map[string]*exec.Cmd {
 	t.Helper()
-	if notEntered != nil {
-		t.Skip(notEntered)
+	if errNotEntered != nil {
+		t.Skip(errNotEntered)
 	}
 	if os.Getenv(modeVariable) != "" {
 		t.Skip("entered elsewhere")

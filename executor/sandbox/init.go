@@ -6,6 +6,7 @@ import (
 
 	"github.com/containers/storage/pkg/reexec"
 	"github.com/opencontainers/runc/libcontainer"
+
 	// The C constructor of nsenter makes the container's namespaces before
 	// the Go runtime of the re-executed process starts.
 	_ "github.com/opencontainers/runc/libcontainer/nsenter"
@@ -22,7 +23,7 @@ const initPipe = "_LIBCONTAINER_INITPIPE"
 // containers/storage library re-executed for itself it exits when that work is
 // done; in any other it returns at once.
 func Init() {
-	if len(os.Args) == 2 && os.Args[1] == "init" && os.Getenv(initPipe) != "" {
+	if _, piped := os.LookupEnv(initPipe); piped && len(os.Args) == 2 && os.Args[1] == "init" {
 		// The thread that runs libcontainer's init is the one that executes
 		// the command, so the signal set here outlives the exec: a container
 		// never survives the bob that started it, however bob dies.

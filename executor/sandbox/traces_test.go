@@ -15,8 +15,13 @@ import (
 var roots = map[string][][2]string{
 	"bare": nil,
 	"full": {
-		{"proc/", ""}, {"sys/", ""}, {"dev/", ""}, {"run/", ""},
-		{"etc/resolv.conf", ""}, {"etc/hosts", "own\n"}, {"etc/hostname", "x\n"},
+		{"proc/", ""},
+		{"sys/", ""},
+		{"dev/", ""},
+		{"run/", ""},
+		{"etc/resolv.conf", ""},
+		{"etc/hosts", "own\n"},
+		{"etc/hostname", "x\n"},
 	},
 	"no files in etc":          {{"etc/passwd", "root::0:0::/:/bin/sh\n"}},
 	"systemd's dangling link":  {{"etc/resolv.conf", "->../run/systemd/resolve/stub-resolv.conf"}, {"run/", ""}},
