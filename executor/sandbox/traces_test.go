@@ -65,6 +65,30 @@ func TestNoTraces(t *testing.T) {
 	}
 }
 
+// TestThreadsStay finds the threads of this process all in its own mount
+// namespace, though libcontainer has them visit those of the containers.
+func TestThreadsStay(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	root := newRoot(t)
+	for range 5 {
+		if err := r.Run(t.Context(), shell(root, "true")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own, err := os.Readlink("/proc/thread-self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if process != own {
+		t.Errorf("the main thread is in %s, this one in %s", process, own)
+	}
+}
+
 func TestChangesStay(t *testing.T) {
 	t.Parallel()
 	root := newRoot(t)
