@@ -2,16 +2,12 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -283,34 +279,3 @@ func (w *watchdog) stop() {
 	w.ended = true
 	w.timer.Stop()
 }
-
-// fill takes status, codes and message from an answer.
-func (e *Error) fill(resp *http.Response, body []byte) {
-	e.Status = resp.StatusCode
-	e.RetryAfter = retryAfter(resp.Header, time.Now())
-	var answer struct {
-		Errors []struct {
-			Code    string          `json:"code"`
-			Message string          `json:"message"`
-			Detail  json.RawMessage `json:"detail"`
-		} `json:"errors"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
-		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
-			e.Message = words(string(body))
-		}
-		return
-	}
-	var said []string
-	for _, one := range answer.Errors {
-		if code := words(one.Code); code != "" && !slices.Contains(e.Codes, code) {
-			e.Codes = append(e.Codes, code)
-		}
-		if m := words(one.Message); m != "" && !slices.Contains(said, m) {
-			said = append(said, m)
-		}
-	}
-	e.Message = words(strings.Join(said, "; "))
-}
-
-func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

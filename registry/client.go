@@ -134,6 +134,9 @@ func transports(base http.RoundTripper) (verified, unverified http.RoundTripper)
 	t.Protocols.SetHTTP1(true)
 	t.ForceAttemptHTTP2 = false
 	t.TLSNextProto = nil
+	if t.TLSClientConfig != nil {
+		t.TLSClientConfig.NextProtos = []string{"http/1.1"} // Clone has put h2 there
+	}
 	// Bytes are checked against digests: they must arrive as they were sent.
 	t.DisableCompression = true
 	t.WriteBufferSize = max(t.WriteBufferSize, writeBufferSize)

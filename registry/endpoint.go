@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -122,8 +123,9 @@ func (ep *endpoint) ping(ctx context.Context) error {
 	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.url("/v2/")}, "")
 	if err != nil {
 		e := fail(err)
-		// Nobody was there a moment ago either: don't keep the user waiting.
-		e.permanent = isRefused(err)
+		// What was never there is not waited for.
+		var stalled *stallError
+		e.permanent = errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &stalled)
 		if ep.scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {
 			e.Err, e.permanent = errSpeaksTLS, true
 		}

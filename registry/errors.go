@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -143,6 +144,9 @@ func (e *Error) explainStatus() (what, hint string) {
 	case e.Status >= 500:
 		return "the registry has a problem of its own " + status, "try again later, or see its log"
 	}
+	if e.Status >= 400 {
+		return "the registry refuses it " + status, ""
+	}
 	return "unexpected answer " + status, ""
 }
 
@@ -195,6 +199,8 @@ func explainCause(err error, host string) (what, hint string) {
 		return "certificate not trusted: " + cert.Err.Error(), certHint(cert.Err)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return redactText(err.Error()), "check this machine's network"
+	case errors.Is(err, net.ErrClosed), err == io.EOF: //nolint:errorlint // a wrapped one says more
+		return "the registry closed the connection without an answer", ""
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return "timed out: " + redactText(err.Error()), "is the host reachable from here?"
 	}
@@ -219,38 +225,37 @@ func bareCause(err error) error {
 	return err
 }
 
-var (
-	userinfoPattern = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"']*@`)
-	queryPattern    = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'?]*)\?[^\s"']*`)
-	schemePattern   = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}`)
-	tokenPattern    = regexp.MustCompile(`(?i)("?(?:access_|refresh_|id_)?(?:token|password|secret)"?\s*[:=]\s*"?)[^\s"',}&]+`)
-)
-
-// redactText takes out of a text what may be a credential: user and password
-// and query of URLs, authorisation headers, token fields.
-func redactText(s string) string {
-	s = userinfoPattern.ReplaceAllString(s, "$1")
-	s = queryPattern.ReplaceAllString(s, "$1")
-	s = schemePattern.ReplaceAllString(s, "$1 [redacted]")
-	return tokenPattern.ReplaceAllString(s, "$1[redacted]")
+// fill takes status, codes and message from an answer.
+func (e *Error) fill(resp *http.Response, body []byte) {
+	e.Status = resp.StatusCode
+	e.RetryAfter = retryAfter(resp.Header, time.Now())
+	var answer struct {
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+			e.Message = words(string(body))
+		}
+		return
+	}
+	var said []string
+	for _, one := range answer.Errors {
+		e.addCode(one.Code)
+		if m := words(one.Message); m != "" && !slices.Contains(said, m) {
+			said = append(said, m)
+		}
+	}
+	e.Message = words(strings.Join(said, "; "))
 }
 
-const maxWords = 512
+// codePattern is what the distribution-spec allows as a code.
+var codePattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 
-// words makes a registry's text fit for a line on a terminal.
-func words(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
-	s = redactText(strings.Join(strings.Fields(s), " "))
-	if runes := []rune(s); len(runes) > maxWords {
-		s = string(runes[:maxWords]) + "…"
+func (e *Error) addCode(code string) {
+	if codePattern.MatchString(code) && !slices.Contains(e.Codes, code) {
+		e.Codes = append(e.Codes, code)
 	}
-	return s
 }

@@ -31,9 +31,6 @@ func (e *stallError) Error() string {
 	return fmt.Sprintf("the registry stalled: no byte moved for %s", e.after)
 }
 
-// Timeout implements net.Error's idea of a timeout.
-func (e *stallError) Timeout() bool { return true }
-
 // retrier counts the attempts of one operation.
 type retrier struct {
 	client *Client
@@ -97,7 +94,7 @@ func (r *retrier) wait(ctx context.Context, err error) error {
 	case <-ctx.Done():
 		if known {
 			stopped := *e
-			stopped.Status, stopped.Err = 0, ctx.Err()
+			stopped.Status, stopped.Codes, stopped.Message, stopped.Err = 0, nil, "", ctx.Err()
 			return &stopped
 		}
 		return ctx.Err()
@@ -136,8 +133,9 @@ func transient(err error) bool {
 		err = e.Err
 	}
 	var (
-		dns    *net.DNSError
-		netErr net.Error
+		dns     *net.DNSError
+		netErr  net.Error
+		stalled *stallError
 	)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrCorrupt):
@@ -148,7 +146,7 @@ func transient(err error) bool {
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNREFUSED),
 		errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return true
-	case errors.As(err, &netErr) && netErr.Timeout():
+	case errors.As(err, &stalled), errors.As(err, &netErr) && netErr.Timeout():
 		return true
 	}
 	// net/http exports no error for a kept connection that the server

@@ -128,24 +128,32 @@ func (s *session) attempt(ctx context.Context, c *call, header string) (*http.Re
 	closeBody(resp.Body)
 	e := s.fail(c.op, c.digest, nil)
 	e.fill(resp, body)
-	e.Message = s.conceal(e.Message, header)
+	e.Message = conceal(e.Message, headerSecrets(header)...)
 	if sameHost(resp.Request.URL, s.endpoint.registry.RegistryStr()) {
 		e.challenge = pickChallenge(resp.Header, s.endpoint.scheme == "http")
 	}
 	return nil, e
 }
 
-// conceal takes the credentials in use out of a text.
-func (s *session) conceal(text, header string) string {
-	if _, secret, ok := strings.Cut(header, " "); ok && secret != "" {
-		text = strings.ReplaceAll(text, secret, "[redacted]")
-		if plain, err := base64.StdEncoding.DecodeString(secret); err == nil {
-			if _, password, ok := strings.Cut(string(plain), ":"); ok && password != "" {
-				text = strings.ReplaceAll(text, password, "[redacted]")
-			}
+// conceal takes secrets out of what a registry says: it may say what it got.
+func conceal(text string, secrets ...string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "[redacted]")
 		}
 	}
 	return text
+}
+
+// headerSecrets returns what of an Authorization header must not be shown.
+func headerSecrets(header string) []string {
+	_, secret, _ := strings.Cut(header, " ")
+	plain, err := base64.StdEncoding.DecodeString(secret)
+	if err != nil {
+		return []string{secret}
+	}
+	_, password, _ := strings.Cut(string(plain), ":")
+	return []string{secret, password}
 }
 
 // authorization returns the Authorization header for the next request, "" when
@@ -215,13 +223,13 @@ func (s *session) authorize(ctx context.Context) error {
 	case scheme == "basic" && config.Auth != "":
 		s.header = "Basic " + config.Auth
 	case scheme == "bearer":
-		return s.fetchToken(ctx)
+		return s.fetchToken(ctx, config)
 	}
 	return nil
 }
 
 // fetchToken gets a token from the server that the challenge names.
-func (s *session) fetchToken(ctx context.Context) error {
+func (s *session) fetchToken(ctx context.Context, config *authn.AuthConfig) error {
 	idle := s.client.idle
 	tokenCtx, cancel := context.WithTimeoutCause(ctx, idle, &stallError{idle})
 	defer cancel()
@@ -231,7 +239,9 @@ func (s *session) fetchToken(ctx context.Context) error {
 		if stall := stalled(tokenCtx); stall != nil && ctx.Err() == nil {
 			err = stall
 		}
-		return s.tokenError(err)
+		e := s.tokenError(err)
+		e.Message = conceal(e.Message, config.Password, config.IdentityToken, config.Auth)
+		return e
 	}
 	value := token.Token
 	if token.AccessToken != "" {
@@ -259,7 +269,7 @@ func (s *session) tokenError(err error) *Error {
 	case errors.As(err, &answer):
 		e.Status = answer.StatusCode
 		for _, one := range answer.Errors {
-			e.Codes = append(e.Codes, words(string(one.Code)))
+			e.addCode(string(one.Code))
 			e.Message = words(one.Message)
 		}
 		return e

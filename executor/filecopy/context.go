@@ -16,21 +16,28 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
 )
 
 // UnpackContext unpacks a build context that comes as a tar archive (ustar, PAX
 // or GNU; plain or compressed with gzip, bzip2, xz or zstd) into dir, an empty
 // private directory, for OpenDir. Names are confined to dir, whatever they and
 // the archive's links say. Modes, modification times, symbolic and hard links
-// are kept; owners are not, because those of a context mean nothing. Devices
-// and fifos are left out.
-func UnpackContext(ctx context.Context, r io.Reader, dir string) (err error) {
+// are kept; owners are not, because those of a context mean nothing, nor are
+// extended attributes. Devices and fifos are left out. The context is asked
+// before each read from r. After an error, what was unpacked remains.
+func UnpackContext(ctx context.Context, r io.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("unpack context: %w", err)
 	}
 	defer root.Close() //nolint:errcheck // a directory opened for reading
-	plain, err := decompress(r)
+	plain, err := decompress(readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	}))
 	if err != nil {
 		return fmt.Errorf("unpack context: %w", err)
 	}
@@ -40,9 +47,6 @@ func UnpackContext(ctx context.Context, r io.Reader, dir string) (err error) {
 		h, err := u.archive.Next()
 		if errors.Is(err, io.EOF) {
 			break
-		}
-		if err == nil {
-			err = ctx.Err()
 		}
 		if err != nil {
 			return fmt.Errorf("unpack context: %w", err)
@@ -56,6 +60,10 @@ func UnpackContext(ctx context.Context, r io.Reader, dir string) (err error) {
 	}
 	return nil
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // decompress returns what r holds, by its first bytes.
 func decompress(r io.Reader) (io.ReadCloser, error) {
@@ -120,9 +128,7 @@ func (u *unpacker) entry(h *tar.Header) error {
 		return err
 	}
 	if h.Typeflag == tar.TypeSymlink {
-		// The link's own time can't be set through a confined handle; a copy
-		// of the link has the time of unpacking.
-		return u.root.Symlink(h.Linkname, name)
+		return u.symlink(name, h)
 	}
 	return u.file(name, h)
 }
@@ -146,6 +152,18 @@ func (u *unpacker) directory(name string, h *tar.Header) error {
 	kept.Name = name
 	u.dirs = append(u.dirs, &kept)
 	return nil
+}
+
+func (u *unpacker) symlink(name string, h *tar.Header) error {
+	if err := u.root.Symlink(h.Linkname, name); err != nil {
+		return err
+	}
+	dir, err := u.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // a directory opened for reading
+	return setTime(int(dir.Fd()), path.Base(name), unix.NsecToTimespec(h.ModTime.UnixNano()))
 }
 
 func (u *unpacker) file(name string, h *tar.Header) (err error) {

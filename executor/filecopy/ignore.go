@@ -54,7 +54,12 @@ func newFilter(patterns []string) (*filter, error) {
 		if !p.Exclusion() {
 			continue
 		}
-		prefix := strings.TrimSuffix(strings.TrimSuffix(text, "/**"), "/*")
+		// One trailing wildcard matches nothing that the directory before it
+		// doesn't lead to; of two, as in "a/*/**", the first may.
+		prefix, ok := strings.CutSuffix(text, "/**")
+		if !ok {
+			prefix = strings.TrimSuffix(text, "/*")
+		}
 		if strings.ContainsAny(prefix, `*[]?^\`) {
 			f.anywhere = true
 		}

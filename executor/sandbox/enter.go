@@ -137,7 +137,7 @@ func executeByPath(executable, mark string) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	_ = unix.Exec(executable, os.Args, append(os.Environ(), marker+"="+mark)) //nolint:gosec // itself
+	_ = unix.Exec(executable, os.Args, append(os.Environ(), marker+"="+mark))
 }
 
 // prepareMounts keeps the mounts of this process from the rest of the machine.
@@ -200,7 +200,7 @@ func newInner(o EnterOptions) (*inner, error) {
 	root := os.Geteuid() == 0
 	switch {
 	case root:
-		in.cmd = exec.Command("/proc/self/exe") //nolint:gosec,noctx // itself; signals end it
+		in.cmd = exec.Command("/proc/self/exe") //nolint:noctx // signals end it
 		in.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 		in.launch = in.cmd.Start
 	default:

@@ -80,7 +80,7 @@ func (a account) rangeAdvice() string {
 // prependID returns maps in which ID is 0 and the ranges follow from 1 without
 // a gap.
 func prependID(id int, ranges []specs.LinuxIDMapping) []specs.LinuxIDMapping {
-	maps := []specs.LinuxIDMapping{{HostID: uint32(id), Size: 1}} //nolint:gosec // a UID is 32 bits wide
+	maps := []specs.LinuxIDMapping{{HostID: uint32(id), Size: 1}}
 	next := uint32(1)
 	for _, r := range ranges {
 		maps = append(maps, specs.LinuxIDMapping{ContainerID: next, HostID: r.HostID, Size: r.Size})
@@ -92,7 +92,7 @@ func prependID(id int, ranges []specs.LinuxIDMapping) []specs.LinuxIDMapping {
 // freeRange returns the first ID after all ranges in the file.
 func freeRange(file string) int {
 	free := rangeStart
-	f, err := os.Open(file) //nolint:gosec // one of two constants
+	f, err := os.Open(file)
 	if err != nil {
 		return free
 	}

@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -34,9 +36,9 @@ const (
 	probeVariable = "SANDBOX_TEST_PROBE"
 )
 
-// notEntered is why the tests that run containers are skipped, nil if they
+// errNotEntered is why the tests that run containers are skipped, nil if they
 // aren't.
-var notEntered error
+var errNotEntered error
 
 // busybox is the program that root file systems are made of.
 const busybox = "/bin/busybox"
@@ -48,9 +50,9 @@ func TestMain(m *testing.M) {
 		os.Exit(125)
 	}
 	mode := os.Getenv(modeVariable)
-	notEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
-	if notEntered != nil && mode != "" {
-		fmt.Fprintln(os.Stderr, notEntered)
+	errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
+	if errNotEntered != nil && mode != "" {
+		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)
 	}
 	if name := os.Getenv(probeVariable); name != "" {
@@ -61,8 +63,9 @@ func TestMain(m *testing.M) {
 
 // identity is another user and what he finds in some files of the machine.
 type identity struct {
-	UID   int
-	Files map[string]string // bind mounts: path of the machine, its replacement
+	UID         int
+	Files       map[string]string // bind mounts: path of the machine, its replacement
+	NoPivotRoot bool              // whether a seccomp filter refuses pivot_root
 }
 
 // become gives this process, which has a mount namespace of its own, the
@@ -77,6 +80,17 @@ func become(encoded string) error {
 			return fmt.Errorf("bind %s: %w", path, err)
 		}
 	}
+	if err := os.Unsetenv(becomeVariable); err != nil {
+		return err
+	}
+	// The filter, like the capability that installing it takes, is the
+	// thread's; the one that executes keeps it.
+	runtime.LockOSThread()
+	if id.NoPivotRoot {
+		if err := refusePivotRoot(); err != nil {
+			return err
+		}
+	}
 	if err := syscall.Setgroups(nil); err != nil {
 		return err
 	}
@@ -86,10 +100,20 @@ func become(encoded string) error {
 	if err := syscall.Setuid(id.UID); err != nil {
 		return err
 	}
-	if err := os.Unsetenv(becomeVariable); err != nil {
-		return err
-	}
 	return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+}
+
+// refusePivotRoot has pivot_root fail with EPERM from now on, as the default
+// seccomp profile of container engines does.
+func refusePivotRoot() error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the system call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PIVOT_ROOT, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }
 
 // again returns a command that runs this test binary with the arguments, in
@@ -119,17 +143,17 @@ const (
 // /etc/subgid. The real /etc/passwd follows his entry.
 func testUser(t testing.TB, passwd, ranges string) *identity {
 	t.Helper()
-	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || notEntered != nil {
+	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil {
 		t.Skip("only root can become another user")
 	}
 	dir := t.TempDir()
-	real, err := os.ReadFile("/etc/passwd")
+	machine, err := os.ReadFile("/etc/passwd")
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := &identity{UID: testUID, Files: map[string]string{}}
 	for path, content := range map[string]string{
-		"/etc/passwd": passwd + string(real), "/etc/subuid": ranges, "/etc/subgid": ranges,
+		"/etc/passwd": passwd + string(machine), "/etc/subuid": ranges, "/etc/subgid": ranges,
 	} {
 		if _, err := os.Stat(path); err != nil {
 			t.Skipf("%v: apt-get install uidmap", err)
@@ -150,7 +174,7 @@ func ordinaryUser(t testing.TB) *identity {
 }
 
 func TestModes(t *testing.T) {
-	if os.Getenv(modeVariable) != "" || notEntered != nil || inUserNamespace(t) {
+	if os.Getenv(modeVariable) != "" || errNotEntered != nil || inUserNamespace(t) {
 		t.Skip("only root runs the tests in other modes")
 	}
 	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t)} {

@@ -178,7 +178,7 @@ func (m *mountPoints) mtime(dir string) (unix.Timespec, error) {
 	}
 	defer func() { _ = f.Close() }()
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a descriptor fits
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return unix.Timespec{}, os.NewSyscallError("fstat", err)
 	}
 	return st.Mtim, nil
@@ -193,6 +193,6 @@ func (m *mountPoints) setMtime(dir string, mtime unix.Timespec) error {
 	defer func() { _ = f.Close() }()
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
 	// An empty path with AT_EMPTY_PATH means the descriptor itself.
-	err = unix.UtimesNanoAt(int(f.Fd()), "", times, unix.AT_EMPTY_PATH) //nolint:gosec // a descriptor fits
+	err = unix.UtimesNanoAt(int(f.Fd()), "", times, unix.AT_EMPTY_PATH)
 	return os.NewSyscallError("utimensat", err)
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/opencontainers/runc/libcontainer/seccomp"
+
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -59,8 +61,11 @@ func newRoot(t testing.TB, entries ...[2]string) string {
 // newRunner returns a runner whose state directory must be empty at the end.
 func newRunner(t testing.TB) *sandbox.Runner {
 	t.Helper()
-	if notEntered != nil {
-		t.Skip(notEntered)
+	if errNotEntered != nil {
+		t.Skip(errNotEntered)
+	}
+	if !seccomp.Enabled {
+		t.Skip("built without -tags seccomp")
 	}
 	dir := filepath.Join(t.TempDir(), "state")
 	t.Cleanup(func() {

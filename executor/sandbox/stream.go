@@ -98,7 +98,7 @@ func (s *stream) drain(buf []byte, write func([]byte)) error {
 	}
 	var left int
 	var n int
-	read := func(fd uintptr) { n, err = unix.Read(int(fd), buf[:min(left, len(buf))]) } //nolint:gosec // a descriptor fits
+	read := func(fd uintptr) { n, err = unix.Read(int(fd), buf[:min(left, len(buf))]) }
 	size := func(fd uintptr) { left, err = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) }
 	// Control, unlike Read, doesn't look at the deadline.
 	if errControl := raw.Control(size); errControl != nil || err != nil {

@@ -15,8 +15,13 @@ import (
 var roots = map[string][][2]string{
 	"bare": nil,
 	"full": {
-		{"proc/", ""}, {"sys/", ""}, {"dev/", ""}, {"run/", ""},
-		{"etc/resolv.conf", ""}, {"etc/hosts", "own\n"}, {"etc/hostname", "x\n"},
+		{"proc/", ""},
+		{"sys/", ""},
+		{"dev/", ""},
+		{"run/", ""},
+		{"etc/resolv.conf", ""},
+		{"etc/hosts", "own\n"},
+		{"etc/hostname", "x\n"},
 	},
 	"no files in etc":          {{"etc/passwd", "root::0:0::/:/bin/sh\n"}},
 	"systemd's dangling link":  {{"etc/resolv.conf", "->../run/systemd/resolve/stub-resolv.conf"}, {"run/", ""}},
@@ -57,6 +62,30 @@ func TestNoTraces(t *testing.T) {
 				t.Errorf("left mounted: %q", left)
 			}
 		})
+	}
+}
+
+// TestThreadsStay finds the threads of this process all in its own mount
+// namespace, though libcontainer has them visit those of the containers.
+func TestThreadsStay(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	root := newRoot(t)
+	for range 5 {
+		if err := r.Run(t.Context(), shell(root, "true")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own, err := os.Readlink("/proc/thread-self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if process != own {
+		t.Errorf("the main thread is in %s, this one in %s", process, own)
 	}
 }
 
