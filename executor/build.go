@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,8 +99,8 @@ func (b *build) onCleanUp(f func() error) {
 
 func (b *build) cleanUp() error {
 	var errs []error
-	for i := len(b.undo) - 1; i >= 0; i-- {
-		errs = append(errs, b.undo[i]())
+	for _, f := range slices.Backward(b.undo) {
+		errs = append(errs, f())
 	}
 	return errors.Join(errs...)
 }

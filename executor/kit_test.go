@@ -138,7 +138,7 @@ func (k *kit) base(repo string, files map[string]string) string {
 	if err := tw.Close(); err != nil {
 		k.t.Fatal(err)
 	}
-	layer, err := tarball.LayerFromReader(&buf)
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
 	if err != nil {
 		k.t.Fatal(err)
 	}

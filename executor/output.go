@@ -111,7 +111,7 @@ func (o Output) write(f func(io.Writer) error) (err error) {
 	if err := f(tmp); err != nil {
 		return errors.Join(err, tmp.Close())
 	}
-	if err := tmp.Chmod(0o644); err != nil { //nolint:gosec // a result to be shared, as docker's
+	if err := tmp.Chmod(0o644); err != nil {
 		return errors.Join(err, tmp.Close())
 	}
 	if err := tmp.Close(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -25,7 +26,7 @@ type state struct {
 func (s *state) with(key digest.Digest, l *layer, r *rootfs) *state {
 	n := *s
 	n.key, n.rootfs = key, r
-	n.layers = append(s.layers[:len(s.layers):len(s.layers)], l)
+	n.layers = append(slices.Clip(s.layers), l)
 	return &n
 }
 
@@ -33,7 +34,7 @@ func (s *state) with(key digest.Digest, l *layer, r *rootfs) *state {
 func (s *state) record(step dockerfile.Step) *state {
 	n := *s
 	n.image = step.Image
-	n.history = append(s.history[:len(s.history):len(s.history)], step.History)
+	n.history = append(slices.Clip(s.history), step.History)
 	return &n
 }
 

@@ -33,9 +33,9 @@ func lookupUser(root, name string) (*account, error) {
 	if err != nil {
 		return nil, fmt.Errorf("user %q: %w", name, err)
 	}
-	id := &account{UID: uint32(u.Uid), GID: uint32(u.Gid), Home: u.Home} //nolint:gosec // GetExecUser bounds both
+	id := &account{UID: uint32(u.Uid), GID: uint32(u.Gid), Home: u.Home}
 	for _, g := range u.Sgids {
-		id.Groups = append(id.Groups, uint32(g)) //nolint:gosec // likewise
+		id.Groups = append(id.Groups, uint32(g))
 	}
 	return id, nil
 }
@@ -60,7 +60,7 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 			return nil, nil, fmt.Errorf("/etc/passwd: %w", err)
 		}
 		if len(u) > 0 {
-			owner.UID, owner.GID = uint32(u[0].Uid), uint32(u[0].Gid) //nolint:gosec // the parser bounds both
+			owner.UID, owner.GID = uint32(u[0].Uid), uint32(u[0].Gid)
 		} else {
 			unknown = append(unknown, "user "+name)
 		}
@@ -73,7 +73,7 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 			return nil, nil, fmt.Errorf("/etc/group: %w", err)
 		}
 		if len(g) > 0 {
-			owner.GID = uint32(g[0].Gid) //nolint:gosec // the parser bounds it
+			owner.GID = uint32(g[0].Gid)
 		} else {
 			unknown = append(unknown, "group "+groupName)
 		}

@@ -80,7 +80,7 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 		if err != nil {
 			return usageErrorf("--ulimit %s: %v", u, err)
 		}
-		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)}) //nolint:gosec // -1 is RLIM_INFINITY, all bits set
+		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)})
 	}
 	return nil
 }
