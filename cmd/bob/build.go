@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/progress"
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/peterbourgon/ff/v3/ffcli"
+)
+
+// buildConfig is bob build as the command line has it.
+type buildConfig struct {
+	file, target, platform, network  text
+	tags, buildArgs, labels, outputs *list
+	addHosts, ulimits                *list
+	noCache, pull, quiet, insecure   bool
+	push, rootless                   choice
+	progress, iidfile, metadata, shm string
+	cache                            string
+	jobs                             int
+	stdin                            io.Reader
+	stdout, stderr                   io.Writer
+}
+
+func newBuildCommand(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
+	cfg := &buildConfig{stdin: stdin, stdout: stdout, stderr: stderr}
+	fs := flag.NewFlagSet("bob build", flag.ContinueOnError)
+	cfg.register(fs)
+	return &ffcli.Command{
+		Name:       "build",
+		ShortUsage: "bob build [flags] <directory | ->",
+		ShortHelp:  "Build an image from a Dockerfile",
+		LongHelp: "Build an image from a Dockerfile and the files of a directory, or of a tar on\n" +
+			"standard input (-). With -t the image is pushed to the registry it names.\n" +
+			"Standard output is the digest of the image's manifest and nothing else.",
+		FlagSet: fs,
+		Options: envOptions(),
+		Exec:    cfg.exec,
+	}
+}
+
+func (cfg *buildConfig) register(fs *flag.FlagSet) {
+	cfg.tags, cfg.buildArgs, cfg.labels = newList("tag"), newList("build-arg"), newList("label")
+	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
+	both(fs, &cfg.file, "file", "f", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
+	both(fs, cfg.tags, "tag", "t", "`reference` to push the image to; repeatable")
+	both(fs, cfg.outputs, "output", "o", "where else the result goes: `type=registry|oci|docker|local|tar,dest=path`; repeatable")
+	fs.Var(cfg.buildArgs, "build-arg", "`NAME=value` for an ARG; without a value it is taken from the environment; repeatable")
+	fs.Var(cfg.labels, "label", "`name=value` put on the image; repeatable")
+	fs.Var(cfg.addHosts, "add-host", "`name:address` for /etc/hosts in RUN; repeatable")
+	fs.Var(cfg.ulimits, "ulimit", "`name=soft[:hard]` limit for RUN; repeatable")
+	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
+	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to build for (default: this machine's)")
+	fs.Var(&cfg.network, "network", "network of RUN: `default|host|none`; default is host")
+	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
+	fs.Var(&cfg.rootless, "rootless", "enter a user namespace first; always done without root")
+	fs.BoolVar(&cfg.noCache, "no-cache", false, "run every step, even if its result is known")
+	fs.BoolVar(&cfg.pull, "pull", false, "resolve base images at their registry; bob always does")
+	fs.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS for any registry; loopback addresses need no permission")
+	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
+	fs.BoolVar(&cfg.quiet, "q", false, shortFor+"quiet")
+	fs.StringVar(&cfg.progress, "progress", "auto", "how progress is shown on standard error: `auto|plain|tty|quiet|rawjson`")
+	fs.StringVar(&cfg.iidfile, "iidfile", "", "write the image ID (the config's digest) to `file`")
+	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
+	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
+	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache directory)")
+	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
+}
+
+// exec checks the command line, enters the namespaces that the build needs,
+// and builds.
+func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
+	in, err := cfg.inputs(args)
+	if err != nil {
+		return err
+	}
+	plan, err := cfg.options()
+	if err != nil {
+		return err
+	}
+	mode, err := cfg.view()
+	if err != nil {
+		return err
+	}
+	cache, err := cacheDir(cfg.cache)
+	if err != nil {
+		return err
+	}
+	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+		return err
+	}
+	view, err := progress.New(mode, cfg.stderr, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
+	if err != nil {
+		return err
+	}
+	result, err := cfg.build(ctx, in, plan, cache, view)
+	if err = errors.Join(err, view.Close()); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause // what the signal broke is not the reason
+		}
+		return err
+	}
+	return cfg.announce(result)
+}
+
+// build is the build itself, in the namespaces it needs.
+func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, view progress.View) (result *executor.Result, err error) {
+	store, err := snapshot.Open(cache)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	scratch, err := os.MkdirTemp(cache, "run-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+
+	src, err := in.open(ctx, scratch)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := src.file.Plan(o.plan)
+	if err != nil {
+		return nil, err
+	}
+	o.build.Context, o.build.Ignore = src.context, src.ignore
+	builder := &executor.Builder{
+		Store:    store,
+		Registry: registry.New(registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}),
+		Runner:   &sandbox.Runner{Dir: filepath.Join(scratch, "sandbox")},
+		Progress: view.Event,
+	}
+	return builder.Build(ctx, plan, o.build)
+}
+
+// view returns the mode in which progress is shown.
+func (cfg *buildConfig) view() (progress.Mode, error) {
+	if cfg.quiet {
+		cfg.progress = "quiet"
+	}
+	mode, err := progress.ParseMode(cfg.progress)
+	if err != nil {
+		return mode, usageErrorf("--progress: %v", err)
+	}
+	return mode, nil
+}
+
+// announce writes the result to where it was asked for.
+func (cfg *buildConfig) announce(r *executor.Result) error {
+	if cfg.iidfile != "" {
+		if err := os.WriteFile(cfg.iidfile, []byte(r.Config.String()), 0o644); err != nil { //nolint:gosec // not secret
+			return fmt.Errorf("--iidfile: %w", err)
+		}
+	}
+	if cfg.metadata != "" {
+		if err := cfg.writeMetadata(r); err != nil {
+			return fmt.Errorf("--metadata-file: %w", err)
+		}
+	}
+	if r.Manifest.Digest == "" || cfg.usesStdout() {
+		return nil
+	}
+	_, err := fmt.Fprintln(cfg.stdout, r.Manifest.Digest)
+	return err
+}
+
+// writeMetadata writes the file of --metadata-file, with buildx's names.
+func (cfg *buildConfig) writeMetadata(r *executor.Result) error {
+	m := map[string]any{}
+	if r.Manifest.Digest != "" {
+		m["containerimage.digest"] = r.Manifest.Digest
+		m["containerimage.config.digest"] = r.Config
+		m["containerimage.descriptor"] = r.Manifest
+		layers := make([]ocispec.Descriptor, 0, len(r.Layers))
+		for _, l := range r.Layers {
+			layers = append(layers, l.Descriptor)
+		}
+		m["bob.layers"] = layers
+	}
+	if len(cfg.tags.values) > 0 {
+		m["image.name"] = strings.Join(cfg.tags.values, ",")
+	}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(cfg.metadata, append(data, '\n'), 0o644) //nolint:gosec // not secret
+}
+
+// cacheDir returns the directory that keeps what builds share.
+func cacheDir(flag string) (string, error) {
+	if flag != "" {
+		return filepath.Abs(flag)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no place for the cache: %w; set BOB_CACHE_DIR", err)
+	}
+	return filepath.Join(dir, "bob"), nil
+}
+
+// platformOf parses --platform.
+func platformOf(s string) (ocispec.Platform, error) {
+	if s == "" {
+		return platforms.Normalize(platforms.DefaultSpec()), nil
+	}
+	if strings.Contains(s, ",") {
+		return ocispec.Platform{}, usageErrorf("--platform %s: one platform at a time", s)
+	}
+	p, err := platforms.Parse(s)
+	if err != nil {
+		return p, usageErrorf("--platform %s: %v", s, err)
+	}
+	if p.OS != "linux" {
+		return p, usageErrorf("--platform %s: bob builds linux images", s)
+	}
+	return platforms.Normalize(p), nil
+}
+
+// buildArgs returns the values of --build-arg. A name alone stands for the
+// variable of the environment, and for nothing if there is none.
+func buildArgs(values []string) (map[string]string, error) {
+	args := make(map[string]string)
+	for _, v := range values {
+		name, value, ok := strings.Cut(v, "=")
+		if name == "" {
+			return nil, usageErrorf("--build-arg %q: the name is missing", v)
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue
+			}
+		}
+		args[name] = value
+	}
+	return args, nil
+}

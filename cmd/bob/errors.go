@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor"
+)
+
+// The exit codes of bob. A signal adds its number to 128, as in a shell.
+const (
+	exitOK     = 0
+	exitFailed = 1 // the build, or what it needed
+	exitUsage  = 2 // the command line
+)
+
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, new(*usageError)):
+		return exitUsage
+	}
+	if sig, ok := errors.AsType[*signalError](err); ok {
+		return 128 + int(sig.sig)
+	}
+	return exitFailed
+}
+
+// report tells the user why bob ends: with the excerpt of the Dockerfile where
+// an instruction is to blame.
+func report(w io.Writer, err error) {
+	if loc, ok := location(err); ok {
+		_, _ = fmt.Fprint(w, loc.Excerpt())
+	}
+	_, _ = fmt.Fprintf(w, "ERROR: %v\n", err)
+}
+
+func location(err error) (dockerfile.Location, bool) {
+	if e, ok := errors.AsType[*executor.StepError](err); ok {
+		return e.Location, true
+	}
+	if e, ok := errors.AsType[*dockerfile.Error](err); ok {
+		return e.Location, true
+	}
+	return dockerfile.Location{}, false
+}

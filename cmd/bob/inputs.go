@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/filecopy"
+)
+
+// inputs is what a build reads: the context, and the Dockerfile.
+type inputs struct {
+	context    string // a directory, or - for a tar on stdin
+	dockerfile string // a path, or - for stdin; empty for the context's Dockerfile
+	stdin      io.Reader
+}
+
+// sources are inputs as the build takes them.
+type sources struct {
+	file    *dockerfile.File
+	context string
+	ignore  []string
+}
+
+const stdinName = "-"
+
+// inputs checks the arguments of bob build.
+func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
+	if len(args) != 1 {
+		return nil, usageErrorf("bob build takes one argument, the build context (a directory, or - for a tar on standard input); got %d", len(args))
+	}
+	in := &inputs{context: args[0], dockerfile: string(cfg.file), stdin: cfg.stdin}
+	if in.context == stdinName {
+		if in.dockerfile == stdinName {
+			return nil, usageErrorf("the context and the Dockerfile can't both be read from standard input")
+		}
+		return in, nil
+	}
+	for _, scheme := range []string{"http://", "https://", "git://", "ssh://", "git@"} {
+		if strings.HasPrefix(in.context, scheme) {
+			return nil, usageErrorf("context %s: remote contexts are not supported; fetch it first, or pipe a tar to bob build -", in.context)
+		}
+	}
+	fi, err := os.Stat(in.context)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, usageErrorf("context %s: no such directory", in.context)
+	case err != nil:
+		return nil, usageErrorf("context: %v", err)
+	case !fi.IsDir():
+		return nil, usageErrorf("context %s: not a directory", in.context)
+	}
+	return in, nil
+}
+
+// open reads the Dockerfile and the ignore file, and unpacks a context that is
+// a tar into scratch.
+func (in *inputs) open(ctx context.Context, scratch string) (*sources, error) {
+	src := &sources{context: in.context}
+	if in.context == stdinName {
+		src.context = filepath.Join(scratch, "context")
+		if err := filecopy.UnpackContext(ctx, in.stdin, src.context); err != nil {
+			return nil, fmt.Errorf("context from standard input: %w", err)
+		}
+	}
+	name, text, err := in.readDockerfile(src.context)
+	if err != nil {
+		return nil, err
+	}
+	if src.file, err = dockerfile.Parse(name, bytes.NewReader(text)); err != nil {
+		return nil, err
+	}
+	src.ignore, err = in.readIgnore(src.context)
+	return src, err
+}
+
+// path returns where the Dockerfile is, "" if on standard input. With a
+// directory as context it is relative to the working directory, as in docker
+// build; with a tar it lies inside.
+func (in *inputs) path(contextDir string) string {
+	switch {
+	case in.dockerfile == stdinName:
+		return ""
+	case in.dockerfile == "":
+		return filepath.Join(contextDir, "Dockerfile")
+	case in.context == stdinName:
+		return filepath.Join(contextDir, filepath.Clean("/"+in.dockerfile))
+	default:
+		return in.dockerfile
+	}
+}
+
+func (in *inputs) readDockerfile(contextDir string) (name string, text []byte, err error) {
+	path := in.path(contextDir)
+	if path == "" {
+		text, err = io.ReadAll(in.stdin)
+		return "Dockerfile", text, err
+	}
+	f, err := in.openFile(contextDir, path)
+	name = path
+	if in.context == stdinName {
+		name, _ = filepath.Rel(contextDir, path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, fmt.Errorf("%s: no such file; name the Dockerfile with -f", name)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	defer f.Close()
+	text, err = io.ReadAll(f)
+	return name, text, err
+}
+
+// openFile opens a file beside or in the context. What came as a tar is opened
+// inside its directory only: a link in it may point anywhere.
+func (in *inputs) openFile(contextDir, path string) (*os.File, error) {
+	if in.context != stdinName {
+		return os.Open(path)
+	}
+	root, err := os.OpenRoot(contextDir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	rel, err := filepath.Rel(contextDir, path)
+	if err != nil {
+		return nil, err
+	}
+	return root.Open(rel)
+}
+
+// readIgnore returns the patterns of the ignore file: that of the Dockerfile's
+// own name if there is one, else the context's .dockerignore.
+func (in *inputs) readIgnore(contextDir string) ([]string, error) {
+	candidates := []string{filepath.Join(contextDir, ".dockerignore")}
+	if path := in.path(contextDir); path != "" {
+		candidates = []string{path + ".dockerignore", candidates[0]}
+	}
+	for _, name := range candidates {
+		f, err := in.openFile(contextDir, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		patterns, err := filecopy.ReadIgnore(f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return patterns, nil
+	}
+	return nil, nil
+}

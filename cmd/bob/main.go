@@ -1,0 +1,144 @@
+// Command bob builds container images without root and without a daemon.
+//
+// This package parses flags and puts the parts together; what they do is told
+// by the packages executor, snapshot, registry and dockerfile.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/peterbourgon/ff/v3/ffcli"
+)
+
+func main() {
+	sandbox.Init()
+	ctx, stop := withSignals(context.Background())
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		report(os.Stderr, err)
+	}
+	os.Exit(exitCode(err))
+}
+
+// run is bob with everything that a process has given as arguments. A build
+// that was asked for re-executes the process; see [sandbox.Enter].
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	var usage string
+	root := newRoot(stdin, stdout, stderr, func(text string) { usage = text })
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "-h")
+	}
+	args, err := arrange(root, args)
+	if err != nil {
+		return err
+	}
+	if err = root.Parse(args); err == nil {
+		err = root.Run(ctx)
+	} else if !errors.Is(err, flag.ErrHelp) {
+		return parseError(err)
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		_, err = io.WriteString(stdout, usage)
+	}
+	return err
+}
+
+func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffcli.Command {
+	root := &ffcli.Command{
+		Name:       "bob",
+		ShortUsage: "bob <command> [flags]",
+		ShortHelp:  "Build container images without root and without a daemon.",
+		Subcommands: []*ffcli.Command{
+			newBuildCommand(stdin, stdout, stderr),
+			newRegistryCommand(stdout, stderr),
+			newVersionCommand(stdout),
+			newHelpCommand(),
+		},
+	}
+	for _, c := range append([]*ffcli.Command{root}, commands(root)...) {
+		prepare(c, usage)
+	}
+	root.Exec = showHelp
+	return root
+}
+
+// showHelp is what a command does that only has commands below it.
+func showHelp(context.Context, []string) error { return flag.ErrHelp }
+
+// commands returns every command below c.
+func commands(c *ffcli.Command) []*ffcli.Command {
+	var all []*ffcli.Command
+	for _, s := range c.Subcommands {
+		all = append(append(all, s), commands(s)...)
+	}
+	return all
+}
+
+// prepare makes c leave the reporting of errors and of help to run.
+func prepare(c *ffcli.Command, usage func(string)) {
+	if c.FlagSet == nil {
+		c.FlagSet = flag.NewFlagSet(c.Name, flag.ContinueOnError)
+	}
+	c.FlagSet.SetOutput(io.Discard)
+	c.UsageFunc = func(c *ffcli.Command) string {
+		usage(usageText(c))
+		return ""
+	}
+}
+
+// newHelpCommand lists help among the commands; run turns it into -h.
+func newHelpCommand() *ffcli.Command {
+	return &ffcli.Command{
+		Name:       "help",
+		ShortUsage: "bob help [command]",
+		ShortHelp:  "Show help for a command",
+		Exec:       showHelp,
+	}
+}
+
+// A signalError is the cause of a context that a signal ended.
+type signalError struct{ sig syscall.Signal }
+
+func (e *signalError) Error() string { return e.sig.String() }
+
+// withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP ends.
+// More of them change nothing: Ctrl-C on a terminal reaches a re-executed bob
+// twice, from the terminal and from its parent.
+func withSignals(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		sig, ok := <-ch
+		if !ok {
+			return
+		}
+		if s, ok := sig.(syscall.Signal); ok {
+			cancel(&signalError{s})
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(ch)
+		close(ch)
+		cancel(nil)
+	}
+}
+
+// A usageError is a command line that can't be followed.
+type usageError struct{ msg string }
+
+func (e *usageError) Error() string { return e.msg }
+
+func usageErrorf(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/bobbuild/bob/executor"
+)
+
+// Bad command lines end before anything happens: one line, exit code 2.
+func TestBadCommandLines(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args []string
+		want string // part of the message
+	}{
+		{[]string{"biuld", dir}, `unknown command "biuld" (did you mean build?)`},
+		{[]string{"build"}, "takes one argument"},
+		{[]string{"build", dir, dir}, "takes one argument"},
+		{[]string{"build", filepath.Join(dir, "none")}, "no such directory"},
+		{[]string{"build", file}, "not a directory"},
+		{[]string{"build", "https://example.com/x.git"}, "remote contexts are not supported"},
+		{[]string{"build", "--tga", "x", dir}, "unknown flag --tga (did you mean --tag?)"},
+		{[]string{"build", dir, "--progres=plain"}, "unknown flag --progres (did you mean --progress?)"},
+		{[]string{"build", "-t"}, "-t"},
+		{[]string{"build", "-t", "host/UPPER", dir}, "host/UPPER"},
+		{[]string{"build", "--jobs", "x", dir}, "--jobs"},
+		{[]string{"build", "--jobs", "-1", dir}, "--jobs -1"},
+		{[]string{"build", "--push=perhaps", dir}, "neither true nor false"},
+		{[]string{"build", "--push", dir}, "name it with -t"},
+		{[]string{"build", "-o", "type=registry", dir}, "name it with -t"},
+		{[]string{"build", "-o", "type=floppy", dir}, "floppy"},
+		{[]string{"build", "-o", "type=oci,dset=x", dir}, `unknown field "dset"`},
+		{[]string{"build", "-o", "type=local", dir}, "dest"},
+		{[]string{"build", "-o", "type=docker,tar=false,dest=x", dir}, "tar=false"},
+		{[]string{"build", "--platform", "linux/amd64,linux/arm64", dir}, "one platform"},
+		{[]string{"build", "--platform", "windows/amd64", dir}, "linux images"},
+		{[]string{"build", "--network", "bridge", dir}, "default, host or none"},
+		{[]string{"build", "--add-host", "x", dir}, "name:address"},
+		{[]string{"build", "--shm-size", "big", dir}, "--shm-size big"},
+		{[]string{"build", "--ulimit", "nofile", dir}, "--ulimit nofile"},
+		{[]string{"build", "--ulimit", "nosuch=1", dir}, "--ulimit nosuch"},
+		{[]string{"build", "--label", "=x", dir}, "--label"},
+		{[]string{"build", "--build-arg", "=x", dir}, "--build-arg"},
+		{[]string{"build", "--progress", "loud", dir}, "loud"},
+		{[]string{"build", "-f", "-", "-"}, "can't both be read"},
+		{[]string{"registry", "serv"}, `unknown command "serv" (did you mean serve?)`},
+		{[]string{"registry", "serve", "--listen", "0.0.0.0:5000"}, "not a loopback address"},
+		{[]string{"registry", "serve", "--listen", "5000"}, "--listen 5000"},
+		{[]string{"version", "x"}, "no arguments"},
+		{[]string{"help", "nothing"}, `unknown command "nothing"`},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			t.Parallel()
+			var stdout, stderr bytes.Buffer
+			err := run(t.Context(), tt.args, strings.NewReader(""), &stdout, &stderr)
+			if code := exitCode(err); code != exitUsage {
+				t.Errorf("exit code %d, want %d: %v", code, exitUsage, err)
+			}
+			if err == nil {
+				return
+			}
+			report(&stderr, err)
+			if got := stderr.String(); !strings.Contains(got, tt.want) || strings.Count(got, "\n") != 1 {
+				t.Errorf("said %q, want one line with %q", got, tt.want)
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("standard output: %q", stdout.String())
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args string
+		want []string
+	}{
+		{"", []string{"Usage: bob <command>", "build", "registry", "version", "help"}},
+		{"help", []string{"Usage: bob <command>"}},
+		{"-h", []string{"Usage: bob <command>"}},
+		{"help build", []string{"Usage: bob build", "-t, --tag reference", "--build-arg NAME=value"}},
+		{"build --help", []string{"Usage: bob build", "-f, --file path"}},
+		{"help registry serve", []string{"Usage: bob registry serve", "--listen address"}},
+		{"registry", []string{"serve"}},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			var stdout bytes.Buffer
+			if err := run(t.Context(), strings.Fields(tt.args), strings.NewReader(""), &stdout, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stdout.String(), want) {
+					t.Errorf("%q is missing in:\n%s", want, stdout.String())
+				}
+			}
+		})
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	var stdout bytes.Buffer
+	if err := run(t.Context(), []string{"version"}, nil, &stdout, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(stdout.String(), "bob ") {
+		t.Errorf("printed %q", stdout.String())
+	}
+}
+
+// Flags may stand anywhere, and short ones may stick to their values.
+func TestInterspersed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ in, want string }{
+		{". -t x", "-t x -- ."},
+		{"-t x .", "-t x -- ."},
+		{". --tag=x --no-cache", "--tag=x --no-cache -- ."},
+		{"-f- .", "-f - -- ."},
+		{"-tname .", "-t name -- ."},
+		{"-q .", "-q -- ."},
+		{"-", "-- -"},
+		{"-f - .", "-f - -- ."},
+		{"--no-cache", "--no-cache"},
+		{"--push=false . --push", "--push=false --push -- ."},
+		{"--build-arg a=-b .", "--build-arg a=-b -- ."},
+		{"-t x -- -dir", "-t x -- -dir"},
+	} {
+		t.Run(tt.in, func(t *testing.T) {
+			t.Parallel()
+			fs := flag.NewFlagSet("", flag.ContinueOnError)
+			new(buildConfig).register(fs)
+			args, err := interspersed(fs, strings.Fields(tt.in))
+			if got := strings.Join(args, " "); err != nil || got != tt.want {
+				t.Errorf("got %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestRepeatableFlagsFromTheEnvironment(t *testing.T) {
+	t.Setenv("BOB_BUILD_ARG", "a=1\nb=two words,and commas")
+	l := newList("build-arg")
+	for _, v := range []string{"a=1\nb=two words,and commas", "KEY=line one\nline two"} {
+		if err := l.Set(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"a=1", "b=two words,and commas", "KEY=line one\nline two"}
+	if !reflect.DeepEqual(l.values, want) {
+		t.Errorf("got %q, want %q", l.values, want)
+	}
+}
+
+func TestParseOutput(t *testing.T) {
+	t.Parallel()
+	for spec, want := range map[string]output{
+		"-":                           {Output: executor.Output{Type: executor.OutputTar, Dest: "-"}},
+		"/dir":                        {Output: executor.Output{Type: executor.OutputLocal, Dest: "/dir"}},
+		"type=tar,dest=/x.tar":        {Output: executor.Output{Type: executor.OutputTar, Dest: "/x.tar"}},
+		"type=docker":                 {Output: executor.Output{Type: executor.OutputDocker, Dest: "-"}},
+		"type=oci,tar=false,dest=/d":  {Output: executor.Output{Type: executor.OutputOCI, Dest: "/d", Dir: true}},
+		"type=registry,name=host/x:1": {Output: executor.Output{Type: "registry"}, registry: true, name: "host/x:1"},
+		`type=local,"dest=/a,b"`:      {Output: executor.Output{Type: executor.OutputLocal, Dest: "/a,b"}},
+	} {
+		got, err := parseOutput(spec)
+		if err != nil {
+			t.Errorf("%s: %v", spec, err)
+			continue
+		}
+		if !reflect.DeepEqual(*got, want) {
+			t.Errorf("%s: got %+v, want %+v", spec, *got, want)
+		}
+	}
+}
+
+// What the flags ask for about pushing.
+func TestWhereTheImageGoes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args    string
+		push    []string
+		outputs int
+		names   []string
+	}{
+		{"", nil, 0, nil},
+		{"-t h/a:1", []string{"h/a:1"}, 0, nil},
+		{"-t h/a:1 -t h/b", []string{"h/a:1", "h/b"}, 0, nil},
+		{"-t h/a:1 --push=false", nil, 0, nil},
+		{"-t h/a:1 -o type=oci,dest=/x", nil, 1, []string{"h/a:1"}},
+		{"-t h/a:1 -o type=oci,dest=/x --push", []string{"h/a:1"}, 1, []string{"h/a:1"}},
+		{"-o type=registry,name=h/c", []string{"h/c"}, 0, nil},
+		{"-t h/a:1 -o type=registry -o /dir", []string{"h/a:1"}, 1, []string{"h/a:1"}},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			cfg := &buildConfig{stdout: io.Discard}
+			fs := flag.NewFlagSet("", flag.ContinueOnError)
+			cfg.register(fs)
+			if err := fs.Parse(strings.Fields(tt.args)); err != nil {
+				t.Fatal(err)
+			}
+			o, err := cfg.options()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(o.build.Tags, tt.push) || len(o.build.Outputs) != tt.outputs {
+				t.Errorf("push to %q, %d outputs; want %q, %d", o.build.Tags, len(o.build.Outputs), tt.push, tt.outputs)
+			}
+			for _, out := range o.build.Outputs {
+				if !reflect.DeepEqual(out.Names, tt.names) {
+					t.Errorf("names %q, want %q", out.Names, tt.names)
+				}
+			}
+		})
+	}
+}

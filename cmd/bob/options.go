@@ -1,0 +1,218 @@
+package main
+
+import (
+	"encoding/csv"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/docker/go-units"
+)
+
+// options is what the flags ask of the plan and of the build.
+type options struct {
+	plan  dockerfile.Options
+	build executor.Options
+}
+
+// options checks every flag that doesn't name a file.
+func (cfg *buildConfig) options() (*options, error) {
+	o := &options{}
+	var err error
+	o.plan.Target = string(cfg.target)
+	if o.plan.TargetPlatform, err = platformOf(string(cfg.platform)); err != nil {
+		return nil, err
+	}
+	o.plan.BuildPlatform = platforms.Normalize(platforms.DefaultSpec())
+	if o.plan.BuildArgs, err = buildArgs(cfg.buildArgs.values); err != nil {
+		return nil, err
+	}
+	o.plan.Labels = make(map[string]string)
+	for _, l := range cfg.labels.values {
+		name, value, _ := strings.Cut(l, "=")
+		if name == "" {
+			return nil, usageErrorf("--label %q: the name is missing", l)
+		}
+		o.plan.Labels[name] = value
+	}
+	if cfg.jobs < 0 {
+		return nil, usageErrorf("--jobs %d: a negative number", cfg.jobs)
+	}
+	o.build.NoCache, o.build.Jobs = cfg.noCache, cfg.jobs
+	if err := cfg.runOptions(&o.build); err != nil {
+		return nil, err
+	}
+	return o, cfg.exports(&o.build)
+}
+
+// runOptions sets what concerns RUN.
+func (cfg *buildConfig) runOptions(o *executor.Options) error {
+	switch cfg.network {
+	case "", "default", "host":
+		o.Network = sandbox.Host
+	case "none":
+		o.Network = sandbox.None
+	default:
+		return usageErrorf("--network %s: want default, host or none", cfg.network)
+	}
+	for _, h := range cfg.addHosts.values {
+		host, err := extraHost(h)
+		if err != nil {
+			return err
+		}
+		o.ExtraHosts = append(o.ExtraHosts, host)
+	}
+	if cfg.shm != "" {
+		n, err := units.RAMInBytes(cfg.shm)
+		if err != nil || n <= 0 {
+			return usageErrorf("--shm-size %s: want a size as 64m or 1g", cfg.shm)
+		}
+		o.ShmSize = n
+	}
+	for _, u := range cfg.ulimits.values {
+		l, err := units.ParseUlimit(u)
+		if err != nil {
+			return usageErrorf("--ulimit %s: %v", u, err)
+		}
+		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)})
+	}
+	return nil
+}
+
+// extraHost parses the argument of --add-host: name:address or name=address,
+// an IPv6 address with or without brackets.
+func extraHost(s string) (string, error) {
+	name, addr, ok := strings.Cut(s, "=")
+	if !ok {
+		name, addr, ok = strings.Cut(s, ":")
+	}
+	ip := strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]")
+	if !ok || name == "" || net.ParseIP(ip) == nil {
+		return "", usageErrorf("--add-host %s: want name:address with a numeric address", s)
+	}
+	return name + ":" + ip, nil
+}
+
+// exports sets where the image goes: without --output to the tags.
+func (cfg *buildConfig) exports(o *executor.Options) error {
+	for _, t := range cfg.tags.values {
+		if _, err := reference.ParseNormalizedNamed(t); err != nil {
+			return usageErrorf("-t %s: %v", t, err)
+		}
+	}
+	push := cfg.push.or(len(cfg.outputs.values) == 0)
+	names := cfg.tags.values
+	for _, spec := range cfg.outputs.values {
+		out, err := parseOutput(spec)
+		if err != nil {
+			return err
+		}
+		if out.name != "" {
+			names = append(slices.Clip(names), out.name)
+		}
+		if out.registry {
+			push = true
+			continue
+		}
+		if out.Dest == "-" {
+			out.Writer = cfg.stdout
+		}
+		o.Outputs = append(o.Outputs, out.Output)
+	}
+	for i := range o.Outputs {
+		o.Outputs[i].Names = names
+	}
+	if push {
+		o.Tags = names
+	}
+	if len(names) == 0 && (cfg.push.or(false) || push && len(cfg.outputs.values) > 0) {
+		return usageErrorf("nothing says where to push to: name it with -t")
+	}
+	return nil
+}
+
+// usesStdout reports whether an output is written to standard output, where the
+// digest would be in its way.
+func (cfg *buildConfig) usesStdout() bool {
+	return slices.ContainsFunc(cfg.outputs.values, func(s string) bool {
+		out, err := parseOutput(s)
+		return err == nil && out.Dest == "-"
+	})
+}
+
+// An output is one --output as written.
+type output struct {
+	executor.Output
+	registry bool // stands for pushing to the tags
+	name     string
+}
+
+// parseOutput parses the argument of --output: comma-separated fields, or a
+// directory, or - for a tar on standard output.
+func parseOutput(spec string) (*output, error) {
+	fail := func(format string, args ...any) (*output, error) {
+		return nil, usageErrorf("-o %s: "+format, append([]any{spec}, args...)...)
+	}
+	if spec == "-" {
+		return &output{Output: executor.Output{Type: executor.OutputTar, Dest: "-"}}, nil
+	}
+	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
+	if err != nil {
+		return fail("%v", err)
+	}
+	if len(fields) == 1 && !strings.Contains(spec, "=") {
+		return &output{Output: executor.Output{Type: executor.OutputLocal, Dest: spec}}, nil
+	}
+	out, kind, asTar := &output{}, "", true
+	for _, f := range fields {
+		key, value, _ := strings.Cut(f, "=")
+		switch strings.TrimSpace(key) {
+		case "type":
+			kind = value
+		case "dest":
+			out.Dest = value
+		case "name":
+			out.name = value
+		case "tar":
+			if value != "true" && value != "false" {
+				return fail("tar is true or false")
+			}
+			asTar = value == "true"
+		default:
+			return fail("unknown field %q; want type, dest, name or tar", key)
+		}
+	}
+	out.Type, out.Dir = executor.OutputType(kind), !asTar
+	switch out.Type {
+	case executor.OutputOCI, executor.OutputDocker, executor.OutputTar, executor.OutputLocal:
+		return out, out.check(fail)
+	}
+	if kind != "registry" {
+		return fail("unknown type %q; want registry, oci, docker, local or tar", kind)
+	}
+	out.registry = true
+	return out, nil
+}
+
+func (out *output) check(fail func(string, ...any) (*output, error)) error {
+	var err error
+	switch {
+	case out.Dir && out.Type != executor.OutputOCI:
+		_, err = fail("tar=false goes with type=oci")
+	case out.Dest == "" && (out.Type == executor.OutputLocal || out.Dir):
+		_, err = fail("dest, a directory, is missing")
+	case out.Dest == "-" && (out.Type == executor.OutputLocal || out.Dir):
+		_, err = fail("a directory can't be written to standard output")
+	case out.Dest == "":
+		out.Dest = "-" // as docker build does
+	case out.Dest != "-":
+		out.Dest, err = filepath.Abs(out.Dest)
+	}
+	return err
+}

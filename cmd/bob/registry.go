@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bobbuild/bob/registry"
+	"github.com/peterbourgon/ff/v3/ffcli"
+)
+
+func newRegistryCommand(stdout, stderr io.Writer) *ffcli.Command {
+	return &ffcli.Command{
+		Name:        "registry",
+		ShortUsage:  "bob registry <command>",
+		ShortHelp:   "A small registry for trying things out",
+		Subcommands: []*ffcli.Command{newServeCommand(stdout, stderr)},
+		Exec:        showHelp,
+	}
+}
+
+type serveConfig struct {
+	listen, dir    string
+	stdout, stderr io.Writer
+}
+
+func newServeCommand(stdout, stderr io.Writer) *ffcli.Command {
+	cfg := &serveConfig{stdout: stdout, stderr: stderr}
+	fs := flag.NewFlagSet("bob registry serve", flag.ContinueOnError)
+	fs.StringVar(&cfg.listen, "listen", "127.0.0.1:5000", "`address` to listen on, loopback only; port 0 takes a free one (default 127.0.0.1:5000)")
+	fs.StringVar(&cfg.dir, "dir", "", "`directory` that keeps the images (default: registry in the cache directory)")
+	return &ffcli.Command{
+		Name:       "serve",
+		ShortUsage: "bob registry serve [flags]",
+		ShortHelp:  "Serve images kept in a directory",
+		LongHelp: "Serve images kept in a directory to programs on this machine, until interrupted.\n" +
+			"There is no authentication, so it listens on loopback addresses only.",
+		FlagSet: fs,
+		Options: envOptions(),
+		Exec:    cfg.exec,
+	}
+}
+
+func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		return usageErrorf("bob registry serve takes no arguments")
+	}
+	if err := checkLoopback(cfg.listen); err != nil {
+		return err
+	}
+	if cfg.dir == "" {
+		cache, err := cacheDir("")
+		if err != nil {
+			return err
+		}
+		cfg.dir = filepath.Join(cache, "registry")
+	}
+	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
+		return err
+	}
+	handler, err := registry.Handler(cfg.dir)
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.listen)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = srv.Shutdown(grace)
+	})
+	defer stop()
+	if _, err := fmt.Fprintf(cfg.stdout, "listening on http://%s\n", l.Addr()); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// checkLoopback refuses addresses that other machines can reach.
+func checkLoopback(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return usageErrorf("--listen %s: %v", addr, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return usageErrorf("--listen %s: not a loopback address; the registry has no authentication and serves this machine only", addr)
+	}
+	return nil
+}

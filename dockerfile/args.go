@@ -1,0 +1,198 @@
+package dockerfile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+)
+
+// maxExpansion is how many bytes the variables of one word may expand to. It
+// keeps a file of a few lines from filling the memory by repeated doubling, and
+// is well above what the kernel takes as one argument (128 KiB).
+const maxExpansion = 1 << 20
+
+// environ is a set of variables in the order in which they were last set. That
+// is the order BuildKit gives them to a command.
+type environ struct {
+	keys   []string
+	values map[string]string
+}
+
+var _ shell.EnvGetter = (*environ)(nil)
+
+// Get returns the value of a variable. It implements shell.EnvGetter.
+func (e *environ) Get(key string) (string, bool) {
+	v, ok := e.values[key]
+	return v, ok
+}
+
+// Keys returns the names in order. It implements shell.EnvGetter.
+func (e *environ) Keys() []string { return e.keys }
+
+func (e *environ) set(key, value string) {
+	if e.values == nil {
+		e.values = map[string]string{}
+	}
+	if _, ok := e.values[key]; ok {
+		e.keys = slices.DeleteFunc(e.keys, func(k string) bool { return k == key })
+	}
+	e.keys = append(e.keys, key)
+	e.values[key] = value
+}
+
+// list returns KEY=value strings in order.
+func (e *environ) list() []string {
+	out := make([]string, 0, len(e.keys))
+	for _, k := range e.keys {
+		if k != "" {
+			out = append(out, k+"="+e.values[k])
+		}
+	}
+	return out
+}
+
+// meter passes variables on until they amount to more than maxExpansion.
+type meter struct {
+	shell.EnvGetter
+	used int
+}
+
+// Get implements shell.EnvGetter.
+func (m *meter) Get(key string) (string, bool) {
+	v, ok := m.EnvGetter.Get(key)
+	if m.used += len(v); m.used > maxExpansion {
+		v = ""
+	}
+	return v, ok
+}
+
+func (m *meter) err() error {
+	if m.used > maxExpansion {
+		return fmt.Errorf("the variables expand to more than %d bytes", maxExpansion)
+	}
+	return nil
+}
+
+// expandWord replaces the variables in word and removes its quotes as lex says.
+func expandWord(lex *shell.Lex, word string, env shell.EnvGetter) (string, error) {
+	m := &meter{EnvGetter: env}
+	out, _, err := lex.ProcessWord(word, m)
+	if err != nil {
+		return "", err
+	}
+	return out, m.err()
+}
+
+// platformArgs returns the predefined global arguments. A build argument of
+// the same name replaces one.
+func platformArgs(o Options, targetStage string) *environ {
+	build, target := o.BuildPlatform, o.TargetPlatform
+	env := &environ{}
+	for _, kv := range [...][2]string{
+		{"BUILDPLATFORM", platforms.Format(build)},
+		{"BUILDOS", build.OS},
+		{"BUILDOSVERSION", build.OSVersion},
+		{"BUILDARCH", build.Architecture},
+		{"BUILDVARIANT", build.Variant},
+		{"TARGETPLATFORM", platforms.FormatAll(target)},
+		{"TARGETOS", target.OS},
+		{"TARGETOSVERSION", target.OSVersion},
+		{"TARGETARCH", target.Architecture},
+		{"TARGETVARIANT", target.Variant},
+		{"TARGETSTAGE", targetStage},
+	} {
+		value, ok := o.BuildArgs[kv[0]]
+		if !ok {
+			value = kv[1]
+		}
+		env.set(kv[0], value)
+	}
+	return env
+}
+
+// globalArgs adds the ARGs before the first FROM to the predefined ones.
+func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
+	lex := shell.NewLex(f.escape)
+	for _, c := range f.globals {
+		for _, arg := range c.Args {
+			value, given := o.BuildArgs[arg.Key]
+			if !given && arg.Value == nil {
+				continue
+			}
+			if !given {
+				var err error
+				if value, err = expandWord(lex, *arg.Value, predefined); err != nil {
+					return nil, locate(err, f.source.of(c.Location()))
+				}
+			}
+			predefined.set(arg.Key, value)
+		}
+	}
+	return predefined, nil
+}
+
+// argument is an ARG seen by a stage; it shows in the history of its RUNs.
+type argument struct{ key, value string }
+
+// arg declares arguments. In order of precedence a value is a build argument,
+// the default, or the global argument of the same name. Whatever sets a
+// variable last wins, be it ARG or ENV.
+func (st *state) arg(c *instructions.ArgCommand) (string, error) {
+	words := []string{"ARG"}
+	for _, arg := range c.Args {
+		value, ok := st.scope.buildArgs[arg.Key]
+		switch {
+		case ok:
+		case arg.Value != nil:
+			var err error
+			if value, err = st.expand(*arg.Value); err != nil {
+				return "", err
+			}
+			ok = true
+		default:
+			value, ok = st.scope.globals.Get(arg.Key)
+		}
+		word := arg.Key
+		if ok {
+			word += "=" + value
+			if !strings.HasPrefix(arg.Key, "BUILDKIT_SBOM_SCAN_") {
+				st.env.set(arg.Key, value)
+			}
+		}
+		st.args = append(st.args, argument{arg.Key, value})
+		words = append(words, word)
+	}
+	return strings.Join(words, " "), nil
+}
+
+// isProxy tells whether a build argument is one of the predefined proxy ones,
+// which reach every RUN undeclared.
+func isProxy(key string) bool {
+	switch strings.ToLower(key) {
+	case "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy":
+		return true
+	}
+	return false
+}
+
+// proxyEnv returns the variables that the proxy arguments among the build
+// arguments add to every RUN, each in upper and lower case.
+func proxyEnv(buildArgs map[string]string) []string {
+	values := map[string]string{}
+	for _, key := range sortedKeys(buildArgs) {
+		if isProxy(key) {
+			values[strings.ToUpper(key)] = buildArgs[key] // lower case sorts later and wins
+		}
+	}
+	var env []string
+	for _, key := range [...]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"} {
+		if v := values[key]; v != "" {
+			env = append(env, key+"="+v, strings.ToLower(key)+"="+v)
+		}
+	}
+	return env
+}

@@ -1,0 +1,258 @@
+package dockerfile_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/bobbuild/bob/dockerfile"
+)
+
+// TestErrors checks that each mistake is reported by Parse or Plan as an Error
+// at its lines.
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, text string
+		start, end int
+		want       string
+	}{
+		// The file as a whole.
+		{"empty", "", 1, 1, "the file has no instructions"},
+		{"blank", "\n\n  \n", 1, 1, "the file has no instructions"},
+		{"comments only", "# a\n# b\n", 1, 1, "the file has no instructions"},
+		{"no FROM", "ARG A=1\n", 1, 1, "no FROM"},
+		{"RUN before FROM", "ARG A\nRUN x\nFROM a\n", 2, 2, "RUN before the first FROM"},
+		{"long line", "FROM a\nRUN " + strings.Repeat("x", 70000), 2, 2, "longer than 65535 bytes"},
+		{"not UTF-8", "FROM a\nENV A=\xff\n", 2, 2, "UTF-8"},
+		{"NUL", "FROM a\nENV A=\x00\n", 2, 2, "UTF-8"},
+
+		// Directives.
+		{"foreign frontend", "# syntax=foobar\nFROM a\n", 1, 1, "syntax foobar is another frontend"},
+		{"mirrored frontend", "#!/x\n# syntax=evil.example/docker/dockerfile:1\nFROM a\n", 2, 2, "evil.example/docker/dockerfile:1"},
+		{"JSON syntax", `{"syntax": "foo"}`, 1, 1, "syntax foo is another frontend"},
+		{"escape", "# escape=x\nFROM a\n", 1, 1, `escape "x" must be`},
+		{"escape twice", "# escape=`\n# escape=`\nFROM a\n", 2, 2, "only one escape parser directive"},
+		{"check option", "# check=foo=bar\nFROM a\n", 1, 1, `invalid check option "foo"`},
+		{"check error", "# check=error=true\nFROM a AS B\n", 2, 2, "StageNameCasing"},
+
+		// Instructions and flags.
+		{"unknown instruction", "FROM a\nRNU x\n", 2, 2, "unknown instruction: RNU (did you mean RUN?)"},
+		{"unknown instruction in lower case", "from a\nrnu x\n", 2, 2, "unknown instruction: rnu (did you mean run?)"},
+		{"unknown instruction like none", "FROM a\nAPT-GET x\n", 2, 2, "unknown instruction: APT-GET"},
+		{"unknown flag", "FROM a\nCOPY --chwn=1 a b\n", 2, 2, "unknown flag: --chwn (did you mean chown?)"},
+		{"flag of FROM", "FROM --plat=x a\n", 1, 1, "unknown flag: --plat"},
+		{"flag without value", "FROM a\nCOPY --from a b\n", 2, 2, "missing a value on flag: --from"},
+		{"flag of RUN", "FROM a\nRUN --networ=host a\n", 2, 2, "did you mean network?"},
+		{"network", "FROM a\nRUN --network=bridge a\n", 2, 2, `invalid network mode "bridge"`},
+		{"env", "FROM a\nenv\n", 2, 2, "ENV requires at least one argument"},
+		{"env pair", "FROM a\nENV a=b c\n", 2, 2, "can't find = in"},
+		{"several lines", "FROM a\nENV a=b \\\n  c\nRUN x\n", 2, 3, "can't find = in"},
+		{"heredoc end", "FROM a\nRUN <<EOF\nx\n", 2, 3, "unterminated heredoc"},
+		{"heredoc destination", "FROM a\nCOPY a <<EOF\nx\nEOF\n", 2, 4, "cannot accept a heredoc as a destination"},
+		{"heredoc name", "FROM a\nCOPY <<a/b /x\nx\na/b\n", 2, 4, `"a/b" is no name for a file`},
+		{"script name", "FROM a\nRUN <<../b\n#!/bin/sh\n../b\n", 2, 4, `"../b" is no name for a file`},
+		{"COPY without source", "FROM a\nCOPY a\n", 2, 2, "COPY requires at least two arguments"},
+		{"JSON numbers", "FROM a\nCMD [1]\n", 2, 2, "arrays must be comprised of strings only"},
+		{"SHELL", "FROM a\nSHELL bash -c\n", 2, 2, "JSON form"},
+		{"empty RUN", "FROM a\nRUN\n", 2, 2, "RUN requires a command"},
+		{"empty RUN in JSON", "FROM a\nRUN []\n", 2, 2, "RUN requires a command"},
+		{"HEALTHCHECK", "FROM a\nHEALTHCHECK CDM x\n", 2, 2, "Unknown type"},
+		{"STOPSIGNAL", "FROM a\nSTOPSIGNAL SIGFOO\n", 2, 2, "invalid signal: SIGFOO"},
+		{"EXPOSE", "FROM a\nEXPOSE 80/tpc\n", 2, 2, "invalid protocol tpc"},
+		{"EXPOSE number", "FROM a\nEXPOSE 70000\n", 2, 2, "no number from 0 to 65535"},
+		{"EXPOSE range", "FROM a\nEXPOSE 9-8\n", 2, 2, "ends before it begins"},
+		{"ONBUILD ONBUILD", "FROM a\nONBUILD ONBUILD RUN x\n", 2, 2, "isn't allowed"},
+		{"ONBUILD FROM", "FROM a\nONBUILD FROM x\n", 2, 2, "FROM isn't allowed as an ONBUILD trigger"},
+		{"ONBUILD MAINTAINER", "FROM a\nONBUILD MAINTAINER x\n", 2, 2, "MAINTAINER isn't allowed"},
+		{"trigger", "FROM a AS b\nONBUILD COPY --x=1 a b\nFROM b\n", 3, 3, "unknown flag: --x"},
+		{"chmod", "FROM a\nCOPY --chmod=999 a b\n", 2, 2, "invalid chmod parameter: '999'"},
+		{"chmod too large", "FROM a\nADD --chmod=10000 a b\n", 2, 2, "invalid chmod parameter"},
+		{"variable", "FROM a\nENV A=${B\n", 0, 0, ""}, // found by Steps, see TestStepErrors
+
+		// Not supported.
+		{"mount", "FROM a\nRUN --mount=type=cache,target=/x \\\n  y\n", 2, 3, "RUN --mount is not supported yet"},
+		{"security", "FROM a\nRUN --security=insecure x\n", 2, 2, "RUN --security=insecure is not supported yet"},
+		{"device", "FROM a\nRUN --device=x y\n", 2, 2, "RUN --device is not supported yet"},
+		{"parents", "FROM a\nCOPY --parents a b\n", 2, 2, "COPY --parents is not supported yet"},
+		{"COPY exclude", "FROM a\nCOPY --exclude=x a b\n", 2, 2, "COPY --exclude is not supported yet"},
+		{"ADD exclude", "FROM a\nADD --exclude=x a b\n", 2, 2, "ADD --exclude is not supported yet"},
+		{"ADD URL", "FROM a\nADD https://example.com/x /\n", 2, 2, "ADD of a URL is not supported yet: https://example.com/x"},
+		{"ADD git", "FROM a\nADD https://example.com/x.git#main /\n", 2, 2, "ADD of a git repository is not supported yet"},
+		{"ADD git address", "FROM a\nADD git@example.com:x/y /\n", 2, 2, "ADD of a git repository"},
+		{"COPY URL", "FROM a\nCOPY http://example.com/x /\n", 2, 2, "the source of COPY can't be a URL"},
+		{"checksum", "FROM a\nADD --checksum=sha256:00 x /\n", 2, 2, "ADD --checksum is not supported yet"},
+		{"keep-git-dir", "FROM a\nADD --keep-git-dir x /\n", 2, 2, "ADD --keep-git-dir is not supported yet"},
+		{"unpack", "FROM a\nADD --unpack x /\n", 2, 2, "ADD --unpack is not supported yet"},
+		{"symbolic chmod", "FROM a\nCOPY --chmod=u+x,go= a b\n", 2, 2, "symbolic modes are not supported yet"},
+		{"windows", "FROM --platform=windows/amd64 a\n", 1, 1, "only Linux images"},
+
+		// Bases and stages.
+		{"FROM words", "FROM a b\n", 1, 1, "FROM requires either one or three arguments"},
+		{"stage name", "FROM a AS 1x\n", 1, 1, `invalid name for build stage: "1x"`},
+		{"blank base", "ARG B\nFROM $B\n", 2, 2, "base name ($B) should not be blank"},
+		{"base name", "FROM foo/Bar\n", 1, 1, "must be lowercase"},
+		{"base of an unneeded stage", "FROM UPPER:: AS x\nFROM a\n", 1, 1, "invalid reference format"},
+		{"platform", "FROM --platform=a/b/c/d x\n", 1, 1, "platform a/b/c/d"},
+		{"blank platform", "FROM --platform=$X x\n", 1, 1, "platform ($X) should not be blank"},
+		{"global ARG", "ARG A=\"${B:?no B}\"\nFROM a\n", 1, 1, "no B"},
+		{"copy from itself", "FROM a AS x\nRUN y\nCOPY --from=x a b\n", 3, 3, "circular dependency detected on stage: x"},
+		{"copy in a circle", "FROM a AS x\nCOPY --from=y a b\nFROM a AS y\nCOPY --from=x a b\nFROM a\n", 4, 4, "circular dependency detected on stage: x"},
+		{"copy from later", "FROM a AS x\nCOPY --from=y a b\nFROM a AS y\nFROM x\n", 2, 2, `cannot copy from stage "y", it needs to be defined before current stage "x"`},
+		{"copy from the stage on top", "FROM a AS x\nCOPY --from=y a b\nFROM x AS y\n", 2, 2, "needs to be defined before"},
+		{"stage index", "FROM a\nCOPY --from=7 a b\n", 2, 2, "invalid stage index 7"},
+		{"variable in from", "ARG X=y\nFROM a\nCOPY --from=$X a b\n", 3, 3, "variables are not expanded here"},
+		{"image in from", "FROM a\nCOPY --from=A:: a b\n", 2, 2, "invalid reference format"},
+		{"scratch in from", "FROM a\nCOPY --from=scratch a b\n", 2, 2, "nothing to copy in scratch"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := planText(tc.text, dockerfile.Options{})
+			if tc.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			checkError(t, err, tc.start, tc.end, tc.want)
+		})
+	}
+}
+
+func checkError(t *testing.T, err error, start, end int, want string) {
+	t.Helper()
+	var e *dockerfile.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v, want an *Error", err)
+	}
+	if errors.As(e.Err, new(*dockerfile.Error)) {
+		t.Errorf("%v holds another *Error", err)
+	}
+	if e.Start != start || e.End != end {
+		t.Errorf("%v: lines %d to %d, want %d to %d", err, e.Start, e.End, start, end)
+	}
+	if !strings.Contains(e.Err.Error(), want) {
+		t.Errorf("got %q, want %q", e.Err, want)
+	}
+	if !strings.HasPrefix(err.Error(), e.String()+": ") || strings.Count(err.Error(), "Dockerfile:") > 1 {
+		t.Errorf("%q names its location not once", err)
+	}
+	if start > 0 && !strings.Contains(e.Excerpt(), ">>>") {
+		t.Errorf("no line is marked:\n%s", e.Excerpt())
+	}
+}
+
+// TestStepErrors checks mistakes that only the base or a value brings to light.
+func TestStepErrors(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, text, trigger string
+		start               int
+		want                string
+	}{
+		{"syntax of a variable", "FROM a\nENV A=${B:-\n", "", 2, "missing '}'"},
+		{"required variable", "FROM a\nARG A\nARG B=\"${A:?give A}\"\n", "", 3, "give A"},
+		{"chmod", "FROM a\nARG M=9\nCOPY --chmod=$M a b\n", "", 3, "invalid chmod parameter: '9'"},
+		{"URL", "FROM a\nARG U=https://x/y\nADD $U /\n", "", 3, "ADD of a URL"},
+		{"port", "FROM a\nEXPOSE $BASE-x\n", "", 2, "invalid port"},
+		{"signal", "FROM a\nSTOPSIGNAL $BASE$PATH\n", "", 2, "invalid signal"},
+		{"volume", "FROM a\nVOLUME $NONE\n", "", 2, "VOLUME specified can not be an empty string"},
+		{"below", "FROM a AS x\nEXPOSE $PATH\nFROM x\nRUN y\n", "", 2, "invalid port"},
+		{"too large", "FROM a\nENV A=" + strings.Repeat("x", 60000) + "\n" + strings.Repeat("ENV A=$A$A\n", 9), "", 7, "expand to more than"},
+		{"too many ports", "FROM a\nEXPOSE 0-65535 0-65535 0-65535 0-65535\n", "", 2, "more than 196608 ports"},
+		{"trigger FROM", "# x\nFROM a\n", "FROM x", 2, `ONBUILD trigger "FROM x" of the base: FROM isn't allowed`},
+		{"trigger ONBUILD", "FROM a\n", "ONBUILD RUN x", 1, "isn't allowed"},
+		{"trigger of two", "FROM a\n", "RUN x\nRUN y", 1, "not a single instruction"},
+		{"trigger of nothing", "FROM a\n", "# check=skip=all", 1, "no instructions"},
+		{"trigger unknown", "FROM a\n", "RNU x", 1, "did you mean RUN?"},
+		{"trigger mount", "FROM a\n", "RUN --mount=type=tmpfs,target=/x y", 1, "RUN --mount is not supported"},
+		{"trigger from itself", "FROM a AS x\n", "COPY --from=x a b", 1, "needs to be defined before"},
+		{"trigger lint", "FROM a\nEXPOSE x$NONE\n", "# check=skip=all\nRUN x", 2, "invalid port"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			base := imageWith("PATH=/bin", "BASE=1")
+			if tc.trigger != "" {
+				base.Config.OnBuild = []string{tc.trigger}
+			}
+			target := mustPlan(t, tc.text, dockerfile.Options{}).Target()
+			_, err := target.Steps(base)
+			checkError(t, err, tc.start, tc.start, tc.want)
+			_, err = target.Image(base)
+			checkError(t, err, tc.start, tc.start, tc.want)
+		})
+	}
+}
+
+func TestTarget(t *testing.T) {
+	t.Parallel()
+	const text = "FROM a AS build\nFROM b AS Test\nFROM c\n"
+	for target, want := range map[string]int{"": 2, "build": 0, "TEST": 1, "test": 1, "0": 0, "2": 2} {
+		p := mustPlan(t, text, dockerfile.Options{Target: target})
+		if got := p.Target().Index; got != want || len(p.Stages) != 1 {
+			t.Errorf("target %q: stage %d of %d, want %d of 1", target, got, len(p.Stages), want)
+		}
+	}
+	for target, want := range map[string]string{
+		"biuld": `Dockerfile: target stage "biuld" could not be found (did you mean build?)`,
+		"3":     `Dockerfile: target stage "3" could not be found`,
+		"-1":    `Dockerfile: target stage "-1" could not be found`,
+	} {
+		_, err := planText(text, dockerfile.Options{Target: target})
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		var e *dockerfile.Error
+		if errors.As(err, &e) && e.Excerpt() != "" {
+			t.Errorf("excerpt of the whole file: %q", e.Excerpt())
+		}
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"FROM x\r\nENV a=b\r\nRNU x\r\n": `Dockerfile:3
+--------------------
+   1 |     FROM x
+   2 |     ENV a=b
+   3 | >>> RNU x
+   4 |     
+--------------------
+`,
+		"FROM x\nENV a=b \\\n c\nRUN 1\nRUN 2\nRUN 3": `Dockerfile:2
+--------------------
+   1 |     FROM x
+   2 | >>> ENV a=b \
+   3 | >>>  c
+   4 |     RUN 1
+--------------------
+`,
+		"\ufeffRNU x": `Dockerfile:1
+--------------------
+   1 | >>> RNU x
+--------------------
+`,
+	} {
+		_, err := planText(text, dockerfile.Options{})
+		var e *dockerfile.Error
+		if !errors.As(err, &e) {
+			t.Fatalf("got %v", err)
+		}
+		if got := e.Excerpt(); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	}
+	if got := (dockerfile.Location{File: "x", Start: 3}).Excerpt(); got != "" {
+		t.Errorf("excerpt without source: %q", got)
+	}
+}
+
+func TestParseReadError(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	if _, err := dockerfile.Parse("x", iotest.ErrReader(broken)); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}

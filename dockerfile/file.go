@@ -1,0 +1,204 @@
+package dockerfile
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+)
+
+// maxSize is the largest Dockerfile that is read, in bytes.
+const maxSize = 16 << 20
+
+// utf8BOM may begin a Dockerfile and is no part of its first line.
+const utf8BOM = "\xef\xbb\xbf"
+
+// File is a parsed Dockerfile. It is immutable and safe for concurrent use.
+type File struct {
+	source   *source
+	escape   rune
+	globals  []*instructions.ArgCommand
+	stages   []instructions.Stage
+	warnings []Warning
+}
+
+// Warning is a remark on a Dockerfile that doesn't keep it from being built.
+type Warning struct {
+	Location Location
+	Text     string
+}
+
+// Parse reads a Dockerfile to the end of r. The name is used in messages only.
+// Errors of r are returned as they are, wrapped with the name; all others are
+// an *Error. The text may have at most 16 MiB and 65,535 bytes in a line.
+func Parse(name string, r io.Reader) (*File, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	src := &source{name: name, lines: splitLines(text)}
+	if err := checkText(src, text); err != nil {
+		return nil, err
+	}
+	f := &File{source: src}
+	lint, err := f.directives(text)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.Parse(bytes.NewReader(text))
+	if err != nil {
+		return nil, f.parserError(err)
+	}
+	f.escape = parsed.EscapeToken
+	for _, w := range parsed.Warnings {
+		if w.Location != nil {
+			lint.Run(&linter.RuleNoEmptyContinuation, []parser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
+		}
+	}
+	if err := f.instructions(parsed.AST, lint); err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(f.warnings, func(a, b Warning) int { return a.Location.Start - b.Location.Start })
+	if lint.Error() != nil {
+		return nil, locate(fmt.Errorf("%s (an error because of check=error=true)", f.warnings[0].Text), f.warnings[0].Location)
+	}
+	return f, nil
+}
+
+func splitLines(text []byte) []string {
+	lines := strings.Split(strings.TrimPrefix(string(text), utf8BOM), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSuffix(line, "\r")
+	}
+	return lines
+}
+
+// checkText refuses what the parser would misread or report at a wrong line.
+func checkText(src *source, text []byte) error {
+	if len(text) > maxSize {
+		return locate(fmt.Errorf("the file is larger than %d MiB", maxSize>>20), src.whole())
+	}
+	empty := true
+	for i, line := range src.lines {
+		at := src.at(i+1, i+1)
+		if len(line) >= bufio.MaxScanTokenSize-1 {
+			return locate(fmt.Errorf("the line is longer than %d bytes", bufio.MaxScanTokenSize-1), at)
+		}
+		word := strings.TrimLeftFunc(line, unicode.IsSpace)
+		if word == "" || word[0] == '#' {
+			continue
+		}
+		empty = false
+		if !utf8.ValidString(line) || strings.Contains(line, "\x00") {
+			return locate(errors.New("the line is not valid UTF-8 text"), at)
+		}
+	}
+	if empty {
+		return locate(errors.New("the file has no instructions"), src.at(1, 1))
+	}
+	return nil
+}
+
+// directives reads the comments at the head of the file: syntax, check and
+// escape, and returns the linter that check asks for. They are read here first
+// because the parser reports their errors one line early.
+func (f *File) directives(text []byte) (*linter.Linter, error) {
+	config := &linter.Config{}
+	if frontend, _, at, ok := parser.DetectSyntax(text); ok && !isOwnFrontend(frontend) {
+		loc := f.source.of(at)
+		if loc.Start == 0 {
+			loc = f.source.at(1, 1)
+		}
+		return nil, locate(fmt.Errorf("syntax %s is another frontend: only docker/dockerfile is understood", frontend), loc)
+	}
+	var head parser.DirectiveParser
+	for i, line := range f.source.lines {
+		at := f.source.at(i+1, i+1)
+		directive, err := head.ParseLine([]byte(strings.TrimLeftFunc(line, unicode.IsSpace)))
+		if err != nil {
+			return nil, locate(err, at)
+		}
+		if directive == nil {
+			break
+		}
+		switch directive.Name {
+		case "escape":
+			if directive.Value != `\` && directive.Value != "`" {
+				return nil, locate(fmt.Errorf("escape %q must be \\ or `", directive.Value), at)
+			}
+		case "check":
+			options, _, _ := strings.Cut(directive.Value, " ")
+			if config, err = linter.ParseLintOptions(options); err != nil {
+				return nil, locate(fmt.Errorf("check %q: %w", options, err), at)
+			}
+		}
+	}
+	config.Warn = f.warn
+	return linter.New(config), nil
+}
+
+// isOwnFrontend tells whether the reference of a syntax directive names the
+// frontend whose language this package understands, in whatever version.
+func isOwnFrontend(ref string) bool {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return false
+	}
+	return named.Name() == "docker.io/docker/dockerfile" || named.Name() == "docker.io/docker/dockerfile-upstream"
+}
+
+func (f *File) warn(rule, _, _, text string, at []parser.Range) {
+	f.warnings = append(f.warnings, Warning{Location: f.source.of(at), Text: rule + ": " + text})
+}
+
+// parserError turns an error of the line parser into an Error.
+func (f *File) parserError(err error) error {
+	loc := f.source.at(1, 1)
+	if located, ok := errors.AsType[*parser.LocationError](err); ok && len(located.Locations) > 0 {
+		loc = f.source.of(located.Locations[0])
+	}
+	return locate(err, loc)
+}
+
+// instructions sorts the parsed lines into global arguments and stages.
+func (f *File) instructions(ast *parser.Node, lint *linter.Linter) error {
+	for _, node := range ast.Children {
+		at := f.source.at(node.StartLine, node.EndLine)
+		instruction, err := instructions.ParseInstructionWithLinter(node, lint)
+		if err != nil {
+			return locate(suggestInstruction(err), at)
+		}
+		switch in := instruction.(type) {
+		case *instructions.Stage:
+			f.stages = append(f.stages, *in)
+		case *instructions.ArgCommand:
+			if len(f.stages) == 0 {
+				f.globals = append(f.globals, in)
+				continue
+			}
+			f.stages[len(f.stages)-1].AddCommand(in)
+		case instructions.Command:
+			if len(f.stages) == 0 {
+				return locate(fmt.Errorf("%s before the first FROM: only ARG may stand there", strings.ToUpper(in.Name())), at)
+			}
+			f.stages[len(f.stages)-1].AddCommand(in)
+		default:
+			return locate(fmt.Errorf("%s is not an instruction of a stage", strings.ToUpper(node.Value)), at)
+		}
+	}
+	if len(f.stages) == 0 {
+		last := ast.Children[len(ast.Children)-1]
+		return locate(errors.New("no FROM: the file has no stages to build"), f.source.at(last.StartLine, last.EndLine))
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package dockerfile_test
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+func addSeeds(f *testing.F, add func(text string)) {
+	f.Helper()
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, part := range archive.Files {
+			if part.Name == "Dockerfile" {
+				add(string(part.Data))
+			}
+		}
+	}
+	for _, text := range []string{
+		everything,
+		"# check=skip=all\nFROM a\n# check=skip=all\nRUN x\n",
+		"FROM a\n# check=error=true;skip=x\nONBUILD RUN x\n",
+		"# check=\nFROM a\n", "# check=x\nFROM a\n",
+		"FROM a\nRUN <<EOF\n", "FROM a\nONBUILD", "FROM", "FROM a\nHEALTHCHECK", "FROM a\nENV A=${A//?/$A}",
+		"FROM a AS a\nFROM a AS a\nCOPY --from=a a a", "{", "\ufeffFROM a", "FROM a\n\\\n\\", "FROM a\nCOPY <<a <<a a\na\na\n",
+	} {
+		add(text)
+	}
+}
+
+// FuzzParse checks that no text makes Parse panic, and that its errors have a
+// location inside the file.
+func FuzzParse(f *testing.F) {
+	addSeeds(f, func(text string) { f.Add(text) })
+	f.Fuzz(func(t *testing.T, text string) {
+		_, err := dockerfile.Parse("Dockerfile", strings.NewReader(text))
+		checkFuzzError(t, text, err)
+	})
+}
+
+// FuzzPlan checks that no text, argument and trigger makes planning panic, and
+// that steps are repeatable.
+func FuzzPlan(f *testing.F) {
+	addSeeds(f, func(text string) { f.Add(text, "v", "RUN x") })
+	f.Add("FROM a\nARG A\nRUN $A\n", "$A", "# check=skip=all\nCOPY --from=0 a b")
+	f.Fuzz(func(t *testing.T, text, arg, trigger string) {
+		file, err := dockerfile.Parse("Dockerfile", strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		plan, err := file.Plan(dockerfile.Options{BuildArgs: map[string]string{"A": arg, "http_proxy": arg}, TargetPlatform: amd64, BuildPlatform: arm64})
+		if err != nil {
+			checkFuzzError(t, text, err)
+			return
+		}
+		base := imageWith("A="+arg, arg)
+		base.Config.OnBuild = []string{trigger}
+		base.Config.WorkingDir = arg
+		for _, s := range plan.Stages {
+			_, err := s.Steps(base)
+			checkFuzzError(t, text, err)
+		}
+		if first, second := render(plan, base), render(plan, base); first != second {
+			t.Errorf("got\n%s\nthen\n%s", first, second)
+		}
+	})
+}
+
+func checkFuzzError(t *testing.T, text string, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	var e *dockerfile.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%v is not an *Error", err)
+	}
+	if lines := strings.Count(text, "\n") + 1; e.Start < 1 || e.End < e.Start || e.End > lines {
+		t.Errorf("%v: lines %d to %d of %d", err, e.Start, e.End, lines)
+	}
+	if errors.As(e.Err, new(*dockerfile.Error)) {
+		t.Errorf("%v has two locations", err)
+	}
+}

@@ -1,0 +1,72 @@
+package dockerfile
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// historyComment is what BuildKit writes beside each entry; tools tell by it
+// how CreatedBy is to be read.
+const historyComment = "buildkit.dockerfile.v0"
+
+// history makes the entry for a step.
+func (st *state) history(createdBy string, op Op) ocispec.History {
+	if createdBy == "" {
+		return ocispec.History{EmptyLayer: true}
+	}
+	return ocispec.History{CreatedBy: createdBy, Comment: historyComment, EmptyLayer: op == nil}
+}
+
+// text returns an instruction as progress shows it.
+func (st *state) text(in instructions.Command, trigger bool) string {
+	code := in.Name()
+	if s, ok := in.(fmt.Stringer); ok {
+		code = s.String()
+	}
+	if c, ok := in.(*instructions.RunCommand); ok && len(c.Files) > 0 && parser.MustParseHeredoc(c.CmdLine[0]) != nil {
+		code += " (" + summary(c.Files[0].Data) + ")"
+	}
+	if lex := st.textLex(in); lex != nil {
+		if word, err := expandWord(lex, code, &st.env); err == nil {
+			code = word
+		}
+	}
+	fields := strings.Fields(code)
+	if len(fields) > 0 {
+		fields[0] = strings.ToUpper(fields[0])
+	}
+	if trigger {
+		fields = append([]string{"ONBUILD"}, fields...)
+	}
+	return strings.Join(fields, " ")
+}
+
+// textLex returns how the variables of an instruction are shown, nil if as
+// written. A command line keeps its quotes and the variables unknown here.
+func (st *state) textLex(in instructions.Command) *shell.Lex {
+	switch in.(type) {
+	case *instructions.CopyCommand, *instructions.AddCommand, *instructions.WorkdirCommand:
+		return st.lex
+	case *instructions.CmdCommand, *instructions.EntrypointCommand, *instructions.HealthCheckCommand,
+		*instructions.ShellCommand, *instructions.OnbuildCommand, *instructions.MaintainerCommand:
+		return nil
+	}
+	lex := shell.NewLex(st.scope.file.escape)
+	lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
+	return lex
+}
+
+// summary returns the first line of a heredoc.
+func summary(text string) string {
+	first, _, more := strings.Cut(strings.TrimSpace(text), "\n")
+	first = strings.TrimSuffix(first, "\r")
+	if more {
+		first += "..."
+	}
+	return first
+}

@@ -1,0 +1,86 @@
+package dockerfile
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+)
+
+// storedTriggers returns what the ONBUILD instructions of the stage hold. A
+// stage doesn't pass on those of its own base.
+func (s *Stage) storedTriggers() []string {
+	var out []string
+	for _, c := range s.commands {
+		if c, ok := c.Command.(*instructions.OnbuildCommand); ok {
+			out = append(out, c.Expression)
+		}
+	}
+	return out
+}
+
+// triggers makes commands of ONBUILD expressions. Their location is the FROM
+// that brings them in.
+func (s *Stage) triggers(expressions []string) ([]command, error) {
+	out := make([]command, 0, len(expressions))
+	for _, expression := range expressions {
+		c, err := parseTrigger(expression)
+		if err != nil {
+			return nil, locate(fmt.Errorf("ONBUILD trigger %q of the base: %w", expression, unlocated(err)), s.Location)
+		}
+		out = append(out, command{Command: c, at: s.Location, trigger: true})
+	}
+	return out, nil
+}
+
+// imageTriggers makes commands of the triggers in the configuration of the base
+// image, which is not known before [Stage.Steps].
+func (s *Stage) imageTriggers(expressions []string) ([]command, error) {
+	commands, err := s.triggers(expressions)
+	if err != nil {
+		return nil, err
+	}
+	for i := range commands {
+		c := &commands[i]
+		if in, ok := c.Command.(*instructions.CopyCommand); ok && in.From != "" {
+			if c.from, err = s.scope.from(in.From); err != nil {
+				return nil, locate(fmt.Errorf("ONBUILD COPY --from=%s: %w", in.From, err), c.at)
+			}
+			if err := s.checkOrder(c.from); err != nil {
+				return nil, locate(err, c.at)
+			}
+		}
+	}
+	return commands, nil
+}
+
+func parseTrigger(expression string) (instructions.Command, error) {
+	src := &source{lines: splitLines([]byte(expression))}
+	if err := checkText(src, []byte(expression)); err != nil {
+		return nil, err
+	}
+	parsed, err := parser.Parse(strings.NewReader(expression))
+	if err != nil {
+		return nil, err
+	}
+	if len(parsed.AST.Children) != 1 {
+		return nil, errors.New("not a single instruction")
+	}
+	node := parsed.AST.Children[0]
+	// A nil linter would not survive a comment with lint options.
+	in, err := instructions.ParseInstructionWithLinter(node, linter.New(&linter.Config{}))
+	if err != nil {
+		return nil, suggestInstruction(err)
+	}
+	switch in := in.(type) {
+	case *instructions.OnbuildCommand, *instructions.MaintainerCommand:
+		return nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
+	case instructions.Command:
+		return in, nil
+	default:
+		return nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
+	}
+}

@@ -1,0 +1,286 @@
+package dockerfile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Options say what to build of a File. They are copied by Plan.
+type Options struct {
+	Target         string            // stage name, in any case, or index; "" is the last stage
+	BuildArgs      map[string]string // values of ARGs; those that nothing declares are reported in Plan.Warnings
+	Labels         map[string]string // put on the configuration of the target after everything else
+	TargetPlatform ocispec.Platform  // normalised, never zero
+	BuildPlatform  ocispec.Platform  // normalised, never zero
+
+	// PlatformGiven says that TargetPlatform was asked for: the result is
+	// then labelled with it whatever the base of the target is. Otherwise the
+	// result has the platform of its base.
+	PlatformGiven bool
+}
+
+// Plan is what has to be done to build a target. It is immutable and safe for
+// concurrent use.
+type Plan struct {
+	Stages   []*Stage // the needed ones in the order of the file: each after those it needs, the last is the target
+	Warnings []Warning
+}
+
+// Target returns the stage whose image is the result.
+func (p *Plan) Target() *Stage { return p.Stages[len(p.Stages)-1] }
+
+// Plan resolves arguments, bases, platforms and references between stages. It
+// is pure: equal options give equal plans. All errors are an *Error; every
+// mistake that can be known without the configuration of a base image is
+// reported here.
+func (f *File) Plan(o Options) (*Plan, error) {
+	targetName := o.Target
+	if targetName == "" {
+		targetName = f.stages[len(f.stages)-1].Name
+	}
+	if targetName == "" {
+		targetName = "default"
+	}
+	globals, err := f.globalArgs(o, platformArgs(o, targetName))
+	if err != nil {
+		return nil, err
+	}
+	sc := &scope{
+		file: f, globals: globals, byName: map[string]*Stage{}, platform: o.TargetPlatform,
+		buildArgs: maps.Clone(o.BuildArgs), proxy: proxyEnv(o.BuildArgs),
+	}
+	if err := sc.addStages(); err != nil {
+		return nil, err
+	}
+	target, err := sc.target(o.Target)
+	if err != nil {
+		return nil, err
+	}
+	target.result = &result{labels: maps.Clone(o.Labels)}
+	if o.PlatformGiven {
+		target.result.platform = &o.TargetPlatform
+	}
+	if err := sc.link(); err != nil {
+		return nil, err
+	}
+	stages, err := sc.needed(target)
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{Stages: stages, Warnings: slices.Concat(f.warnings, f.unusedArgs(o.BuildArgs, globals))}, nil
+}
+
+// scope is what all stages of one plan have in common. It doesn't change once
+// the plan is made.
+type scope struct {
+	file      *File
+	globals   *environ // predefined and global arguments
+	buildArgs map[string]string
+	proxy     []string // variables that every RUN gets
+	platform  ocispec.Platform
+	stages    []*Stage // all of the file
+	byName    map[string]*Stage
+	images    bool // some COPY --from names an image
+}
+
+// addStages makes the stages of the file and resolves what they are based on.
+func (sc *scope) addStages() error {
+	lex := shell.NewLex(sc.file.escape)
+	for i, in := range sc.file.stages {
+		s := &Stage{Index: i, Name: in.Name, Location: sc.file.source.of(in.Location), scope: sc}
+		if err := s.resolve(in, lex); err != nil {
+			return locate(err, s.Location)
+		}
+		for _, c := range in.Commands {
+			s.commands = append(s.commands, command{Command: c, at: sc.file.source.of(c.Location())})
+		}
+		sc.stages = append(sc.stages, s)
+		if s.Name != "" {
+			sc.byName[s.Name] = s
+		}
+	}
+	return nil
+}
+
+func (sc *scope) target(name string) (*Stage, error) {
+	if name == "" {
+		return sc.stages[len(sc.stages)-1], nil
+	}
+	if s, ok := sc.byName[strings.ToLower(name)]; ok {
+		return s, nil
+	}
+	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(sc.stages) {
+		return sc.stages[i], nil
+	}
+	hint := didYouMean(strings.ToLower(name), sortedKeys(sc.byName))
+	return nil, locate(fmt.Errorf("target stage %q could not be found%s", name, hint), sc.file.source.whole())
+}
+
+// link resolves COPY --from in all stages and adds the triggers that stages
+// inherit from stages of the same file.
+func (sc *scope) link() error {
+	for _, s := range sc.stages {
+		if s.Base.Stage != nil {
+			triggers, err := s.triggers(s.Base.Stage.storedTriggers())
+			if err != nil {
+				return err
+			}
+			s.commands = append(triggers, s.commands...)
+		}
+		for i := range s.commands {
+			if err := sc.linkCopy(s, &s.commands[i]); err != nil {
+				return locate(err, s.commands[i].at)
+			}
+		}
+	}
+	return sc.checkCycles()
+}
+
+// linkCopy resolves the --from of a COPY. A name that no stage has is that of
+// an image.
+func (sc *scope) linkCopy(s *Stage, c *command) error {
+	in, ok := c.Command.(*instructions.CopyCommand)
+	if !ok || in.From == "" {
+		return nil
+	}
+	from, err := sc.from(in.From)
+	if err != nil {
+		return fmt.Errorf("COPY --from=%s: %w", in.From, err)
+	}
+	c.from = from
+	if from.Stage != nil {
+		s.sources = append(s.sources, from.Stage)
+	} else {
+		sc.images = true
+	}
+	return nil
+}
+
+func (sc *scope) from(name string) (From, error) {
+	if word, err := expandWord(shell.NewLex(sc.file.escape), name, &environ{}); err != nil {
+		return From{}, err
+	} else if word != name {
+		return From{}, fmt.Errorf("variables are not expanded here: name a stage whose FROM uses a global ARG")
+	}
+	if i, err := strconv.Atoi(name); err == nil {
+		if i < 0 || i >= len(sc.stages) {
+			return From{}, fmt.Errorf("invalid stage index %d: the file has %d stages", i, len(sc.stages))
+		}
+		return From{Stage: sc.stages[i]}, nil
+	}
+	if s, ok := sc.byName[strings.ToLower(name)]; ok {
+		return From{Stage: s}, nil
+	}
+	if name == "scratch" {
+		return From{}, fmt.Errorf("there is nothing to copy in scratch")
+	}
+	ref, err := normalise(name)
+	return From{Image: ref}, err
+}
+
+// normalise returns the full form of an image reference.
+func normalise(name string) (string, error) {
+	ref, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", err
+	}
+	return reference.TagNameOnly(ref).String(), nil
+}
+
+// checkCycles refuses stages that copy from each other in a circle, even where
+// they are not needed.
+func (sc *scope) checkCycles() error {
+	const visiting, done = 1, 2
+	marks := make([]int, len(sc.stages))
+	var visit func(*Stage) error
+	visit = func(s *Stage) error {
+		marks[s.Index] = visiting
+		for _, c := range s.commands {
+			src := c.from.Stage
+			if src == nil || marks[src.Index] == done {
+				continue
+			}
+			if marks[src.Index] == visiting {
+				return locate(fmt.Errorf("circular dependency detected on stage: %s", src.label()), c.at)
+			}
+			if err := visit(src); err != nil {
+				return err
+			}
+		}
+		marks[s.Index] = done
+		return nil
+	}
+	for _, s := range sc.stages {
+		if marks[s.Index] == 0 {
+			if err := visit(s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// needed returns the stages that the target can't do without, checked.
+func (sc *scope) needed(target *Stage) ([]*Stage, error) {
+	need := make([]bool, len(sc.stages))
+	need[target.Index] = true
+	var stages []*Stage
+	for i, s := range slices.Backward(sc.stages) {
+		if !need[i] {
+			continue
+		}
+		if err := s.check(); err != nil {
+			return nil, err
+		}
+		for _, n := range s.Needs() {
+			need[n.Index] = true // lower than i: check refuses later ones
+		}
+		stages = append(stages, s)
+	}
+	slices.Reverse(stages)
+	return stages, nil
+}
+
+// unusedArgs warns of build arguments that nothing in the file declares.
+func (f *File) unusedArgs(buildArgs map[string]string, globals *environ) []Warning {
+	declared := map[string]bool{"SOURCE_DATE_EPOCH": true}
+	for _, k := range globals.keys {
+		declared[k] = true
+	}
+	for _, c := range f.globals {
+		declare(declared, c)
+	}
+	for _, s := range f.stages {
+		for _, c := range s.Commands {
+			declare(declared, c)
+		}
+	}
+	var out []Warning
+	names := sortedKeys(declared)
+	for _, k := range sortedKeys(buildArgs) {
+		if declared[k] || isProxy(k) || strings.HasPrefix(k, "BUILDKIT_") {
+			continue
+		}
+		text := fmt.Sprintf("build argument %s is not declared by any ARG%s", k, didYouMean(k, names))
+		out = append(out, Warning{Location: f.source.whole(), Text: text})
+	}
+	return out
+}
+
+func declare(names map[string]bool, c instructions.Command) {
+	if c, ok := c.(*instructions.ArgCommand); ok {
+		for _, arg := range c.Args {
+			names[arg.Key] = true
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,170 @@
+package dockerfile_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bobbuild/bob/dockerfile"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+var (
+	amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
+	arm64 = ocispec.Platform{OS: "linux", Architecture: "arm64"}
+)
+
+// mustPlan parses and plans for linux/amd64.
+func mustPlan(t testing.TB, text string, o dockerfile.Options) *dockerfile.Plan {
+	t.Helper()
+	p, err := planText(text, o)
+	if err != nil {
+		t.Fatalf("plan: %v", err)
+	}
+	return p
+}
+
+func planText(text string, o dockerfile.Options) (*dockerfile.Plan, error) {
+	f, err := dockerfile.Parse("Dockerfile", strings.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	if o.TargetPlatform.OS == "" {
+		o.TargetPlatform = amd64
+	}
+	if o.BuildPlatform.OS == "" {
+		o.BuildPlatform = amd64
+	}
+	return f.Plan(o)
+}
+
+// mustSteps returns the steps of the target.
+func mustSteps(t testing.TB, text string, o dockerfile.Options, base dockerspec.DockerOCIImage) []dockerfile.Step {
+	t.Helper()
+	steps, err := mustPlan(t, text, o).Target().Steps(base)
+	if err != nil {
+		t.Fatalf("steps: %v", err)
+	}
+	return steps
+}
+
+// lastRun returns the last RUN of the target.
+func lastRun(t testing.TB, steps []dockerfile.Step) (*dockerfile.Run, dockerfile.Step) {
+	t.Helper()
+	for _, step := range slices.Backward(steps) {
+		if run, ok := step.Op.(*dockerfile.Run); ok {
+			return run, step
+		}
+	}
+	t.Fatal("no RUN")
+	return nil, dockerfile.Step{}
+}
+
+func imageWith(env ...string) dockerspec.DockerOCIImage {
+	image := dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: amd64}}
+	image.Config.Env = env
+	return image
+}
+
+// render writes a plan as text. Images are shown as what each step changes in
+// them.
+func render(p *dockerfile.Plan, base dockerspec.DockerOCIImage) string {
+	var b strings.Builder
+	for _, w := range p.Warnings {
+		fmt.Fprintf(&b, "warning %s: %s\n", w.Location, w.Text)
+	}
+	for _, s := range p.Stages {
+		from := "scratch"
+		switch {
+		case s.Base.Stage != nil:
+			from = "stage " + s.Base.Stage.String()
+		case s.Base.Reference != "":
+			from = s.Base.Reference
+		}
+		fmt.Fprintf(&b, "stage %d name=%q title=%q platform=%s/%s at %s from %s needs %v\n",
+			s.Index, s.Name, s.Title(), s.Platform.OS, s.Platform.Architecture, s.Location, from, s.Needs())
+		steps, err := s.Steps(base)
+		if err != nil {
+			fmt.Fprintf(&b, "  error: %v\n", err)
+			continue
+		}
+		before := dockerspec.DockerOCIImage{}
+		for _, step := range steps {
+			renderStep(&b, step, before)
+			before = step.Image
+		}
+		image, err := s.Image(base)
+		fmt.Fprintf(&b, "  image: %s %v\n", toJSON(image), err)
+	}
+	return b.String()
+}
+
+func renderStep(b *strings.Builder, step dockerfile.Step, before dockerspec.DockerOCIImage) {
+	fmt.Fprintf(b, "  %s-%d %s\n", step.Location, step.Location.End, step.Text)
+	switch op := step.Op.(type) {
+	case *dockerfile.Run:
+		fmt.Fprintf(b, "    run %q\n    env %q\n    dir %q user %q network %q\n", op.Args, op.Env, op.Dir, op.User, op.Network)
+		if op.Script != nil {
+			fmt.Fprintf(b, "    script %s %q\n", op.Script.Name, op.Script.Content)
+		}
+		if len(op.Proxy) > 0 {
+			fmt.Fprintf(b, "    proxy %q\n", op.Proxy)
+		}
+	case *dockerfile.Copy:
+		from := "context"
+		if op.From.Stage != nil {
+			from = "stage " + op.From.Stage.String()
+		} else if op.From.Image != "" {
+			from = op.From.Image
+		}
+		fmt.Fprintf(b, "    copy from %s %q to %q chown %q chmod %q unpack %t\n", from, op.Sources, op.Dest, op.Chown, op.Chmod, op.Unpack)
+		for _, f := range op.Files {
+			fmt.Fprintf(b, "    file %s %q\n", f.Name, f.Content)
+		}
+	case *dockerfile.Workdir:
+		fmt.Fprintf(b, "    workdir %q user %q\n", op.Path, op.User)
+	}
+	fmt.Fprintf(b, "    history %s\n", toJSON(step.History))
+	for _, change := range changes(before, step.Image) {
+		fmt.Fprintf(b, "    config %s\n", change)
+	}
+}
+
+// changes lists the fields of the configuration that differ.
+func changes(before, after dockerspec.DockerOCIImage) []string {
+	fields := func(image dockerspec.DockerOCIImage) map[string]any {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(toJSON(image.Config)), &m); err != nil {
+			panic(err)
+		}
+		m["author"] = image.Author
+		return m
+	}
+	a, b := fields(before), fields(after)
+	names := map[string]bool{}
+	for k := range a {
+		names[k] = true
+	}
+	for k := range b {
+		names[k] = true
+	}
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(names)) {
+		if toJSON(a[k]) != toJSON(b[k]) {
+			out = append(out, k+" "+toJSON(b[k]))
+		}
+	}
+	return out
+}
+
+func toJSON(v any) string {
+	out, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(out)
+}

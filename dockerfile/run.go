@@ -1,0 +1,150 @@
+package dockerfile
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+)
+
+// defaultPath is the PATH of images that set none.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// pipes is the directory in which a Script is found.
+const pipes = "/dev/pipes/"
+
+// run makes the operation of a RUN and its history entry.
+func (st *state) run(c *instructions.RunCommand) (Op, string, error) {
+	args, script, err := runArgs(c)
+	if err != nil {
+		return nil, "", err
+	}
+	shown := args
+	if c.PrependShell {
+		shown = st.withShell(args)
+	}
+	op := &Run{Args: slices.Clone(shown), Dir: st.dir(), User: st.image.Config.User, Script: script}
+	if script != nil {
+		op.Args = args // the interpreter is the script's own; BuildKit has the shell start it
+	}
+	op.Env, op.Proxy = st.runEnv()
+	if network := instructions.GetNetwork(c); network != instructions.NetworkDefault {
+		op.Network = network
+	}
+	return op, "RUN " + strings.Join(append(st.shownArgs(), shown...), " ") + " # buildkit", nil
+}
+
+// runArgs returns the command line without its shell. Heredocs go into it: one
+// alone is the command, one that begins with "#!" is a script, and others are
+// put back behind the line for the shell to read.
+func runArgs(c *instructions.RunCommand) ([]string, *Script, error) {
+	if len(c.Files) == 0 {
+		return c.CmdLine, nil, nil
+	}
+	if len(c.CmdLine) != 1 || !c.PrependShell {
+		return nil, nil, errors.New("RUN in exec form takes no heredoc")
+	}
+	line, first := c.CmdLine[0], c.Files[0]
+	if parser.MustParseHeredoc(line) == nil {
+		var b strings.Builder
+		b.WriteString(line)
+		for _, f := range c.Files {
+			b.WriteString("\n" + f.Data + f.Name)
+		}
+		return []string{b.String()}, nil, nil
+	}
+	data := first.Data
+	if first.Chomp {
+		data = parser.ChompHeredocContent(data)
+	}
+	if !strings.HasPrefix(data, "#!") {
+		return []string{data}, nil, nil
+	}
+	if err := checkFileName(first.Name); err != nil {
+		return nil, nil, fmt.Errorf("RUN heredoc: %w", err)
+	}
+	return []string{pipes + first.Name}, &Script{Name: first.Name, Content: []byte(data)}, nil
+}
+
+// checkFileName refuses the name of a heredoc that is to become a file unless
+// it is a single path element.
+func checkFileName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+		return fmt.Errorf("%q is no name for a file", name)
+	}
+	return nil
+}
+
+// withShell puts the shell of the image before a command line.
+func (st *state) withShell(args []string) []string {
+	shell := st.image.Config.Shell
+	if len(shell) == 0 {
+		shell = []string{"/bin/sh", "-c"}
+	}
+	return append(slices.Clone(shell), strings.Join(args, " "))
+}
+
+// runEnv returns the environment of a RUN and the part of it that the proxy
+// arguments add.
+func (st *state) runEnv() (env, proxy []string) {
+	for _, kv := range st.scope.proxy {
+		if _, set := st.env.Get(envKey(kv)); !set {
+			proxy = append(proxy, kv)
+		}
+	}
+	return append(st.env.list(), proxy...), proxy
+}
+
+// shownArgs returns the arguments as the history of a RUN begins with them:
+// "|2 A=1 B=2", each name once at its first place, with its current value.
+func (st *state) shownArgs() []string {
+	index := map[string]int{}
+	out := []string{""}
+	for _, arg := range st.args {
+		value, ok := st.env.Get(arg.key)
+		if !ok {
+			value = arg.value
+		}
+		i, ok := index[arg.key]
+		if !ok {
+			i = len(out)
+			index[arg.key] = i
+			out = append(out, "")
+		}
+		out[i] = arg.key + "=" + value
+	}
+	if len(index) == 0 {
+		return nil
+	}
+	out[0] = fmt.Sprintf("|%d", len(index))
+	return out
+}
+
+// workdir changes the working directory, which is created unless it is the
+// root. The configuration keeps the path as it was written.
+func (st *state) workdir(c *instructions.WorkdirCommand) (Op, string) {
+	dir, current := c.Path, st.image.Config.WorkingDir
+	if !path.IsAbs(dir) {
+		if current == "" {
+			current = "/"
+		}
+		if dir == "" {
+			dir = current
+		} else {
+			dir = path.Join(current, dir)
+		}
+	}
+	st.image.Config.WorkingDir = dir
+	createdBy := "WORKDIR " + dir
+	if clean := path.Clean(dir); clean != "/" {
+		return &Workdir{Path: clean, User: st.image.Config.User}, createdBy
+	}
+	return nil, createdBy
+}
+
+// dir returns the working directory, absolute and clean.
+func (st *state) dir() string { return path.Join("/", st.image.Config.WorkingDir) }

@@ -1,0 +1,158 @@
+package dockerfile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Stage is a FROM and the instructions that belong to it. It is immutable and
+// safe for concurrent use.
+type Stage struct {
+	Index    int    // position in the file, from 0
+	Name     string // AS name in lower case, "" without one
+	Base     Base
+	Platform ocispec.Platform // of the base image; with a stage as base, of that one; with scratch, of the target
+	Location Location         // of the FROM
+
+	scope    *scope
+	commands []command
+	sources  []*Stage // of COPY --from
+	result   *result  // nil but for the target
+}
+
+// Base is what a stage starts from: an image, an earlier stage, or scratch if
+// both fields are zero.
+type Base struct {
+	Reference string // normalised, as docker.io/library/busybox:latest
+	Stage     *Stage
+}
+
+// command is an instruction of a stage.
+type command struct {
+	instructions.Command
+
+	at      Location
+	from    From // of a COPY --from
+	trigger bool // came by ONBUILD
+}
+
+// result is what is done to the image of the target at the very end.
+type result struct {
+	labels   map[string]string
+	platform *ocispec.Platform // nil: that of the base
+}
+
+// resolve sets the base and the platform.
+func (s *Stage) resolve(in instructions.Stage, lex *shell.Lex) error {
+	sc := s.scope
+	name, err := expandWord(lex, in.BaseName, sc.globals)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		return fmt.Errorf("base name (%s) should not be blank: an ARG before the first FROM can give it a default", in.BaseName)
+	}
+	s.Platform = sc.platform
+	if in.Platform != "" {
+		word, err := expandWord(lex, in.Platform, sc.globals)
+		if err != nil {
+			return err
+		}
+		if word == "" {
+			return fmt.Errorf("platform (%s) should not be blank", in.Platform)
+		}
+		if s.Platform, err = platforms.Parse(word); err != nil {
+			return fmt.Errorf("platform %s: %w", in.Platform, err)
+		}
+	}
+	if base, ok := sc.byName[strings.ToLower(name)]; ok {
+		s.Base.Stage, s.Platform = base, base.Platform
+		return nil
+	}
+	if name == "scratch" {
+		s.Platform = sc.platform
+		return nil
+	}
+	if s.Base.Reference, err = normalise(name); err != nil {
+		return fmt.Errorf("base name %q: %w", name, err)
+	}
+	return nil
+}
+
+// check finds the mistakes in a needed stage that don't depend on its base.
+func (s *Stage) check() error {
+	if s.Platform.OS != "linux" {
+		return locate(fmt.Errorf("platform %s: only Linux images can be built", platforms.Format(s.Platform)), s.Location)
+	}
+	for _, c := range s.commands {
+		if err := s.checkOrder(c.from); err != nil {
+			return locate(err, c.at)
+		}
+		if err := check(c.Command, false); err != nil {
+			return locate(err, c.at)
+		}
+	}
+	return nil
+}
+
+// checkOrder refuses to copy from a stage that is not complete by then.
+func (s *Stage) checkOrder(from From) error {
+	if from.Stage != nil && from.Stage.Index >= s.Index {
+		return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", from.Stage.label(), s.label())
+	}
+	return nil
+}
+
+// Needs returns the stages that must be built before this one is complete: its
+// base and those it copies from, in the order of the file. A trigger in the
+// configuration of a base image may add a stage that nothing in the file told
+// of: it then shows in a Copy of [Stage.Steps] only, always stands earlier in
+// the file, and need not be part of the Plan.
+func (s *Stage) Needs() []*Stage {
+	var out []*Stage
+	if s.Base.Stage != nil {
+		out = append(out, s.Base.Stage)
+	}
+	for _, src := range s.sources {
+		if !slices.Contains(out, src) {
+			out = append(out, src)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Stage) int { return a.Index - b.Index })
+	return out
+}
+
+// Root returns the stage at which the chain of bases begins: itself unless its
+// base is a stage. Root().Base is an image or scratch.
+func (s *Stage) Root() *Stage {
+	for s.Base.Stage != nil {
+		s = s.Base.Stage
+	}
+	return s
+}
+
+// Title returns the name that progress shows for the stage, as in
+// "[build 2/5]": the AS name, "stage-1" for an unnamed one, and nothing when
+// the file has one stage only and copies from no image.
+func (s *Stage) Title() string {
+	if len(s.scope.stages) == 1 && !s.scope.images {
+		return ""
+	}
+	return s.label()
+}
+
+// String returns the name of the stage, or "stage-1" for an unnamed one.
+func (s *Stage) String() string { return s.label() }
+
+func (s *Stage) label() string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return fmt.Sprintf("stage-%d", s.Index)
+}

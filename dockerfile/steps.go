@@ -1,0 +1,252 @@
+package dockerfile
+
+import (
+	"errors"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Step is one instruction of a stage with all variables resolved. It shares no
+// memory with other steps or with the Plan.
+type Step struct {
+	Text     string   // as progress shows it: "RUN make all", on one line
+	Location Location // of the instruction; of the FROM for a trigger of the base
+	Op       Op       // nil when only the configuration changes
+
+	// Image is the configuration after this step. Its RootFS and History are
+	// those of the whole image and left empty here.
+	Image dockerspec.DockerOCIImage
+
+	// History is the entry that the step adds to the image's, Created not
+	// set. When CreatedBy is empty, as for ONBUILD, no entry is added.
+	History ocispec.History
+}
+
+// Steps returns the steps of the stage. The argument is the configuration of
+// the image that Root().Base names, also when the stage is based on another
+// stage: what that one does to the configuration and to the visible arguments
+// is worked out again. It is ignored for scratch, and not changed. The triggers
+// of the base come first. Steps is pure, its result is the caller's, and every
+// error is an *Error.
+func (s *Stage) Steps(base dockerspec.DockerOCIImage) ([]Step, error) {
+	st, err := s.enter(base)
+	if err != nil {
+		return nil, err
+	}
+	steps := make([]Step, 0, len(st.commands))
+	for _, c := range st.commands {
+		step, err := st.apply(c)
+		if err != nil {
+			return nil, locate(err, c.at)
+		}
+		step.Image = cloneImage(st.image)
+		steps = append(steps, step)
+	}
+	if n := len(steps); n > 0 {
+		steps[n-1].Image = st.final()
+	}
+	return steps, nil
+}
+
+// Image returns the configuration that the stage ends with, also when it has no
+// steps. It is that of the last step; for its argument and the empty fields see
+// [Stage.Steps].
+func (s *Stage) Image(base dockerspec.DockerOCIImage) (dockerspec.DockerOCIImage, error) {
+	st, err := s.enter(base)
+	if err != nil {
+		return dockerspec.DockerOCIImage{}, err
+	}
+	if err := st.replay(); err != nil {
+		return dockerspec.DockerOCIImage{}, err
+	}
+	return st.final(), nil
+}
+
+// state is where a stage stands between two instructions.
+type state struct {
+	*Stage
+
+	commands []command // with the triggers of the base image
+	image    dockerspec.DockerOCIImage
+	env      environ    // what RUN and expansion see: the image's variables and the arguments
+	args     []argument // declared so far, also by the stages below
+	cmdSet   bool       // this stage has a CMD
+	lex      *shell.Lex
+}
+
+// enter returns the state before the first instruction of s, having gone
+// through the stages below.
+func (s *Stage) enter(base dockerspec.DockerOCIImage) (*state, error) {
+	var chain []*Stage
+	for below := s.Base.Stage; below != nil; below = below.Base.Stage {
+		chain = append(chain, below)
+	}
+	st, err := s.Root().begin(base)
+	if err != nil {
+		return nil, err
+	}
+	for _, next := range slices.Backward(append([]*Stage{s}, chain...)) {
+		if next.Base.Stage == nil {
+			continue // the root, entered above
+		}
+		if err := st.replay(); err != nil {
+			return nil, err
+		}
+		st.Stage, st.commands, st.cmdSet = next, next.commands, false
+		st.image.Config.OnBuild = nil
+		st.inherit()
+	}
+	return st, nil
+}
+
+// begin returns the state of a stage that is based on an image or scratch.
+func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
+	st := &state{Stage: s, commands: s.commands, lex: shell.NewLex(s.scope.file.escape)}
+	if s.Base.Reference == "" {
+		base = dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: s.Platform}}
+		base.Config.WorkingDir = "/"
+	}
+	triggers, err := s.imageTriggers(base.Config.OnBuild)
+	if err != nil {
+		return nil, err
+	}
+	st.commands = append(triggers, s.commands...)
+	st.image = cloneImage(base)
+	st.image.Config.OnBuild = nil
+	if st.image.OS == "" || st.image.Architecture == "" {
+		st.image.Platform = s.Platform
+	}
+	if dir := st.image.Config.WorkingDir; dir != "" && !path.IsAbs(dir) {
+		st.image.Config.WorkingDir = path.Join("/", dir)
+	}
+	st.inherit()
+	return st, nil
+}
+
+// inherit takes over the variables of the image a stage starts from. They are
+// set anew, so that they win over arguments of the stages below.
+func (st *state) inherit() {
+	env := st.image.Config.Env
+	if !slices.ContainsFunc(env, func(kv string) bool { return envKey(kv) == "PATH" }) {
+		st.image.Config.Env = append(env, "PATH="+defaultPath)
+	}
+	for _, kv := range st.image.Config.Env {
+		key, value, _ := strings.Cut(kv, "=")
+		st.env.set(key, value)
+	}
+}
+
+// replay goes through the instructions for what they leave behind.
+func (st *state) replay() error {
+	for _, c := range st.commands {
+		if _, err := st.apply(c); err != nil {
+			return locate(err, c.at)
+		}
+	}
+	return nil
+}
+
+// final returns the configuration of the finished stage.
+func (st *state) final() dockerspec.DockerOCIImage {
+	image := cloneImage(st.image)
+	if st.result != nil {
+		st.result.apply(&image)
+	}
+	return image
+}
+
+// apply carries out one instruction on the state.
+func (st *state) apply(c command) (Step, error) {
+	in, err := st.expandCommand(c.Command)
+	if err != nil {
+		return Step{}, err
+	}
+	if err := check(in, true); err != nil {
+		return Step{}, err
+	}
+	step := Step{Text: st.text(in, c.trigger), Location: c.at}
+	var createdBy string
+	switch in := in.(type) {
+	case *instructions.RunCommand:
+		step.Op, createdBy, err = st.run(in)
+	case *instructions.CopyCommand:
+		step.Op, createdBy = st.copy(in, c.from)
+	case *instructions.AddCommand:
+		step.Op, createdBy = st.add(in)
+	case *instructions.WorkdirCommand:
+		step.Op, createdBy = st.workdir(in)
+	case *instructions.ArgCommand:
+		createdBy, err = st.arg(in)
+	case *instructions.ExposeCommand:
+		createdBy, err = st.expose(in)
+	default:
+		createdBy, err = st.configure(in)
+	}
+	step.History = st.history(createdBy, step.Op)
+	return step, err
+}
+
+// expand replaces the variables in a word by those of the image and the
+// declared arguments.
+func (st *state) expand(word string) (string, error) {
+	return expandWord(st.lex, word, &st.env)
+}
+
+// expandCommand returns the instruction with its variables replaced, where the
+// language says so. The instruction itself belongs to the File, and its Expand
+// would change it in place: it is copied first. ARG and EXPOSE are expanded
+// where they are carried out, and RUN by its shell.
+func (st *state) expandCommand(in instructions.Command) (instructions.Command, error) {
+	switch c := in.(type) {
+	case *instructions.EnvCommand:
+		cp := *c
+		cp.Env = slices.Clone(c.Env)
+		return &cp, cp.Expand(st.expand)
+	case *instructions.LabelCommand:
+		cp := *c
+		cp.Labels = slices.Clone(c.Labels)
+		return &cp, cp.Expand(st.expand)
+	case *instructions.AddCommand:
+		cp := *c
+		cp.SourcesAndDest = cloneSources(c.SourcesAndDest)
+		return &cp, errors.Join(cp.Expand(st.expand), cp.ExpandRaw(st.expandRaw))
+	case *instructions.CopyCommand:
+		cp := *c
+		cp.SourcesAndDest = cloneSources(c.SourcesAndDest)
+		return &cp, errors.Join(cp.Expand(st.expand), cp.ExpandRaw(st.expandRaw))
+	case *instructions.WorkdirCommand:
+		cp := *c
+		return &cp, cp.Expand(st.expand)
+	case *instructions.UserCommand:
+		cp := *c
+		return &cp, cp.Expand(st.expand)
+	case *instructions.VolumeCommand:
+		cp := *c
+		cp.Volumes = slices.Clone(c.Volumes)
+		return &cp, cp.Expand(st.expand)
+	case *instructions.StopSignalCommand:
+		cp := *c
+		return &cp, cp.Expand(st.expand)
+	default:
+		return in, nil
+	}
+}
+
+// expandRaw replaces variables in the text of a heredoc and leaves quotes alone.
+func (st *state) expandRaw(word string) (string, error) {
+	lex := shell.NewLex('\\')
+	lex.SkipProcessQuotes = true
+	return expandWord(lex, word, &st.env)
+}
+
+func cloneSources(s instructions.SourcesAndDest) instructions.SourcesAndDest {
+	s.SourcePaths = slices.Clone(s.SourcePaths)
+	s.SourceContents = slices.Clone(s.SourceContents)
+	return s
+}

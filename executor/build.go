@@ -1,0 +1,151 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// A build is the state of one Build: everything that its stages share.
+type build struct {
+	*Builder
+	plan *dockerfile.Plan
+	opts Options
+
+	group    *errgroup.Group     // all goroutines of the build; its first error is the build's
+	jobs     *semaphore.Weighted // operations under way
+	packers  *semaphore.Weighted // layers being compressed
+	progress reporter
+	exports  *exports
+
+	mu       sync.Mutex
+	stages   map[*dockerfile.Stage]*promise[*state]
+	images   map[imageKey]*promise[*baseImage]
+	views    map[*rootfs]*promise[*source]
+	contexts map[string]*promise[*source]
+	undo     []func() error // run in reverse at the end, whatever happened
+}
+
+// newBuild checks what can be checked before anything happens.
+func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
+	if o.Jobs < 0 {
+		return nil, fmt.Errorf("jobs: %d is negative", o.Jobs)
+	}
+	if o.Jobs == 0 {
+		o.Jobs = runtime.NumCPU()
+	}
+	if b.Clock == nil {
+		c := *b
+		c.Clock = time.Now
+		b = &c
+	}
+	return &build{
+		Builder:  b,
+		plan:     plan,
+		opts:     o,
+		jobs:     semaphore.NewWeighted(int64(o.Jobs)),
+		packers:  semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
+		progress: reporter{sink: b.Progress, clock: b.Clock},
+		stages:   make(map[*dockerfile.Stage]*promise[*state]),
+		images:   make(map[imageKey]*promise[*baseImage]),
+		views:    make(map[*rootfs]*promise[*source]),
+		contexts: make(map[string]*promise[*source]),
+	}, nil
+}
+
+// run takes the build from its first stage to its last byte. It returns only
+// when every goroutine of the build has ended and all is unmounted.
+func (b *build) run(ctx context.Context) (result *Result, err error) {
+	defer func() { err = errors.Join(err, b.cleanUp()) }()
+
+	for _, w := range b.plan.Warnings {
+		b.progress.warn(fmt.Sprintf("%s: %s", w.Location, w.Text))
+	}
+	b.group, ctx = errgroup.WithContext(ctx)
+	if b.exports, err = b.newExports(ctx); err != nil {
+		return nil, errors.Join(err, b.group.Wait())
+	}
+	for _, s := range b.plan.Stages {
+		b.stage(ctx, s)
+	}
+	b.group.Go(func() error {
+		target, err := b.stage(ctx, b.plan.Target()).wait(ctx)
+		if err != nil {
+			return err
+		}
+		result, err = b.deliver(ctx, target)
+		return err
+	})
+	if err := b.group.Wait(); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// onCleanUp has f run when the build ends. What was registered last runs first.
+func (b *build) onCleanUp(f func() error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.undo = append(b.undo, f)
+}
+
+func (b *build) cleanUp() error {
+	var errs []error
+	for _, f := range slices.Backward(b.undo) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// A promise is a value that one goroutine of a build makes and others wait for.
+type promise[T any] struct {
+	done  chan struct{}
+	value T
+	err   error
+}
+
+// once returns the promise that m holds under key, and starts make for it in
+// the build's group if there is none yet. An error of make ends the build.
+func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func() (T, error)) *promise[T] {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, ok := m[key]; ok {
+		return p
+	}
+	p := &promise[T]{done: make(chan struct{})}
+	m[key] = p
+	b.group.Go(func() error {
+		defer close(p.done)
+		p.value, p.err = makeIt()
+		return p.err
+	})
+	return p
+}
+
+// wait returns the promised value, or the error that kept it from being made.
+func (p *promise[T]) wait(ctx context.Context) (T, error) {
+	select {
+	case <-p.done:
+		return p.value, p.err
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+}
+
+// limited runs f when one of the build's job slots is free.
+func (b *build) limited(ctx context.Context, f func() error) error {
+	if err := b.jobs.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	defer b.jobs.Release(1)
+	return f()
+}

@@ -1,0 +1,93 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A Runner runs the process of one RUN step and returns a
+// [*sandbox.ExitError] when the process ended with anything but success.
+type Runner interface {
+	Run(ctx context.Context, p *sandbox.Process) error
+}
+
+// A Builder builds plans. Its fields are set once, before the first Build; a
+// Builder may run several builds at the same time.
+type Builder struct {
+	Store    *snapshot.Store
+	Registry *registry.Client
+	Runner   Runner
+	Clock    func() time.Time // nil: time.Now
+	Progress func(Event)      // nil: nobody watches; called from several goroutines
+}
+
+// Options are what one build wants beside its plan.
+type Options struct {
+	// Context is the directory that COPY and ADD read; empty if there is none.
+	Context string
+	// Ignore holds the patterns of .dockerignore, in their order.
+	Ignore []string
+	// NoCache runs every step even if its result is known.
+	NoCache bool
+	// Jobs bounds the operations under way at once; 0 means one per CPU.
+	Jobs int
+	// Tags are the references that the image is pushed to. They may lie in
+	// different registries.
+	Tags []string
+	// Outputs are what else becomes of the result.
+	Outputs []Output
+
+	// Network is what a RUN without --network of its own gets.
+	Network sandbox.Network
+	// ExtraHosts are lines for /etc/hosts in RUN, as "name:address".
+	ExtraHosts []string
+	// ShmSize is the size of /dev/shm in RUN in bytes; 0 means 64 MiB.
+	ShmSize int64
+	// Ulimits are resource limits of RUN.
+	Ulimits []sandbox.Ulimit
+}
+
+// A Result says what a build made.
+type Result struct {
+	// Manifest describes the image's manifest. It is empty when only file
+	// outputs were asked for, since no image is assembled then.
+	Manifest ocispec.Descriptor
+	// Config is the digest of the image's config, which is Docker's image ID.
+	Config digest.Digest
+	// Layers are the image's layers, base first.
+	Layers []registry.Layer
+}
+
+// A StepError is the failure of one instruction.
+type StepError struct {
+	Step     string // as shown in the progress
+	Location dockerfile.Location
+	Err      error
+}
+
+// Error names the instruction's place and the cause.
+func (e *StepError) Error() string {
+	return fmt.Sprintf("%s: %s: %v", e.Location, e.Step, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Build runs plan and delivers its result. The first failure ends everything
+// else that is under way; it is a [*StepError] when an instruction is to blame.
+// When Build returns nothing of it is running or mounted any more.
+func (b *Builder) Build(ctx context.Context, plan *dockerfile.Plan, o Options) (*Result, error) {
+	bd, err := newBuild(b, plan, o)
+	if err != nil {
+		return nil, err
+	}
+	return bd.run(ctx)
+}

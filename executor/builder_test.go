@@ -1,0 +1,363 @@
+package executor_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/sandbox"
+)
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
+
+func TestTwoStages(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"from-base": "b"})
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"src/main": "source", "ignored": "x"})
+	text := `FROM HOST/base AS build
+COPY src /src/
+RUN built=it
+FROM HOST/base
+ENV A=1
+COPY --from=build /built /src /out/
+RUN last=one
+CMD ["/out/built"]
+`
+	r := k.mustBuild(text, executor.Options{Context: dir, Tags: []string{k.host + "/app:1"}})
+	img, files := k.pull(k.host + "/app:1")
+	want := map[string]string{"/from-base": "b", "/out/built": "it", "/out/main": "source", "/last": "one"}
+	if !maps.Equal(files, want) {
+		t.Errorf("files %v, want %v", files, want)
+	}
+	d, err := img.Digest()
+	if err != nil || d.String() != r.Manifest.Digest.String() {
+		t.Errorf("the registry has %v (%v), the result says %s", d, err, r.Manifest.Digest)
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.RootFS.DiffIDs) != 3 || len(r.Layers) != 3 {
+		t.Errorf("%d layers, %d in the result; want 3", len(cfg.RootFS.DiffIDs), len(r.Layers))
+	}
+	if !slices.Equal(cfg.Config.Env, []string{"PATH=/bin", "A=1"}) || !slices.Equal(cfg.Config.Cmd, []string{"/out/built"}) {
+		t.Errorf("config %+v", cfg.Config)
+	}
+	layers := 0
+	for _, h := range cfg.History {
+		if !h.EmptyLayer {
+			layers++
+		}
+	}
+	if layers != 3 {
+		t.Errorf("history tells of %d layers: %+v", layers, cfg.History)
+	}
+	if name, err := img.ConfigName(); err != nil || name.String() != r.Config.String() {
+		t.Errorf("config %v (%v), the result says %s", name, err, r.Config)
+	}
+	k.clean()
+}
+
+// A build whose results are all known runs nothing, and makes the same image.
+func TestNothingChanged(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"a": "1"})
+	text := "FROM HOST/base AS one\nRUN x=1\nFROM HOST/base\nCOPY a /\nCOPY --from=one /x /y\nRUN z=1\nLABEL l=1\n"
+	o := executor.Options{Context: dir, Tags: []string{k.host + "/app:1"}}
+	first := k.mustBuild(text, o)
+	if ran := k.taken(); !slices.Equal(ran, []string{"x=1", "z=1"}) {
+		t.Fatalf("the first build ran %q", ran)
+	}
+	for range 2 {
+		k.reopen()
+		again := k.mustBuild(text, o)
+		if ran := k.taken(); len(ran) > 0 {
+			t.Errorf("ran %q again", ran)
+		}
+		if again.Manifest.Digest != first.Manifest.Digest {
+			t.Errorf("digest %s, before %s", again.Manifest.Digest, first.Manifest.Digest)
+		}
+	}
+	o.NoCache = true
+	k.mustBuild(text, o)
+	if ran := k.taken(); !slices.Equal(ran, []string{"x=1", "z=1"}) {
+		t.Errorf("without cache it ran %q", ran)
+	}
+}
+
+// A change misses from the first step on that can see it, and only there.
+func TestWhatAChangeMisses(t *testing.T) {
+	t.Parallel()
+	const text = "FROM HOST/base\nARG V=1\nRUN first=1\nCOPY a /\nRUN second=1\nENV E=1\nRUN third=1\n"
+	all := []string{"first=1", "second=1", "third=1"}
+	for _, tt := range []struct {
+		name   string
+		change func(k *kit, dir, text string) string
+		want   []string
+	}{
+		{"a file that is copied", func(k *kit, dir, text string) string {
+			writeTree(k.t, dir, map[string]string{"a": "2"})
+			return text
+		}, all[1:]},
+		{"a file that is not", func(k *kit, dir, text string) string {
+			writeTree(k.t, dir, map[string]string{"other": "2"})
+			return text
+		}, nil},
+		{"the mode of a file", func(k *kit, dir, text string) string {
+			if err := os.Chmod(filepath.Join(dir, "a"), 0o600); err != nil {
+				k.t.Fatal(err)
+			}
+			return text
+		}, all[1:]},
+		{"an ARG that RUN sees", func(_ *kit, _, text string) string { return strings.ReplaceAll(text, "V=1", "V=2") }, all},
+		{"an ENV", func(_ *kit, _, text string) string { return strings.ReplaceAll(text, "E=1", "E=2") }, all[2:]},
+		{"a label", func(_ *kit, _, text string) string { return text + "LABEL x=y\n" }, nil},
+		{"the base", func(k *kit, _, text string) string {
+			k.base("base", map[string]string{"b": "changed"})
+			return text
+		}, all},
+		{"the base's tag, not its content", func(k *kit, _, text string) string {
+			k.base("same", map[string]string{"b": "b"})
+			return strings.ReplaceAll(text, "/base", "/same")
+		}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			k := newKit(t, shell)
+			k.base("base", map[string]string{"b": "b"})
+			dir := t.TempDir()
+			writeTree(t, dir, map[string]string{"a": "1"})
+			o := executor.Options{Context: dir}
+			k.mustBuild(text, o)
+			k.taken()
+			k.mustBuild(tt.change(k, dir, text), o)
+			if ran := k.taken(); !slices.Equal(ran, tt.want) {
+				t.Errorf("ran %q, want %q", ran, tt.want)
+			}
+		})
+	}
+}
+
+// A stage that is built anew but comes out the same changes nothing behind it.
+func TestCopyFromIsByContent(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	text := "FROM HOST/base AS one\nRUN out=same V=1\nFROM HOST/base\nCOPY --from=one /out /\nRUN last=1\n"
+	k.mustBuild(text, executor.Options{})
+	k.taken()
+	k.mustBuild(strings.ReplaceAll(text, "V=1", "V=2"), executor.Options{})
+	if ran := k.taken(); !slices.Equal(ran, []string{"out=same V=2"}) {
+		t.Errorf("ran %q", ran)
+	}
+}
+
+func TestFailingRun(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	text := "FROM HOST/base\nRUN fine=1\nRUN fail\nRUN never=1\n"
+	_, err := k.build(t.Context(), text, executor.Options{Tags: []string{k.host + "/app:1"}})
+	step, ok := errors.AsType[*executor.StepError](err)
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	if step.Location.Start != 3 || !strings.Contains(err.Error(), "exit code: 3") {
+		t.Errorf("line %d: %v", step.Location.Start, err)
+	}
+	if strings.Count(err.Error(), "Dockerfile:") != 1 {
+		t.Errorf("the place is not said once: %v", err)
+	}
+	if k.exists(k.host + "/app:1") {
+		t.Error("something was pushed")
+	}
+	if ran := k.taken(); slices.Contains(ran, "never=1") {
+		t.Errorf("ran %q", ran)
+	}
+	k.clean()
+}
+
+func TestMissingSource(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	for _, text := range []string{"FROM HOST/base\nCOPY nothing /\n", "FROM HOST/base AS a\nFROM HOST/base\nCOPY --from=a /nothing /\n"} {
+		_, err := k.build(t.Context(), text, executor.Options{Context: t.TempDir(), Tags: []string{k.host + "/app:1"}})
+		if _, ok := errors.AsType[*executor.StepError](err); !ok || !strings.Contains(err.Error(), "nothing") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	k.clean()
+}
+
+// Cancelling ends a step that runs, and leaves nothing.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	k := newKit(t, func(ctx context.Context, _ *sandbox.Process) error {
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	k.base("base", map[string]string{"b": "b"})
+	_, err := k.build(ctx, "FROM HOST/base\nRUN long\n", executor.Options{Tags: []string{k.host + "/app:1"}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if k.exists(k.host + "/app:1") {
+		t.Error("something was pushed")
+	}
+	k.clean()
+}
+
+// Stages that don't need one another run at the same time, and a stage that
+// nobody needs doesn't run.
+func TestStagesAreParallel(t *testing.T) {
+	t.Parallel()
+	var both sync.WaitGroup
+	both.Add(2)
+	k := newKit(t, func(ctx context.Context, p *sandbox.Process) error {
+		if strings.HasPrefix(p.Args[len(p.Args)-1], "meet") {
+			both.Done()
+			both.Wait()
+		}
+		return shell(ctx, p)
+	})
+	k.base("base", map[string]string{"b": "b"})
+	text := `FROM HOST/base AS a
+RUN meet1=1
+FROM HOST/base AS unneeded
+RUN unneeded=1
+FROM HOST/base AS b
+RUN meet2=2
+FROM scratch
+COPY --from=a /meet1 /
+COPY --from=b /meet2 /
+`
+	k.mustBuild(text, executor.Options{Jobs: 2, Tags: []string{k.host + "/app:1"}})
+	if ran := k.taken(); !slices.Equal(ran, []string{"meet1=1", "meet2=2"}) {
+		t.Errorf("ran %q", ran)
+	}
+	_, files := k.pull(k.host + "/app:1")
+	if want := map[string]string{"/meet1": "1", "/meet2": "2"}; !maps.Equal(files, want) {
+		t.Errorf("files %v, want %v", files, want)
+	}
+}
+
+// Many layers with the same digest are one blob, several times in the image.
+func TestEqualLayers(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(context.Context, *sandbox.Process) error { return nil })
+	k.base("base", map[string]string{"b": "b"})
+	text := "FROM HOST/base\n" + strings.Repeat("RUN nothing\n", 12)
+	r := k.mustBuild(text, executor.Options{Tags: []string{k.host + "/a:1", k.host + "/b:1"}})
+	if len(r.Layers) != 13 {
+		t.Errorf("%d layers", len(r.Layers))
+	}
+	for _, l := range r.Layers[2:] {
+		if l.Digest != r.Layers[1].Digest {
+			t.Errorf("layers that hold nothing differ: %s, %s", l.Digest, r.Layers[1].Digest)
+		}
+	}
+	k.pull(k.host + "/a:1")
+	k.pull(k.host + "/b:1")
+}
+
+// An upload that breaks while the layer is being made is made again.
+func TestUploadBreaks(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	var mu sync.Mutex
+	broken := 0
+	k.requests = func(r *http.Request) int {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method == http.MethodPatch && broken < 1 {
+			broken++
+			return http.StatusInternalServerError
+		}
+		return 0
+	}
+	k.mustBuild("FROM HOST/base\nRUN x=1\n", executor.Options{Tags: []string{k.host + "/app:1"}})
+	if broken == 0 {
+		t.Error("no upload was broken")
+	}
+	if _, files := k.pull(k.host + "/app:1"); files["/x"] != "1" {
+		t.Errorf("files %v", files)
+	}
+}
+
+// One build goes to registries that know nothing of one another.
+func TestTwoRegistries(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	other := k.serve()
+	k.mustBuild("FROM HOST/base\nRUN x=1\n", executor.Options{Tags: []string{k.host + "/app:1", other + "/app:2"}})
+	_, here := k.pull(k.host + "/app:1")
+	_, there := k.pull(other + "/app:2")
+	if want := map[string]string{"/b": "b", "/x": "1"}; !maps.Equal(here, want) || !maps.Equal(there, want) {
+		t.Errorf("%v and %v, want %v", here, there, want)
+	}
+}
+
+// A registry that can't be pushed to is said before anything runs.
+func TestUnreachableTarget(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	_, err := k.build(t.Context(), "FROM HOST/base\nRUN x=1\n", executor.Options{Tags: []string{"127.0.0.1:1/app:1"}})
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Errorf("got %v", err)
+	}
+	if ran := k.taken(); len(ran) > 0 {
+		t.Errorf("ran %q", ran)
+	}
+}
+
+func TestFileOutputs(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	dir := t.TempDir()
+	outputs := []executor.Output{
+		{Type: executor.OutputLocal, Dest: filepath.Join(dir, "local")},
+		{Type: executor.OutputTar, Dest: filepath.Join(dir, "out.tar")},
+	}
+	r := k.mustBuild("FROM HOST/base\nRUN x=1\n", executor.Options{Outputs: outputs})
+	if r.Manifest.Digest != "" {
+		t.Errorf("an image was assembled: %s", r.Manifest.Digest)
+	}
+	f, err := os.Open(filepath.Join(dir, "out.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if files, want := readTar(t, f), map[string]string{"/b": "b", "/x": "1"}; !maps.Equal(files, want) {
+		t.Errorf("tar holds %v, want %v", files, want)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "local", "x"))
+	if err != nil || string(data) != "1" {
+		t.Errorf("local: %q, %v", data, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+	k.clean()
+}

@@ -1,0 +1,38 @@
+// Package executor runs a build plan: it turns the stages of a Dockerfile into
+// layers, an image config and a manifest, and sends them where they are wanted.
+//
+// # Terms
+//
+//   - A stage is one FROM and what follows it; a step is one instruction of a
+//     stage that has something to do. Steps without an operation change only
+//     the image config.
+//   - A rootfs is the file system after a step. It is made present on this disk
+//     only when somebody reads or changes its files: a stage whose steps are all
+//     known costs no layer.
+//   - A key names the content that a step leads to, computed from its parent's
+//     key and everything the step can see. A record is what the store remembers
+//     under a key: the snapshot, and the layer made of it.
+//   - A layer is promised before it exists: its tar is written, hashed,
+//     compressed and uploaded while the steps behind it already run.
+//
+// # The life of a build
+//
+//  1. Every stage of the plan starts at once and waits for the stages it needs;
+//     operations are bounded by [Options.Jobs].
+//  2. The base of a stage is resolved to a manifest and a config. No layer of it
+//     is fetched; if the image is to be pushed elsewhere its layers are mounted
+//     or piped there meanwhile.
+//  3. Each step is looked up under its key. On a hit nothing is touched.
+//  4. On a miss the parent's rootfs is made present, an overlay is mounted over
+//     it, the operation runs, and the upper directory becomes the snapshot.
+//  5. The layers of the target are compressed and uploaded beside the next step.
+//  6. Config and manifest follow when every layer has arrived; the manifest is
+//     last, so that a build which fails leaves no tag behind.
+//
+// Image configs follow the OCI image specification v1.1 with Docker's additions
+// (HEALTHCHECK, ONBUILD, SHELL); history entries are written as BuildKit does.
+//
+// The package reads no environment and no flags, and it needs what
+// [github.com/bobbuild/bob/executor/sandbox.Enter] provides: a process that is
+// UID 0 in a private mount namespace.
+package executor

@@ -1,0 +1,209 @@
+package filecopy
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
+)
+
+// UnpackContext unpacks a build context that comes as a tar archive (ustar, PAX
+// or GNU; plain or compressed with gzip, bzip2, xz or zstd) into dir, an empty
+// private directory, for OpenDir. Names are confined to dir, whatever they and
+// the archive's links say. Modes, modification times, symbolic and hard links
+// are kept; owners are not, because those of a context mean nothing, nor are
+// extended attributes. Devices and fifos are left out. The context is asked
+// before each read from r. After an error, what was unpacked remains.
+func UnpackContext(ctx context.Context, r io.Reader, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("unpack context: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // a directory opened for reading
+	plain, err := decompress(readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	}))
+	if err != nil {
+		return fmt.Errorf("unpack context: %w", err)
+	}
+	defer plain.Close() //nolint:errcheck // only read; a bad end of stream shows in Read
+	u := &unpacker{root: root, archive: tar.NewReader(plain)}
+	for {
+		h, err := u.archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("unpack context: %w", err)
+		}
+		if err := u.entry(h); err != nil {
+			return fmt.Errorf("unpack context: %q: %w", h.Name, err)
+		}
+	}
+	if err := u.finish(); err != nil {
+		return fmt.Errorf("unpack context: %w", err)
+	}
+	return nil
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// decompress returns what r holds, by its first bytes.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	head, err := b.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(b)
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return io.NopCloser(bzip2.NewReader(b)), nil
+	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
+		x, err := xz.NewReader(b)
+		return io.NopCloser(x), err
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(b)
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(b), nil
+}
+
+// unpacker writes the entries of one archive.
+type unpacker struct {
+	root    *os.Root
+	archive *tar.Reader
+	dirs    []*tar.Header // their modes and times come last
+}
+
+func (u *unpacker) entry(h *tar.Header) error {
+	name := path.Clean("/" + h.Name)[1:]
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return u.directory(name, h)
+	case tar.TypeReg, tar.TypeSymlink, tar.TypeLink, tar.TypeGNUSparse:
+	case tar.TypeXGlobalHeader, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		return nil
+	default:
+		return fmt.Errorf("unknown type %q of entry", h.Typeflag)
+	}
+	if name == "" {
+		return errors.New("the root is not a directory")
+	}
+	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeLink {
+		target := path.Clean("/" + h.Linkname)[1:]
+		if target == name {
+			return nil
+		}
+		if err := u.clear(name); err != nil {
+			return err
+		}
+		return u.root.Link(target, name)
+	}
+	if err := u.clear(name); err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		return u.symlink(name, h)
+	}
+	return u.file(name, h)
+}
+
+// clear removes what an earlier entry put at name, but for a directory.
+func (u *unpacker) clear(name string) error {
+	if err := u.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (u *unpacker) directory(name string, h *tar.Header) error {
+	if name == "" {
+		return nil
+	}
+	if err := u.root.MkdirAll(name, 0o755); err != nil {
+		return err
+	}
+	kept := *h
+	kept.Name = name
+	u.dirs = append(u.dirs, &kept)
+	return nil
+}
+
+func (u *unpacker) symlink(name string, h *tar.Header) error {
+	if err := u.root.Symlink(h.Linkname, name); err != nil {
+		return err
+	}
+	dir, err := u.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // a directory opened for reading
+	return setTime(int(dir.Fd()), path.Base(name), unix.NsecToTimespec(h.ModTime.UnixNano()))
+}
+
+func (u *unpacker) file(name string, h *tar.Header) (err error) {
+	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}()
+	if _, err := io.Copy(f, u.archive); err != nil {
+		return err
+	}
+	if err := f.Chmod(modeOf(h)); err != nil {
+		return err
+	}
+	return u.root.Chtimes(name, h.ModTime, h.ModTime)
+}
+
+// finish sets modes and times of directories, the innermost first: one made
+// unwritable or touched by a later entry stays right.
+func (u *unpacker) finish() error {
+	for i := len(u.dirs) - 1; i >= 0; i-- {
+		h := u.dirs[i]
+		st, err := u.root.Lstat(h.Name)
+		if err != nil || !st.IsDir() {
+			continue // replaced by a later entry
+		}
+		if err := u.root.Chmod(h.Name, modeOf(h)); err != nil {
+			return err
+		}
+		if err := u.root.Chtimes(h.Name, h.ModTime, h.ModTime); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func modeOf(h *tar.Header) fs.FileMode {
+	return h.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
+}

@@ -1,0 +1,359 @@
+package filecopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Owner is a numeric user and group, as the file system being written knows
+// them.
+type Owner struct{ UID, GID uint32 }
+
+// Options say how files arrive at the destination. The zero value keeps owners
+// and modes.
+type Options struct {
+	// Owner is given to everything that is copied and to the directories made
+	// for it. nil keeps the owners of the source (COPY --from without --chown)
+	// and leaves made directories to the process. A build context's files
+	// belong to &Owner{} unless --chown says otherwise.
+	Owner *Owner
+	// Mode is the --chmod: permission, set-ID and sticky bits (0 to 07777) of
+	// every file and directory copied. Directories made on the way to the
+	// destination get its lower nine bits, as from BuildKit.
+	Mode *uint32
+	// DirDest says that the destination is a directory even if it doesn't end
+	// with a slash: more than one source was written.
+	DirDest bool
+	// Unpack, if set, unpacks local archives into the destination (ADD).
+	Unpack *Unpack
+}
+
+// Unpack knows archives.
+type Unpack struct {
+	// IsArchive reports whether a file that starts with header, at most
+	// HeaderSize bytes, is an archive to unpack.
+	IsArchive func(header []byte) bool
+	// Extract unpacks r, read from its start, into dir, an existing directory
+	// inside root, with no link in its path.
+	Extract func(ctx context.Context, root, dir string, r io.Reader) error
+}
+
+// HeaderSize is how much of a file Unpack.IsArchive sees, in bytes: one whole
+// block of bzip2, the format that needs most to give a first byte.
+const HeaderSize = 1 << 20
+
+func (o *Options) maker() maker {
+	m := maker{mode: 0o755, owner: o.Owner}
+	if o.Mode != nil {
+		m.mode = *o.Mode & 0o777
+	}
+	return m
+}
+
+// copier is one CopyTo.
+type copier struct {
+	group   *errgroup.Group
+	sel     *Selection
+	opts    *Options
+	content *contentCopier
+	base    int // destination directory of the source being copied
+	leaders map[inode]leader
+}
+
+// leader is the first copy of a file that has several names.
+type leader struct {
+	dir  string // relative to copier.base
+	name string
+}
+
+// CopyTo copies the selection to dest, a path inside the directory root: links
+// on the way are followed as if root were "/". See the table in the package
+// documentation for what becomes of what is there already. The umask has no
+// influence. After an error, what was copied remains.
+func (s *Selection) CopyTo(ctx context.Context, root, dest string, o Options) error {
+	if len(s.sources) == 0 {
+		return nil
+	}
+	fd, err := openRoot(root)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	at, err := locate(fd, dest, o.maker())
+	if err != nil {
+		return fmt.Errorf("copy to %q: %w", dest, err)
+	}
+	defer at.close()
+	if o.DirDest || len(s.sources) > 1 || endsInDir(dest) {
+		if err := at.enter(o.maker()); err != nil {
+			return fmt.Errorf("copy to %q: %w", dest, err)
+		}
+	}
+	content := &contentCopier{}
+	for i := 0; i < len(s.sources); {
+		run := s.sources[i : i+1]
+		done, err := s.unpack(ctx, root, run[0], at, &o)
+		if err == nil && !done {
+			run = s.run(i, &o)
+			c := &copier{sel: s, opts: &o, content: content, leaders: make(map[inode]leader)}
+			err = c.copy(ctx, run, at)
+		}
+		if err != nil {
+			return fmt.Errorf("copy %q to %q: %w", run[0].pattern, dest, err)
+		}
+		i += len(run)
+	}
+	return nil
+}
+
+// endsInDir reports whether the path as written can only be a directory.
+func endsInDir(p string) bool {
+	return strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || p == "" || p == "."
+}
+
+// run returns the sources from the i-th on that can be copied side by side.
+func (s *Selection) run(i int, o *Options) []*source {
+	if isDir(s.sources[i].node.mode) || o.Unpack != nil {
+		return s.sources[i : i+1]
+	}
+	return filesAlongside(s.sources[i:])
+}
+
+// unpack unpacks src into the directory at if it is an archive to unpack.
+func (s *Selection) unpack(ctx context.Context, root string, src *source, at *place, o *Options) (bool, error) {
+	if o.Unpack == nil || !isRegular(src.node.mode) {
+		return false, nil
+	}
+	dir, err := s.tree.enterSource(src)
+	if err != nil {
+		return false, err
+	}
+	defer closeFD(dir)
+	fd, _, err := openFile(dir, src.node)
+	if err != nil {
+		return false, fmt.Errorf("%q: %w", src.rel, err)
+	}
+	f := os.NewFile(uintptr(fd), src.rel)
+	defer f.Close() //nolint:errcheck // only read
+	header := make([]byte, min(src.node.size, HeaderSize))
+	if n, err := io.ReadFull(f, header); err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("read %q (%d bytes): %w", src.rel, n, err)
+	}
+	if !o.Unpack.IsArchive(header) {
+		return false, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	if err := at.enter(maker{mode: 0o755, owner: o.Owner}); err != nil {
+		return false, err
+	}
+	if err := o.Unpack.Extract(ctx, root, at.path, f); err != nil {
+		return false, fmt.Errorf("unpack: %w", err)
+	}
+	if _, err = sameFile(fd, src.node); err != nil {
+		return false, fmt.Errorf("%q: %w", src.rel, err)
+	}
+	return true, nil
+}
+
+// copy copies a run of sources to the place: one directory's contents, or files
+// of one directory.
+func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
+	first := run[0]
+	whole := isDir(first.node.mode)
+	if whole {
+		if err := at.enter(c.opts.maker()); err != nil {
+			return err
+		}
+	}
+	src, err := c.sel.tree.enterSource(first)
+	if err != nil {
+		return err
+	}
+	dst, err := openat(at.fd, ".", openNode, 0)
+	if err != nil {
+		closeFD(src)
+		return err
+	}
+	c.base = at.fd
+	p := &pair{src: src, dst: dst, from: first.rel, to: at.path}
+	var items []item
+	if whole {
+		items = itemsOf(first.node.children)
+		// The directory stays as it is but for the time: BuildKit gives it
+		// that of the source.
+		p.finish = func() error { return setTime(dst, ".", first.node.mtime) }
+	} else {
+		p.from = path.Dir(first.rel)
+		p.to = path.Dir(at.path)
+		for _, f := range run {
+			items = append(items, item{node: f.node, as: f.name})
+		}
+		if at.name != "" {
+			items[0].as = at.name
+		} else {
+			p.to = at.path
+		}
+	}
+	return withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
+		c.group = g
+		return c.dir(ctx, p, "", items)
+	})
+}
+
+// item is a node and its name at the destination.
+type item struct {
+	*node
+	as string
+}
+
+func itemsOf(nodes []*node) []item {
+	items := make([]item, len(nodes))
+	for i, n := range nodes {
+		items[i] = item{n, n.name}
+	}
+	return items
+}
+
+// pair is a directory of the source and that of the destination.
+type pair struct {
+	src, dst int
+	from, to string // for messages
+	finish   func() error
+}
+
+// dir copies items, which are in the source directory of p, to the other one.
+// It takes the descriptors of p over. rel is the path of the latter below
+// c.base.
+func (c *copier) dir(ctx context.Context, p *pair, rel string, items []item) (err error) {
+	here := newHeld(func() (err error) {
+		if p.finish != nil && ctx.Err() == nil {
+			err = p.finish()
+		}
+		closeFD(p.src)
+		closeFD(p.dst)
+		if err != nil {
+			return fmt.Errorf("set metadata of %q: %w", p.to, err)
+		}
+		return nil
+	})
+	defer here.release(&err)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var plain []item
+	for _, it := range items {
+		switch {
+		case isDir(it.mode):
+		case it.manyLinks && c.sel.names[it.inode()] > 1:
+			if err := c.linked(ctx, p, rel, it); err != nil {
+				return err
+			}
+		default:
+			plain = append(plain, it)
+		}
+	}
+	for chunk := range chunks(plain, func(it item) int64 { return it.size }) {
+		here.retain()
+		c.group.Go(func() (err error) {
+			defer here.release(&err)
+			return c.files(ctx, p, chunk)
+		})
+	}
+	for _, it := range items {
+		if isDir(it.mode) {
+			if err := c.subdir(ctx, p, rel, it); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *copier) files(ctx context.Context, p *pair, items []item) error {
+	for _, it := range items {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.file(ctx, p, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subdir copies the directory it, which gets the metadata of the source even if
+// it exists.
+func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error {
+	from, to := path.Join(p.from, it.name), path.Join(p.to, it.as)
+	src, err := enter(p.src, it.node, from)
+	if err != nil {
+		return err
+	}
+	dst, err := makeOrOpen(p.dst, it.as)
+	if err != nil {
+		closeFD(src)
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return fmt.Errorf("cannot copy directory %q to non-directory %q", from, to)
+		}
+		return fmt.Errorf("make directory %q: %w", to, err)
+	}
+	sub := &pair{src: src, dst: dst, from: from, to: to}
+	sub.finish = func() error {
+		attrs, err := readAttrs(src)
+		if err != nil {
+			return err
+		}
+		if err := c.metadata(dst, it.node, attrs); err != nil {
+			return err
+		}
+		return setTime(dst, ".", it.mtime)
+	}
+	return c.dir(ctx, sub, path.Join(rel, it.as), itemsOf(it.children))
+}
+
+// makeOrOpen opens the directory name in dir. A new one is accessible for the
+// process alone until it gets its metadata.
+func makeOrOpen(dir int, name string) (int, error) {
+	err := retry(func() error { return unix.Mkdirat(dir, name, 0o700) })
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, err
+	}
+	return openat(dir, name, openDir, 0)
+}
+
+// metadata gives the open file fd owner, mode and attributes, in the order that
+// keeps them: a change of owner clears set-ID bits and capabilities.
+func (c *copier) metadata(fd int, n *node, attrs []attr) error {
+	uid, gid := c.owner(n)
+	if err := fchown(fd, uid, gid); err != nil {
+		return fmt.Errorf("change owner to %d:%d: %w", uid, gid, err)
+	}
+	if err := fchmod(fd, c.mode(n)); err != nil {
+		return fmt.Errorf("change mode to %#o: %w", c.mode(n), err)
+	}
+	return writeAttrs(fd, attrs)
+}
+
+func (c *copier) owner(n *node) (uid, gid uint32) {
+	if c.opts.Owner != nil {
+		return c.opts.Owner.UID, c.opts.Owner.GID
+	}
+	return n.uid, n.gid
+}
+
+func (c *copier) mode(n *node) uint32 {
+	if c.opts.Mode != nil {
+		return *c.opts.Mode & 0o7777
+	}
+	return n.mode & 0o7777
+}

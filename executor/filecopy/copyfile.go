@@ -1,0 +1,239 @@
+package filecopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// createTries bounds how often a name is cleared for a new file; more is needed
+// only if something else writes there at the same time.
+const createTries = 10
+
+// replace calls create for name in dir, after removing what is there if that is
+// no directory.
+func replace(dir int, name string, create func() error) error {
+	for range createTries {
+		err := retry(create)
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		err = retry(func() error { return unix.Unlinkat(dir, name, 0) })
+		if errors.Is(err, unix.EISDIR) {
+			return errors.New("cannot replace a directory with a file")
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return unix.EEXIST
+}
+
+// createFile creates the file name in dir anew, accessible for the process alone.
+func createFile(dir int, name string) (int, error) {
+	fd := -1
+	err := replace(dir, name, func() (err error) {
+		fd, err = unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	return fd, err
+}
+
+// file copies one file that is no directory.
+func (c *copier) file(ctx context.Context, p *pair, it item) error {
+	var err error
+	switch it.mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		err = c.regular(ctx, p, it)
+	case unix.S_IFLNK:
+		err = c.symlink(p, it)
+	case unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK:
+		err = c.special(p, it)
+	default:
+		err = fmt.Errorf("unknown file type %#o", it.mode&unix.S_IFMT)
+	}
+	if err != nil {
+		return fmt.Errorf("%q to %q: %w", path.Join(p.from, it.name), path.Join(p.to, it.as), err)
+	}
+	return nil
+}
+
+func (c *copier) regular(ctx context.Context, p *pair, it item) error {
+	src, st, err := openFile(p.src, it.node)
+	if err != nil {
+		return err
+	}
+	defer closeFD(src)
+	dst, err := createFile(p.dst, it.as)
+	if err != nil {
+		return err
+	}
+	err = c.fill(ctx, dst, src, it.node, sparse(&st))
+	if err == nil {
+		err = setTime(p.dst, it.as, it.mtime)
+	}
+	if err == nil {
+		_, err = sameFile(src, it.node)
+	}
+	if e := unix.Close(dst); err == nil && e != nil {
+		err = fmt.Errorf("close: %w", e)
+	}
+	return err
+}
+
+// fill gives dst the content and the metadata of src.
+func (c *copier) fill(ctx context.Context, dst, src int, n *node, holes bool) error {
+	if err := c.content.copy(ctx, dst, src, n.size, holes); err != nil {
+		return err
+	}
+	attrs, err := readAttrs(src)
+	if err != nil {
+		return err
+	}
+	return c.metadata(dst, n, attrs)
+}
+
+func (c *copier) symlink(p *pair, it item) error {
+	err := replace(p.dst, it.as, func() error { return unix.Symlinkat(it.link, p.dst, it.as) })
+	if err != nil {
+		return err
+	}
+	return c.nameMetadata(p, it)
+}
+
+// special makes a fifo or device like the one in the source, which is never
+// opened.
+func (c *copier) special(p *pair, it item) error {
+	dev := it.rdev
+	if it.mode&unix.S_IFMT == unix.S_IFIFO {
+		dev = 0
+	} else if it.mode&unix.S_IFMT == unix.S_IFCHR && dev == 0 {
+		return errors.New("the character device 0:0 is a deletion mark of overlayfs and can't be copied")
+	}
+	err := replace(p.dst, it.as, func() error {
+		return unix.Mknodat(p.dst, it.as, it.mode&unix.S_IFMT|0o600, int(dev))
+	})
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("make device: %w (the kernel lets only the host's root do so)", err)
+	}
+	if err != nil {
+		return err
+	}
+	return c.nameMetadata(p, it)
+}
+
+// nameMetadata gives owner, mode and time to a file that can't be opened.
+func (c *copier) nameMetadata(p *pair, it item) error {
+	uid, gid := c.owner(it.node)
+	err := retry(func() error {
+		return unix.Fchownat(p.dst, it.as, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err != nil {
+		return fmt.Errorf("change owner to %d:%d: %w", uid, gid, err)
+	}
+	if !isSymlink(it.mode) {
+		// The name was made by this process a moment ago in a directory that
+		// belongs to the step: there is no link to follow.
+		if err := retry(func() error { return unix.Fchmodat(p.dst, it.as, c.mode(it.node), 0) }); err != nil {
+			return fmt.Errorf("change mode: %w", err)
+		}
+	}
+	if err := setTime(p.dst, it.as, it.mtime); err != nil {
+		return fmt.Errorf("set time: %w", err)
+	}
+	return nil
+}
+
+// linked copies a file that has more names in the selection: the first name is
+// copied, the others become links to that copy. The walk does so itself, for
+// the first copy to be there when the next name comes.
+func (c *copier) linked(ctx context.Context, p *pair, rel string, it item) error {
+	if first, ok := c.leaders[it.inode()]; ok && c.link(p, it, first) {
+		return nil
+	}
+	if err := c.file(ctx, p, it); err != nil {
+		return err
+	}
+	c.leaders[it.inode()] = leader{dir: rel, name: it.as}
+	return nil
+}
+
+// link makes it a link to the first copy and reports whether that worked: the
+// file system may limit their number, or the first directory may be closed to
+// an unprivileged user; a copy does as well.
+func (c *copier) link(p *pair, it item, first leader) bool {
+	dir, err := openBeneath(c.base, first.dir, openNode)
+	if err != nil {
+		return false
+	}
+	defer closeFD(dir)
+	err = replace(p.dst, it.as, func() error {
+		return unix.Linkat(dir, first.name, p.dst, it.as, 0)
+	})
+	return err == nil
+}
+
+// InlineFile is a file whose content is written in the Dockerfile.
+type InlineFile struct {
+	Name    string // base name at the destination
+	Content []byte
+}
+
+// WriteFile writes the content of a heredoc to dest inside the directory root,
+// by the rules of CopyTo for a file called name: with mode 0644 unless o.Mode
+// says otherwise, owned by o.Owner or, if nil, by the process. Its modification
+// time is the present.
+func WriteFile(ctx context.Context, root, dest, name string, content []byte, o Options) error {
+	err := ctx.Err()
+	if err == nil {
+		err = writeInline(root, dest, InlineFile{Name: name, Content: content}, &o)
+	}
+	if err != nil {
+		return fmt.Errorf("copy <<%s to %q: %w", name, dest, err)
+	}
+	return nil
+}
+
+func writeInline(root, dest string, f InlineFile, o *Options) error {
+	fd, err := openRoot(root)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	at, err := locate(fd, dest, o.maker())
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	if o.DirDest || endsInDir(dest) {
+		if err := at.enter(o.maker()); err != nil {
+			return err
+		}
+	}
+	name := at.name
+	if name == "" {
+		name = path.Base(path.Join("/", f.Name))
+	}
+	out, err := createFile(at.fd, name)
+	if err != nil {
+		return err
+	}
+	err = writeAt(out, f.Content, 0)
+	if err == nil && o.Owner != nil {
+		err = fchown(out, o.Owner.UID, o.Owner.GID)
+	}
+	mode := uint32(0o644)
+	if o.Mode != nil {
+		mode = *o.Mode
+	}
+	if err == nil {
+		err = fchmod(out, mode)
+	}
+	if e := unix.Close(out); err == nil {
+		err = e
+	}
+	return err
+}

@@ -1,0 +1,236 @@
+package filecopy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// digestVersion is hashed first; it changes with the format.
+const digestVersion = "bob filecopy 1"
+
+// Digest returns the digest of all that CopyTo would take from the tree:
+// of each entry the path relative to what it is copied into, type, permission
+// bits, link target, device number, bytes and carried extended attributes. Not
+// of it are times, owners, which of the names are hard links of each other, and
+// the name and metadata of a directory of which the contents are copied.
+//
+// Every field is framed by its length, so that no two selections have the same
+// encoding. A file that isn't as it was selected is ErrChanged.
+func (s *Selection) Digest(ctx context.Context) (digest.Digest, error) {
+	return s.digest(ctx, false)
+}
+
+// DigestWithOwners is Digest with the numeric owners as part of the content:
+// for a COPY --from that keeps them.
+func (s *Selection) DigestWithOwners(ctx context.Context) (digest.Digest, error) {
+	return s.digest(ctx, true)
+}
+
+func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, error) {
+	h := &hasher{sums: make([][sha256.Size]byte, s.nodes)}
+	err := withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
+		h.group = g
+		return h.sources(ctx, s)
+	})
+	if err != nil {
+		return "", fmt.Errorf("digest: %w", err)
+	}
+	enc := &encoder{hash: sha256.New(), owners: owners, sums: h.sums}
+	enc.text(digestVersion)
+	enc.number(uint64(len(s.sources)))
+	for _, src := range s.sources {
+		if isDir(src.node.mode) {
+			enc.text("dir")
+			enc.children(src.node, "")
+			continue
+		}
+		enc.text("file")
+		enc.node(src.node, src.name)
+	}
+	return digest.NewDigest(digest.SHA256, enc.hash), nil
+}
+
+// hasher computes, for every node, the sum of its bytes and attributes.
+type hasher struct {
+	group   *errgroup.Group
+	buffers buffers
+	sums    [][sha256.Size]byte // by node.id; each written by one worker
+}
+
+func (h *hasher) sources(ctx context.Context, s *Selection) error {
+	for i := 0; i < len(s.sources); {
+		src := s.sources[i]
+		fd, err := s.tree.enterSource(src)
+		if err != nil {
+			return err
+		}
+		if isDir(src.node.mode) {
+			i++
+			err = h.dir(ctx, fd, src.node, src.rel)
+		} else {
+			run := filesAlongside(s.sources[i:])
+			i += len(run)
+			nodes := make([]*node, len(run))
+			for j, f := range run {
+				nodes[j] = f.node
+			}
+			err = h.dir(ctx, fd, &node{children: nodes}, path.Dir(src.rel))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// filesAlongside returns the leading files of sources that are in one
+// directory, and called differently at the destination.
+func filesAlongside(sources []*source) []*source {
+	names := make(map[string]bool)
+	dir := path.Dir(sources[0].rel)
+	for i, src := range sources {
+		if isDir(src.node.mode) || path.Dir(src.rel) != dir || names[src.name] {
+			return sources[:i]
+		}
+		names[src.name] = true
+	}
+	return sources
+}
+
+// dir has the files in the open directory fd hashed and descends into its
+// directories. It takes fd over.
+func (h *hasher) dir(ctx context.Context, fd int, n *node, rel string) (err error) {
+	here := newHeld(func() error {
+		closeFD(fd)
+		return nil
+	})
+	defer here.release(&err)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var files []*node
+	for _, child := range n.children {
+		if isRegular(child.mode) {
+			files = append(files, child)
+		}
+	}
+	for chunk := range chunks(files, func(n *node) int64 { return n.size }) {
+		here.retain()
+		h.group.Go(func() (err error) {
+			defer here.release(&err)
+			return h.files(ctx, fd, chunk, rel)
+		})
+	}
+	for _, child := range n.children {
+		if !isDir(child.mode) {
+			continue
+		}
+		if err := h.child(ctx, fd, child, path.Join(rel, child.name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *hasher) child(ctx context.Context, parent int, n *node, rel string) error {
+	fd, err := enter(parent, n, rel)
+	if err != nil {
+		return err
+	}
+	attrs, err := readAttrs(fd)
+	if err != nil {
+		closeFD(fd)
+		return fmt.Errorf("%q: %w", rel, err)
+	}
+	enc := &encoder{hash: sha256.New()}
+	enc.attrs(attrs)
+	enc.hash.Sum(h.sums[n.id][:0])
+	return h.dir(ctx, fd, n, rel)
+}
+
+func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) error {
+	buf := h.buffers.take()
+	defer h.buffers.put(buf)
+	for _, n := range nodes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		name := path.Join(rel, n.name)
+		fd, st, err := openFile(dir, n)
+		if err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+		sum := &fileSum{enc: &encoder{hash: sha256.New()}, node: n, fd: fd, sparse: sparse(&st)}
+		err = sum.run(ctx, *buf)
+		closeFD(fd)
+		if err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+		sum.enc.hash.Sum(h.sums[n.id][:0])
+	}
+	return nil
+}
+
+// encoder writes framed fields into a hash.
+type encoder struct {
+	hash   hash.Hash
+	owners bool
+	sums   [][sha256.Size]byte
+	frame  [8]byte
+}
+
+func (e *encoder) number(v uint64) {
+	binary.BigEndian.PutUint64(e.frame[:], v)
+	e.hash.Write(e.frame[:])
+}
+
+func (e *encoder) bytes(b []byte) {
+	e.number(uint64(len(b)))
+	e.hash.Write(b)
+}
+
+func (e *encoder) text(s string) { e.bytes([]byte(s)) }
+
+func (e *encoder) attrs(attrs []attr) {
+	e.number(uint64(len(attrs)))
+	for _, a := range attrs {
+		e.text(a.name)
+		e.bytes(a.value)
+	}
+}
+
+// node encodes n and what is below it.
+func (e *encoder) node(n *node, rel string) {
+	e.text(rel)
+	mode := n.mode
+	if isSymlink(mode) {
+		mode = unix.S_IFLNK // its permissions mean nothing and differ by file system
+	}
+	e.number(uint64(mode))
+	e.text(n.link)
+	if mode&unix.S_IFMT == unix.S_IFCHR || mode&unix.S_IFMT == unix.S_IFBLK {
+		e.number(n.rdev)
+	}
+	if e.owners {
+		e.number(uint64(n.uid)<<32 | uint64(n.gid))
+	}
+	e.bytes(e.sums[n.id][:])
+	if isDir(mode) {
+		e.children(n, rel)
+	}
+}
+
+func (e *encoder) children(n *node, rel string) {
+	e.number(uint64(len(n.children)))
+	for _, child := range n.children {
+		e.node(child, path.Join(rel, child.name))
+	}
+}

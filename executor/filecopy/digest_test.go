@@ -1,0 +1,198 @@
+package filecopy_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+func digestOf(t *testing.T, dir string, owners bool, sources ...string) digest.Digest {
+	t.Helper()
+	s := pick(t, open(t, dir), sources...)
+	sum := s.Digest
+	if owners {
+		sum = s.DigestWithOwners
+	}
+	d, err := sum(t.Context())
+	must(t, err)
+	must(t, d.Validate())
+	again, err := sum(t.Context())
+	must(t, err)
+	if again != d {
+		t.Errorf("the same selection has digests %s and %s", d, again)
+	}
+	return d
+}
+
+// TestDigestSensitivity changes one thing at a time.
+func TestDigestSensitivity(t *testing.T) {
+	t.Parallel()
+	files := []string{"d/f=content", "d/g", "d/sub/h=twins", "d/sub/twin=twins", "d/l -> f", "d/p |", "d/empty/"}
+	rename := func(from, to string) func(string) error {
+		return func(dir string) error { return os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)) }
+	}
+	write := func(name, content string) func(string) error {
+		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644) }
+	}
+	chmod := func(name string, mode uint32) func(string) error {
+		return func(dir string) error { return unix.Chmod(filepath.Join(dir, name), mode) }
+	}
+	attribute := func(name, key string) func(string) error {
+		return func(dir string) error { return unix.Setxattr(filepath.Join(dir, name), key, []byte("v"), 0) }
+	}
+	tests := []struct {
+		name   string
+		change func(dir string) error
+		same   bool
+	}{
+		{"nothing", func(string) error { return nil }, true},
+		{"bytes of equal length", write("d/f", "CONTENT"), false},
+		{"a byte more", write("d/f", "content\x00"), false},
+		{"emptied", write("d/f", ""), false},
+		{"zeros for nothing", write("d/new", "\x00"), false},
+		{"new file", write("d/n", ""), false},
+		{"file removed", func(dir string) error { return os.Remove(dir + "/d/g") }, false},
+		{"file renamed", rename("d/g", "d/k"), false},
+		{"file moved", rename("d/g", "d/sub/g"), false},
+		{"directory renamed", rename("d/sub", "d/tub"), false},
+		{"empty directory removed", func(dir string) error { return os.Remove(dir + "/d/empty") }, false},
+		{"directory for file", func(dir string) error { return replaceWith(dir, "d/g", "d/g/") }, false},
+		{"link for file", func(dir string) error { return replaceWith(dir, "d/g", "d/g -> f") }, false},
+		{"other link target", func(dir string) error { return replaceWith(dir, "d/l", "d/l -> g") }, false},
+		{"fifo for file", func(dir string) error { return replaceWith(dir, "d/g", "d/g |") }, false},
+		{"file for fifo", func(dir string) error { return replaceWith(dir, "d/p", "d/p=") }, false},
+		{"mode of a file", chmod("d/f", 0o755), false},
+		{"set-ID of a file", chmod("d/f", 0o4644), false},
+		{"mode of a directory", chmod("d/sub", 0o700), false},
+		{"sticky bit", chmod("d/sub", 0o1755), false},
+		{"attribute of a file", attribute("d/f", "user.a"), false},
+		{"attribute of a directory", attribute("d/sub", "user.a"), false},
+		{"attribute of overlayfs", attribute("d/f", "user.overlay.x"), true},
+		{"content written again", write("d/f", "content"), true},
+		{"modification time", func(dir string) error { return os.Chtimes(dir+"/d/f", stamp, stamp) }, true},
+		{"time of a directory", func(dir string) error { return os.Chtimes(dir+"/d/sub", stamp, stamp) }, true},
+		{"mode of the source itself", chmod("d", 0o700), true},
+		{"hard link for a copy", func(dir string) error {
+			if err := os.Remove(dir + "/d/sub/twin"); err != nil {
+				return err
+			}
+			return os.Link(dir+"/d/sub/h", dir+"/d/sub/twin")
+		}, true},
+		{"something outside", write("other", "x"), true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := build(t, files...)
+			before := digestOf(t, dir, false, "d")
+			if err := tt.change(dir); err != nil {
+				if strings.Contains(tt.name, "attribute") {
+					t.Skipf("set attribute: %v", err)
+				}
+				t.Fatal(err)
+			}
+			if after := digestOf(t, dir, false, "d"); (after == before) != tt.same {
+				t.Errorf("the digests are equal: %v, want %v", after == before, tt.same)
+			}
+		})
+	}
+}
+
+// replaceWith puts what add describes in the place of name.
+func replaceWith(dir, name, file string) error {
+	if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	if target, ok := strings.CutPrefix(file, name+" -> "); ok {
+		return os.Symlink(target, filepath.Join(dir, name))
+	}
+	if file == name+" |" {
+		return unix.Mkfifo(filepath.Join(dir, name), 0o644)
+	}
+	if file == name+"/" {
+		return os.Mkdir(filepath.Join(dir, name), 0o755)
+	}
+	_, content, _ := strings.Cut(file, "=")
+	return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644)
+}
+
+func TestDigestOwners(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	dir := build(t, "d/f")
+	plain, owned := digestOf(t, dir, false, "d"), digestOf(t, dir, true, "d")
+	must(t, os.Chown(dir+"/d/f", 5, 0))
+	if digestOf(t, dir, false, "d") != plain {
+		t.Error("the owner changes Digest")
+	}
+	if digestOf(t, dir, true, "d") == owned {
+		t.Error("the owner doesn't change DigestWithOwners")
+	}
+}
+
+// TestDigestSources compares ways to write sources.
+func TestDigestSources(t *testing.T) {
+	t.Parallel()
+	dir := build(t, "a=same", "b=same", "d/a=same", "e/a=same", "l -> a", "x/y/a=same", "two/a=same", "two/b=same")
+	for _, tt := range []struct {
+		one, other []string
+		same       bool
+	}{
+		{[]string{"a"}, []string{"./x/../a"}, true},
+		{[]string{"a"}, []string{"d/a"}, true},
+		{[]string{"a"}, []string{"b"}, false},
+		{[]string{"a"}, []string{"l"}, false},
+		{[]string{"d"}, []string{"e"}, true},
+		{[]string{"d"}, []string{"d/"}, true},
+		{[]string{"d"}, []string{"d/a"}, false},
+		{[]string{"d"}, []string{"x"}, false},
+		{[]string{"a", "b"}, []string{"b", "a"}, false},
+		{[]string{"a", "b"}, []string{"two/*"}, true},
+		{[]string{"two"}, []string{"two/*"}, false},
+		{[]string{"d", "e"}, []string{"d"}, false},
+		{[]string{"none*"}, nil, true},
+	} {
+		if got := digestOf(t, dir, false, tt.one...) == digestOf(t, dir, false, tt.other...); got != tt.same {
+			t.Errorf("%q and %q have equal digests: %v", tt.one, tt.other, got)
+		}
+	}
+}
+
+// TestDigestZeros checks that holes and written zeros are the same content, and
+// that zeros are counted right.
+func TestDigestZeros(t *testing.T) {
+	t.Parallel()
+	const block = 64 << 10
+	for _, size := range []int{1, block - 1, block, block + 1, 5*block + 7} {
+		hole, zeros, longer := t.TempDir(), t.TempDir(), t.TempDir()
+		must(t, os.WriteFile(filepath.Join(hole, "f"), nil, 0o644))
+		must(t, os.Truncate(filepath.Join(hole, "f"), int64(size)))
+		must(t, os.WriteFile(filepath.Join(zeros, "f"), make([]byte, size), 0o644))
+		must(t, os.WriteFile(filepath.Join(longer, "f"), make([]byte, size+1), 0o644))
+		want := digestOf(t, hole, false, "f")
+		if digestOf(t, zeros, false, "f") != want {
+			t.Errorf("%d zeros differ from a hole", size)
+		}
+		if digestOf(t, longer, false, "f") == want {
+			t.Errorf("%d and %d zeros are the same", size, size+1)
+		}
+	}
+}
+
+// TestDigestStable pins the format: a change makes every cache useless.
+func TestDigestStable(t *testing.T) {
+	t.Parallel()
+	dir := build(t, "d/f=content", "d/sub/g=", "d/l -> f")
+	for _, f := range []string{"d/f", "d/sub/g"} {
+		must(t, os.Chmod(filepath.Join(dir, f), 0o644))
+	}
+	must(t, os.Chmod(filepath.Join(dir, "d/sub"), 0o755))
+	const want = "sha256:e94c312f67db3e169ed71dc6cce2be5b904a92af62457723c7c3296d42e89c7b"
+	if got := digestOf(t, dir, false, "d", "d/f"); got != want {
+		t.Errorf("digest is %s, want %s", got, want)
+	}
+}

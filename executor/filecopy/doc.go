@@ -1,0 +1,98 @@
+// Package filecopy has the file semantics of the Dockerfile's COPY, ADD of
+// local files, heredocs and WORKDIR: from a directory, the build context or the
+// mounted root of an image, into the mounted root of the step being built.
+//
+// # Terms
+//
+// A tree is the directory that is read, less what its ignore patterns exclude.
+// A source is one file, or one directory of which the contents are meant; a
+// pattern of the Dockerfile stands for one, or as a wildcard for any number. A
+// selection is what the sources of one instruction stand for, as it was at one
+// moment: its digest is the cache key's part, and the copy is checked against
+// it. The root is the directory written to, the destination a path in it.
+//
+// # Rules
+//
+// They are those of BuildKit v0.34 (the Dockerfile reference is silent on most
+// of them; github.com/tonistiigi/fsutil/copy decides). What is made at the
+// destination:
+//
+//	destination as written           source              result
+//	----------------------           ------              ------
+//	ends with / or /., or DirDest    any                 a directory; made if missing
+//	a directory                      file, link          destination/name of the source as written
+//	a directory                      directory           its contents, merged
+//	missing                          file, link          the destination itself
+//	missing                          directory           a directory with its contents
+//	a file                           file, link          the file is replaced, not written to
+//	a file                           directory           error: cannot copy to non-directory
+//	a link                           any                 as for its target, which is made if missing
+//	a file, but / wanted             any                 error: cannot copy to non-directory
+//
+// What becomes of a name that exists inside the destination:
+//
+//	there                    source          result
+//	-----                    ------          ------
+//	nothing                  any             made
+//	directory                directory       merged; mode, owner, times, attributes become the source's
+//	directory                anything else   error: cannot replace a directory with a file
+//	file, link, fifo, …      directory       error: cannot copy to non-directory, links included
+//	file, link, fifo, …      anything else   replaced; hard links of the old file keep their content
+//
+// Metadata:
+//
+//	of what                          mode             owner               modification time
+//	-------                          ----             -----               -----------------
+//	copied files and directories     --chmod, or own  Owner, or own       own, to the nanosecond
+//	copied links                     -                Owner, or own       own
+//	the destination, if it existed   kept             kept                of the source directory; kept for files
+//	the destination, if made         0755 or --chmod  Owner, or process   the same
+//	directories made on the way      0755 or --chmod  Owner, or process   now
+//	heredocs                         0644 or --chmod  Owner, or process   now
+//
+// Set-ID and sticky bits are kept. Of --chmod, directories made on the way take
+// the lower nine bits. The umask has no influence. Access times are left to the
+// kernel. Extended attributes security.capability and user.* are copied where
+// the file system has them, others (labels, access control lists, the records of
+// overlayfs) are not.
+//
+// Sources:
+//
+//	source                           result
+//	------                           ------
+//	../x, /x                         x: names are confined to the tree
+//	a link                           its target, resolved as if the tree's root were /
+//	a dangling link                  error: not found
+//	a link inside a directory        the link, as it is
+//	missing, or excluded             error: not found, with the pattern that excludes it
+//	a wildcard without matches       nothing
+//	files with several names         hard links of each other, also at the destination
+//	sparse files                     sparse
+//	a fifo                           a fifo; it is never opened
+//	a device                         a device, if the kernel lets the process make one
+//	a socket inside a directory      left out
+//	a socket                         error
+//	anything that changes meanwhile  ErrChanged
+//
+// BuildKit differs in these: it makes an empty file of a socket; it copies links
+// of one file that are matched by a wildcard as separate files; with several
+// sources it writes each to a destination without a slash in turn, so that only
+// the last remains, where this package makes it a directory.
+//
+// # Confinement
+//
+// No path is ever given to the kernel as a string of several components: every
+// name is opened from the descriptor of its directory without following a link
+// (openat(2) with O_NOFOLLOW), links are read and followed by the package, and
+// ".." goes back to the descriptor that the way came from. Neither a link in a
+// tree or an image nor one put there during the copy leads out. openat2(2) would
+// save little, can't make what a dangling link asks for, and is refused by the
+// seccomp filters of older container engines.
+//
+// # Limits
+//
+// The package doesn't resolve user names, fetch URLs, interpret archives (see
+// Unpack) or know --parents and --exclude. It needs Linux; copy_file_range(2),
+// SEEK_HOLE and extended attributes are used where they exist. A file that is
+// rewritten with the same size and modification time isn't noticed.
+package filecopy

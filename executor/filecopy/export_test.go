@@ -1,0 +1,24 @@
+package filecopy
+
+import "path"
+
+// Paths returns the names in the directories of the selection, as list does.
+func (s *Selection) Paths() []string {
+	var out []string
+	var add func(n *node, rel string)
+	add = func(n *node, rel string) {
+		for _, child := range n.children {
+			p := path.Join(rel, child.name)
+			if isDir(child.mode) {
+				out = append(out, p+"/")
+			} else {
+				out = append(out, p)
+			}
+			add(child, p)
+		}
+	}
+	for _, src := range s.sources {
+		add(src.node, "")
+	}
+	return out
+}

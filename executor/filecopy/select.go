@@ -1,0 +1,239 @@
+package filecopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Selection is what the sources of one COPY or ADD stand for, in their order,
+// as it was when Select read it. It is immutable, safe for concurrent use, and
+// valid until its tree is closed.
+type Selection struct {
+	tree    *Tree
+	sources []*source
+	empty   []string
+	nodes   int
+	names   map[inode]int // names in the selection, of files that have several
+}
+
+// source is one file, or one directory whose contents are meant.
+type source struct {
+	pattern string
+	name    string // what a file is called in a destination directory
+	rel     string // canonical path in the tree
+	node    *node
+}
+
+func (s *Selection) add(n *node) {
+	s.nodes++
+	if n.manyLinks {
+		s.names[n.inode()]++
+	}
+}
+
+// Empty returns the wildcards that matched nothing.
+func (s *Selection) Empty() []string { return s.empty }
+
+// Sources returns the number of files and directories that the patterns stand
+// for, before directories are descended into. With 0, CopyTo does nothing.
+func (s *Selection) Sources() int { return len(s.sources) }
+
+// Select finds what the patterns stand for. Each is a path relative to the root
+// of the tree, confined to it ("../x" is "x"), or a wildcard in the syntax of
+// path.Match, whose "*" and "?" never match a slash. A pattern that names a
+// symbolic link stands for its target, resolved as if the tree's root were "/";
+// links found inside a directory stay links. A path that isn't there is a
+// *NotFoundError; a wildcard without matches is no error (see Empty).
+func (t *Tree) Select(ctx context.Context, patterns []string) (*Selection, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &Selection{tree: t, names: make(map[inode]int)}
+	for _, pattern := range patterns {
+		clean := path.Join("/", pattern)[1:]
+		if !isWildcard(clean) {
+			if err := s.take(ctx, pattern, clean); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		matches, err := t.glob(ctx, clean)
+		if err != nil {
+			return nil, withSource(err, pattern)
+		}
+		if len(matches) == 0 {
+			s.empty = append(s.empty, pattern)
+		}
+		for _, m := range matches {
+			if err := s.take(ctx, pattern, m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	s.dropRepeated()
+	return s, nil
+}
+
+// take adds what the path p leads to.
+func (s *Selection) take(ctx context.Context, pattern, p string) error {
+	at, err := s.tree.find(p)
+	if err != nil {
+		if isWildcard(pattern) {
+			return fmt.Errorf("select %q: %w", pattern, withSource(err, p))
+		}
+		return withSource(err, pattern)
+	}
+	defer closeFD(at.dir)
+	if isSocket(at.st.Mode) {
+		return fmt.Errorf("select %q: a socket can't be copied", pattern)
+	}
+	n := newNode(path.Base(at.rel), &at.st)
+	n.id = s.nodes
+	s.add(n)
+	if isDir(at.st.Mode) {
+		fd, err := openat(at.dir, ".", openDir, 0)
+		if err != nil {
+			return fmt.Errorf("open %q: %w", at.rel, err)
+		}
+		defer closeFD(fd)
+		scan := &scanner{filter: s.tree.filter, sel: s}
+		if n.children, err = scan.children(ctx, fd, at.rel, at.info); err != nil {
+			return fmt.Errorf("select %q: %w", pattern, err)
+		}
+		if at.excluded && len(n.children) == 0 {
+			return &NotFoundError{Source: pattern, Excluded: s.tree.filter.culprit(at.rel)}
+		}
+	}
+	s.sources = append(s.sources, &source{pattern: pattern, name: path.Base(p), rel: at.rel, node: n})
+	return nil
+}
+
+// dropRepeated leaves of files named more than once only the last, which is
+// what would have remained.
+func (s *Selection) dropRepeated() {
+	type key struct{ rel, name string }
+	seen := make(map[key]bool)
+	kept := len(s.sources)
+	for i := len(s.sources) - 1; i >= 0; i-- {
+		src := s.sources[i]
+		k := key{src.rel, src.name}
+		if !isDir(src.node.mode) {
+			if seen[k] {
+				continue
+			}
+			seen[k] = true
+		}
+		kept--
+		s.sources[kept] = src
+	}
+	s.sources = s.sources[kept:]
+}
+
+func isWildcard(p string) bool {
+	for i := 0; i < len(p); i++ {
+		switch p[i] {
+		case '*', '?', '[':
+			return true
+		case '\\':
+			i++
+		}
+	}
+	return false
+}
+
+// glob returns the paths that match pattern, in the order of a walk. Links in
+// the part before the first wildcard are followed; behind it only real
+// directories are descended into.
+func (t *Tree) glob(ctx context.Context, pattern string) ([]string, error) {
+	parts := strings.Split(pattern, "/")
+	first := 0
+	for !isWildcard(parts[first]) {
+		first++
+	}
+	for _, part := range parts[first:] {
+		if _, err := path.Match(part, ""); err != nil {
+			return nil, err
+		}
+	}
+	at, err := t.find(path.Join(parts[:first]...))
+	if err != nil {
+		return nil, err
+	}
+	defer closeFD(at.dir)
+	if !isDir(at.st.Mode) {
+		return nil, nil
+	}
+	return t.globIn(ctx, &at, parts[first:])
+}
+
+func (t *Tree) globIn(ctx context.Context, dir *found, parts []string) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	fd, err := openat(dir.dir, ".", openDir, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", dir.rel, err)
+	}
+	defer closeFD(fd)
+	names, err := readNames(fd)
+	if err != nil {
+		return nil, fmt.Errorf("read directory %q: %w", dir.rel, err)
+	}
+	var out []string
+	for _, name := range names {
+		if ok, err := path.Match(parts[0], name); err != nil || !ok {
+			continue
+		}
+		more, err := t.globName(ctx, dir, fd, name, parts[1:])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
+	}
+	return out, nil
+}
+
+// globName returns the matches at name, which matched, or below it.
+func (t *Tree) globName(ctx context.Context, dir *found, fd int, name string, parts []string) ([]string, error) {
+	at := found{rel: path.Join(dir.rel, name)}
+	var err error
+	if at.excluded, at.info, err = t.filter.match(at.rel, dir.info); err != nil {
+		return nil, err
+	}
+	if at.st, err = statat(fd, name); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("stat %q: %w", at.rel, err)
+	}
+	if isSocket(at.st.Mode) {
+		return nil, nil
+	}
+	if at.excluded && (!isDir(at.st.Mode) || !t.filter.mayHold(at.rel)) {
+		return nil, nil
+	}
+	if len(parts) == 0 && !at.excluded {
+		return []string{at.rel}, nil
+	}
+	if !isDir(at.st.Mode) {
+		return nil, nil
+	}
+	if at.dir, err = openat(fd, name, openDir, 0); err != nil {
+		return nil, fmt.Errorf("open %q: %w", at.rel, err)
+	}
+	defer closeFD(at.dir)
+	if len(parts) > 0 {
+		return t.globIn(ctx, &at, parts)
+	}
+	// An excluded directory is there if something in it is.
+	scan := &scanner{filter: t.filter, sel: &Selection{names: make(map[inode]int)}}
+	inside, err := scan.children(ctx, at.dir, at.rel, at.info)
+	if err != nil || len(inside) == 0 {
+		return nil, err
+	}
+	return []string{at.rel}, nil
+}

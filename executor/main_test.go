@@ -1,0 +1,20 @@
+package executor_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+)
+
+// namespaces says why there are none, for tests to skip.
+var namespaces error
+
+func TestMain(m *testing.M) {
+	sandbox.Init()
+	if namespaces = sandbox.Enter(sandbox.EnterOptions{Rootless: os.Geteuid() != 0}); namespaces != nil {
+		fmt.Fprintln(os.Stderr, "tests that mount are skipped:", namespaces)
+	}
+	os.Exit(m.Run())
+}

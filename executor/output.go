@@ -1,0 +1,121 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// An OutputType is a form in which a result leaves the build.
+type OutputType string
+
+// The forms of output, named as in docker build.
+const (
+	OutputOCI    OutputType = "oci"    // an OCI image layout, as a tar or a directory
+	OutputDocker OutputType = "docker" // a tar that docker load reads
+	OutputTar    OutputType = "tar"    // the files of the image as a tar
+	OutputLocal  OutputType = "local"  // the files of the image in a directory
+)
+
+// An Output is one place that the result is written to. A file appears whole or
+// not at all; a directory is created if it isn't there and else written into.
+type Output struct {
+	Type OutputType
+	// Dest is the file or directory. It is not used if Writer is set.
+	Dest string
+	// Writer takes what else would be the file Dest. The caller closes it.
+	Writer io.Writer
+	// Dir has OutputOCI write a directory in place of a tar.
+	Dir bool
+	// Names are the names that the image has inside.
+	Names []string
+}
+
+// isImage reports whether the output holds an image and not just its files.
+func (o Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
+
+// writeImage writes the finished image img, made of the layers of st.
+func (b *build) writeImage(ctx context.Context, o Output, st *state, img *assembled) (err error) {
+	v := b.progress.start("exporting to " + string(o.Type) + " image format")
+	defer func() { v.done(err) }()
+	a := registry.Archive{
+		Refs:      o.Names,
+		Manifest:  img.manifest,
+		MediaType: img.desc.MediaType,
+		Config:    img.config,
+		Layers:    img.layers,
+		Open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+			l := layerOf(st.layers, d)
+			if l == nil {
+				return nil, fmt.Errorf("no layer %s", d.Digest)
+			}
+			return b.open(ctx, l)
+		},
+	}
+	switch {
+	case o.Type == OutputDocker:
+		return o.write(func(w io.Writer) error { return registry.WriteDocker(ctx, w, a) })
+	case o.Dir:
+		return registry.WriteOCIDir(ctx, o.Dest, a)
+	default:
+		return o.write(func(w io.Writer) error { return registry.WriteOCI(ctx, w, a) })
+	}
+}
+
+// writeFiles writes the files of st.
+func (b *build) writeFiles(ctx context.Context, o Output, st *state) (err error) {
+	v := b.progress.start("exporting to " + string(o.Type))
+	defer func() { v.done(err) }()
+	src, err := b.view(ctx, st.rootfs).wait(ctx)
+	if err != nil {
+		return err
+	}
+	files, err := snapshot.Archive(ctx, src.root)
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	if o.Type == OutputTar {
+		return o.write(func(w io.Writer) error {
+			_, err := io.Copy(w, files)
+			return err
+		})
+	}
+	if err := os.MkdirAll(o.Dest, 0o755); err != nil { //nolint:gosec // the user's own directory, for the umask to narrow
+		return err
+	}
+	return snapshot.Extract(ctx, o.Dest, ".", files, snapshot.ExtractOptions{NoChown: true})
+}
+
+// write has f write the output's file, which appears when it is whole.
+func (o Output) write(f func(io.Writer) error) (err error) {
+	if o.Writer != nil {
+		return f(o.Writer)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(o.Dest), "."+filepath.Base(o.Dest)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(tmp.Name()))
+		}
+	}()
+	if err := f(tmp); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := tmp.Chmod(0o644); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), o.Dest)
+}

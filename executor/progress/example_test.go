@@ -1,0 +1,32 @@
+package progress_test
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/progress"
+)
+
+func ExampleNew() {
+	view, err := progress.New(progress.Plain, os.Stdout, progress.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	begin := time.Now()
+	view.Event(executor.Event{Kind: executor.EventStart, Time: begin, Vertex: 1, Name: "[1/1] RUN make"})
+	view.Event(executor.Event{
+		Kind: executor.EventLog, Time: begin.Add(123 * time.Millisecond), Vertex: 1,
+		Stream: 1, Data: []byte("cc -o main main.c\n"),
+	})
+	view.Event(executor.Event{Kind: executor.EventDone, Time: begin.Add(1200 * time.Millisecond), Vertex: 1})
+	if err := view.Close(); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// #1 [1/1] RUN make
+	// #1 0.123 cc -o main main.c
+	// #1 DONE 1.2s
+}

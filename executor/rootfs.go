@@ -1,0 +1,64 @@
+package executor
+
+import (
+	"context"
+	"sync"
+
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot"
+)
+
+// A rootfs is the file system after a step. It becomes a snapshot on this disk
+// when it is needed for the first time. The zero value is the empty one.
+type rootfs struct {
+	make func(context.Context) (*snapshot.Snapshot, error) // nil: snap, or empty
+
+	once sync.Once
+	snap *snapshot.Snapshot
+	err  error
+}
+
+// snapshot returns the rootfs's snapshot, nil for the empty file system, and
+// makes it present first if it isn't.
+func (r *rootfs) snapshot(ctx context.Context) (*snapshot.Snapshot, error) {
+	r.once.Do(func() {
+		if r.make != nil {
+			r.snap, r.err = r.make(ctx)
+		}
+	})
+	return r.snap, r.err
+}
+
+// A source is a tree that COPY reads: the build context, or what an earlier
+// stage or an image holds.
+type source struct {
+	tree *filecopy.Tree
+	root string // the tree's place, for what needs a path
+}
+
+// view returns the promise of r's files as a tree for reading. It is unmounted
+// when the build ends.
+func (b *build) view(ctx context.Context, r *rootfs) *promise[*source] {
+	return once(b, b.views, r, func() (*source, error) {
+		snap, err := r.snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		v, err := b.Store.View(ctx, snap)
+		if err != nil {
+			return nil, err
+		}
+		b.onCleanUp(v.Close)
+		return b.openTree(v.Root(), nil)
+	})
+}
+
+// openTree opens dir as a source until the build ends.
+func (b *build) openTree(dir string, ignore []string) (*source, error) {
+	tree, err := filecopy.OpenDir(dir, ignore)
+	if err != nil {
+		return nil, err
+	}
+	b.onCleanUp(tree.Close)
+	return &source{tree: tree, root: dir}, nil
+}

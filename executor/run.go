@@ -1,0 +1,117 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/containerd/platforms"
+)
+
+// scriptDir is where a RUN finds the body of a heredoc that names its own
+// interpreter.
+const scriptDir = "/dev/pipes"
+
+// proxyVariables reach RUN but never a key: which proxy fetched something says
+// nothing about what was fetched.
+var proxyVariables = []string{
+	"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy",
+	"NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy",
+}
+
+func (b *build) runOperation(st *state, op *dockerfile.Run, s *dockerfile.Stage) *operation {
+	key := newKey("run").str(st.key.String()).str(platforms.FormatAll(s.Platform)).
+		list(op.Args).list(withoutProxies(op.Env)).str(op.Dir).str(op.User).str(op.Network).
+		list(b.opts.ExtraHosts).str(fmt.Sprint(b.opts.Network, b.opts.ShmSize, b.opts.Ulimits))
+	if op.Script != nil {
+		key = key.str(string(op.Script.Content))
+	}
+	return &operation{
+		key: key.sum(),
+		run: func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, v) },
+	}
+}
+
+func withoutProxies(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(proxyVariables, name)
+	})
+}
+
+func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, v *vertex) error {
+	who, err := lookupUser(root, op.User)
+	if err != nil {
+		return err
+	}
+	p := &sandbox.Process{
+		Root:       root,
+		Args:       op.Args,
+		Env:        op.Env,
+		Dir:        op.Dir,
+		UID:        who.UID,
+		GID:        who.GID,
+		Groups:     who.Groups,
+		ExtraHosts: b.opts.ExtraHosts,
+		Network:    b.network(op),
+		ShmSize:    b.opts.ShmSize,
+		Ulimits:    b.opts.Ulimits,
+		Stdout:     v.logger(1),
+		Stderr:     v.logger(2),
+	}
+	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		p.Env = append(slices.Clip(p.Env), "HOME="+who.Home)
+	}
+	if op.Script != nil {
+		m, remove, err := mountScript(op.Script)
+		if err != nil {
+			return err
+		}
+		defer remove()
+		p.Mounts = append(p.Mounts, m)
+	}
+	err = b.Runner.Run(ctx, p)
+	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok {
+		return fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
+	}
+	return err
+}
+
+func (b *build) network(op *dockerfile.Run) sandbox.Network {
+	switch op.Network {
+	case "none":
+		return sandbox.None
+	case "host":
+		return sandbox.Host
+	default:
+		return b.opts.Network
+	}
+}
+
+// mountScript writes the body of a heredoc for RUN to find in scriptDir. The
+// returned function removes it again.
+func mountScript(s *dockerfile.Script) (sandbox.Mount, func(), error) {
+	dir, err := os.MkdirTemp("", "bob-script-")
+	if err != nil {
+		return sandbox.Mount{}, nil, err
+	}
+	remove := func() { _ = os.RemoveAll(dir) }
+	file := filepath.Join(dir, "script")
+	if err := os.WriteFile(file, s.Content, 0o600); err != nil {
+		remove()
+		return sandbox.Mount{}, nil, err
+	}
+	// The user of the RUN may be anybody.
+	if err := os.Chmod(file, 0o755); err != nil { //nolint:gosec // a script is there to be executed
+		remove()
+		return sandbox.Mount{}, nil, err
+	}
+	return sandbox.Mount{Source: file, Target: path.Join(scriptDir, s.Name), ReadOnly: true}, remove, nil
+}

@@ -1,0 +1,167 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+)
+
+// defaultHostname is the host name of a container that asks for none.
+const defaultHostname = "bob"
+
+// defaultCapabilities are Docker's.
+var defaultCapabilities = [...]string{
+	"CAP_AUDIT_WRITE",
+	"CAP_CHOWN",
+	"CAP_DAC_OVERRIDE",
+	"CAP_FOWNER",
+	"CAP_FSETID",
+	"CAP_KILL",
+	"CAP_MKNOD",
+	"CAP_NET_BIND_SERVICE",
+	"CAP_NET_RAW",
+	"CAP_SETFCAP",
+	"CAP_SETGID",
+	"CAP_SETPCAP",
+	"CAP_SETUID",
+	"CAP_SYS_CHROOT",
+}
+
+// maskedPaths are hidden in the container, as Docker's.
+var maskedPaths = [...]string{
+	"/proc/acpi",
+	"/proc/asound",
+	"/proc/interrupts",
+	"/proc/kcore",
+	"/proc/keys",
+	"/proc/latency_stats",
+	"/proc/sched_debug",
+	"/proc/scsi",
+	"/proc/timer_list",
+	"/proc/timer_stats",
+	"/sys/devices/virtual/powercap",
+	"/sys/firmware",
+}
+
+// readOnlyPaths refuse writes in the container, as Docker's.
+var readOnlyPaths = [...]string{
+	"/proc/bus",
+	"/proc/fs",
+	"/proc/irq",
+	"/proc/sys",
+	"/proc/sysrq-trigger",
+}
+
+// newConfig returns libcontainer's configuration of a container called id for
+// the process with the mounts. root is absolute and free of symlinks.
+func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fallback) (*configs.Config, error) {
+	capabilities := defaultCapabilities[:]
+	filter, err := seccompFilter(capabilities)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := rlimits(p.Ulimits)
+	if err != nil {
+		return nil, err
+	}
+	umask := uint32(0o022)
+	config := &configs.Config{
+		Rootfs:          root,
+		RootPropagation: unix.MS_PRIVATE | unix.MS_REC,
+		NoPivotRoot:     refused&movedRoot != 0,
+		Mounts:          mounts,
+		Hostname:        p.hostname(),
+		Namespaces: configs.Namespaces{
+			{Type: configs.NEWNS}, {Type: configs.NEWPID}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS},
+		},
+		Capabilities:  processCapabilities(capabilities, p.UID),
+		Seccomp:       filter,
+		Rlimits:       limits,
+		Umask:         &umask,
+		MaskPaths:     slices.Clone(maskedPaths[:]),
+		ReadonlyPaths: slices.Clone(readOnlyPaths[:]),
+		// Inside a user namespace joining a new session keyring counts
+		// against the quota of the user outside, and container engines
+		// refuse keyctl(2) altogether.
+		NoNewKeyring: true,
+		// No container gets a cgroup: Enter made the cgroup file systems
+		// read-only, and a Rootless one without a Path may fail to be made.
+		RootlessCgroups: true,
+		Cgroups: &cgroups.Cgroup{
+			Name: id, Parent: "bob", Rootless: true, Resources: &cgroups.Resources{},
+		},
+	}
+	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
+		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
+	}
+	p.Network.apply(config)
+	return config, nil
+}
+
+// processCapabilities returns the capabilities of a process of the user. For
+// one that is not root only the bounding set is filled, as an execve(2) by
+// such a user leaves it: what a setuid program may gain.
+func processCapabilities(names []string, uid uint32) *configs.Capabilities {
+	c := &configs.Capabilities{Bounding: names}
+	if uid == 0 {
+		c.Permitted = names
+		c.Effective = names
+	}
+	return c
+}
+
+// Ulimit is a resource limit, getrlimit(2).
+type Ulimit struct {
+	// Name is the resource as in `docker build --ulimit`: "nofile", "core"…
+	Name string
+	// Soft and Hard are in the unit of the resource; ^uint64(0) is no limit.
+	Soft, Hard uint64
+}
+
+// rlimitTypes are the resources by the names of Docker's command line.
+var rlimitTypes = map[string]int{
+	"as":         unix.RLIMIT_AS,
+	"core":       unix.RLIMIT_CORE,
+	"cpu":        unix.RLIMIT_CPU,
+	"data":       unix.RLIMIT_DATA,
+	"fsize":      unix.RLIMIT_FSIZE,
+	"locks":      unix.RLIMIT_LOCKS,
+	"memlock":    unix.RLIMIT_MEMLOCK,
+	"msgqueue":   unix.RLIMIT_MSGQUEUE,
+	"nice":       unix.RLIMIT_NICE,
+	"nofile":     unix.RLIMIT_NOFILE,
+	"nproc":      unix.RLIMIT_NPROC,
+	"rss":        unix.RLIMIT_RSS,
+	"rtprio":     unix.RLIMIT_RTPRIO,
+	"rttime":     unix.RLIMIT_RTTIME,
+	"sigpending": unix.RLIMIT_SIGPENDING,
+	"stack":      unix.RLIMIT_STACK,
+}
+
+// rlimits converts limits. In a user namespace a hard limit can't be raised;
+// that is checked here, where the error can say so.
+func rlimits(limits []Ulimit) ([]configs.Rlimit, error) {
+	converted := make([]configs.Rlimit, 0, len(limits))
+	for _, l := range limits {
+		resource, known := rlimitTypes[l.Name]
+		if !known {
+			return nil, fmt.Errorf("ulimit %s: unknown resource", l.Name)
+		}
+		if l.Soft > l.Hard {
+			return nil, fmt.Errorf("ulimit %s: soft limit %d is above hard limit %d", l.Name, l.Soft, l.Hard)
+		}
+		var current unix.Rlimit
+		if err := unix.Getrlimit(resource, &current); err != nil {
+			return nil, fmt.Errorf("ulimit %s: %w", l.Name, os.NewSyscallError("getrlimit", err))
+		}
+		if l.Hard > current.Max && inUserNamespace() {
+			return nil, fmt.Errorf("ulimit %s: hard limit %d is above that of the user running bob, %d: raise it in /etc/security/limits.conf", l.Name, l.Hard, current.Max)
+		}
+		converted = append(converted, configs.Rlimit{Type: resource, Soft: l.Soft, Hard: l.Hard})
+	}
+	return converted, nil
+}

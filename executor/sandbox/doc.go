@@ -1,0 +1,59 @@
+// Package sandbox runs the command of one RUN step in a container.
+//
+// # Job
+//
+// A Process names a root file system that is already mounted, a command and
+// its surroundings. Runner.Run makes a libcontainer container of it (runc's
+// library, OCI runtime specification 1.3), runs the command, passes its output
+// on and leaves nothing behind: no process, no mount, no directory of state
+// and no mount point in the root file system.
+//
+// # Terms
+//
+//   - Entering: the one re-execution of bob into namespaces of its own, Enter.
+//     Afterwards the process is UID 0 with all capabilities there, mounts that
+//     it makes are seen by nobody else and vanish with it.
+//   - The outer process: the one that was started by the user. It only waits,
+//     forwards signals and exits with the inner one's status. It is the one
+//     place below cmd that calls os.Exit, since nothing else is left to do.
+//   - Mount point: a file or directory of the root file system that something
+//     is mounted on. One that the image lacks is made for the run, a stub, and
+//     removed afterwards.
+//
+// # Isolation
+//
+// As Docker's: new mount, PID, IPC, UTS and cgroup namespaces, a network
+// namespace for None; Docker's 14 default capabilities and its default seccomp
+// profile; its masked and read-only paths; no_new_privs off, so that su and
+// sudo work. Unlike Docker there is no device cgroup, for which bob would have
+// to be allowed to make cgroups: devices other than those of the container's
+// /dev can't be opened since every file system in the container but /dev/pts
+// is nodev, or is mounted in a user namespace, which implies it.
+//
+// The user namespace is that of the entered process; a container gets none of
+// its own.
+//
+// # Fallbacks
+//
+// What the machine refuses is found out by trying, at most once per Runner,
+// and replaced as follows. There are no others.
+//
+//   - A new proc file system, when the outer /proc is partly masked, as in most
+//     containers (EPERM): the outer /proc is bound.
+//   - A new sysfs, which takes a network namespace of the same user namespace:
+//     the outer /sys is bound, read-only.
+//   - pivot_root(2), when a seccomp filter refuses it or the root is an
+//     initramfs: the root file system is moved over / and chrooted into.
+//
+// # Not done here
+//
+// Resolving user names, choosing HOME, mounting the root file system, limits
+// by cgroups, terminals, networks other than the host's and none.
+//
+// # Kernel
+//
+// Linux 5.12 or later (mount_setattr), user namespaces unless run as root,
+// seccomp with filters. The C constructors of libcontainer/nsenter and
+// containers/storage/pkg/unshare both run before main in every process of the
+// binary; each acts only on its own environment variables.
+package sandbox

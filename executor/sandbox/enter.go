@@ -1,0 +1,312 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/containers/storage/pkg/unshare"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+// marker is the environment variable by which the outer process tells the
+// inner one that it has entered: the outer's PID and mount namespace, and the
+// path of the executable until that has been executed by its path, all
+// separated by spaces. It is believed only if the parent process and the mount
+// namespace bear it out.
+const marker = "_BOB_ENTERED"
+
+// The descriptors of the inner process until it arrives: its standard error is
+// a pipe to the outer one, which so learns why it didn't get as far as Go
+// code; the true one is passed beside it.
+const (
+	stderrFD   = 2
+	trueStderr = 3
+	arrived    = "arrived"
+)
+
+// cgroupRoot is where the cgroup file systems are mounted.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// EnterOptions say which namespaces Enter makes.
+type EnterOptions struct {
+	// Rootless has root give up its powers over the machine: the process
+	// enters a user namespace, in which all IDs stay the same. For anyone
+	// but root that is the only way and Rootless makes no difference.
+	Rootless bool
+}
+
+// Enter re-executes the process, with the same arguments and environment, as
+// root of a user and a mount namespace of its own; for root without Rootless,
+// of a mount namespace only. It returns in the inner process. In the outer one
+// it returns only if that fails: otherwise it forwards SIGINT, SIGTERM, SIGHUP
+// and SIGQUIT to the inner process, and exits with its status, which is 128+n
+// if signal n killed it. The inner process is killed when the outer one dies.
+//
+// It must be called from the main goroutine, after Init and before anything
+// that should not happen twice, such as reading standard input.
+//
+// In the inner process UID 0 is the user and the IDs from 1 up are those that
+// /etc/subuid and /etc/subgid give him; no mount reaches the outside; cgroup
+// file systems are read-only; and logrus, which libraries under this package
+// write to, is silent.
+func Enter(o EnterOptions) error {
+	if entered, err := arrive(); entered || err != nil {
+		return err
+	}
+	code, err := reexecute(o)
+	if err != nil {
+		return err
+	}
+	os.Exit(code)
+	return nil
+}
+
+// arrive completes entering in the inner process. It reports whether this is
+// one.
+func arrive() (bool, error) {
+	value, found := os.LookupEnv(marker)
+	if !found {
+		return false, nil
+	}
+	if err := os.Unsetenv(marker); err != nil {
+		return false, fmt.Errorf("enter: %w", err)
+	}
+	namespace, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return false, fmt.Errorf("enter: %w", err)
+	}
+	parent, value, _ := strings.Cut(value, " ")
+	outer, executable, _ := strings.Cut(value, " ")
+	if parent != strconv.Itoa(os.Getppid()) {
+		return false, nil // inherited from somebody else
+	}
+	if outer == namespace || os.Getuid() != 0 {
+		return false, errors.New("enter: re-executed without new namespaces")
+	}
+	if executable != "" {
+		if err := reportArrival(); err != nil {
+			return false, err
+		}
+		executeByPath(executable, parent+" "+outer)
+	}
+	logrus.SetOutput(io.Discard)
+	return true, prepareMounts()
+}
+
+// reportArrival tells the outer process that this one runs, and gives this one
+// its standard error.
+func reportArrival() error {
+	if _, err := unix.Write(stderrFD, []byte(arrived)); err != nil {
+		return fmt.Errorf("enter: report arrival: %w", err)
+	}
+	if err := unix.Dup3(trueStderr, stderrFD, 0); err != nil {
+		return fmt.Errorf("enter: restore standard error: %w", err)
+	}
+	_ = unix.Close(trueStderr)
+	return nil
+}
+
+// executeByPath executes the executable once more, by its path, if it was not
+// executed so: containers/storage executes it from a mount that is gone. Then
+// libcontainer, which protects it from the container by an overlay of the
+// directory that it is in, would have to copy all of it for each container. It
+// returns if that is not so or not possible.
+func executeByPath(executable, mark string) {
+	link, err := os.Readlink("/proc/self/exe")
+	if err != nil || link == executable {
+		return
+	}
+	byPath, err := os.Stat(executable)
+	if err != nil {
+		return
+	}
+	if self, err := os.Stat("/proc/self/exe"); err != nil || !os.SameFile(self, byPath) {
+		return
+	}
+	// The parent death signal is that of the thread that executes.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	_ = unix.Exec(executable, os.Args, append(os.Environ(), marker+"="+mark))
+}
+
+// prepareMounts keeps the mounts of this process from the rest of the machine.
+func prepareMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("enter: make mounts private: %w", err)
+	}
+	// Where bob is allowed to make cgroups, libcontainer would. A build needs
+	// none, and one killed halfway would leave them behind.
+	err := unix.MountSetattr(-1, cgroupRoot, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("enter: make cgroups read-only: %w", os.NewSyscallError("mount_setattr", err))
+	}
+	return nil
+}
+
+// reexecute runs the inner process and returns its exit status.
+func reexecute(o EnterOptions) (int, error) {
+	// The parent death signal is about the thread that forks.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	defer signal.Stop(signals)
+
+	inner, err := newInner(o)
+	if err != nil {
+		return 0, err
+	}
+	if err := inner.start(); err != nil {
+		return 0, err
+	}
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				_ = inner.cmd.Process.Signal(s)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return inner.wait()
+}
+
+// inner is the inner process.
+type inner struct {
+	cmd    *exec.Cmd
+	launch func() error // starts cmd
+	who    account
+	log    logCapture
+}
+
+// newInner prepares the re-execution.
+func newInner(o EnterOptions) (*inner, error) {
+	in := &inner{who: currentAccount()}
+	root := os.Geteuid() == 0
+	switch {
+	case root:
+		in.cmd = exec.Command("/proc/self/exe") //nolint:noctx // signals end it
+		in.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		in.launch = in.cmd.Start
+	default:
+		uids, gids, err := in.who.subordinateMaps()
+		if err != nil {
+			return nil, fmt.Errorf("enter user namespace: %w", err)
+		}
+		cmd := unshare.Command(os.Args...)
+		cmd.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
+		cmd.UseNewuidmap, cmd.UidMappings = true, uids
+		cmd.UseNewgidmap, cmd.GidMappings = true, gids
+		cmd.GidMappingsEnableSetgroups = true
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+		cmd.Hook = func(pid int) error {
+			err := checkMaps(pid, uids, gids)
+			if err != nil {
+				// It must not report the refusal a second time.
+				_ = cmd.Process.Kill()
+			}
+			return err
+		}
+		in.cmd, in.launch = cmd.Cmd, cmd.Start
+	}
+	if root && o.Rootless {
+		uids, gids, err := identityMaps()
+		if err != nil {
+			return nil, fmt.Errorf("enter user namespace: %w", err)
+		}
+		in.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER
+		in.cmd.SysProcAttr.UidMappings, in.cmd.SysProcAttr.GidMappings = uids, gids
+		in.cmd.SysProcAttr.GidMappingsEnableSetgroups = true
+	}
+	in.cmd.Args = os.Args
+	in.cmd.Stdin, in.cmd.Stdout = os.Stdin, os.Stdout
+	in.cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	return in, nil
+}
+
+// start starts the inner process and waits until it has arrived.
+func (in *inner) start() error {
+	namespace, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return fmt.Errorf("enter: %w", err)
+	}
+	executable, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("enter: %w", err)
+	}
+	in.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s %s", marker, os.Getpid(), namespace, executable))
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("enter: %w", err)
+	}
+	defer func() { _ = r.Close() }()
+	in.cmd.Stderr, in.cmd.ExtraFiles = w, []*os.File{os.Stderr}
+
+	errStart := in.log.during(in.launch)
+	_ = w.Close()
+	said, err := io.ReadAll(r)
+	if errStart == nil && err == nil && string(said) == arrived {
+		return nil
+	}
+	if errStart == nil {
+		errStart = in.cmd.Wait()
+	}
+	return in.explain(errors.Join(errStart, err), string(said))
+}
+
+// wait waits for the inner process and returns its exit status.
+func (in *inner) wait() (int, error) {
+	err := in.cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, fmt.Errorf("wait for inner process: %w", err)
+	}
+	status, ok := in.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() {
+		return codeSignal + int(status.Signal()), nil
+	}
+	return in.cmd.ProcessState.ExitCode(), nil
+}
+
+// logCapture keeps what libraries log: that is where containers/storage says
+// what newuidmap said.
+type logCapture struct{ messages []string }
+
+// during runs f and returns its error. What is logged meanwhile goes nowhere
+// else.
+func (l *logCapture) during(f func() error) error {
+	logger := logrus.StandardLogger()
+	output := logger.Out
+	hooks := logger.ReplaceHooks(logrus.LevelHooks{})
+	logger.SetOutput(io.Discard)
+	logger.AddHook(l)
+	defer func() {
+		logger.ReplaceHooks(hooks)
+		logger.SetOutput(output)
+	}()
+	return f()
+}
+
+// Levels implements logrus.Hook.
+func (*logCapture) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (l *logCapture) Fire(e *logrus.Entry) error {
+	l.messages = append(l.messages, strings.TrimSpace(e.Message))
+	return nil
+}

@@ -1,0 +1,304 @@
+package sandbox_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer/seccomp"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+)
+
+// probe does one thing in an entered process and returns its exit status.
+func probe(name string) int {
+	name, argument, _ := strings.Cut(name, " ")
+	switch name {
+	case "exit":
+		code, _ := strconv.Atoi(argument)
+		return code
+	case "kill":
+		number, _ := strconv.Atoi(argument)
+		_ = syscall.Kill(os.Getpid(), syscall.Signal(number))
+		time.Sleep(time.Minute)
+	case "describe":
+		maps, _ := os.ReadFile("/proc/self/uid_map")
+		exe, _ := os.Readlink("/proc/self/exe")
+		for _, variable := range os.Environ() {
+			if strings.Contains(strings.ToLower(variable), "_bob_") {
+				fmt.Println("environment:", variable)
+			}
+		}
+		fmt.Println("uid:", os.Getuid(), "args:", os.Args[1:], "maps:", strings.Join(strings.Fields(string(maps)), " "))
+		fmt.Fprintln(os.Stderr, "executable:", filepath.IsAbs(exe))
+		return 0
+	case "signals":
+		received := make(chan os.Signal, 1)
+		signal.Notify(received, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
+		fmt.Println("ready", os.Getpid())
+		if s, ok := (<-received).(syscall.Signal); ok {
+			return 40 + int(s)
+		}
+	case "container":
+		r := &sandbox.Runner{Dir: argument + ".state"}
+		p := shell(argument, "echo ready "+strconv.Itoa(os.Getpid())+"; sleep 1"+strconv.Itoa(os.Getppid()))
+		p.Stdout = os.Stdout
+		_ = r.Run(context.Background(), p)
+	}
+	return 99
+}
+
+// probes returns a command for each way to enter that this process can test.
+func probes(t *testing.T, name string) map[string]*exec.Cmd {
+	t.Helper()
+	if errNotEntered != nil {
+		t.Skip(errNotEntered)
+	}
+	if os.Getenv(modeVariable) != "" {
+		t.Skip("entered elsewhere")
+	}
+	cmds := map[string]*exec.Cmd{modeRootless: again(t, modeRootless, nil, "argument", "with space")}
+	if !inUserNamespace(t) {
+		cmds["root"] = again(t, "root", nil, "argument", "with space")
+		cmds[modeUser] = again(t, modeUser, ordinaryUser(t), "argument", "with space")
+	}
+	for _, cmd := range cmds {
+		cmd.Env = append(cmd.Env, probeVariable+"="+name)
+	}
+	return cmds
+}
+
+func TestEnterStatus(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]int{"exit 0": 0, "exit 7": 7, "kill 9": 137, "kill 15": 143} {
+		for mode, cmd := range probes(t, name) {
+			t.Run(name+" "+mode, func(t *testing.T) {
+				t.Parallel()
+				out, err := cmd.CombinedOutput()
+				var exit *exec.ExitError
+				if err != nil && !errors.As(err, &exit) {
+					t.Fatal(err)
+				}
+				if got := cmd.ProcessState.ExitCode(); got != want {
+					t.Errorf("exit status is %d, want %d; output %q", got, want, out)
+				}
+			})
+		}
+	}
+}
+
+func TestEnterSurroundings(t *testing.T) {
+	t.Parallel()
+	maps := map[string]string{
+		"root": "0 0 4294967295", modeRootless: "0 0 4294967295",
+		modeUser: fmt.Sprintf("0 %d 1 1 700000 65536", testUID),
+	}
+	for mode, cmd := range probes(t, "describe") {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			if err != nil {
+				t.Error(err)
+			}
+			if want := "uid: 0 args: [argument with space] maps: " + maps[mode] + "\n"; !inUserNamespace(t) && string(out) != want {
+				t.Errorf("output is %q, want %q", out, want)
+			}
+			if want := "executable: true\n"; stderr.String() != want {
+				t.Errorf("standard error is %q, want %q", &stderr, want)
+			}
+		})
+	}
+}
+
+// startProbe starts the command and waits until it says that it is ready. It
+// returns the PID that it says it has.
+func startProbe(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	pid, errPID := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, "ready ")))
+	if err != nil || errPID != nil {
+		t.Fatalf("%q: %v, %v", line, err, errPID)
+	}
+	return pid
+}
+
+func TestEnterForwardsSignals(t *testing.T) {
+	t.Parallel()
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		for mode, cmd := range probes(t, "signals") {
+			t.Run(s.String()+" "+mode, func(t *testing.T) {
+				t.Parallel()
+				startProbe(t, cmd)
+				if err := cmd.Process.Signal(s); err != nil {
+					t.Fatal(err)
+				}
+				_ = cmd.Wait()
+				if got, want := cmd.ProcessState.ExitCode(), 40+int(s); got != want {
+					t.Errorf("exit status is %d, want %d", got, want)
+				}
+			})
+		}
+	}
+}
+
+// gone waits until the process with the PID has ended.
+func gone(t *testing.T, alive func() bool) {
+	t.Helper()
+	for range 1000 {
+		if !alive() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("still running")
+}
+
+func TestEnterInnerDiesWithOuter(t *testing.T) {
+	t.Parallel()
+	for mode, cmd := range probes(t, "signals") {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			pid := startProbe(t, cmd)
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			gone(t, func() bool { return syscall.Kill(pid, 0) == nil })
+		})
+	}
+}
+
+func TestContainerDiesWithBob(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(t.TempDir(), "root")
+	if err := os.Chmod(filepath.Dir(root), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if !seccomp.Enabled {
+		t.Skip("built without -tags seccomp")
+	}
+	for mode, cmd := range probes(t, "container") {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			if mode == modeUser {
+				t.Skip("the user can't read the root file system")
+			}
+			cmd.Env = append(cmd.Env, probeVariable+"=container "+newRoot(t))
+			inner := startProbe(t, cmd)
+			sleep := "1" + strconv.Itoa(cmd.Process.Pid)
+			if len(processesWith(t, "\x00"+sleep+"\x00")) == 0 && len(processesWith(t, sleep)) == 0 {
+				t.Error("the container doesn't run")
+			}
+			if err := syscall.Kill(inner, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			gone(t, func() bool { return len(processesWith(t, "sleep\x00"+sleep)) > 0 })
+		})
+	}
+}
+
+func TestEnterAdvice(t *testing.T) {
+	t.Parallel()
+	entry := fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID)
+	byUID := fmt.Sprintf("%d:700000:65536\n", testUID)
+	for _, test := range []struct {
+		name, passwd, ranges, path string
+		want                       []string
+	}{
+		{
+			"no newuidmap", entry, byUID, "/nonesuch",
+			[]string{"newuidmap", "apt-get install uidmap"},
+		},
+		{
+			"no ranges", entry, "somebody:200000:65536\n", "",
+			[]string{testName, `echo "sandboxtest:265536:65536" >> /etc/subuid`, `echo "sandboxtest:265536:65536" >> /etc/subgid`},
+		},
+		{
+			"no ranges and no name", "", "", "",
+			[]string{"UID 54321", "no entry in /etc/passwd", `echo "54321:100000:65536" >> /etc/subuid`},
+		},
+		{
+			"no name", "", byUID, "",
+			[]string{"newuidmap", "UID 54321", `>> /etc/passwd`},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			cmd := again(t, modeUser, testUser(t, test.passwd, test.ranges))
+			cmd.Env = append(cmd.Env, probeVariable+"=exit 0")
+			if test.path != "" {
+				cmd.Env = append(cmd.Env, "PATH="+test.path)
+			}
+			out, err := cmd.CombinedOutput()
+			if cmd.ProcessState.ExitCode() != 124 {
+				t.Errorf("%v, want exit status 124", err)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("message lacks %q:\n%s", want, out)
+				}
+			}
+			if strings.Contains(string(out), "level=") {
+				t.Errorf("logged:\n%s", out)
+			}
+		})
+	}
+}
+
+func TestRangesByUID(t *testing.T) {
+	t.Parallel()
+	id := testUser(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID), fmt.Sprintf("%d:700000:65536\n", testUID))
+	cmd := again(t, modeUser, id)
+	cmd.Env = append(cmd.Env, probeVariable+"=exit 0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestEnterLimit is not parallel: it changes a limit of its user namespace.
+func TestEnterLimit(t *testing.T) {
+	const limit = "/proc/sys/user/max_user_namespaces"
+	if os.Getenv(modeVariable) != modeRootless {
+		t.Skip("the limit of this namespace is that of the machine")
+	}
+	old, err := os.ReadFile(limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(limit, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.WriteFile(limit, old, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	cmd := again(t, modeRootless, nil)
+	cmd.Env = append(cmd.Env, probeVariable+"=exit 0")
+	out, _ := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 124 || !strings.Contains(string(out), "sysctl -w user.max_user_namespaces") {
+		t.Errorf("%s: %s", cmd.ProcessState, out)
+	}
+}

@@ -1,0 +1,45 @@
+package sandbox
+
+import (
+	"os"
+	"runtime"
+
+	"github.com/containers/storage/pkg/reexec"
+	"github.com/opencontainers/runc/libcontainer"
+
+	// The C constructor of nsenter makes the container's namespaces before
+	// the Go runtime of the re-executed process starts.
+	_ "github.com/opencontainers/runc/libcontainer/nsenter"
+	"golang.org/x/sys/unix"
+)
+
+// initPipe is the variable by which libcontainer tells its re-executed self
+// where to read the container's configuration.
+const initPipe = "_LIBCONTAINER_INITPIPE"
+
+// Init must be the first statement of main, and of TestMain in every package
+// whose tests run containers. In a process that libcontainer re-executed to
+// become a container's first process it never returns; in one that the
+// containers/storage library re-executed for itself it exits when that work is
+// done; in any other it returns at once, with the main goroutine locked to the
+// main thread.
+func Init() {
+	if _, piped := os.LookupEnv(initPipe); piped && len(os.Args) == 2 && os.Args[1] == "init" {
+		// The thread that runs libcontainer's init is the one that executes
+		// the command, so the signal set here outlives the exec: a container
+		// never survives the bob that started it, however bob dies.
+		// libcontainer sets it again after changing user, which clears it.
+		runtime.LockOSThread()
+		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+		libcontainer.Init()
+	}
+	if reexec.Init() {
+		os.Exit(0)
+	}
+	// libcontainer has a thread of this process join each container's mount
+	// namespace, after which the Go runtime ends it. The main thread can't be
+	// ended: it would keep the namespace and all mounts in it, and be what
+	// /proc/self shows from then on. Main holds it so that no other goroutine
+	// runs on it.
+	runtime.LockOSThread()
+}

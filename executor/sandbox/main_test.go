@@ -1,0 +1,209 @@
+package sandbox_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+)
+
+// The tests of this package run containers, and so in entered processes. Run
+// by root, every test runs three times: as root, as root without powers and as
+// an ordinary user, the last two in processes that TestModes starts from the
+// same binary. Run by anyone else, every test runs once, as that user.
+//
+// The ordinary user has an entry in /etc/passwd and ranges in /etc/subuid and
+// /etc/subgid only in a mount namespace of his own: nothing is added to the
+// machine.
+const (
+	modeVariable = "SANDBOX_TEST_MODE"
+	modeRootless = "rootless"
+	modeUser     = "user"
+
+	// becomeVariable has a process first become another user, see identity.
+	becomeVariable = "SANDBOX_TEST_BECOME"
+	// probeVariable has a process do one thing instead of the tests, after
+	// it has entered, see probe.
+	probeVariable = "SANDBOX_TEST_PROBE"
+)
+
+// errNotEntered is why the tests that run containers are skipped, nil if they
+// aren't.
+var errNotEntered error
+
+// busybox is the program that root file systems are made of.
+const busybox = "/bin/busybox"
+
+func TestMain(m *testing.M) {
+	sandbox.Init()
+	if encoded := os.Getenv(becomeVariable); encoded != "" {
+		fmt.Fprintln(os.Stderr, become(encoded))
+		os.Exit(125)
+	}
+	mode := os.Getenv(modeVariable)
+	errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
+	if errNotEntered != nil && mode != "" {
+		fmt.Fprintln(os.Stderr, errNotEntered)
+		os.Exit(124)
+	}
+	if name := os.Getenv(probeVariable); name != "" {
+		os.Exit(probe(name))
+	}
+	os.Exit(m.Run())
+}
+
+// identity is another user and what he finds in some files of the machine.
+type identity struct {
+	UID         int
+	Files       map[string]string // bind mounts: path of the machine, its replacement
+	NoPivotRoot bool              // whether a seccomp filter refuses pivot_root
+}
+
+// become gives this process, which has a mount namespace of its own, the
+// encoded identity and starts it again. It returns only if that fails.
+func become(encoded string) error {
+	var id identity
+	if err := json.Unmarshal([]byte(encoded), &id); err != nil {
+		return err
+	}
+	for path, replacement := range id.Files {
+		if err := unix.Mount(replacement, path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("bind %s: %w", path, err)
+		}
+	}
+	if err := os.Unsetenv(becomeVariable); err != nil {
+		return err
+	}
+	// The filter, like the capability that installing it takes, is the
+	// thread's; the one that executes keeps it.
+	runtime.LockOSThread()
+	if id.NoPivotRoot {
+		if err := refusePivotRoot(); err != nil {
+			return err
+		}
+	}
+	if err := syscall.Setgroups(nil); err != nil {
+		return err
+	}
+	if err := syscall.Setgid(id.UID); err != nil {
+		return err
+	}
+	if err := syscall.Setuid(id.UID); err != nil {
+		return err
+	}
+	return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+}
+
+// refusePivotRoot has pivot_root fail with EPERM from now on, as the default
+// seccomp profile of container engines does.
+func refusePivotRoot() error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the system call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PIVOT_ROOT, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+}
+
+// again returns a command that runs this test binary with the arguments, in
+// the mode, and as another user unless id is nil.
+func again(t testing.TB, mode string, id *identity, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), modeVariable+"="+mode)
+	if id != nil {
+		encoded, err := json.Marshal(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Env = append(cmd.Env, becomeVariable+"="+string(encoded))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
+	return cmd
+}
+
+// The user that tests become.
+const (
+	testUID  = 54321
+	testName = "sandboxtest"
+)
+
+// testUser returns the user with the content of /etc/passwd, /etc/subuid and
+// /etc/subgid. The real /etc/passwd follows his entry.
+func testUser(t testing.TB, passwd, ranges string) *identity {
+	t.Helper()
+	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil {
+		t.Skip("only root can become another user")
+	}
+	dir := t.TempDir()
+	machine, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := &identity{UID: testUID, Files: map[string]string{}}
+	for path, content := range map[string]string{
+		"/etc/passwd": passwd + string(machine), "/etc/subuid": ranges, "/etc/subgid": ranges,
+	} {
+		if _, err := os.Stat(path); err != nil {
+			t.Skipf("%v: apt-get install uidmap", err)
+		}
+		id.Files[path] = filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(id.Files[path], []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return id
+}
+
+// ordinaryUser is a testUser with all that it takes.
+func ordinaryUser(t testing.TB) *identity {
+	return testUser(t,
+		fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID),
+		testName+":700000:65536\n")
+}
+
+func TestModes(t *testing.T) {
+	if os.Getenv(modeVariable) != "" || errNotEntered != nil || inUserNamespace(t) {
+		t.Skip("only root runs the tests in other modes")
+	}
+	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t)} {
+		t.Run(mode, func(t *testing.T) {
+			args := []string{"-test.count=1", "-test.timeout=5m"}
+			if testing.Verbose() {
+				args = append(args, "-test.v")
+			}
+			cmd := again(t, mode, id, args...)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+			} else if testing.Verbose() {
+				t.Logf("%s", out)
+			}
+		})
+	}
+}
+
+// inUserNamespace reports whether this process is in a user namespace.
+func inUserNamespace(t testing.TB) bool {
+	t.Helper()
+	uids, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside, outside, size int64
+	if _, err := fmt.Sscan(string(uids), &inside, &outside, &size); err != nil {
+		t.Fatal(err)
+	}
+	return size != 1<<32-1
+}

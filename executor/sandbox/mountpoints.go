@@ -1,0 +1,198 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
+)
+
+// mountPoints are the stubs of one run in one root file system. Each name in
+// it is relative to the root and free of symlinks; os.Root has the kernel
+// refuse whatever would lead outside.
+type mountPoints struct {
+	dir     string
+	root    *os.Root
+	stubs   []stub
+	parents map[string]*parent
+}
+
+// stub is an empty file or directory made to be mounted on.
+type stub struct {
+	name string
+	info fs.FileInfo
+}
+
+// parent is a directory in which stubs were made.
+type parent struct {
+	before, after unix.Timespec // mtime before the first stub, after the last
+	stubs         int           // how many of them are left
+}
+
+// openMountPoints returns an empty set for the root file system in dir. The
+// caller removes it.
+func openMountPoints(dir string) (*mountPoints, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open root file system: %w", err)
+	}
+	return &mountPoints{dir: dir, root: root, parents: make(map[string]*parent)}, nil
+}
+
+// resolve returns the absolute path, inside the root file system, that target
+// leads to when symlinks are followed as a process in the container would.
+// What doesn't exist yet is taken as it is written.
+func (m *mountPoints) resolve(target string) (string, error) {
+	full, err := securejoin.SecureJoin(m.dir, target)
+	if err != nil {
+		return "", fmt.Errorf("resolve mount point %s: %w", target, err)
+	}
+	name, err := filepath.Rel(m.dir, full)
+	if err != nil {
+		return "", fmt.Errorf("resolve mount point %s: %w", target, err)
+	}
+	return path.Join("/", name), nil
+}
+
+// make sees to it that something can be mounted on the resolved path: a
+// directory, or a file if isDir is false. What exists is left alone, whatever
+// it is: the mount then says what is wrong with it.
+func (m *mountPoints) make(resolved string, isDir bool) error {
+	name := strings.TrimPrefix(resolved, "/")
+	if name == "" {
+		return fmt.Errorf("mount point %s: the root itself can't be mounted on", resolved)
+	}
+	elements := strings.Split(name, "/")
+	for i := range elements {
+		prefix := path.Join(elements[:i+1]...)
+		if err := m.makeOne(prefix, isDir || i < len(elements)-1); err != nil {
+			return fmt.Errorf("make mount point %s: %w", resolved, err)
+		}
+	}
+	return nil
+}
+
+// makeOne makes one stub unless the name exists.
+func (m *mountPoints) makeOne(name string, isDir bool) error {
+	if _, err := m.root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := path.Dir(name)
+	before, err := m.mtime(dir)
+	if err != nil {
+		return err
+	}
+	if isDir {
+		err = m.root.Mkdir(name, 0o755)
+	} else {
+		err = m.makeFile(name)
+	}
+	if err != nil {
+		return err
+	}
+	info, err := m.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	m.stubs = append(m.stubs, stub{name: name, info: info})
+	p := m.parents[dir]
+	if p == nil {
+		p = &parent{before: before}
+		m.parents[dir] = p
+	}
+	p.stubs++
+	p.after, err = m.mtime(dir)
+	return err
+}
+
+// makeFile makes an empty file.
+func (m *mountPoints) makeFile(name string) error {
+	f, err := m.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// remove removes the stubs that are still empty, in reverse, and restores the
+// mtime of a directory in which nothing else has changed.
+func (m *mountPoints) remove() error {
+	var errs []error
+	for _, s := range slices.Backward(m.stubs) {
+		errs = append(errs, m.removeOne(s))
+	}
+	return errors.Join(append(errs, m.root.Close())...)
+}
+
+// removeOne removes a stub unless the command made something of it.
+func (m *mountPoints) removeOne(s stub) error {
+	dir := path.Dir(s.name)
+	p := m.parents[dir]
+	info, err := m.root.Lstat(s.name)
+	if err != nil || !unchanged(s.info, info) {
+		return nil //nolint:nilerr // the command removed or replaced it: its own change
+	}
+	current, err := m.mtime(dir)
+	if err != nil {
+		return err
+	}
+	err = m.root.Remove(s.name)
+	switch {
+	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
+		return nil // the command filled it
+	case err != nil:
+		return fmt.Errorf("remove mount point: %w", err)
+	}
+	p.stubs--
+	if p.stubs == 0 && current == p.after {
+		current = p.before
+	}
+	if p.after, err = current, m.setMtime(dir, current); err != nil {
+		return fmt.Errorf("restore time of %s: %w", dir, err)
+	}
+	return nil
+}
+
+// unchanged reports whether a stub is still what was made. The size and times
+// of a directory say nothing: whether it is empty shows when it is removed.
+func unchanged(was, is fs.FileInfo) bool {
+	a, okA := was.Sys().(*syscall.Stat_t)
+	b, okB := is.Sys().(*syscall.Stat_t)
+	return okA && okB && os.SameFile(was, is) && was.Mode() == is.Mode() &&
+		a.Uid == b.Uid && a.Gid == b.Gid && (is.IsDir() || is.Size() == 0)
+}
+
+// mtime returns when the directory was last changed.
+func (m *mountPoints) mtime(dir string) (unix.Timespec, error) {
+	f, err := m.root.Open(dir)
+	if err != nil {
+		return unix.Timespec{}, err
+	}
+	defer func() { _ = f.Close() }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return unix.Timespec{}, os.NewSyscallError("fstat", err)
+	}
+	return st.Mtim, nil
+}
+
+// setMtime sets when the directory was last changed, and not when it was read.
+func (m *mountPoints) setMtime(dir string, mtime unix.Timespec) error {
+	f, err := m.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
+	// An empty path with AT_EMPTY_PATH means the descriptor itself.
+	err = unix.UtimesNanoAt(int(f.Fd()), "", times, unix.AT_EMPTY_PATH)
+	return os.NewSyscallError("utimensat", err)
+}

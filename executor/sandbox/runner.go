@@ -1,0 +1,357 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+)
+
+// Runner runs processes in containers. Its methods may be called concurrently.
+// The process must have entered, see Enter. It must not be copied after use.
+type Runner struct {
+	// Dir holds the private state of running containers: a few small files
+	// each. It is made if missing (mode 0700) and must be on a local disk.
+	Dir string
+
+	refused atomic.Uint32 // the fallbacks found necessary
+}
+
+// Process is a command and its surroundings.
+type Process struct {
+	// Root is the directory of the root file system, mounted by the caller,
+	// and used by no other Run at the same time.
+	Root string
+	// Args is the command with its arguments. The first is looked up in the
+	// PATH of Env, inside Root, unless it has a slash.
+	Args []string
+	// Env is the whole environment, as name=value.
+	Env []string
+	// Dir is the absolute working directory in the container, "" is "/". As
+	// in BuildKit it is made, owned by root with mode 0755, if it is missing.
+	Dir string
+	// UID and GID are the user, by number; Groups its supplementary groups.
+	UID, GID uint32
+	Groups   []uint32
+	// Hostname is the host name in the container, "" is "bob".
+	Hostname string
+	// ExtraHosts are further lines of /etc/hosts, as "name:address".
+	ExtraHosts []string
+	// Network is what the command can reach.
+	Network Network
+	// Mounts are mounted in order, after those that every container has.
+	Mounts []Mount
+	// ShmSize is the size of /dev/shm in bytes, 0 is 64 MiB.
+	ShmSize int64
+	// Ulimits are resource limits; those not named are bob's own.
+	Ulimits []Ulimit
+	// Stdout and Stderr receive the output in chunks as it comes, each from
+	// its own goroutine unless they are the same writer; nil discards it.
+	// Nothing is written after Run has returned. When a write fails the
+	// command is killed. The standard input is empty.
+	Stdout, Stderr io.Writer
+}
+
+// hostname returns the host name of the container.
+func (p *Process) hostname() string {
+	if p.Hostname == "" {
+		return defaultHostname
+	}
+	return p.Hostname
+}
+
+// fallback is a set of things that the machine refuses, see the package
+// documentation.
+type fallback uint32
+
+const (
+	boundProc fallback = 1 << iota // no new proc file system
+	boundSys                       // no new sysfs
+	movedRoot                      // no pivot_root
+)
+
+// refusedBy returns the fallback that avoids the error of a container that
+// could not be started, 0 if there is none. libcontainer's init is another
+// process and sends its errors as text.
+func refusedBy(err error) fallback {
+	var start *startError
+	if !errors.As(err, &start) {
+		return 0
+	}
+	text := start.Error()
+	refused := strings.Contains(text, unix.EPERM.Error()) || strings.Contains(text, unix.ENOSYS.Error())
+	switch {
+	case refused && strings.Contains(text, `error mounting "proc" to rootfs`):
+		return boundProc
+	case refused && strings.Contains(text, `error mounting "sysfs" to rootfs`):
+		return boundSys
+	case strings.Contains(text, "pivot_root .:") && (refused || strings.Contains(text, unix.EINVAL.Error())):
+		return movedRoot
+	}
+	return 0
+}
+
+// startError says that a container could not be started. The command did not
+// run.
+type startError struct{ err error }
+
+func (e *startError) Error() string { return "start container: " + e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
+// Run runs the process and waits until it and all that it started are gone.
+// It returns nil when the command succeeded, an *ExitError when it did not or
+// could not be executed, and ctx.Err() when ctx ended it, which kills the whole
+// tree. Any other error is the machine's or the caller's fault.
+func (r *Runner) Run(ctx context.Context, p *Process) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		refused := r.refused.Load()
+		err := r.run(ctx, p, fallback(refused))
+		next := uint32(refusedBy(err))
+		if next&^refused == 0 {
+			return err
+		}
+		r.refused.Or(next)
+	}
+}
+
+// check reports what no container can be made of.
+func (p *Process) check() error {
+	switch {
+	case p.Root == "":
+		return errors.New("run: no root file system")
+	case len(p.Args) == 0 || p.Args[0] == "":
+		return errors.New("run: no command")
+	case p.Dir != "" && !strings.HasPrefix(p.Dir, "/"):
+		return fmt.Errorf("run: working directory %s is not absolute", p.Dir)
+	}
+	for _, m := range p.Mounts {
+		if !filepath.IsAbs(m.Source) || !filepath.IsAbs(m.Target) {
+			return fmt.Errorf("run: mount of %s on %s: want absolute paths", m.Source, m.Target)
+		}
+	}
+	return nil
+}
+
+// run is one attempt at Run. Everything that it makes it also removes, in
+// reverse.
+func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err error) {
+	root, err := canonical(p.Root)
+	if err != nil {
+		return err
+	}
+	state, err := r.makeState()
+	if err != nil {
+		return err
+	}
+	clean := func(undo func() error) { err = errors.Join(err, undo()) }
+	defer clean(func() error { return os.RemoveAll(state) })
+
+	userNS := inUserNamespace()
+	if !userNS {
+		unmount, errMount := forbidDevices(root)
+		if errMount != nil {
+			return errMount
+		}
+		defer clean(unmount)
+	}
+	etc, err := writeHostFiles(state, p.hostname(), p.ExtraHosts)
+	if err != nil {
+		return err
+	}
+	points, err := openMountPoints(root)
+	if err != nil {
+		return err
+	}
+	defer clean(points.remove)
+	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), append(etc, p.Mounts...))
+	if err != nil {
+		return err
+	}
+	id := "bob-" + filepath.Base(state)
+	config, err := newConfig(p, id, root, mounts, refused)
+	if err != nil {
+		return err
+	}
+	container, err := libcontainer.Create(state, id, config)
+	if err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
+	defer clean(container.Destroy)
+	return runIn(ctx, container, p)
+}
+
+// canonical returns the absolute path of the root file system, free of
+// symlinks as libcontainer wants it.
+func canonical(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		abs, err = filepath.EvalSymlinks(abs)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find root file system: %w", err)
+	}
+	return abs, nil
+}
+
+// makeState makes the directory of one container's state.
+func (r *Runner) makeState() (string, error) {
+	dir, err := filepath.Abs(r.Dir)
+	if err != nil {
+		return "", fmt.Errorf("make state directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make state directory: %w", err)
+	}
+	state, err := os.MkdirTemp(dir, "run")
+	if err != nil {
+		return "", fmt.Errorf("make state directory: %w", err)
+	}
+	return state, nil
+}
+
+// forbidDevices mounts root over itself with nodev and returns how to undo it.
+// Outside of user namespaces that is what keeps a command with CAP_MKNOD from
+// the disks of the host.
+func forbidDevices(root string) (undo func() error, err error) {
+	if err := unix.Mount(root, root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return nil, &os.PathError{Op: "bind", Path: root, Err: err}
+	}
+	undo = func() error {
+		if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
+			return &os.PathError{Op: "unmount", Path: root, Err: err}
+		}
+		return nil
+	}
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV}
+	if err := unix.MountSetattr(-1, root, unix.AT_RECURSIVE, attr); err != nil {
+		return nil, errors.Join(&os.PathError{Op: "mount_setattr", Path: root, Err: err}, undo())
+	}
+	return undo, nil
+}
+
+// runIn runs the process in the container.
+func runIn(ctx context.Context, container *libcontainer.Container, p *Process) error {
+	// The kernel sends the container its parent death signal when the thread
+	// that forked it ends, and libcontainer ends threads that it has used.
+	// Keep this one until the container is gone.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return fmt.Errorf("open standard input: %w", err)
+	}
+	defer func() { _ = null.Close() }()
+	streams, err := openStreams(p)
+	if err != nil {
+		return err
+	}
+	process := &libcontainer.Process{
+		Init: true,
+		Args: p.Args,
+		Env:  p.Env,
+		UID:  int(p.UID), GID: int(p.GID),
+		AdditionalGroups: groups(p.Groups),
+		Cwd:              workingDir(p.Dir),
+		Stdin:            null,
+		Stdout:           streams[0].w,
+		Stderr:           streams[len(streams)-1].w,
+	}
+	err = container.Run(process)
+	if err != nil {
+		for _, s := range streams {
+			_ = s.finish()
+		}
+		return errors.Join(startFailure(ctx, err), reap(container, process))
+	}
+	for _, s := range streams {
+		s.start(cancel)
+	}
+	stop := context.AfterFunc(ctx, func() {
+		// An error says that the process has ended meanwhile.
+		_ = container.Signal(unix.SIGKILL)
+	})
+	err = exitStatus(process.Wait())
+	killed := !stop()
+	for _, s := range streams {
+		err = errors.Join(err, s.finish())
+	}
+	var exit *ExitError
+	if killed && errors.As(err, &exit) && exit.Signal == unix.SIGKILL {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// openStreams opens the streams of standard output and standard error: one if
+// both have the same writer, which keeps their order, else two.
+func openStreams(p *Process) ([]*stream, error) {
+	stdout, err := openStream("standard output", p.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	if sameWriter(p.Stdout, p.Stderr) {
+		return []*stream{stdout}, nil
+	}
+	stderr, err := openStream("standard error", p.Stderr)
+	if err != nil {
+		return nil, errors.Join(err, stdout.finish())
+	}
+	return []*stream{stdout, stderr}, nil
+}
+
+// startFailure explains why a container was not started.
+func startFailure(ctx context.Context, err error) error {
+	if exit := execFailure(err); exit != nil {
+		return exit
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return &startError{err}
+}
+
+// reap kills and waits for what a failed start may have left running.
+func reap(container *libcontainer.Container, process *libcontainer.Process) error {
+	if err := container.Signal(unix.SIGKILL); err != nil {
+		return nil //nolint:nilerr // nothing runs
+	}
+	if _, err := process.Wait(); err != nil {
+		return fmt.Errorf("wait for container: %w", err)
+	}
+	return nil
+}
+
+// groups converts supplementary groups. It never returns nil: the groups of
+// bob itself are not the command's.
+func groups(gids []uint32) []int {
+	converted := make([]int, 0, len(gids))
+	for _, g := range gids {
+		converted = append(converted, int(g))
+	}
+	return converted
+}
+
+// workingDir returns the working directory.
+func workingDir(dir string) string {
+	if dir == "" {
+		return "/"
+	}
+	return dir
+}

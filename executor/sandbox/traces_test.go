@@ -1,0 +1,160 @@
+package sandbox_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+)
+
+// roots are root file systems as images have them.
+var roots = map[string][][2]string{
+	"bare": nil,
+	"full": {
+		{"proc/", ""},
+		{"sys/", ""},
+		{"dev/", ""},
+		{"run/", ""},
+		{"etc/resolv.conf", ""},
+		{"etc/hosts", "own\n"},
+		{"etc/hostname", "x\n"},
+	},
+	"no files in etc":          {{"etc/passwd", "root::0:0::/:/bin/sh\n"}},
+	"systemd's dangling link":  {{"etc/resolv.conf", "->../run/systemd/resolve/stub-resolv.conf"}, {"run/", ""}},
+	"absolute dangling link":   {{"etc/resolv.conf", "->/run/resolv.conf"}},
+	"link to a link":           {{"etc/resolv.conf", "->a"}, {"etc/a", "->/x/y"}},
+	"etc is a link":            {{"etc", "->private/etc"}, {"private/etc/", ""}},
+	"etc is a dangling link":   {{"etc", "->/nonesuch/etc"}},
+	"dev is a link":            {{"dev", "->other"}, {"other/", ""}},
+	"nodes below dev":          {{"dev/null", ""}, {"dev/pts/", ""}, {"dev/shm/x", "y"}},
+	"files that are not empty": {{"etc/resolv.conf", "nameserver 1.1.1.1\n"}},
+}
+
+func TestNoTraces(t *testing.T) {
+	t.Parallel()
+	for name, entries := range roots {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := newRoot(t, entries...)
+			old := time.Unix(1_000_000_000, 123_456_789)
+			for _, dir := range []string{"", "etc", "run", "bin"} {
+				if err := os.Chtimes(filepath.Join(root, dir), old, old); err != nil && !os.IsNotExist(err) {
+					t.Fatal(err)
+				}
+			}
+			before := tree(t, root)
+			r := newRunner(t)
+			for _, script := range []string{"true", "exit 1", "cat /etc/resolv.conf /etc/hosts /etc/hostname > /dev/null"} {
+				err := r.Run(t.Context(), shell(root, script))
+				var exit *sandbox.ExitError
+				if err != nil && (script != "exit 1" || !errors.As(err, &exit)) {
+					t.Errorf("%s: %v", script, err)
+				}
+				if after := tree(t, root); after != before {
+					t.Errorf("%s: before:\n%safter:\n%s", script, before, after)
+				}
+			}
+			if left := mountsBelow(t, root); len(left) > 0 {
+				t.Errorf("left mounted: %q", left)
+			}
+		})
+	}
+}
+
+// TestThreadsStay finds the threads of this process all in its own mount
+// namespace, though libcontainer has them visit those of the containers.
+func TestThreadsStay(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	root := newRoot(t)
+	for range 5 {
+		if err := r.Run(t.Context(), shell(root, "true")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own, err := os.Readlink("/proc/thread-self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if process != own {
+		t.Errorf("the main thread is in %s, this one in %s", process, own)
+	}
+}
+
+func TestChangesStay(t *testing.T) {
+	t.Parallel()
+	root := newRoot(t)
+	err := newRunner(t).Run(t.Context(), shell(root, "echo x > /etc/own; mkdir /opt; rm /tmp/nonesuch; chmod 700 /run 2> /dev/null; true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(tree(t, root)) {
+		names = append(names, strings.Fields(line)[0])
+	}
+	if got, want := strings.Join(names, " "), ". bin bin/busybox bin/sh bin/su bin/true etc etc/own opt tmp"; got != want {
+		t.Errorf("tree is %s, want %s", got, want)
+	}
+	info, err := os.Stat(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if age := time.Since(info.ModTime()); age > time.Hour {
+		t.Errorf("the root is %s old, though the command changed it", age)
+	}
+}
+
+func TestHostileRoots(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		entries func(outside string) [][2]string
+		fails   bool // it need not work, only do no harm
+	}{
+		{"etc", func(o string) [][2]string { return [][2]string{{"etc", "->" + o}} }, false},
+		{"etc, relative", func(o string) [][2]string { return [][2]string{{"etc", "->" + strings.Repeat("../", 20) + o}} }, false},
+		{"resolv.conf", func(o string) [][2]string { return [][2]string{{"etc/resolv.conf", "->" + o + "/file"}} }, false},
+		{"hosts, missing", func(o string) [][2]string { return [][2]string{{"etc/hosts", "->" + o + "/missing"}} }, false},
+		{"dev", func(o string) [][2]string { return [][2]string{{"dev", "->" + o}} }, false},
+		{"null", func(o string) [][2]string { return [][2]string{{"dev/null", "->" + o + "/file"}} }, false},
+		{"proc", func(o string) [][2]string { return [][2]string{{"proc", "->" + o}} }, true},
+		{"sys", func(o string) [][2]string { return [][2]string{{"sys", "->" + o}} }, true},
+		{"mount target", func(o string) [][2]string { return [][2]string{{"target", "->" + o}} }, false},
+		{"working directory", func(o string) [][2]string { return [][2]string{{"work", "->" + o}} }, false},
+		{"loop", func(string) [][2]string { return [][2]string{{"etc", "->etc"}} }, true},
+		{"command", func(o string) [][2]string { return [][2]string{{"proc/self/", ""}, {"bin/x", "->" + o}} }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			outside := filepath.Join(t.TempDir(), "outside")
+			if err := os.Mkdir(outside, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(outside, "file"), []byte("content"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			root := newRoot(t, test.entries(outside)...)
+			beforeOutside, before := tree(t, outside), tree(t, root)
+			p := shell(root, "echo >> /etc/hosts; echo > /dev/null; true")
+			p.Dir = "/"
+			p.Mounts = []sandbox.Mount{{Source: t.TempDir(), Target: "/target/x"}}
+			if err := newRunner(t).Run(t.Context(), p); err != nil && !test.fails {
+				t.Error(err)
+			}
+			if after := tree(t, outside); after != beforeOutside {
+				t.Errorf("outside before:\n%sand after:\n%s", beforeOutside, after)
+			}
+			if after := tree(t, root); after != before {
+				t.Errorf("before:\n%safter:\n%s", before, after)
+			}
+		})
+	}
+}

@@ -1,0 +1,132 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/bobbuild/bob/dockerfile"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A state is a stage after one of its steps. States are values: a step makes a
+// new one and leaves the old as it is.
+type state struct {
+	image   dockerspec.DockerOCIImage
+	history []ocispec.History
+	layers  []*layer // base first; one for each history entry that isn't empty
+	key     digest.Digest
+	rootfs  *rootfs
+}
+
+// with returns s with one more layer that leads to rootfs.
+func (s *state) with(key digest.Digest, l *layer, r *rootfs) *state {
+	n := *s
+	n.key, n.rootfs = key, r
+	n.layers = append(slices.Clip(s.layers), l)
+	return &n
+}
+
+// record returns s after step's change of the config and with its history.
+func (s *state) record(step dockerfile.Step) *state {
+	n := *s
+	n.image = step.Image
+	n.history = append(slices.Clip(s.history), step.History)
+	return &n
+}
+
+// stage returns the promise of s's last state.
+func (b *build) stage(ctx context.Context, s *dockerfile.Stage) *promise[*state] {
+	return once(b, b.stages, s, func() (*state, error) { return b.buildStage(ctx, s) })
+}
+
+func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, error) {
+	base, err := b.base(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := s.Steps(base.image)
+	if err != nil {
+		return nil, err
+	}
+	n := b.counter(s, steps)
+	if s.Base.Reference != "" {
+		n.next() // the FROM itself, shown when its layers are needed
+	}
+	st := base
+	for _, step := range steps {
+		if step.Op == nil {
+			st = st.record(step)
+			continue
+		}
+		if st, err = b.step(ctx, st, step, n.next(), s); err != nil {
+			return nil, locate(err, step)
+		}
+	}
+	return st, nil
+}
+
+// base returns the state that s starts from.
+func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
+	switch {
+	case s.Base.Stage != nil:
+		return b.stage(ctx, s.Base.Stage).wait(ctx)
+	case s.Base.Reference != "":
+		img, err := b.image(ctx, s.Base.Reference, s.Platform).wait(ctx)
+		if err != nil {
+			return nil, &StepError{Step: "FROM " + s.Base.Reference, Location: s.Location, Err: err}
+		}
+		return img.state, nil
+	default:
+		return scratch(s.Platform), nil
+	}
+}
+
+// scratch is the state of FROM scratch: no layer, and of the config only the
+// platform.
+func scratch(p ocispec.Platform) *state {
+	st := &state{key: newKey("scratch").sum(), rootfs: &rootfs{}}
+	st.image.Platform = p
+	return st
+}
+
+// locate gives err the place of step, unless it has a place already or tells of
+// an end that step is not to blame for.
+func locate(err error, step dockerfile.Step) error {
+	if _, ok := errors.AsType[*StepError](err); ok || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &StepError{Step: step.Text, Location: step.Location, Err: err}
+}
+
+// A counter numbers the steps of a stage as "[title 2/5]".
+type counter struct {
+	title    string
+	n, total int
+}
+
+func (b *build) counter(s *dockerfile.Stage, steps []dockerfile.Step) *counter {
+	c := &counter{title: s.Title()}
+	if s.Base.Reference != "" {
+		c.total++
+	}
+	for _, step := range steps {
+		if step.Op != nil {
+			c.total++
+		}
+	}
+	if c.title != "" {
+		c.title += " "
+	}
+	return c
+}
+
+func (c *counter) next() string {
+	c.n++
+	return c.at(c.n)
+}
+
+func (c *counter) at(n int) string { return fmt.Sprintf("[%s%d/%d]", c.title, n, c.total) }

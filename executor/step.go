@@ -1,0 +1,154 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// An operation is what a step does to the file system, ready to run.
+type operation struct {
+	// key identifies the result; see newKey.
+	key digest.Digest
+	// run changes the file system below root. It reports to v.
+	run func(ctx context.Context, root string, v *vertex) error
+}
+
+// A stepRecord is what the store remembers of a step under its key.
+type stepRecord struct {
+	Snapshot string    // ID of the snapshot
+	Created  time.Time // when the step ended, for the history
+
+	// The layer made of the snapshot; zero until somebody needed it.
+	Blob   ocispec.Descriptor
+	DiffID digest.Digest
+}
+
+const recordKind = "step"
+
+// step brings st past a step that has an operation, by finding the result or by
+// making it. number is how the progress calls it, as "[2/5]".
+func (b *build) step(ctx context.Context, st *state, step dockerfile.Step, number string, s *dockerfile.Stage) (*state, error) {
+	op, err := b.operation(ctx, st, step, s)
+	if err != nil {
+		v := b.progress.start(number + " " + step.Text)
+		v.done(err)
+		return nil, err
+	}
+	if rec, snap := b.lookup(op.key); snap != nil {
+		b.progress.start(number + " " + step.Text).cached()
+		return b.after(ctx, st, step, op.key, rec, snap, s), nil
+	}
+	parent, err := st.rootfs.snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var snap *snapshot.Snapshot
+	err = b.limited(ctx, func() error {
+		v := b.progress.start(number + " " + step.Text)
+		snap, err = b.execute(ctx, parent, op, v)
+		v.done(err)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	rec := &stepRecord{Snapshot: snap.ID(), Created: b.Clock().UTC()}
+	if err := b.remember(op.key, rec); err != nil {
+		return nil, err
+	}
+	return b.after(ctx, st, step, op.key, rec, snap, s), nil
+}
+
+// operation prepares the operation of step, which comes after st.
+func (b *build) operation(ctx context.Context, st *state, step dockerfile.Step, s *dockerfile.Stage) (*operation, error) {
+	switch op := step.Op.(type) {
+	case *dockerfile.Run:
+		return b.runOperation(st, op, s), nil
+	case *dockerfile.Copy:
+		return b.copyOperation(ctx, st, op, s)
+	case *dockerfile.Workdir:
+		return b.workdirOperation(st, op, step.Image.Config.User), nil
+	default:
+		return nil, fmt.Errorf("no operation %T", op)
+	}
+}
+
+// execute runs op over parent and commits what it changed.
+func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *operation, v *vertex) (snap *snapshot.Snapshot, err error) {
+	active, err := b.Store.Prepare(ctx, parent)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, active.Discard())
+		}
+	}()
+	if err := op.run(ctx, active.Root(), v); err != nil {
+		return nil, err
+	}
+	return active.Commit()
+}
+
+// after returns the state behind a step whose snapshot is there.
+func (b *build) after(ctx context.Context, st *state, step dockerfile.Step, key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot, s *dockerfile.Stage) *state {
+	step.History.Created = &rec.Created
+	l := b.newLayer(key, rec, snap)
+	if b.exports.wants(s) {
+		b.start(ctx, l)
+	}
+	return st.record(step).with(key, l, &rootfs{snap: snap})
+}
+
+// lookup returns what is known under key, nil if that is nothing, not wanted,
+// or not whole any more.
+func (b *build) lookup(key digest.Digest) (*stepRecord, *snapshot.Snapshot) {
+	if b.opts.NoCache {
+		return nil, nil
+	}
+	data, err := b.Store.Record(recordKind, key)
+	if err != nil {
+		return nil, nil
+	}
+	rec := &stepRecord{}
+	if json.Unmarshal(data, rec) != nil {
+		return nil, nil
+	}
+	snap, err := b.Store.Snapshot(rec.Snapshot)
+	if err != nil {
+		return nil, nil
+	}
+	return rec, snap
+}
+
+func (b *build) remember(key digest.Digest, rec *stepRecord) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	return b.Store.PutRecord(recordKind, key, data)
+}
+
+// known reports whether the store still holds the layer that rec names.
+func (b *build) known(rec *stepRecord) (bool, error) {
+	if rec.Blob.Digest == "" {
+		return false, nil
+	}
+	f, err := b.Store.OpenBlob(rec.Blob.Digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
+}

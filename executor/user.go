@@ -1,0 +1,126 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"github.com/moby/sys/user"
+)
+
+// An account is who a process runs as, in the IDs of the image.
+type account struct {
+	UID, GID uint32
+	Groups   []uint32
+	Home     string
+}
+
+// lookupUser resolves a USER by the image's own /etc/passwd and /etc/group. The
+// empty name is root. A number need not be in the files.
+func lookupUser(root, name string) (*account, error) {
+	passwd, group, closeFiles, err := accounts(root)
+	if err != nil {
+		return nil, err
+	}
+	defer closeFiles()
+	u, err := user.GetExecUser(name, &user.ExecUser{Home: "/"}, passwd, group)
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", name, err)
+	}
+	id := &account{UID: uint32(u.Uid), GID: uint32(u.Gid), Home: u.Home}
+	for _, g := range u.Sgids {
+		id.Groups = append(id.Groups, uint32(g))
+	}
+	return id, nil
+}
+
+// lookupOwner resolves "user[:group]", as --chown has it, by the image's own
+// files. Without a group the group is the user's own, or has the number of the
+// user. A name that the image doesn't know stands for ID 0, as in BuildKit, and
+// is returned in unknown for a warning.
+func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, err error) {
+	passwd, group, closeFiles, err := accounts(root)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closeFiles()
+	owner = &filecopy.Owner{}
+	name, groupName, _ := strings.Cut(spec, ":")
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+		owner.UID, owner.GID = uint32(n), uint32(n)
+	} else if name != "" {
+		u, err := user.ParsePasswdFilter(passwd, func(u user.User) bool { return u.Name == name })
+		if err != nil {
+			return nil, nil, fmt.Errorf("/etc/passwd: %w", err)
+		}
+		if len(u) > 0 {
+			owner.UID, owner.GID = uint32(u[0].Uid), uint32(u[0].Gid)
+		} else {
+			unknown = append(unknown, "user "+name)
+		}
+	}
+	if n, err := strconv.ParseUint(groupName, 10, 32); err == nil {
+		owner.GID = uint32(n)
+	} else if groupName != "" {
+		g, err := user.ParseGroupFilter(group, func(g user.Group) bool { return g.Name == groupName })
+		if err != nil {
+			return nil, nil, fmt.Errorf("/etc/group: %w", err)
+		}
+		if len(g) > 0 {
+			owner.GID = uint32(g[0].Gid)
+		} else {
+			unknown = append(unknown, "group "+groupName)
+		}
+	}
+	return owner, unknown, nil
+}
+
+// accounts opens the image's account files; one that is missing reads as empty.
+// Both are resolved inside root by the kernel, since an image may hold links
+// that point anywhere.
+func accounts(root string) (passwd, group io.Reader, closeFiles func(), err error) {
+	var open []*os.File
+	closeFiles = func() {
+		for _, f := range open {
+			_ = f.Close()
+		}
+	}
+	var readers [2]io.Reader
+	for i, name := range []string{"/etc/passwd", "/etc/group"} {
+		f, err := openRegular(root, name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			readers[i] = strings.NewReader("")
+		case err != nil:
+			closeFiles()
+			return nil, nil, nil, err
+		default:
+			open = append(open, f)
+			readers[i] = f
+		}
+	}
+	return readers[0], readers[1], closeFiles, nil
+}
+
+// openRegular opens a regular file of the image for reading.
+func openRegular(root, name string) (*os.File, error) {
+	handle, err := pathrs.OpenInRoot(root, name)
+	if err != nil {
+		return nil, err
+	}
+	defer handle.Close()
+	fi, err := handle.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s in the image is no regular file", name)
+	}
+	return pathrs.Reopen(handle, os.O_RDONLY)
+}

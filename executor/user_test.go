@@ -1,0 +1,138 @@
+package executor_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/filecopy"
+	"golang.org/x/sys/unix"
+)
+
+// accountRoot is an image's root with account files.
+func accountRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	writeTree(t, root, map[string]string{
+		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n",
+		"etc/group":  "root:x:0:\napp:x:1001:\nwheel:x:10:app\nusers:x:100:\n",
+	})
+	return root
+}
+
+func writeTree(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLookupUser(t *testing.T) {
+	t.Parallel()
+	root := accountRoot(t)
+	for _, tt := range []struct {
+		spec     string
+		uid, gid uint32
+		groups   []uint32
+		home     string
+		fails    bool
+	}{
+		{spec: "", home: "/root"},
+		{spec: "root", home: "/root"},
+		{spec: "app", uid: 1000, gid: 1001, groups: []uint32{10}, home: "/home/app"},
+		{spec: "1000", uid: 1000, gid: 1001, groups: []uint32{10}, home: "/home/app"},
+		{spec: "app:users", uid: 1000, gid: 100, home: "/home/app"},
+		{spec: "app:7", uid: 1000, gid: 7, home: "/home/app"},
+		{spec: "4242", uid: 4242, home: "/"},
+		{spec: "4242:4243", uid: 4242, gid: 4243, home: "/"},
+		{spec: "nobody-here", fails: true},
+		{spec: "app:nogroup-here", fails: true},
+	} {
+		t.Run(tt.spec, func(t *testing.T) {
+			t.Parallel()
+			got, err := executor.LookupUser(root, tt.spec)
+			if tt.fails {
+				if err == nil {
+					t.Fatalf("found %+v", got)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.UID != tt.uid || got.GID != tt.gid || got.Home != tt.home || !slices.Equal(got.Groups, tt.groups) {
+				t.Errorf("got %+v, want %+v", got, tt)
+			}
+		})
+	}
+}
+
+func TestLookupOwner(t *testing.T) {
+	t.Parallel()
+	root := accountRoot(t)
+	for _, tt := range []struct {
+		spec    string
+		want    filecopy.Owner
+		unknown []string
+	}{
+		{spec: "", want: filecopy.Owner{}},
+		{spec: "app", want: filecopy.Owner{UID: 1000, GID: 1001}},
+		{spec: "app:", want: filecopy.Owner{UID: 1000, GID: 1001}},
+		{spec: "app:wheel", want: filecopy.Owner{UID: 1000, GID: 10}},
+		{spec: "5", want: filecopy.Owner{UID: 5, GID: 5}},
+		{spec: "5:7", want: filecopy.Owner{UID: 5, GID: 7}},
+		{spec: "5:wheel", want: filecopy.Owner{UID: 5, GID: 10}},
+		{spec: "ghost", unknown: []string{"user ghost"}},
+		{spec: "app:ghosts", want: filecopy.Owner{UID: 1000, GID: 1001}, unknown: []string{"group ghosts"}},
+	} {
+		t.Run(tt.spec, func(t *testing.T) {
+			t.Parallel()
+			got, unknown, err := executor.LookupOwner(root, tt.spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *got != tt.want || !slices.Equal(unknown, tt.unknown) {
+				t.Errorf("got %+v, unknown %q; want %+v, %q", *got, unknown, tt.want, tt.unknown)
+			}
+		})
+	}
+}
+
+// An image's account files may be links; they lead inside the image only.
+func TestAccountsStayInsideTheImage(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	writeTree(t, outside, map[string]string{"passwd": "spy:x:666:666::/:/bin/sh\n"})
+	root := t.TempDir()
+	writeTree(t, root, map[string]string{"real/passwd": "app:x:1000:1000::/:/bin/sh\n"})
+	if err := os.Symlink("/real", filepath.Join(root, "etc")); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := executor.LookupUser(root, "app"); err != nil || id.UID != 1000 {
+		t.Errorf("through a link inside: %+v, %v", id, err)
+	}
+	hostile := t.TempDir()
+	writeTree(t, hostile, map[string]string{"etc/group": ""})
+	if err := os.Symlink(filepath.Join(outside, "passwd"), filepath.Join(hostile, "etc/passwd")); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := executor.LookupUser(hostile, "spy"); err == nil {
+		t.Errorf("read a file outside the image: %+v", id)
+	}
+	fifo := t.TempDir()
+	writeTree(t, fifo, map[string]string{"etc/group": ""})
+	if err := unix.Mkfifo(filepath.Join(fifo, "etc/passwd"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := executor.LookupUser(fifo, "app"); err == nil {
+		t.Error("a fifo was taken for /etc/passwd")
+	}
+}

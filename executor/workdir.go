@@ -1,0 +1,23 @@
+package executor
+
+import (
+	"context"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/filecopy"
+)
+
+// workdirOperation prepares WORKDIR, whose directory belongs to the USER in
+// force.
+func (b *build) workdirOperation(st *state, op *dockerfile.Workdir, user string) *operation {
+	return &operation{
+		key: newKey("workdir").str(st.key.String()).str(op.Path).str(user).sum(),
+		run: func(_ context.Context, root string, v *vertex) error {
+			owner, err := v.owner(root, user)
+			if err != nil {
+				return err
+			}
+			return filecopy.MakeDir(root, op.Path, owner)
+		},
+	}
+}

@@ -1,0 +1,299 @@
+package registry_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bobbuild/bob/registry"
+)
+
+// tarLayer makes a real layer: one file, gzipped.
+func tarLayer(t *testing.T, name, content string) (blob []byte, diffID digest.Digest) {
+	t.Helper()
+	var plain, packed bytes.Buffer
+	tw := tar.NewWriter(&plain)
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(content)), Mode: 0o644}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(tw, content); err != nil {
+		t.Fatal(err)
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	gz := gzip.NewWriter(&packed)
+	_, err := gz.Write(plain.Bytes())
+	if err := errors.Join(err, gz.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return packed.Bytes(), digest.FromBytes(plain.Bytes())
+}
+
+// newArchive makes an image of real layers, the first of them twice.
+func newArchive(t *testing.T, refs ...string) registry.Archive {
+	t.Helper()
+	blobs := make(map[digest.Digest][]byte)
+	a := registry.Archive{Refs: refs, MediaType: ocispec.MediaTypeImageManifest}
+	image := ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers"}}
+	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: a.MediaType}
+	for _, name := range []string{"one", "two", "one"} {
+		blob, id := tarLayer(t, name, strings.Repeat(name, 1000))
+		d := descriptor(ocispec.MediaTypeImageLayerGzip, blob)
+		blobs[d.Digest] = blob
+		a.Layers = append(a.Layers, registry.Layer{Descriptor: d, DiffID: id})
+		image.RootFS.DiffIDs = append(image.RootFS.DiffIDs, id)
+		manifest.Layers = append(manifest.Layers, d)
+	}
+	a.Config = encode(t, image)
+	manifest.Config = descriptor(ocispec.MediaTypeImageConfig, a.Config)
+	a.Manifest = encode(t, manifest)
+	a.Open = func(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(blobs[d.Digest])), nil
+	}
+	return a
+}
+
+// inspect has skopeo read an image all through.
+func inspect(t *testing.T, source string) {
+	t.Helper()
+	skopeo, err := exec.LookPath("skopeo")
+	if err != nil {
+		t.Log("skopeo is not installed: its part is left out")
+		return
+	}
+	output, err := exec.CommandContext(t.Context(), skopeo, "--insecure-policy", "inspect", source).CombinedOutput()
+	if err != nil {
+		t.Fatalf("skopeo inspect %s: %v\n%s", source, err, output)
+	}
+	var seen struct{ Layers []string }
+	if err := json.Unmarshal(output, &seen); err != nil || len(seen.Layers) != 3 {
+		t.Errorf("skopeo inspect %s: %v\n%s", source, err, output)
+	}
+	target := "dir:" + t.TempDir()
+	if output, err := exec.CommandContext(t.Context(), skopeo, "--insecure-policy", "copy", source, target).CombinedOutput(); err != nil {
+		t.Errorf("skopeo copy %s: %v\n%s", source, err, output)
+	}
+}
+
+// names returns the entries of a tar in their order.
+func names(t *testing.T, archive []byte) []string {
+	t.Helper()
+	var found []string
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.ModTime.Unix() != 0 || h.Uid != 0 || h.Gid != 0 || h.Uname != "" {
+			t.Errorf("%s: header %+v depends on where it was made", h.Name, h)
+		}
+		found = append(found, h.Name)
+	}
+}
+
+func TestArchives(t *testing.T) {
+	t.Parallel()
+	a := newArchive(t, "app:1", "localhost:5000/team/app")
+	var oci, docker, again bytes.Buffer
+	if err := registry.WriteOCI(t.Context(), &oci, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.WriteDocker(t.Context(), &docker, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.WriteDocker(t.Context(), &again, newArchive(t, a.Refs...)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(docker.Bytes(), again.Bytes()) {
+		t.Error("the same image makes different archives")
+	}
+	ociNames, dockerNames := names(t, oci.Bytes()), names(t, docker.Bytes())
+	if len(ociNames) != 2+2+4 || !slices.Contains(ociNames, "oci-layout") || slices.Contains(ociNames, "manifest.json") {
+		t.Errorf("OCI archive holds %q", ociNames)
+	}
+	if len(dockerNames) != 3+2+4 || !slices.Contains(dockerNames, "manifest.json") {
+		t.Errorf("docker archive holds %q", dockerNames)
+	}
+	for _, want := range []string{
+		`"org.opencontainers.image.ref.name":"1"`, `"io.containerd.image.name":"docker.io/library/app:1"`,
+		`"io.containerd.image.name":"localhost:5000/team/app:latest"`, `"platform":{"architecture":"amd64","os":"linux"}`,
+	} {
+		if !bytes.Contains(oci.Bytes(), []byte(want)) {
+			t.Errorf("OCI archive lacks %s", want)
+		}
+	}
+	if want := `"RepoTags":["app:1","localhost:5000/team/app:latest"]`; !bytes.Contains(docker.Bytes(), []byte(want)) {
+		t.Errorf("docker archive lacks %s", want)
+	}
+
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{"oci.tar": oci.Bytes(), "docker.tar": docker.Bytes()} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inspect(t, "oci-archive:"+filepath.Join(dir, "oci.tar")+":1")
+	inspect(t, "docker-archive:"+filepath.Join(dir, "docker.tar")+":app:1")
+	inspect(t, "oci-archive:"+filepath.Join(dir, "docker.tar")+":latest")
+}
+
+func TestUnnamedArchives(t *testing.T) {
+	t.Parallel()
+	a := newArchive(t)
+	dir := t.TempDir()
+	for source, write := range map[string]func(context.Context, io.Writer, registry.Archive) error{
+		"oci-archive":    registry.WriteOCI,
+		"docker-archive": registry.WriteDocker,
+	} {
+		path := filepath.Join(dir, source)
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(write(t.Context(), f, a), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		inspect(t, source+":"+path)
+	}
+}
+
+func TestOCIDir(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "new", "layout")
+	for _, ref := range []string{"app:1", "app:2", "other/app:2"} {
+		if err := registry.WriteOCIDir(t.Context(), dir, newArchive(t, ref)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var index ocispec.Index
+	body, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(body, &index); err != nil || len(index.Manifests) != 2 {
+		t.Errorf("index.json: %v: %s", err, body)
+	}
+	blobs, err := os.ReadDir(filepath.Join(dir, "blobs", "sha256"))
+	if err != nil || len(blobs) != 4 {
+		t.Errorf("blobs: %v, %v", blobs, err)
+	}
+	inspect(t, "oci:"+dir+":1")
+	inspect(t, "oci:"+dir+":2")
+	if umoci, err := exec.LookPath("umoci"); err == nil {
+		bundle := filepath.Join(t.TempDir(), "bundle")
+		output, err := exec.CommandContext(t.Context(), umoci, "unpack", "--rootless", "--image", dir+":1", bundle).CombinedOutput()
+		if err != nil {
+			t.Fatalf("umoci unpack: %v\n%s", err, output)
+		}
+		if got, err := os.ReadFile(filepath.Join(bundle, "rootfs", "two")); err != nil || string(got) != strings.Repeat("two", 1000) {
+			t.Errorf("umoci unpacked %q, %v", got, err)
+		}
+	}
+}
+
+func TestOCIDirRefuses(t *testing.T) {
+	t.Parallel()
+	full := t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "thesis.txt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(full, "thesis.txt")
+	damaged := t.TempDir()
+	for name, content := range map[string]string{"oci-layout": "{}", "index.json": "{"} {
+		if err := os.WriteFile(filepath.Join(damaged, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := t.TempDir()
+	linked := t.TempDir()
+	if err := os.WriteFile(filepath.Join(linked, "oci-layout"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(linked, "blobs")); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{full, file, damaged, linked} {
+		if err := registry.WriteOCIDir(t.Context(), dir, newArchive(t, "a:1")); err == nil {
+			t.Errorf("%s was taken", dir)
+		} else {
+			t.Log(err)
+		}
+	}
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
+		t.Errorf("written outside of the directory: %v, %v", entries, err)
+	}
+}
+
+// TestArchiveLies checks that no archive holds what its digests don't say.
+func TestArchiveLies(t *testing.T) {
+	t.Parallel()
+	errDisk := errors.New("disk on fire")
+	content := func(s string) func(context.Context, ocispec.Descriptor) (io.ReadCloser, error) {
+		return func(context.Context, ocispec.Descriptor) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(s)), nil
+		}
+	}
+	for name, change := range map[string]func(*registry.Archive){
+		"too short": func(a *registry.Archive) { a.Open = content("x") },
+		"too long":  func(a *registry.Archive) { a.Open = content(strings.Repeat("x", 1<<20)) },
+		"other": func(a *registry.Archive) {
+			a.Open = func(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+				return io.NopCloser(bytes.NewReader(make([]byte, d.Size))), nil
+			}
+		},
+		"does not open": func(a *registry.Archive) {
+			a.Open = func(context.Context, ocispec.Descriptor) (io.ReadCloser, error) { return nil, errDisk }
+		},
+		"digest":       func(a *registry.Archive) { a.Layers[0].Digest = "sha256:../../etc/passwd" },
+		"config":       func(a *registry.Archive) { a.Config = []byte("{") },
+		"name":         func(a *registry.Archive) { a.Refs = []string{"UPPER"} },
+		"digest, name": func(a *registry.Archive) { a.Refs = []string{"a@" + digest.FromString("").String()} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, write := range []func(registry.Archive) error{
+				func(a registry.Archive) error { return registry.WriteOCI(t.Context(), io.Discard, a) },
+				func(a registry.Archive) error { return registry.WriteDocker(t.Context(), io.Discard, a) },
+				func(a registry.Archive) error {
+					dir := t.TempDir()
+					err := registry.WriteOCIDir(t.Context(), dir, a)
+					if _, statErr := os.Stat(filepath.Join(dir, "index.json")); statErr == nil {
+						t.Error("there is an index.json")
+					}
+					return err
+				},
+			} {
+				a := newArchive(t, "a:1")
+				change(&a)
+				if err := write(a); err == nil {
+					t.Error("no error")
+				} else {
+					t.Log(err)
+				}
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := registry.WriteOCI(ctx, io.Discard, newArchive(t)); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}

@@ -1,0 +1,363 @@
+package registry_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/bobbuild/bob/registry"
+)
+
+const (
+	user     = "ann"
+	password = "s3cr3t-passw0rd"
+)
+
+func basicOnly(inner http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {
+			// A hostile registry sends back what it got.
+			say(401, "UNAUTHORIZED "+r.Header.Get("Authorization")+" "+p, "WWW-Authenticate", `Negotiate, Basic realm="x, y"`)(w, r)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+}
+
+func TestBasic(t *testing.T) {
+	t.Parallel()
+	h, err := registry.Handler(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := serve(t, basicOnly(h))
+	f := newFixture(t, amd64, 1000, 2000)
+	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	f.push(t.Context(), t, c, host+"/app:1")
+	f.check(t.Context(), t, c, host+"/app:1")
+
+	_, err = newClient(t, nil).Push(t.Context(), host+"/app:1")
+	checkError(t, err, host, registry.ErrDenied, "none are known", "docker login "+host)
+
+	const wrong = "wrong-passw0rd"
+	_, err = newClient(t, func(o *registry.Options) { o.Keychain = login{user, wrong} }).Push(t.Context(), host+"/app:1")
+	checkError(t, err, host, registry.ErrDenied, "does not accept the credentials")
+	if strings.Contains(fmt.Sprintf("%v %+v", err, err), wrong) {
+		t.Error("the error holds the password")
+	}
+}
+
+// tokenServer guards a registry with tokens (Docker Registry v2 token
+// authentication) that are good for some requests only.
+type tokenServer struct {
+	inner  http.Handler
+	uses   int  // of one token
+	deny   bool // no token is ever accepted
+	expire int  // expires_in
+
+	mu     sync.Mutex
+	tokens map[string]int // uses left
+	scopes []string       // asked for
+	count  int            // tokens given
+}
+
+func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	if r.URL.Path == "/token" {
+		defer s.mu.Unlock()
+		u, p, ok := r.BasicAuth()
+		if ok && (u != user || p != password) {
+			say(401, "UNAUTHORIZED")(w, r)
+			return
+		}
+		token := "token-" + rand.Text()
+		s.tokens[token] = s.uses
+		s.count++
+		s.scopes = append(s.scopes, r.URL.Query()["scope"]...)
+		_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": s.expire})
+		return
+	}
+	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	left := s.tokens[token]
+	s.tokens[token]--
+	s.mu.Unlock()
+	if left <= 0 || s.deny {
+		say(401, "UNAUTHORIZED", "WWW-Authenticate",
+			fmt.Sprintf(`Bearer realm="http://%s/token",service="test \"quoted\"",error="invalid_token"`, r.Host))(w, r)
+		return
+	}
+	s.inner.ServeHTTP(w, r)
+}
+
+func newTokenServer(t *testing.T, uses, expire int) (*tokenServer, string) {
+	t.Helper()
+	h, err := registry.Handler(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &tokenServer{inner: h, uses: uses, expire: expire, tokens: make(map[string]int)}
+	return s, serve(t, s)
+}
+
+func TestBearer(t *testing.T) {
+	t.Parallel()
+	s, host := newTokenServer(t, 1<<20, 300)
+	f := newFixture(t, amd64, 1000, 2000)
+	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	f.push(t.Context(), t, c, host+"/app:1")
+	f.check(t.Context(), t, c, host+"/app:1")
+	if s.count != 2 {
+		t.Errorf("%d tokens for one push and one pull", s.count)
+	}
+	for _, want := range []string{"repository:app:pull,push", "repository:app:pull"} {
+		if !slices.Contains(s.scopes, want) {
+			t.Errorf("scopes %q lack %q", s.scopes, want)
+		}
+	}
+
+	// A mount needs the right to read the other repository.
+	p, err := c.Push(t.Context(), host+"/b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Blob(t.Context(), f.descs[0].Descriptor, host+"/app:1", mustNotOpen(t)); err != nil {
+		t.Fatal(err)
+	}
+
+	_, err = newClient(t, func(o *registry.Options) { o.Keychain = login{user, "wrong-one"} }).Resolve(t.Context(), host+"/app:1", amd64)
+	checkError(t, err, host, registry.ErrDenied, "authenticate for", "does not accept the credentials")
+}
+
+// TestBearerExpiry uses tokens that the registry forgets after a few requests,
+// and tokens that end at once.
+func TestBearerExpiry(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, amd64, 1<<20, 1<<20, 1000)
+	s, host := newTokenServer(t, 1, 300)
+	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	if err := pushBlobs(t, c, f, host+"/app:1"); err != nil {
+		t.Fatal(err)
+	}
+	f.check(t.Context(), t, c, host+"/app:1")
+	if s.count < 10 {
+		t.Errorf("only %d tokens", s.count)
+	}
+}
+
+func TestBearerDenied(t *testing.T) {
+	t.Parallel()
+	s, host := newTokenServer(t, 1, 300)
+	s.deny = true
+	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	_, err := c.Push(t.Context(), host+"/app:1")
+	checkError(t, err, host, registry.ErrDenied, "prepare push", "does not accept the credentials")
+	if s.count > 3 {
+		t.Errorf("%d tokens for nothing", s.count)
+	}
+	_, err = newClient(t, nil).Push(t.Context(), host+"/app:1")
+	checkError(t, err, host, registry.ErrDenied, "none are known")
+}
+
+func TestTokenServerFaults(t *testing.T) {
+	t.Parallel()
+	secret := "token-" + rand.Text()
+	tests := map[string]struct {
+		answer func(http.ResponseWriter, *http.Request) bool
+		want   string // "": it works
+	}{
+		"503 once":     {times(1, say(503, "UNAVAILABLE")), ""},
+		"reset once":   {times(1, reset), ""},
+		"500 for ever": {always(say(500, "UNKNOWN")), "tried 6 times"},
+		"404":          {always(say(404, "UNKNOWN")), "404"},
+		"no JSON":      {always(body("text/html", "<html>")), "not JSON"},
+		"no token":     {always(body("application/json", `{"refresh_token":"`+secret+`"}`)), "holds no token"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newTokenServer(t, 1<<20, 300)
+			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/token" || !tt.answer(w, r) {
+					s.ServeHTTP(w, r)
+				}
+			}))
+			_, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+			if tt.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			checkError(t, err, host, nil, "authenticate for", tt.want)
+			if strings.Contains(err.Error(), secret) {
+				t.Error("the error holds a token")
+			}
+		})
+	}
+}
+
+// TestRedirect checks that a blob may be elsewhere, and that credentials stay.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, amd64, 5000)
+	var mu sync.Mutex
+	var leaked []string
+	elsewhere := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if a := r.Header.Get("Authorization"); a != "" {
+			leaked = append(leaked, a)
+		}
+		if strings.HasSuffix(r.URL.Path, "denied") {
+			say(403, "", "WWW-Authenticate", `Basic realm="give me"`)(w, r)
+			return
+		}
+		_, _ = w.Write(f.layers[0])
+	}))
+	to := "/blob"
+	inner := newInner(t)
+	host := serve(t, basicOnly(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, f.descs[0].Digest.String()) {
+			http.Redirect(w, r, "http://"+elsewhere+to+"?X-Amz-Signature=abcdef012345", http.StatusTemporaryRedirect)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})))
+	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	f.push(t.Context(), t, c, host+"/app:1")
+	im := f.check(t.Context(), t, c, host+"/app:1")
+
+	to = "/denied"
+	_, err := im.Blob(t.Context(), f.descs[0].Descriptor)
+	checkError(t, err, host, registry.ErrDenied)
+	if strings.Contains(err.Error(), "abcdef") {
+		t.Error("the error holds a signed query")
+	}
+	if len(leaked) > 0 {
+		t.Errorf("another host got %q", leaked)
+	}
+}
+
+func newInner(t *testing.T) http.Handler {
+	t.Helper()
+	h, err := registry.Handler(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestRedirectedWrites(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]string{
+		http.StatusFound:             "another one",
+		http.StatusTemporaryRedirect: "stopped after 10 redirects",
+	} {
+		host := newFaulty(t, nil, on("POST", "/", always(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, status)
+		})))
+		_, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+		checkError(t, err, host, nil, want)
+	}
+}
+
+type failingKeychain struct{}
+
+func (failingKeychain) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return nil, errors.New(`error getting credentials - err: exit status 1, out: "token=abcdef password: hunter2"`)
+}
+
+func TestKeychainFails(t *testing.T) {
+	t.Parallel()
+	host := serveEmbedded(t)
+	c := newClient(t, func(o *registry.Options) { o.Keychain = failingKeychain{} })
+	_, err := c.Resolve(t.Context(), host+"/app:1", amd64)
+	checkError(t, err, host, nil, "read the credentials", "exit status 1")
+	if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "abcdef") {
+		t.Error("the error holds credentials")
+	}
+}
+
+// TestDefaultKeychain goes the way from docker's config.json, with a helper too.
+func TestDefaultKeychain(t *testing.T) {
+	host := serve(t, basicOnly(newInner(t)))
+	dir := t.TempDir()
+	helper := fmt.Sprintf("#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":%q,\"Secret\":%q}'\n", user, password)
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-test"), []byte(helper), 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("HOME", dir)
+	t.Setenv("DOCKER_CONFIG", dir)
+	t.Setenv("REGISTRY_AUTH_FILE", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	auth := (&authn.AuthConfig{Username: user, Password: password})
+	podman := filepath.Join(dir, "containers", "auth.json")
+	if err := os.Mkdir(filepath.Dir(podman), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, config := range map[string]any{
+		filepath.Join(dir, "config.json"): map[string]any{"auths": map[string]any{host: auth}},
+		podman:                            map[string]any{"auths": map[string]any{host: auth}},
+		dir + "/./config.json":            map[string]any{"credHelpers": map[string]string{host: "test"}},
+	} {
+		if err := os.WriteFile(path, encode(t, config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := registry.New(registry.Options{})
+		if _, err := c.Push(t.Context(), host+"/app:1"); err != nil {
+			t.Errorf("%s: %v", encode(t, config), err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestParseChallenges(t *testing.T) {
+	t.Parallel()
+	got := registry.ParseChallenges(`Negotiate, Basic realm="a, \"b\"", Bearer Realm=https://x/y,service="s" , scope="repository:a:pull,push"`)
+	want := `[{"Scheme":"Negotiate","Parameters":{},"Insecure":false},` +
+		`{"Scheme":"Basic","Parameters":{"realm":"a, \"b\""},"Insecure":false},` +
+		`{"Scheme":"Bearer","Parameters":{"realm":"https://x/y","scope":"repository:a:pull,push","service":"s"},"Insecure":false}]`
+	if encoded := encode(t, got); !bytes.Equal(encoded, []byte(want)) {
+		t.Errorf("got  %s\nwant %s", encoded, want)
+	}
+}
+
+func FuzzParseChallenges(f *testing.F) {
+	for _, seed := range []string{"", "Basic", `Bearer realm="x",service=y`, `a="`, `Basic realm="\`, ",,=,", "\x00 \"", "=x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(_ *testing.T, header string) {
+		registry.ParseChallenges(header) // ends, and doesn't panic
+	})
+}
+
+func TestRedactText(t *testing.T) {
+	t.Parallel()
+	for _, secret := range []string{
+		"https://ann:SECRET99@host/path", "https://host/v2/?token=SECRET99&x=SECRET99", "Authorization: Bearer SECRET99",
+		"basic SECRET99==", `{"access_token":"SECRET99"}`, "password=SECRET99", "refresh_token: SECRET99",
+	} {
+		if got := registry.RedactText(secret); strings.Contains(got, "SECRET99") {
+			t.Errorf("%q became %q", secret, got)
+		}
+	}
+	const plain = "no such host index.docker.io (404 Not Found): the basic thing"
+	if got := registry.RedactText(plain); got != plain {
+		t.Errorf("%q became %q", plain, got)
+	}
+}

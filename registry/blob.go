@@ -1,0 +1,182 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Blob opens a blob of the image's repository. The reader verifies size and
+// digest: when they aren't d's its last Read returns an error that is
+// [ErrCorrupt] in place of io.EOF, so that nothing may be believed before
+// io.EOF. It continues where it was after transient failures. The caller closes
+// it; cancelling ctx ends it. It is for one goroutine.
+func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	return i.session.blob(ctx, opPullBlob, d)
+}
+
+func (s *session) blob(ctx context.Context, op string, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words(d.Digest.String()), err))
+	}
+	r := &blobReader{
+		session:  s,
+		op:       op,
+		want:     d,
+		verifier: d.Digest.Verifier(),
+		retrier: retrier{
+			client: s.client,
+			what:   op + " " + d.Digest.String() + " of " + displayRepository(s.ref.Context()),
+		},
+	}
+	r.open = func() error { return r.connect(ctx) }
+	r.again = func(err error) error { return r.retrier.wait(ctx, err) }
+	for {
+		err := r.open()
+		if err == nil {
+			return r, nil
+		}
+		if err := r.again(err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// blobReader reads one blob over as many responses as it takes.
+type blobReader struct {
+	session  *session
+	op       string
+	want     ocispec.Descriptor
+	verifier digest.Verifier
+	retrier  retrier
+	open     func() error      // connects at offset
+	again    func(error) error // nil when it is to be tried again
+
+	body   io.ReadCloser // nil: not connected
+	offset int64
+	err    error // for ever
+}
+
+// Read implements io.Reader.
+func (r *blobReader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, r.err
+	}
+	for r.err == nil {
+		n, err := r.readOnce(p)
+		if n > 0 {
+			return n, nil
+		}
+		r.err = err
+	}
+	return 0, r.err
+}
+
+// readOnce returns some bytes, or the error to end with, or neither after a
+// failure from which it can go on.
+func (r *blobReader) readOnce(p []byte) (int, error) {
+	if r.body == nil {
+		if err := r.open(); err != nil {
+			return 0, r.again(err)
+		}
+	}
+	n, err := r.body.Read(p)
+	if int64(n) > r.want.Size-r.offset {
+		return 0, r.corrupt("more than %d bytes", r.want.Size)
+	}
+	if n > 0 {
+		r.offset += int64(n)
+		_, _ = r.verifier.Write(p[:n]) // a hash never fails
+		r.retrier.progressed()
+		return n, nil // an error comes again
+	}
+	switch {
+	case err == nil:
+		return 0, nil
+	case r.offset == r.want.Size: // a failure after the last byte is none
+		if !r.verifier.Verified() {
+			return 0, r.corrupt("its bytes have another digest")
+		}
+		return 0, io.EOF
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	r.disconnect()
+	return 0, r.again(r.session.fail(r.op, r.want.Digest.String(),
+		fmt.Errorf("after %d of %d bytes: %w", r.offset, r.want.Size, err)))
+}
+
+func (r *blobReader) corrupt(format string, args ...any) error {
+	cause := fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
+	return r.session.fail(r.op, r.want.Digest.String(), cause)
+}
+
+func (r *blobReader) disconnect() {
+	if r.body != nil {
+		_ = r.body.Close() // nothing was written to it
+		r.body = nil
+	}
+}
+
+// Close implements io.Closer.
+func (r *blobReader) Close() error {
+	r.disconnect()
+	if r.err == nil {
+		r.err = errors.New("read after close")
+	}
+	return nil
+}
+
+// connect asks for the blob from offset on.
+func (r *blobReader) connect(ctx context.Context) error {
+	c := &call{
+		op:     r.op,
+		digest: r.want.Digest.String(),
+		method: http.MethodGet,
+		url:    r.session.url("blobs/" + r.want.Digest.String()),
+		// The bytes themselves, not a compression of them.
+		header: http.Header{"Accept-Encoding": {"identity"}},
+		accept: []int{http.StatusOK},
+	}
+	if r.offset > 0 {
+		c.header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.offset, max(r.want.Size-1, 0)))
+		c.accept = []int{http.StatusOK, http.StatusPartialContent}
+	}
+	resp, err := r.session.do(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := r.position(resp); err != nil {
+		_ = resp.Body.Close() // nothing was written to it
+		return err
+	}
+	r.body = resp.Body
+	return nil
+}
+
+// position brings a response to offset.
+func (r *blobReader) position(resp *http.Response) error {
+	if resp.StatusCode == http.StatusPartialContent {
+		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", r.offset)) {
+			return r.corrupt("asked for the bytes from %d on it sent %q", r.offset, words(resp.Header.Get("Content-Range")))
+		}
+		return nil
+	}
+	if resp.ContentLength >= 0 && resp.ContentLength != r.want.Size {
+		return r.corrupt("%d bytes instead of %d", resp.ContentLength, r.want.Size)
+	}
+	// A server may ignore Range.
+	if _, err := io.CopyN(io.Discard, resp.Body, r.offset); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return r.session.fail(r.op, r.want.Digest.String(), err)
+	}
+	return nil
+}

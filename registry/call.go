@@ -1,0 +1,281 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+const (
+	maxErrorBody = 64 << 10
+	// maxDrain is how much of an unwanted body is read so that its connection
+	// can be used again.
+	maxDrain = 64 << 10
+)
+
+// call is one HTTP request that can be made any number of times.
+type call struct {
+	op     string
+	digest string // of the blob in question, for errors
+	method string
+	url    *url.URL
+	header http.Header
+	accept []int // statuses that mean success
+
+	body   func() (io.ReadCloser, error) // nil: none
+	size   int64                         // of body, bytes; -1: unknown, sent in chunks
+	single bool                          // body can be opened once only
+	commit bool                          // the registry has work to do once it has all bytes
+}
+
+// exchange makes the request once. The body of the response ends with an
+// error when the registry stalls, and must be closed.
+func (ep *endpoint) exchange(ctx context.Context, c *call, authorization string) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	dog := newWatchdog(ep.client.idle, cancel)
+	stop := func() {
+		dog.stop()
+		cancel(nil)
+	}
+	req, sent, err := c.request(ctx, dog)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	dog.resume()
+	resp, err := ep.http.Do(req)
+	if err != nil {
+		defer stop()
+		return nil, exchangeError(ctx, sent, err)
+	}
+	dog.pause()
+	resp.Body = &guardedBody{inner: resp.Body, dog: dog, stop: stop, cause: func() error { return stalled(ctx) }}
+	return resp, nil
+}
+
+// exchangeError finds out why a request ended without an answer.
+func exchangeError(ctx context.Context, sent *sendBody, err error) error {
+	if stall := stalled(ctx); stall != nil {
+		return stall
+	}
+	if sent != nil {
+		if own := sent.failure(); own != nil {
+			return own
+		}
+	}
+	return bareCause(err)
+}
+
+// stalled returns the watchdog's error if it is what ended ctx.
+func stalled(ctx context.Context) error {
+	var stall *stallError
+	if errors.As(context.Cause(ctx), &stall) {
+		return stall
+	}
+	return nil
+}
+
+// request builds the request; sent is its body, nil when there is none.
+func (c *call) request(ctx context.Context, dog *watchdog) (req *http.Request, sent *sendBody, err error) {
+	req, err = http.NewRequestWithContext(ctx, c.method, c.url.String(), http.NoBody)
+	if err != nil {
+		return nil, nil, bareCause(err)
+	}
+	for key, values := range c.header {
+		req.Header[key] = values
+	}
+	patience := dog.idle
+	if c.commit {
+		patience *= commitPatience
+	}
+	if c.body == nil {
+		dog.allow(patience)
+		return req, nil, nil
+	}
+	content, err := c.body()
+	if err != nil {
+		return nil, nil, &sourceError{err}
+	}
+	sent = &sendBody{inner: content, dog: dog, size: c.size, patience: patience}
+	req.ContentLength = c.size
+	req.Body = sent
+	req.GetBody = nil // a new attempt is ours to make
+	if chunks, ok := content.(io.WriterTo); ok && c.size < 0 {
+		req.Body = &sendChunks{sendBody: sent, chunks: chunks}
+	}
+	return req, sent, nil
+}
+
+// sourceError is a failure of what was to be sent: trying again won't help.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return "read what is to be sent: " + e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
+// sendBody is a request body. The watchdog sleeps while it is being read: then
+// it's this process that isn't ready.
+type sendBody struct {
+	inner    io.ReadCloser
+	dog      *watchdog
+	size     int64 // -1: unknown
+	patience time.Duration
+
+	mu   sync.Mutex // net/http may still read after it has returned
+	read int64
+	err  error
+}
+
+// Read implements io.Reader.
+func (b *sendBody) Read(p []byte) (int, error) {
+	b.dog.pause()
+	n, err := b.inner.Read(p)
+	b.mu.Lock()
+	b.read += int64(n)
+	read := b.read
+	b.mu.Unlock()
+	switch {
+	case b.size >= 0 && (read > b.size || (errors.Is(err, io.EOF) && read < b.size)):
+		err = b.fail(fmt.Errorf("%w: it has not the %d bytes of its descriptor", ErrCorrupt, b.size))
+	case errors.Is(err, io.EOF):
+		b.dog.allow(b.patience)
+	case err != nil:
+		err = b.fail(err)
+	}
+	b.dog.resume()
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *sendBody) Close() error { return b.inner.Close() }
+
+func (b *sendBody) fail(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = &sourceError{err}
+	return b.err
+}
+
+func (b *sendBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+// sendChunks is a body of unknown size that hands out its chunks as they are:
+// net/http writes each to the network at once, so they had better be large.
+type sendChunks struct {
+	*sendBody
+	chunks io.WriterTo
+}
+
+// WriteTo implements io.WriterTo.
+func (b *sendChunks) WriteTo(w io.Writer) (int64, error) {
+	b.dog.pause()
+	n, err := b.chunks.WriteTo(writerFunc(func(p []byte) (int, error) {
+		b.dog.resume()
+		n, err := w.Write(p)
+		b.dog.pause()
+		return n, err
+	}))
+	b.dog.allow(b.patience)
+	b.dog.resume()
+	return n, err
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// guardedBody is a response body. The watchdog is awake only while it's read:
+// at other times it's this process that isn't ready.
+type guardedBody struct {
+	inner io.ReadCloser
+	dog   *watchdog
+	stop  func()
+	cause func() error
+}
+
+// Read implements io.Reader.
+func (b *guardedBody) Read(p []byte) (int, error) {
+	b.dog.resume()
+	n, err := b.inner.Read(p)
+	b.dog.pause()
+	if err != nil && !errors.Is(err, io.EOF) {
+		if stall := b.cause(); stall != nil {
+			err = stall
+		}
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *guardedBody) Close() error {
+	b.stop()
+	return b.inner.Close()
+}
+
+// closeBody reads what little is left of body and closes it.
+func closeBody(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, maxDrain) // only to keep the connection
+	_ = body.Close()                            // nothing was written to it
+}
+
+// watchdog cancels a request in which nothing moves for too long. It starts
+// asleep. Its methods may be called concurrently.
+type watchdog struct {
+	idle time.Duration
+
+	mu    sync.Mutex
+	limit time.Duration
+	timer *time.Timer
+	ended bool
+}
+
+func newWatchdog(idle time.Duration, cancel context.CancelCauseFunc) *watchdog {
+	w := &watchdog{idle: idle, limit: idle}
+	w.timer = time.AfterFunc(time.Hour, func() {
+		w.mu.Lock()
+		limit := w.limit
+		w.mu.Unlock()
+		cancel(&stallError{limit})
+	})
+	w.timer.Stop()
+	return w
+}
+
+// allow changes the time that may pass without a byte.
+func (w *watchdog) allow(limit time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.limit = limit
+}
+
+// resume wakes it, or notes that something moved.
+func (w *watchdog) resume() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ended {
+		w.timer.Reset(w.limit)
+	}
+}
+
+func (w *watchdog) pause() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+}
+
+func (w *watchdog) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.timer.Stop()
+}

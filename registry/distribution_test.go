@@ -1,0 +1,104 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// serveDistribution starts Debian's docker-registry (distribution 2.8) and
+// returns its host.
+func serveDistribution(t *testing.T) string {
+	t.Helper()
+	program, err := exec.LookPath("docker-registry")
+	if err != nil {
+		t.Skip("docker-registry is not installed")
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, host)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var output bytes.Buffer
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, "serve", config)
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("docker-registry says:\n%s", output.Bytes())
+		}
+	})
+	for range 200 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+"/v2/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			_ = resp.Body.Close()
+			return host
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("docker-registry does not answer")
+	return ""
+}
+
+func TestWire(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(*testing.T) string{
+		"distribution": serveDistribution,
+		"embedded":     serveEmbedded,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := start(t)
+			ctx := t.Context()
+			c := newClient(t, nil)
+			f := newFixture(t, amd64, 3<<20+17, 1<<20, 1)
+			f.push(ctx, t, c, host+"/team/app:1")
+			im := f.check(ctx, t, c, host+"/team/app:1")
+			f.check(ctx, t, c, im.Reference)
+
+			// The same blobs in another repository: mounted, not sent.
+			p, err := c.Push(ctx, host+"/other:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, layer := range f.descs {
+				if err := p.Blob(ctx, layer.Descriptor, im.Reference, mustNotOpen(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			config := descriptor(ocispec.MediaTypeImageConfig, f.config)
+			if err := p.Blob(ctx, config, host+"/team/app", mustNotOpen(t)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Manifest(ctx, f.mediaType, f.manifest); err != nil {
+				t.Fatal(err)
+			}
+			f.check(ctx, t, c, host+"/other:1")
+		})
+	}
+}

@@ -1,0 +1,43 @@
+// Package registry talks to image registries: it resolves references to
+// images, pulls their blobs, pushes new ones, and writes images as archives.
+//
+// # Terms
+//
+//   - A reference names an image: [host/]repository[:tag][@digest]. Without a
+//     host it is Docker Hub's, without a tag it is ":latest".
+//   - A manifest lists a config and layers by descriptor (media type, digest,
+//     size). An index lists manifests, one for each platform.
+//   - A blob is any content that a registry keeps by digest: configs and
+//     layers. A layer has two digests: that of its compressed bytes (its
+//     blob) and that of the tar inside (its DiffID, named by the config).
+//   - A mount asks a registry to take a blob from another of its own
+//     repositories, so that no bytes move.
+//
+// # Specifications
+//
+// OCI distribution-spec v1.1, image-spec v1.1 and the image layout v1.0;
+// Docker Registry v2 token authentication; Docker image manifest version 2,
+// schema 2. Schema 1 is refused.
+//
+// # Trust
+//
+// A registry is not trusted. Every manifest, config and layer is checked
+// against its digest and its size; manifests are bounded to 4 MiB and configs
+// to 8 MiB. Credentials are only ever sent to the registry's own host and to
+// the token server it names, never to the host of a redirect, and appear in no
+// error. https is used for every host but loopback ones unless
+// [Options.Insecure] says otherwise.
+//
+// # Failures
+//
+// Whatever goes wrong is an [*Error] that names host and repository and says
+// what to do. Transient failures are retried with exponential backoff, downloads
+// continue where they broke; see [Options]. Cancelling the context ends
+// everything at once.
+//
+// # Not here
+//
+// The package keeps nothing on disk (but for [Handler], the embedded
+// registry, and [WriteOCIDir]), unpacks no layer, and computes no layer. It
+// needs no kernel feature.
+package registry

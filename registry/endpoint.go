@@ -1,0 +1,221 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// errSpeaksTLS is what a server says that got plain HTTP and wanted TLS.
+var errSpeaksTLS = errors.New("server speaks https, not plain HTTP")
+
+// endpoint is a registry host that has answered: how it is reached and what it
+// asks of those who come.
+type endpoint struct {
+	client    *Client
+	registry  name.Registry
+	scheme    string
+	challenge *transport.Challenge // nil: the host lets everybody in
+	transport *hostTransport
+	http      *http.Client
+}
+
+// endpointEntry holds the endpoint of one host once it is known.
+type endpointEntry struct {
+	gate     gate
+	endpoint *endpoint
+}
+
+// endpoint finds out, once for each host, how to reach it.
+func (c *Client) endpoint(ctx context.Context, reg name.Registry) (*endpoint, error) {
+	c.mu.Lock()
+	entry := c.endpoints[reg.RegistryStr()]
+	if entry == nil {
+		entry = &endpointEntry{gate: newGate()}
+		c.endpoints[reg.RegistryStr()] = entry
+	}
+	c.mu.Unlock()
+
+	if err := entry.gate.lock(ctx); err != nil {
+		return nil, &Error{Op: opConnect, Host: displayHost(reg), Err: err}
+	}
+	defer entry.gate.unlock()
+	if entry.endpoint != nil {
+		return entry.endpoint, nil
+	}
+	found, err := c.probe(ctx, reg)
+	if err != nil {
+		return nil, err
+	}
+	entry.endpoint = found
+	return found, nil
+}
+
+const opConnect = "connect to"
+
+// probe asks host for /v2/ by the schemes that are allowed for it.
+//
+// go-containerregistry's transport.Ping isn't used: it takes plain HTTP from
+// every private address without being asked, and none from "localhost" without
+// a port.
+func (c *Client) probe(ctx context.Context, reg name.Registry) (*endpoint, error) {
+	if isLoopback(reg.RegistryStr()) {
+		plain := c.newEndpoint(reg, "http", true)
+		err := plain.pingRetried(ctx)
+		if err == nil || !errors.Is(err, errSpeaksTLS) {
+			return plain, err
+		}
+		secure := c.newEndpoint(reg, "https", true)
+		return secure, secure.pingRetried(ctx)
+	}
+	secure := c.newEndpoint(reg, "https", c.insecure)
+	if !c.insecure {
+		return secure, secure.pingRetried(ctx)
+	}
+	first := secure.ping(ctx)
+	var e *Error
+	if first == nil || ctx.Err() != nil || (errors.As(first, &e) && e.Status != 0) {
+		return secure, first
+	}
+	plain := c.newEndpoint(reg, "http", true)
+	if err := plain.pingRetried(ctx); err != nil {
+		if errors.Is(first, http.ErrSchemeMismatch) {
+			return nil, err
+		}
+		return nil, first
+	}
+	c.notice(displayHost(reg) + " does not answer to https: plain HTTP is used")
+	return plain, nil
+}
+
+func (c *Client) newEndpoint(reg name.Registry, scheme string, lax bool) *endpoint {
+	carrier := &hostTransport{client: c, host: reg.RegistryStr(), lax: lax}
+	return &endpoint{
+		client:    c,
+		registry:  reg,
+		scheme:    scheme,
+		transport: carrier,
+		http:      &http.Client{Transport: carrier, CheckRedirect: carrier.checkRedirect},
+	}
+}
+
+// url returns the URL of an API path such as "/v2/".
+func (ep *endpoint) url(path string) *url.URL {
+	return &url.URL{Scheme: ep.scheme, Host: ep.registry.RegistryStr(), Path: path}
+}
+
+func (ep *endpoint) pingRetried(ctx context.Context) error {
+	return ep.client.run(ctx, opConnect+" "+displayHost(ep.registry), func() error { return ep.ping(ctx) })
+}
+
+// ping asks whether a registry answers, and notes its challenge.
+func (ep *endpoint) ping(ctx context.Context) error {
+	fail := func(err error) *Error {
+		return &Error{Op: opConnect, Host: displayHost(ep.registry), Err: err}
+	}
+	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.url("/v2/")}, "")
+	if err != nil {
+		e := fail(err)
+		// What was never there is not waited for.
+		var stalled *stallError
+		e.permanent = errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &stalled)
+		if ep.scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {
+			e.Err, e.permanent = errSpeaksTLS, true
+		}
+		return e
+	}
+	defer closeBody(resp.Body)
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusUnauthorized:
+		ep.challenge = pickChallenge(resp.Header, ep.scheme == "http")
+		return nil
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough
+	if ep.scheme == "http" && resp.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTPS") {
+		return fail(errSpeaksTLS)
+	}
+	e := fail(nil)
+	e.fill(resp, body)
+	return e
+}
+
+// pickChallenge returns the first challenge that can be answered, or the first
+// of all; nil when the header holds none.
+func pickChallenge(h http.Header, plain bool) *transport.Challenge {
+	var first *transport.Challenge
+	for _, header := range h.Values("WWW-Authenticate") {
+		for _, ch := range parseChallenges(header) {
+			ch.Insecure = plain
+			switch strings.ToLower(ch.Scheme) {
+			case "bearer", "basic":
+				return &ch
+			}
+			if first == nil {
+				first = &ch
+			}
+		}
+	}
+	return first
+}
+
+// parseChallenges reads a WWW-Authenticate header (RFC 9110 section 11.6.1):
+// schemes, each followed by name=value parameters, all separated by commas.
+func parseChallenges(header string) []transport.Challenge {
+	var found []transport.Challenge
+	for rest := header; rest != ""; {
+		rest = strings.TrimLeft(rest, " \t,")
+		word, after := cutToken(rest)
+		if word == "" {
+			return found
+		}
+		after = strings.TrimLeft(after, " \t")
+		if !strings.HasPrefix(after, "=") || len(found) == 0 {
+			found = append(found, transport.Challenge{Scheme: word, Parameters: map[string]string{}})
+			rest = after
+			continue
+		}
+		var value string
+		value, rest = cutValue(strings.TrimLeft(after[1:], " \t"))
+		found[len(found)-1].Parameters[strings.ToLower(word)] = value
+	}
+	return found
+}
+
+func cutToken(s string) (token, rest string) {
+	end := strings.IndexAny(s, " \t,=\"")
+	if end < 0 {
+		return s, ""
+	}
+	return s[:end], s[end:]
+}
+
+// cutValue cuts a token or a quoted string off s.
+func cutValue(s string) (value, rest string) {
+	if !strings.HasPrefix(s, `"`) {
+		end := strings.IndexAny(s, " \t,")
+		if end < 0 {
+			return s, ""
+		}
+		return s[:end], s[end:]
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return b.String(), s[i+1:]
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), ""
+}

@@ -1,0 +1,261 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// What an [*Error] is to callers that branch; use errors.Is.
+var (
+	// ErrNotFound is a manifest, repository or blob that the registry
+	// doesn't have, or doesn't show to whom it doesn't know.
+	ErrNotFound = errors.New("not found")
+	// ErrDenied is an answer of 401 or 403.
+	ErrDenied = errors.New("access denied")
+	// ErrCorrupt is content that isn't what its digest or size promises.
+	ErrCorrupt = errors.New("content is not what was promised")
+)
+
+// Error is a failed operation on a registry. Its text names the host and the
+// repository and says what to do; credentials never appear in it.
+type Error struct {
+	Op         string        // "pull manifest", "push blob", …
+	Host       string        // as references write it: "docker.io"
+	Repository string        // with host; "" when there is none yet
+	Reference  string        // with tag or digest; "" when there is none
+	Digest     string        // of the blob in question; "" when it isn't about one
+	Status     int           // HTTP status; 0 when no answer came or the answer was fine
+	Codes      []string      // the registry's own error codes, such as MANIFEST_UNKNOWN
+	Message    string        // the registry's own words
+	RetryAfter time.Duration // what the registry asked for; 0 = nothing
+	Attempts   int           // how often it was tried, when more than once
+	Err        error         // the cause when it isn't Status
+
+	anonymous bool                 // no credentials were sent
+	challenge *transport.Challenge // of a 401
+	permanent bool                 // transient by its looks, but not worth a retry
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is matches [ErrNotFound] and [ErrDenied] by status.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case ErrNotFound:
+		return e.Status == http.StatusNotFound
+	case ErrDenied:
+		return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+	}
+	return false
+}
+
+// Error says what failed, on what, why, and what to do.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if subject := e.subject(); subject != "" {
+		b.WriteString(" " + subject)
+	}
+	what, hint := e.explain()
+	b.WriteString(": " + what)
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	if e.Attempts > 1 {
+		fmt.Fprintf(&b, " (tried %d times)", e.Attempts)
+	}
+	if hint != "" {
+		b.WriteString("; " + hint)
+	}
+	return b.String()
+}
+
+func (e *Error) subject() string {
+	subject := e.Reference
+	if subject == "" {
+		subject = e.Repository
+	}
+	if subject == "" {
+		subject = e.Host
+	}
+	if e.Digest != "" && !strings.Contains(subject, e.Digest) {
+		subject = e.Digest + " of " + subject
+	}
+	return subject
+}
+
+// explain gives the cause in plain words and what to do about it.
+func (e *Error) explain() (what, hint string) {
+	if e.Status != 0 {
+		return e.explainStatus()
+	}
+	if e.Err == nil {
+		return "no reason given", ""
+	}
+	return explainCause(e.Err, e.Host)
+}
+
+func (e *Error) explainStatus() (what, hint string) {
+	status := e.statusText()
+	push := strings.HasPrefix(e.Op, "push") || strings.HasPrefix(e.Op, "prepare")
+	switch {
+	case e.Status == http.StatusUnauthorized && e.anonymous:
+		return "the registry wants credentials and none are known for " + e.Host + " " + status,
+			fmt.Sprintf("check the name, and log in with %q", "docker login "+e.Host)
+	case e.Status == http.StatusUnauthorized:
+		return "the registry does not accept the credentials known for " + e.Host + " " + status,
+			fmt.Sprintf("log in again with %q, or ask for access to the repository", "docker login "+e.Host)
+	case e.Status == http.StatusForbidden:
+		verb := "pull from"
+		if push {
+			verb = "push to"
+		}
+		return "access denied " + status, "ask for the right to " + verb + " this repository"
+	case e.Status == http.StatusNotFound:
+		return e.explainNotFound(status)
+	case e.Status == http.StatusRequestEntityTooLarge:
+		return "the registry, or a proxy before it, refuses so large a body " + status,
+			"raise its limit (nginx: client_max_body_size)"
+	case e.Status == http.StatusTooManyRequests:
+		hint = "wait and try again"
+		if e.RetryAfter > 0 {
+			hint = "try again in " + e.RetryAfter.String()
+		}
+		if e.anonymous {
+			hint += ", or log in for a higher limit"
+		}
+		return "too many requests " + status, hint
+	case e.Status >= 500:
+		return "the registry has a problem of its own " + status, "try again later, or see its log"
+	}
+	if e.Status >= 400 {
+		return "the registry refuses it " + status, ""
+	}
+	return "unexpected answer " + status, ""
+}
+
+func (e *Error) explainNotFound(status string) (what, hint string) {
+	has := func(code string) bool { return slices.Contains(e.Codes, code) }
+	const private = "check the name; if it is private, log in with \"docker login "
+	switch {
+	case has("NAME_UNKNOWN"):
+		return "no such repository " + status, private + e.Host + "\""
+	case has("BLOB_UPLOAD_UNKNOWN"):
+		return "the registry has forgotten the upload " + status, "push again"
+	case has("BLOB_UNKNOWN") || e.Digest != "":
+		return "the registry has no such blob, the image there is incomplete " + status, "push that image again"
+	case has("MANIFEST_UNKNOWN") || e.Reference != "":
+		return "no such image " + status, private + e.Host + "\""
+	}
+	return "nothing there " + status, "is this a registry?"
+}
+
+// statusText is "(404 Not Found, MANIFEST_UNKNOWN)".
+func (e *Error) statusText() string {
+	text := fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
+	if len(e.Codes) > 0 {
+		text += ", " + strings.Join(e.Codes, ", ")
+	}
+	return "(" + strings.TrimSpace(text) + ")"
+}
+
+// explainCause puts the errors of the network, of TLS and of contexts into
+// words.
+func explainCause(err error, host string) (what, hint string) {
+	var (
+		dns     *net.DNSError
+		cert    *tls.CertificateVerificationError
+		stalled *stallError
+		netErr  net.Error
+	)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &stalled):
+		return err.Error(), ""
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return host + " speaks plain HTTP, not https", "allow that with --insecure if you trust the network"
+	case errors.Is(err, errSpeaksTLS):
+		return host + " speaks https, not plain HTTP", ""
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused", "is the registry running, and is the port right?"
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "no such host " + dns.Name, "check the name and this machine's DNS"
+	case errors.As(err, &cert):
+		return "certificate not trusted: " + cert.Err.Error(), certHint(cert.Err)
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return redactText(err.Error()), "check this machine's network"
+	case errors.Is(err, net.ErrClosed), err == io.EOF: //nolint:errorlint // a wrapped one says more
+		return "the registry closed the connection without an answer", ""
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return "timed out: " + redactText(err.Error()), "is the host reachable from here?"
+	}
+	return redactText(err.Error()), ""
+}
+
+func certHint(err error) string {
+	var host x509.HostnameError
+	if errors.As(err, &host) {
+		return "use a name that the certificate holds, or --insecure"
+	}
+	return "add its CA to this machine's trust store, or use --insecure"
+}
+
+// bareCause strips what net/http wraps around a cause: it repeats the URL,
+// which may hold credentials.
+func bareCause(err error) error {
+	var u *url.Error
+	for errors.As(err, &u) {
+		err = u.Err
+	}
+	return err
+}
+
+// fill takes status, codes and message from an answer.
+func (e *Error) fill(resp *http.Response, body []byte) {
+	e.Status = resp.StatusCode
+	e.RetryAfter = retryAfter(resp.Header, time.Now())
+	var answer struct {
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+			e.Message = words(string(body))
+		}
+		return
+	}
+	var said []string
+	for _, one := range answer.Errors {
+		e.addCode(one.Code)
+		if m := words(one.Message); m != "" && !slices.Contains(said, m) {
+			said = append(said, m)
+		}
+	}
+	e.Message = words(strings.Join(said, "; "))
+}
+
+// codePattern is what the distribution-spec allows as a code.
+var codePattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+
+func (e *Error) addCode(code string) {
+	if codePattern.MatchString(code) && !slices.Contains(e.Codes, code) {
+		e.Codes = append(e.Codes, code)
+	}
+}

@@ -1,0 +1,347 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	opPreparePush  = "prepare push to"
+	opPushBlob     = "push blob"
+	opPushManifest = "push manifest"
+
+	// spareLife is how long the upload that [Client.Push] began to see
+	// whether it may is kept for the first blob.
+	spareLife = 2 * time.Minute
+)
+
+// Push is the pushing of one image to one reference. It is safe for concurrent
+// use: blobs may go up side by side. The order is the caller's: every blob that
+// a manifest names has to be there before the manifest.
+type Push struct {
+	session *session
+
+	mu         sync.Mutex
+	done       map[digest.Digest]bool // blobs known to be there
+	mounting   map[string]*session    // with the right to read from a repository, by its name
+	spare      *url.URL               // an upload nobody uses yet; nil: none
+	spareUntil time.Time
+}
+
+// Push prepares to push to ref: it reaches the registry, authenticates, and
+// begins an upload to see whether it may, so that a missing right shows before
+// anything is built. Cancelling ctx later does not end the Push.
+func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.session(ctx, parsed, "pull,push")
+	if err != nil {
+		return nil, err
+	}
+	p := &Push{session: s, done: make(map[digest.Digest]bool), mounting: make(map[string]*session)}
+	location, _, err := s.begin(ctx, opPreparePush, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	p.spare, p.spareUntil = location, time.Now().Add(spareLife)
+	return p, nil
+}
+
+// takeSpare returns the upload that was begun ahead, once; nil when there is
+// none that the registry can be expected to remember.
+func (p *Push) takeSpare() *url.URL {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	spare := p.spare
+	p.spare = nil
+	if time.Now().After(p.spareUntil) {
+		return nil
+	}
+	return spare
+}
+
+func (p *Push) has(d digest.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done[d]
+}
+
+func (p *Push) note(d digest.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done[d] = true
+}
+
+// begin starts an upload and returns where it goes on. With a mount query the
+// registry may have the blob already: mounted is true then.
+func (s *session) begin(ctx context.Context, op, dgst string, mount url.Values) (location *url.URL, mounted bool, err error) {
+	c := &call{
+		op:     op,
+		digest: dgst,
+		method: http.MethodPost,
+		url:    s.url("blobs/uploads/"),
+		accept: []int{http.StatusAccepted},
+	}
+	if mount != nil {
+		c.url.RawQuery = mount.Encode()
+		c.accept = append(c.accept, http.StatusCreated)
+	}
+	err = s.client.run(ctx, op+" "+s.subject(dgst), func() error {
+		resp, err := s.do(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer closeBody(resp.Body)
+		if resp.StatusCode == http.StatusCreated {
+			mounted = true
+			return nil
+		}
+		location, err = s.location(c, resp)
+		return err
+	})
+	return location, mounted, err
+}
+
+// subject is a blob and the repository it goes to, for notices.
+func (s *session) subject(dgst string) string {
+	repo := displayRepository(s.ref.Context())
+	if dgst == "" {
+		return repo
+	}
+	return dgst + " to " + repo
+}
+
+var errNoLocation = errors.New("the registry does not say where the upload goes on (no usable Location header)")
+
+// location reads where an upload goes on. It may be relative, and may hold a
+// query that has to stay as it is.
+func (s *session) location(c *call, resp *http.Response) (*url.URL, error) {
+	header := resp.Header.Get("Location")
+	u, err := resp.Request.URL.Parse(header)
+	if header == "" || err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, s.fail(c.op, c.digest, errNoLocation)
+	}
+	u.User, u.Fragment = nil, ""
+	// Registries behind a proxy that ends TLS believe to be on plain HTTP.
+	home := *u
+	home.Scheme = s.endpoint.scheme
+	if sameHost(&home, s.endpoint.registry.RegistryStr()) || sameHost(u, s.endpoint.registry.RegistryStr()) {
+		u.Scheme, u.Host = s.endpoint.scheme, s.endpoint.registry.RegistryStr()
+	} else if u.Scheme == "http" && s.endpoint.scheme == "https" && !s.endpoint.transport.lax {
+		return nil, s.fail(c.op, c.digest, errDowngrade)
+	}
+	return u, nil
+}
+
+// withDigest adds the digest parameter that ends an upload, leaving the rest of
+// the query as it came: it may be signed.
+func withDigest(u *url.URL, d digest.Digest) *url.URL {
+	closing := *u
+	if closing.RawQuery != "" {
+		closing.RawQuery += "&"
+	}
+	closing.RawQuery += "digest=" + url.QueryEscape(d.String())
+	return &closing
+}
+
+// Blob makes sure that the registry has the blob d in the repository of the
+// push: by asking, else by mounting it from the repository of the reference
+// from ("" when none is known; one on another registry is as good as none),
+// else by uploading what open returns. open is called anew, and its result
+// closed, for each attempt; its bytes must be d's or the push fails.
+func (p *Push) Blob(ctx context.Context, d ocispec.Descriptor, from string, open func() (io.ReadCloser, error)) error {
+	if err := d.Digest.Validate(); err != nil || d.Size < 0 {
+		return p.session.fail(opPushBlob, "", fmt.Errorf("%w: descriptor %q of %d bytes", ErrCorrupt, words(d.Digest.String()), d.Size))
+	}
+	if p.has(d.Digest) {
+		return nil
+	}
+	there, err := p.exists(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	if there {
+		p.note(d.Digest)
+		return nil
+	}
+	location, mounted := p.mount(ctx, d.Digest, from)
+	if !mounted {
+		if err := p.upload(ctx, d, location, open); err != nil {
+			return err
+		}
+	}
+	p.note(d.Digest)
+	return nil
+}
+
+// exists asks whether the registry has a blob.
+func (p *Push) exists(ctx context.Context, d digest.Digest) (bool, error) {
+	c := &call{
+		op:     opPushBlob,
+		digest: d.String(),
+		method: http.MethodHead,
+		url:    p.session.url("blobs/" + d.String()),
+		// Some registries refuse the question to those who may push only.
+		accept: []int{http.StatusOK, http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed},
+	}
+	there := false
+	err := p.session.client.run(ctx, "look for "+p.session.subject(d.String()), func() error {
+		resp, err := p.session.do(ctx, c)
+		if err != nil {
+			return err
+		}
+		closeBody(resp.Body)
+		there = resp.StatusCode == http.StatusOK
+		return nil
+	})
+	return there, err
+}
+
+// mount tries to mount a blob. When the registry won't, the upload that it
+// began instead is returned, or nil. It never fails: uploading will tell.
+func (p *Push) mount(ctx context.Context, d digest.Digest, from string) (location *url.URL, mounted bool) {
+	if from == "" {
+		return nil, false
+	}
+	source, err := parseReference(from)
+	if err != nil {
+		return nil, false
+	}
+	here, there := p.session.ref.Context(), source.Context()
+	if there.RegistryStr() != here.RegistryStr() || there.RepositoryStr() == here.RepositoryStr() {
+		return nil, false
+	}
+	location, mounted, err = p.mountSession(there).begin(ctx, opPushBlob, d.String(), url.Values{
+		"mount": {d.String()},
+		"from":  {there.RepositoryStr()},
+	})
+	if err != nil {
+		return nil, false
+	}
+	return location, mounted
+}
+
+// mountSession is a session that may read from another repository too. It is
+// one of its own: a token server may refuse such a token altogether.
+func (p *Push) mountSession(from name.Repository) *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.mounting[from.RepositoryStr()]
+	if s == nil {
+		s = p.session.with(from.Scope("pull"))
+		p.mounting[from.RepositoryStr()] = s
+	}
+	return s
+}
+
+// upload sends a blob in one PUT, from the start on for each attempt. location is
+// an upload that is begun already, or nil.
+func (p *Push) upload(ctx context.Context, d ocispec.Descriptor, location *url.URL, open func() (io.ReadCloser, error)) error {
+	if location == nil {
+		location = p.takeSpare()
+	}
+	dgst := d.Digest.String()
+	return p.session.client.run(ctx, opPushBlob+" "+p.session.subject(dgst), func() error {
+		target := location
+		location = nil
+		if target == nil {
+			var err error
+			if target, _, err = p.session.begin(ctx, opPushBlob, dgst, nil); err != nil {
+				return final(err)
+			}
+		}
+		resp, err := p.session.do(ctx, &call{
+			op:     opPushBlob,
+			digest: dgst,
+			method: http.MethodPut,
+			url:    withDigest(target, d.Digest),
+			header: http.Header{"Content-Type": {"application/octet-stream"}},
+			accept: []int{http.StatusCreated, http.StatusNoContent},
+			body:   open,
+			size:   d.Size,
+			commit: true,
+		})
+		var e *Error
+		if errors.As(err, &e) && slices.Contains(e.Codes, "BLOB_UPLOAD_UNKNOWN") {
+			// The upload has expired, a fresh one hasn't.
+			e.Status, e.Err = 0, io.ErrUnexpectedEOF
+			return e
+		}
+		if err != nil {
+			return err
+		}
+		defer closeBody(resp.Body)
+		return p.session.checkDigest(opPushBlob, d.Digest, resp)
+	})
+}
+
+// final marks an error that was retried already.
+func final(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.permanent = true
+	}
+	return err
+}
+
+// checkDigest compares what the registry says it has stored, if it says so.
+func (s *session) checkDigest(op string, want digest.Digest, resp *http.Response) error {
+	said, err := digest.Parse(resp.Header.Get("Docker-Content-Digest"))
+	if err != nil || said == want || said.Algorithm() != want.Algorithm() {
+		return nil //nolint:nilerr // the header is optional
+	}
+	return s.fail(op, want.String(), fmt.Errorf("%w: the registry stored it as %s", ErrCorrupt, said))
+}
+
+// Manifest pushes a manifest or an index of at most 4 MiB to the push's tag or,
+// when the push's reference has one, digest. It returns the digest.
+func (p *Push) Manifest(ctx context.Context, mediaType string, body []byte) (digest.Digest, error) {
+	s := p.session
+	if len(body) > maxManifest {
+		return "", s.fail(opPushManifest, "", tooLarge(int64(len(body)), maxManifest))
+	}
+	got := digest.FromBytes(body)
+	if d, ok := s.ref.(name.Digest); ok {
+		want := digest.Digest(d.DigestStr())
+		if err := verify(body, ocispec.Descriptor{Digest: want, Size: -1}); err != nil {
+			return "", s.fail(opPushManifest, "", err)
+		}
+		got = want
+	}
+	c := &call{
+		op:     opPushManifest,
+		method: http.MethodPut,
+		url:    s.url("manifests/" + s.ref.Identifier()),
+		header: http.Header{"Content-Type": {mediaType}},
+		accept: []int{http.StatusCreated, http.StatusOK, http.StatusAccepted},
+		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+		size:   int64(len(body)),
+		commit: true,
+	}
+	err := s.client.run(ctx, opPushManifest+" "+displayReference(s.ref), func() error {
+		resp, err := s.do(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer closeBody(resp.Body)
+		return s.checkDigest(opPushManifest, got, resp)
+	})
+	if err != nil {
+		return "", err
+	}
+	return got, nil
+}

@@ -1,0 +1,329 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	maxManifest = 4 << 20
+	maxConfig   = 8 << 20
+	// maxNesting bounds indexes within indexes.
+	maxNesting = 4
+
+	opPullManifest = "pull manifest"
+	opPullConfig   = "pull config"
+	opPullBlob     = "pull blob"
+
+	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	mediaTypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	mediaTypeDockerConfig   = "application/vnd.docker.container.image.v1+json"
+	mediaTypeSchema1        = "application/vnd.docker.distribution.manifest.v1+json"
+	mediaTypeSchema1Signed  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+)
+
+// Image is one image of a registry: for one platform, verified down to its
+// config. It is safe for concurrent use; its fields are not to be changed.
+type Image struct {
+	// Reference is the image's repository with the digest of its manifest:
+	// what names it for ever.
+	Reference string
+	// Digest is that of Raw.
+	Digest digest.Digest
+	// Root is the digest of what the reference named: of an index when the
+	// platform was chosen from one, else equal to Digest.
+	Root digest.Digest
+	// MediaType is that of Raw.
+	MediaType string
+	// Raw is the manifest as the registry keeps it, Manifest what it says.
+	Raw      []byte
+	Manifest ocispec.Manifest
+	// Config is the image's config as the registry keeps it.
+	Config []byte
+	// Layers are those of the manifest, base first.
+	Layers []Layer
+
+	session *session
+}
+
+// Layer is a layer's blob together with the digest of the tar in it.
+type Layer struct {
+	ocispec.Descriptor               // of the compressed blob
+	DiffID             digest.Digest // of the uncompressed tar
+}
+
+// Resolve finds the image that ref (with tag or digest, of an index or of a
+// manifest) names for a platform. Variants match as containerd matches them: an
+// arm/v7 image does for arm64, 386 for amd64, when there is nothing better. An
+// image without a platform for p is an error that lists those there are.
+//
+// All bytes are verified; no layer is pulled.
+func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*Image, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.session(ctx, parsed, "pull")
+	if err != nil {
+		return nil, err
+	}
+	root := ocispec.Descriptor{Size: -1}
+	if d, ok := parsed.(name.Digest); ok {
+		root.Digest = digest.Digest(d.DigestStr())
+	}
+	doc, err := s.manifest(ctx, parsed.Identifier(), root)
+	if err != nil {
+		return nil, err
+	}
+	im, err := s.choose(ctx, doc, p, 0)
+	if err != nil {
+		var e *Error
+		if !errors.As(err, &e) {
+			err = s.fail("resolve", "", err)
+		}
+		return nil, err
+	}
+	im.Root = doc.digest
+	return im, nil
+}
+
+// document is a manifest or an index as it came.
+type document struct {
+	digest    digest.Digest
+	mediaType string
+	body      []byte
+}
+
+func (d *document) isIndex() bool {
+	return d.mediaType == ocispec.MediaTypeImageIndex || d.mediaType == mediaTypeDockerList
+}
+
+// manifest gets a manifest or index by tag or digest. want says what is known of
+// it: an empty digest or a size of -1 are not.
+func (s *session) manifest(ctx context.Context, identifier string, want ocispec.Descriptor) (*document, error) {
+	if want.Size > maxManifest {
+		return nil, s.fail(opPullManifest, "", tooLarge(want.Size, maxManifest))
+	}
+	c := &call{
+		op:     opPullManifest,
+		method: http.MethodGet,
+		url:    s.url("manifests/" + identifier),
+		header: http.Header{"Accept": {strings.Join([]string{
+			ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest,
+			mediaTypeDockerList, mediaTypeDockerManifest,
+		}, ", ")}},
+		accept: []int{http.StatusOK},
+	}
+	var doc *document
+	err := s.client.run(ctx, c.op+" "+displayReference(s.ref), func() error {
+		resp, err := s.do(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer closeBody(resp.Body)
+		body, err := readBounded(resp.Body, maxManifest)
+		if err != nil {
+			return s.fail(c.op, "", err)
+		}
+		doc, err = readDocument(resp.Header, body, want)
+		if err != nil {
+			return s.fail(c.op, "", err)
+		}
+		return nil
+	})
+	return doc, err
+}
+
+// readBounded reads all of r, which may have at most limit bytes.
+func readBounded(r io.Reader, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("%w: larger than the %d MiB allowed", ErrCorrupt, limit>>20)
+	}
+	return body, nil
+}
+
+func tooLarge(size, limit int64) error {
+	return fmt.Errorf("%w: %d bytes are more than the %d MiB allowed", ErrCorrupt, size, limit>>20)
+}
+
+// verify checks a body against its descriptor.
+func verify(body []byte, want ocispec.Descriptor) error {
+	if want.Size >= 0 && int64(len(body)) != want.Size {
+		return fmt.Errorf("%w: %d bytes instead of %d", ErrCorrupt, len(body), want.Size)
+	}
+	if got := want.Digest.Algorithm().FromBytes(body); got != want.Digest {
+		return fmt.Errorf("%w: digest %s instead of %s", ErrCorrupt, got, want.Digest)
+	}
+	return nil
+}
+
+// readDocument verifies a manifest or index and finds out which it is.
+func readDocument(h http.Header, body []byte, want ocispec.Descriptor) (*document, error) {
+	if want.Digest == "" {
+		want.Digest = digest.FromBytes(body)
+		if said, err := digest.Parse(h.Get("Docker-Content-Digest")); err == nil {
+			want.Digest = said
+		}
+	}
+	if err := verify(body, want); err != nil {
+		return nil, err
+	}
+	contentType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		contentType = "" // as good as none
+	}
+	mediaType, err := documentType(body, contentType)
+	if err != nil {
+		return nil, err
+	}
+	return &document{digest: want.Digest, mediaType: mediaType, body: body}, nil
+}
+
+// documentType tells manifests from indexes. A document that could be both is
+// refused: its reader would choose what its digest stands for.
+func documentType(body []byte, contentType string) (string, error) {
+	var shape struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		Manifests     json.RawMessage `json:"manifests"`
+		Layers        json.RawMessage `json:"layers"`
+		Config        json.RawMessage `json:"config"`
+		FSLayers      json.RawMessage `json:"fsLayers"`
+	}
+	if err := json.Unmarshal(body, &shape); err != nil {
+		what := "is not JSON"
+		if contentType != "" {
+			what += " (it came as " + words(contentType) + ")"
+		}
+		return "", fmt.Errorf("the manifest %s: %w", what, err)
+	}
+	mediaType := shape.MediaType
+	if mediaType == "" {
+		mediaType = contentType
+	}
+	isIndex, isManifest := shape.Manifests != nil, shape.Layers != nil || shape.Config != nil
+	switch {
+	case shape.SchemaVersion == 1, shape.FSLayers != nil, mediaType == mediaTypeSchema1, mediaType == mediaTypeSchema1Signed:
+		return "", errors.New("the image is in docker's obsolete format (manifest schema 1), which is not supported: " +
+			"pull and push it again with a current docker")
+	case isIndex && isManifest:
+		return "", fmt.Errorf("%w: the document is both a manifest and an index", ErrCorrupt)
+	case isIndex:
+		return oneOf(mediaType, ocispec.MediaTypeImageIndex, mediaTypeDockerList)
+	case isManifest:
+		return oneOf(mediaType, ocispec.MediaTypeImageManifest, mediaTypeDockerManifest)
+	}
+	return "", fmt.Errorf("neither a manifest nor an index: media type %q", words(mediaType))
+}
+
+// oneOf returns which of the two types, OCI's first, a document has. One whose
+// type is none at all (registries behind proxies send text/plain) is OCI's.
+func oneOf(mediaType, oci, docker string) (string, error) {
+	switch mediaType {
+	case oci, docker:
+		return mediaType, nil
+	case ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, mediaTypeDockerList, mediaTypeDockerManifest:
+		return "", fmt.Errorf("%w: it calls itself %s, and is something else", ErrCorrupt, mediaType)
+	}
+	return oci, nil
+}
+
+// image reads the image whose manifest doc is.
+func (s *session) image(ctx context.Context, doc *document) (*Image, error) {
+	im := &Image{
+		Digest:    doc.digest,
+		Reference: displayRepository(s.ref.Context()) + "@" + doc.digest.String(),
+		MediaType: doc.mediaType,
+		Raw:       doc.body,
+		session:   s,
+	}
+	if err := json.Unmarshal(doc.body, &im.Manifest); err != nil {
+		return nil, s.fail(opPullManifest, "", fmt.Errorf("read manifest: %w", err))
+	}
+	if err := checkManifest(&im.Manifest); err != nil {
+		return nil, s.fail(opPullManifest, "", err)
+	}
+	config := im.Manifest.Config
+	if config.Size > maxConfig {
+		return nil, s.fail(opPullConfig, config.Digest.String(), tooLarge(config.Size, maxConfig))
+	}
+	var err error
+	if im.Config, err = s.config(ctx, config); err != nil {
+		return nil, err
+	}
+	if im.Layers, err = layers(&im.Manifest, im.Config); err != nil {
+		return nil, s.fail(opPullConfig, config.Digest.String(), err)
+	}
+	return im, nil
+}
+
+// checkManifest refuses what isn't an image, and descriptors that can't be true.
+func checkManifest(m *ocispec.Manifest) error {
+	switch m.Config.MediaType {
+	case ocispec.MediaTypeImageConfig, mediaTypeDockerConfig, "":
+	default:
+		return fmt.Errorf("not a container image: its config is of type %q", words(m.Config.MediaType))
+	}
+	for i, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
+		subject := "config"
+		if i > 0 {
+			subject = fmt.Sprintf("layer %d", i)
+		}
+		if err := d.Digest.Validate(); err != nil {
+			return fmt.Errorf("%w: the %s's digest %q: %w", ErrCorrupt, subject, words(d.Digest.String()), err)
+		}
+		if d.Size < 0 {
+			return fmt.Errorf("%w: the %s has %d bytes", ErrCorrupt, subject, d.Size)
+		}
+	}
+	return nil
+}
+
+// layers joins the manifest's layers with the config's DiffIDs.
+func layers(m *ocispec.Manifest, config []byte) ([]Layer, error) {
+	var read struct {
+		RootFS struct {
+			DiffIDs []digest.Digest `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	if err := json.Unmarshal(config, &read); err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	ids := read.RootFS.DiffIDs
+	if len(ids) != len(m.Layers) {
+		return nil, fmt.Errorf("%w: the manifest has %d layers, the config %d (rootfs.diff_ids)",
+			ErrCorrupt, len(m.Layers), len(ids))
+	}
+	joined := make([]Layer, len(ids))
+	for i, id := range ids {
+		if err := id.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: rootfs.diff_ids[%d] %q: %w", ErrCorrupt, i, words(id.String()), err)
+		}
+		joined[i] = Layer{Descriptor: m.Layers[i], DiffID: id}
+	}
+	return joined, nil
+}
+
+// config gets a config blob.
+func (s *session) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	blob, err := s.blob(ctx, opPullConfig, d)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = blob.Close() }() // its bytes are verified by then
+	return io.ReadAll(blob)
+}

@@ -1,0 +1,339 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// chunkSize is what goes to the network at once.
+	chunkSize = 1 << 20
+	// chunks in flight: one is filled while another is sent.
+	chunkCount = 2
+
+	abortTimeout = 2 * time.Second
+)
+
+// Upload is a blob on its way whose digest isn't known yet. It is for one
+// goroutine. It can't be retried: after an error the caller pushes the blob by
+// [Push.Blob], from bytes it has kept.
+type Upload struct {
+	push   *Push
+	pipe   *chunkPipe
+	commit func(d digest.Digest, location *url.URL) error
+	abort  func(location *url.URL)
+	cancel context.CancelFunc
+
+	answered chan struct{} // closed when location and err are set
+	location *url.URL      // where it goes on after all bytes
+	err      error         // why it can't
+
+	finished bool // no more bytes
+	closed   bool
+}
+
+// Stream begins an upload; the bytes are then written to it. Cancelling ctx
+// ends it. The caller must Commit or Close it, best both: Close after Commit
+// does nothing.
+func (p *Push) Stream(ctx context.Context) (*Upload, error) {
+	start := p.takeSpare()
+	if start == nil {
+		var err error
+		if start, _, err = p.session.begin(ctx, opPushBlob, "", nil); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	u := &Upload{
+		push:     p,
+		pipe:     newChunkPipe(),
+		location: start,
+		answered: make(chan struct{}),
+		cancel:   cancel,
+		commit:   func(d digest.Digest, location *url.URL) error { return p.finish(ctx, d, location) },
+		abort:    func(location *url.URL) { p.abandon(ctx, location) },
+	}
+	go u.send(ctx, start)
+	return u, nil
+}
+
+// send makes the one request that carries the bytes.
+func (u *Upload) send(ctx context.Context, to *url.URL) {
+	defer close(u.answered)
+	c := &call{
+		op:     opPushBlob,
+		method: http.MethodPatch,
+		url:    to,
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		accept: []int{http.StatusAccepted, http.StatusCreated, http.StatusNoContent},
+		body:   func() (io.ReadCloser, error) { return u.pipe, nil },
+		size:   -1,
+		single: true,
+		commit: true,
+	}
+	resp, err := u.push.session.do(ctx, c)
+	if err == nil {
+		defer closeBody(resp.Body)
+		if resp.Header.Get("Location") != "" { // else it goes on where it was
+			u.location, err = u.push.session.location(c, resp)
+		}
+	}
+	if err == nil && !u.pipe.drained() {
+		err = u.push.session.fail(c.op, "", errEarly)
+	}
+	u.err = err
+	_ = u.pipe.Close() // wakes a waiting Write
+}
+
+var (
+	errEarly  = errors.New("the registry answered before it had all bytes")
+	errClosed = errors.New("upload is closed")
+)
+
+// Write sends p, or keeps it until there is enough to send. It blocks while
+// the registry is slower than the caller.
+func (u *Upload) Write(p []byte) (int, error) {
+	if u.closed || u.finished {
+		return 0, errClosed
+	}
+	n, ok := u.pipe.write(p)
+	if ok {
+		return n, nil
+	}
+	return n, u.failure()
+}
+
+// failure waits for the reason why the request ended early.
+func (u *Upload) failure() error {
+	<-u.answered
+	if u.err == nil {
+		return errEarly
+	}
+	return u.err
+}
+
+// Commit sends what is left, waits until the registry has all of it, and ends
+// the upload as the blob d. The registry checks that the bytes are d's.
+func (u *Upload) Commit(d digest.Digest) error {
+	if u.closed || u.finished {
+		return errClosed
+	}
+	u.finished = true
+	u.pipe.finish()
+	<-u.answered
+	if u.err != nil {
+		return u.err
+	}
+	if err := u.commit(d, u.location); err != nil {
+		return err
+	}
+	u.closed = true
+	u.cancel()
+	u.push.note(d)
+	return nil
+}
+
+// Close gives the upload up unless it was committed, and tells the registry.
+// It always returns nil; it may be called any number of times.
+func (u *Upload) Close() error {
+	if u.closed {
+		return nil
+	}
+	u.closed = true
+	u.cancel()
+	_ = u.pipe.Close() // always nil
+	<-u.answered
+	location := u.location
+	if location != nil {
+		u.abort(location)
+	}
+	return nil
+}
+
+// finish ends an upload all bytes of which are there.
+func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) error {
+	if err := d.Validate(); err != nil {
+		return p.session.fail(opPushBlob, "", err)
+	}
+	tried := false
+	return p.session.client.run(ctx, opPushBlob+" "+p.session.subject(d.String()), func() error {
+		resp, err := p.session.do(ctx, &call{
+			op:     opPushBlob,
+			digest: d.String(),
+			method: http.MethodPut,
+			url:    withDigest(location, d),
+			accept: []int{http.StatusCreated, http.StatusNoContent},
+			commit: true,
+		})
+		if err != nil {
+			// The answer to an earlier try may have been lost, not the try.
+			if tried && errors.Is(err, ErrNotFound) {
+				if there, existsErr := p.exists(ctx, d); existsErr == nil && there {
+					return nil
+				}
+			}
+			tried = true
+			return err
+		}
+		defer closeBody(resp.Body)
+		return p.session.checkDigest(opPushBlob, d, resp)
+	})
+}
+
+// abandon asks the registry to forget an upload. It would do so by itself some
+// day: nothing depends on the answer.
+func (p *Push) abandon(ctx context.Context, location *url.URL) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	resp, err := p.session.do(ctx, &call{
+		op:     opPushBlob,
+		method: http.MethodDelete,
+		url:    location,
+		accept: []int{http.StatusNoContent},
+		single: true, // not worth a new token
+	})
+	if err == nil {
+		closeBody(resp.Body)
+	}
+}
+
+// chunkPipe joins a writer with the reader that is a request's body, by a few
+// large buffers that go round, so that both sides work at the same time.
+type chunkPipe struct {
+	free   chan []byte   // to be filled
+	full   chan []byte   // to be sent; closed after the last
+	gone   chan struct{} // closed when nobody reads any more
+	filled []byte        // the writer's
+	once   sync.Once
+
+	rest []byte      // the reader's, of the chunk begun
+	held []byte      // that chunk
+	end  atomic.Bool // the reader has seen the last
+}
+
+func newChunkPipe() *chunkPipe {
+	p := &chunkPipe{
+		free: make(chan []byte, chunkCount),
+		full: make(chan []byte, chunkCount),
+		gone: make(chan struct{}),
+	}
+	for range chunkCount {
+		p.free <- nil // made when needed
+	}
+	return p
+}
+
+// write takes all of b unless the reader is gone.
+func (p *chunkPipe) write(b []byte) (n int, ok bool) {
+	for len(b) > 0 {
+		if p.filled == nil {
+			select {
+			case <-p.gone:
+				return n, false
+			case p.filled = <-p.free:
+			}
+			if p.filled == nil {
+				p.filled = make([]byte, 0, chunkSize)
+			}
+			p.filled = p.filled[:0]
+		}
+		take := min(len(b), cap(p.filled)-len(p.filled))
+		p.filled = append(p.filled, b[:take]...)
+		b, n = b[take:], n+take
+		if len(p.filled) == cap(p.filled) {
+			p.flush()
+		}
+	}
+	select {
+	case <-p.gone:
+		return n, false
+	default:
+		return n, true
+	}
+}
+
+// flush hands the chunk over; there is always room for it.
+func (p *chunkPipe) flush() {
+	if len(p.filled) > 0 {
+		p.full <- p.filled
+	}
+	p.filled = nil
+}
+
+// finish is the writer's last act.
+func (p *chunkPipe) finish() {
+	p.flush()
+	close(p.full)
+}
+
+// next returns the bytes of the chunk begun, or of the next one.
+func (p *chunkPipe) next() ([]byte, error) {
+	if len(p.rest) > 0 {
+		return p.rest, nil
+	}
+	if p.held != nil {
+		p.free <- p.held
+		p.held = nil
+	}
+	select {
+	case <-p.gone:
+		return nil, io.ErrClosedPipe
+	case chunk, ok := <-p.full:
+		if !ok {
+			p.end.Store(true)
+			return nil, io.EOF
+		}
+		p.held, p.rest = chunk, chunk
+		return chunk, nil
+	}
+}
+
+// Read implements io.Reader.
+func (p *chunkPipe) Read(b []byte) (int, error) {
+	chunk, err := p.next()
+	if err != nil {
+		return 0, err
+	}
+	n := copy(b, chunk)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo: each write is a whole chunk.
+func (p *chunkPipe) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for {
+		chunk, err := p.next()
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		n, err := w.Write(chunk)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+		p.rest = nil
+	}
+}
+
+// drained says whether the reader has had everything.
+func (p *chunkPipe) drained() bool {
+	return p.end.Load()
+}
+
+// Close is the reader's last act.
+func (p *chunkPipe) Close() error {
+	p.once.Do(func() { close(p.gone) })
+	return nil
+}

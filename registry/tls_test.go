@@ -1,0 +1,197 @@
+package registry_test
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/bobbuild/bob/registry"
+)
+
+// dialTo is a transport to which every host is srv.
+func dialTo(srv *httptest.Server) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+	}}
+}
+
+// TestSchemes tries every kind of host against servers with TLS and without.
+func TestSchemes(t *testing.T) {
+	t.Parallel()
+	inner := newInner(t)
+	plain := httptest.NewServer(inner)
+	t.Cleanup(plain.Close)
+	secure := httptest.NewUnstartedServer(inner)
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	secure.Config.ErrorLog = nil
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate()) // for example.com and loopback addresses
+	trusting := func() *http.Transport {
+		tr := dialTo(secure)
+		tr.TLSClientConfig = secure.Client().Transport.(*http.Transport).TLSClientConfig.Clone() //nolint:forcetypeassert // httptest's
+		return tr
+	}
+
+	tests := []struct {
+		name      string
+		host      string
+		transport *http.Transport
+		insecure  bool
+		want      string // in the error; "": it works
+		notice    string
+	}{
+		{"loopback, plain", "127.0.0.1:5000", dialTo(plain), false, "", ""},
+		{"loopback without port, plain", "localhost", dialTo(plain), false, "", ""},
+		{"loopback of another number, plain", "127.8.9.10:1", dialTo(plain), false, "", ""},
+		{"loopback, IPv6, plain", "[::1]:5000", dialTo(plain), false, "", ""},
+		{"loopback, TLS of nobody", "localhost:5000", dialTo(secure), false, "", ""},
+		{"host, TLS", "example.com", trusting(), false, "", ""},
+		{"host, TLS, insecure", "example.com", trusting(), true, "", ""},
+		{"host, TLS of nobody", "example.com", dialTo(secure), false, "certificate not trusted", ""},
+		{"host, TLS of another", "example.org", trusting(), false, "use a name that the certificate holds", ""},
+		{"host, TLS of nobody, insecure", "example.org:5000", dialTo(secure), true, "", ""},
+		{"host, plain", "example.com", dialTo(plain), false, "speaks plain HTTP, not https; allow that with --insecure", ""},
+		{"private host, plain", "10.1.2.3:5000", dialTo(plain), false, "speaks plain HTTP", ""},
+		{"host, plain, insecure", "10.1.2.3:5000", dialTo(plain), true, "", "plain HTTP is used"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var notices []string
+			c := newClient(t, func(o *registry.Options) {
+				o.Transport, o.Insecure = tt.transport, tt.insecure
+				o.Notice = func(s string) {
+					mu.Lock()
+					defer mu.Unlock()
+					notices = append(notices, s)
+				}
+			})
+			f := newFixture(t, amd64, 1<<20)
+			ref := tt.host + "/app:" + strings.Map(func(r rune) rune {
+				if r == ' ' || r == ',' {
+					return '-'
+				}
+				return r
+			}, tt.name)
+			if tt.want != "" {
+				_, err := c.Push(t.Context(), ref)
+				checkError(t, err, tt.host, nil, tt.want)
+				return
+			}
+			f.push(t.Context(), t, c, ref)
+			f.check(t.Context(), t, c, ref)
+			if told := slices.ContainsFunc(notices, func(s string) bool { return strings.Contains(s, "plain HTTP") }); told != (tt.notice != "") {
+				t.Errorf("notices %q", notices)
+			}
+		})
+	}
+}
+
+// TestHTTP1 checks that no request uses HTTP/2, with our own transport as well.
+func TestHTTP1(t *testing.T) {
+	t.Parallel()
+	inner := newInner(t)
+	var mu sync.Mutex
+	seen := make(map[string]int)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen[r.Proto]++
+		seen[r.Header.Get("User-Agent")]++
+		mu.Unlock()
+		inner.ServeHTTP(w, r)
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	host := strings.TrimPrefix(srv.URL, "https://")
+	f := newFixture(t, amd64, 1000, 1000)
+	for _, transport := range []http.RoundTripper{nil, &http.Transport{ForceAttemptHTTP2: true}} {
+		c := newClient(t, func(o *registry.Options) { o.Transport, o.UserAgent = transport, "bob/test" })
+		f.push(t.Context(), t, c, host+"/app:1")
+		f.check(t.Context(), t, c, host+"/app:1")
+	}
+	if len(seen) != 2 || seen["HTTP/1.1"] != seen["bob/test"] {
+		t.Errorf("requests by protocol and user agent: %v", seen)
+	}
+}
+
+// TestLocationBehindProxy has a registry that believes to be on plain HTTP.
+func TestLocationBehindProxy(t *testing.T) {
+	t.Parallel()
+	inner := newInner(t)
+	for name, rewrite := range map[string]func(location, host string) string{
+		"relative":         func(l, _ string) string { return l + "?_state=a%2Bb%3D" },
+		"absolute":         func(l, h string) string { return "https://" + h + l },
+		"absolute, http":   func(l, h string) string { return "http://" + h + l + "?x=1" },
+		"to its directory": func(l, _ string) string { return l[strings.LastIndex(l, "/")+1:] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if state := r.URL.Query().Get("_state"); name == "relative" && r.Method == http.MethodPut &&
+					strings.Contains(r.URL.Path, "uploads") && state != "a+b=" {
+					t.Errorf("the query came back as %q", r.URL.RawQuery)
+				}
+				inner.ServeHTTP(&locationWriter{ResponseWriter: w, rewrite: func(l string) string { return rewrite(l, r.Host) }}, r)
+			}))
+			t.Cleanup(srv.Close)
+			ref := strings.TrimPrefix(srv.URL, "https://") + "/app:" + digest.FromString(name).Encoded()
+			f := newFixture(t, amd64, 1000, 1000)
+			c := newClient(t, nil)
+			f.push(t.Context(), t, c, ref)
+			f.check(t.Context(), t, c, ref)
+		})
+	}
+}
+
+type locationWriter struct {
+	http.ResponseWriter
+
+	rewrite func(string) string
+}
+
+func (w *locationWriter) WriteHeader(status int) {
+	if l := w.Header().Get("Location"); status == http.StatusAccepted && l != "" {
+		w.Header().Set("Location", w.rewrite(l))
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func TestIsLoopback(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]bool{
+		"localhost": true, "localhost:5000": true, "127.0.0.1": true, "127.1.2.3:80": true, "::1": true, "[::1]": true, "[::1]:5000": true,
+		"localhost.example.com": false, "127.0.0.1.example.com:5000": false, "10.0.0.1:5000": false, "[fe80::1]:5000": false,
+		"example.com": false, "registry:5000": false, "0.0.0.0:5000": false, "": false,
+	} {
+		if got := registry.IsLoopback(host); got != want {
+			t.Errorf("%q: %t", host, got)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "0": 0, "7": 7 * time.Second, "-7": 0, "1.5": 0, "soon": 0, "99999999999999999999": 0,
+		now.Add(time.Minute).Format(http.TimeFormat):  time.Minute,
+		now.Add(-time.Minute).Format(http.TimeFormat): 0,
+	} {
+		if got := registry.RetryAfter(http.Header{"Retry-After": {value}}, now); got != want {
+			t.Errorf("%q: %s, want %s", value, got, want)
+		}
+	}
+}

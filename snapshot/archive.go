@@ -1,0 +1,59 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// Owner is a numeric owner.
+type Owner struct{ UID, GID int }
+
+// ExtractOptions tell Extract what not to take from the archive.
+type ExtractOptions struct {
+	NoChown bool   // files belong to the process
+	Chown   *Owner // all files belong to this one; nil: to whom the archive says
+}
+
+// Extract unpacks a tar, plain or compressed by gzip, bzip2, xz or zstd, into the
+// directory dir of the tree root. Links in dir, and in the tree where an entry's
+// parent directory is looked up, are followed within root as if it were the root
+// of the file system; nothing outside is touched. Missing directories are made
+// with mode 0755. An entry replaces what is there, with all below it, unless both
+// are directories. Whiteouts are ordinary files. Device nodes below /dev are left
+// out where they can't be made. After an error some of the entries are there.
+func Extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOptions) error {
+	if err := extract(ctx, root, dir, r, o); err != nil {
+		return fmt.Errorf("extract archive into %s: %w", dir, err)
+	}
+	return nil
+}
+
+func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOptions) error {
+	x, err := newExtractor(root, o, nil)
+	if err != nil {
+		return err
+	}
+	defer x.tree.close()
+	name, err := cleanName(dir)
+	if err != nil {
+		return err
+	}
+	d, err := x.tree.resolve(name, true)
+	if err != nil {
+		return err
+	}
+	x.base = d.path
+	content, err := decompress(r)
+	if err != nil {
+		return fmt.Errorf("decompress: %w", err)
+	}
+	defer content.Close()
+	if err := x.run(ctx, content); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, content); err != nil {
+		return fmt.Errorf("read to the end: %w", err)
+	}
+	return x.finish()
+}

@@ -1,0 +1,455 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// extractor writes the entries of a tar below a root directory. It is used once,
+// by one goroutine.
+type extractor struct {
+	tree *tree
+	base string // where names are relative to; "" is the root
+	opt  ExtractOptions
+	buf  []byte
+
+	// What directories get when all is in them, by their path in the tree.
+	dirs map[string]attrs
+	// layer says what a layer's entries left to do; nil where the tar isn't a layer.
+	layer *layerWork
+}
+
+const copySize = 256 << 10
+
+func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor, error) {
+	x := &extractor{opt: opt, buf: make([]byte, copySize), dirs: map[string]attrs{}, layer: layer}
+	t, err := newTree(root, x.madeDir)
+	if err != nil {
+		return nil, err
+	}
+	x.tree = t
+	return x, nil
+}
+
+// madeDir notes a directory that was made without an entry of its own.
+func (x *extractor) madeDir(path string) {
+	a := implicitAttrs
+	a.uid, a.gid = x.owner(0, 0)
+	x.dirs[path] = a
+	if x.layer != nil {
+		x.layer.implicit[path] = true
+	}
+}
+
+// owner returns whom a file of uid and gid is given.
+func (x *extractor) owner(uid, gid int) (int, int) {
+	if o := x.opt.Chown; o != nil {
+		return o.UID, o.GID
+	}
+	return uid, gid
+}
+
+// run extracts the tar r up to its end marker, but for the attributes of
+// directories.
+func (x *extractor) run(ctx context.Context, r io.Reader) error {
+	tr := tar.NewReader(r)
+	for {
+		hdr, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return fmt.Errorf("read tar header: %w", err)
+		}
+		x.tree.trim()
+		if err := x.entry(ctx, hdr, tr); err != nil {
+			return fmt.Errorf("extract %q: %w", hdr.Name, err)
+		}
+	}
+}
+
+func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) error {
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	name, err := cleanName(hdr.Name)
+	if err != nil {
+		return err
+	}
+	if x.layer != nil {
+		if done, err := x.layer.take(name); done || err != nil {
+			return err
+		}
+	}
+	if name == "" {
+		return x.rootEntry(hdr)
+	}
+	parent, base := split(join(x.base, name))
+	p, err := x.tree.resolve(parent, true)
+	if err != nil {
+		return err
+	}
+	if len(base) > unix.NAME_MAX {
+		return unix.ENAMETOOLONG
+	}
+	return x.create(ctx, p, base, hdr, r)
+}
+
+// rootEntry is for the entry "./". Only a layer sets the root's attributes: what
+// is unpacked into a directory leaves that as it is.
+func (x *extractor) rootEntry(hdr *tar.Header) error {
+	if hdr.Typeflag != tar.TypeDir {
+		return fmt.Errorf("the root is not a directory but of type %q", hdr.Typeflag)
+	}
+	if x.layer == nil {
+		return nil
+	}
+	delete(x.layer.implicit, "")
+	a, err := x.attrs(hdr)
+	x.dirs[""] = a
+	return err
+}
+
+// attrs returns what hdr says of the owner and the like.
+func (x *extractor) attrs(hdr *tar.Header) (attrs, error) {
+	a := attrs{mode: uint32(hdr.Mode) & modeBits} //nolint:gosec // masked
+	t, err := unix.TimeToTimespec(hdr.ModTime)
+	if err != nil {
+		return a, fmt.Errorf("modification time %v: %w", hdr.ModTime, err)
+	}
+	a.mtime = t
+	a.uid, a.gid = x.owner(hdr.Uid, hdr.Gid)
+	const noID = 1<<32 - 1 // chown takes it for "unchanged"
+	if !x.opt.NoChown && (a.uid < 0 || a.uid >= noID || a.gid < 0 || a.gid >= noID) {
+		return a, fmt.Errorf("owner %d:%d: %w", a.uid, a.gid, unix.EINVAL)
+	}
+	for k, v := range hdr.PAXRecords {
+		if name, ok := strings.CutPrefix(k, xattrRecord); ok {
+			if a.xattrs == nil {
+				a.xattrs = map[string]string{}
+			}
+			a.xattrs[name] = v
+		}
+	}
+	return a, nil
+}
+
+// create makes the entry base of p.
+func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.Header, r io.Reader) error {
+	a, err := x.attrs(hdr)
+	if err != nil {
+		return err
+	}
+	switch hdr.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
+		return x.file(ctx, p, base, a, hdr.Size, r)
+	case tar.TypeDir:
+		return x.dir(p, base, a)
+	case tar.TypeLink:
+		return x.link(p, base, hdr.Linkname)
+	case tar.TypeSymlink:
+		err = x.fresh(p, base, func() error { return unix.Symlinkat(hdr.Linkname, p.fd, base) })
+	case tar.TypeFifo:
+		err = x.fresh(p, base, func() error { return unix.Mknodat(p.fd, base, unix.S_IFIFO|0o600, 0) })
+	case tar.TypeChar, tar.TypeBlock:
+		var skip bool
+		if skip, err = x.device(p, base, hdr); skip {
+			return nil
+		}
+	default:
+		return fmt.Errorf("unsupported type of entry %q", hdr.Typeflag)
+	}
+	if err != nil {
+		return err
+	}
+	return x.setSpecial(p, base, a, hdr.Typeflag == tar.TypeSymlink)
+}
+
+// device makes a device node. In a user namespace the kernel refuses that; those
+// in /dev are left out then, as there is always another file system on /dev.
+func (x *extractor) device(p *dir, base string, hdr *tar.Header) (skip bool, err error) {
+	mode := uint32(unix.S_IFCHR | 0o600)
+	if hdr.Typeflag == tar.TypeBlock {
+		mode = unix.S_IFBLK | 0o600
+	}
+	if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > 1<<12-1 || hdr.Devminor > 1<<20-1 {
+		return false, fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, unix.EINVAL)
+	}
+	dev := unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))                            //nolint:gosec // checked above
+	err = x.fresh(p, base, func() error { return unix.Mknodat(p.fd, base, mode, int(dev)) }) //nolint:gosec // dev_t as the kernel takes it
+	if errors.Is(err, unix.EPERM) {
+		if p.path == "dev" || strings.HasPrefix(p.path, "dev/") {
+			return true, nil
+		}
+		return false, fmt.Errorf("device %d:%d outside of /dev can't be made without real root: %w", hdr.Devmajor, hdr.Devminor, err)
+	}
+	return false, err
+}
+
+// fresh calls create, which makes the entry base of p, once more after removing
+// what is in its place.
+func (x *extractor) fresh(p *dir, base string, create func() error) error {
+	err := create()
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := x.remove(p, base); err != nil {
+		return err
+	}
+	return create()
+}
+
+// remove removes the entry base of p with all that is noted about it.
+func (x *extractor) remove(p *dir, base string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if err := removeAll(p.fd, base); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		x.forget(join(p.path, base))
+		x.tree.forget(join(p.path, base))
+	case unix.S_IFLNK:
+		x.tree.forgetLinks()
+	}
+	return nil
+}
+
+// forget drops what is noted about the directory path and those below it.
+func (x *extractor) forget(path string) {
+	below := func(p string) bool { return p == path || strings.HasPrefix(p, path+"/") }
+	maps.DeleteFunc(x.dirs, func(p string, _ attrs) bool { return below(p) })
+	if x.layer != nil {
+		maps.DeleteFunc(x.layer.implicit, func(p string, _ bool) bool { return below(p) })
+		maps.DeleteFunc(x.layer.opaqueAt, func(p string, _ bool) bool { return below(p) })
+	}
+}
+
+func (x *extractor) dir(p *dir, base string, a attrs) error {
+	path := join(p.path, base)
+	err := unix.Mkdirat(p.fd, base, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		var st unix.Stat_t
+		if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		err = nil
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			err = x.fresh(p, base, func() error { return unix.Mkdirat(p.fd, base, 0o700) })
+		}
+	}
+	if err != nil {
+		return err
+	}
+	x.dirs[path] = a
+	if x.layer != nil {
+		delete(x.layer.implicit, path)
+	}
+	return nil
+}
+
+func (x *extractor) file(ctx context.Context, p *dir, base string, a attrs, size int64, r io.Reader) error {
+	fd := -1
+	err := x.fresh(p, base, func() (err error) {
+		fd, err = unix.Openat(p.fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := x.copy(ctx, fd, size, r); err != nil {
+		return err
+	}
+	return a.apply(fd, x.chown(a))
+}
+
+// chown reports whether a file of attributes a must change its owner. In a layer
+// no directory has its set-group-ID bit yet, so that new files belong to 0:0.
+func (x *extractor) chown(a attrs) bool {
+	return !x.opt.NoChown && (x.layer == nil || a.uid != 0 || a.gid != 0)
+}
+
+// copy writes the size bytes of r to the new file fd, with holes where whole
+// buffers are zero.
+func (x *extractor) copy(ctx context.Context, fd int, size int64, r io.Reader) error {
+	hole := false
+	for left := size; left > 0; {
+		b := x.buf[:min(left, copySize)]
+		if _, err := io.ReadFull(r, b); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read content: %w", err)
+		}
+		left -= int64(len(b))
+		if len(b) == copySize {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			if hole = isZero(b); hole {
+				if _, err := unix.Seek(fd, int64(len(b)), unix.SEEK_CUR); err != nil {
+					return fmt.Errorf("seek: %w", err)
+				}
+				continue
+			}
+		}
+		hole = false
+		if err := writeAll(fd, b); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	if hole {
+		if err := unix.Ftruncate(fd, size); err != nil {
+			return fmt.Errorf("truncate: %w", err)
+		}
+	}
+	return nil
+}
+
+// isZero reports whether b, of a multiple of 512 bytes, holds zeros alone.
+func isZero(b []byte) bool {
+	var z [512]byte
+	for ; len(b) > 0; b = b[len(z):] {
+		if !bytes.Equal(b[:len(z)], z[:]) {
+			return false
+		}
+	}
+	return true
+}
+
+func writeAll(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// setSpecial gives the new entry base of p, which is neither a file nor a
+// directory, the attributes a.
+func (x *extractor) setSpecial(p *dir, base string, a attrs, symlink bool) error {
+	if x.chown(a) {
+		if err := unix.Fchownat(p.fd, base, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return explainChown(err, a.uid, a.gid)
+		}
+	}
+	if len(a.xattrs) > 0 {
+		path := fdPath(p.fd, base)
+		err := writeXattrs(a.xattrs, func(name string, value []byte) error { return unix.Lsetxattr(path, name, value, 0) })
+		if err != nil {
+			return err
+		}
+	}
+	if !symlink { // not followed: the entry was made just now and isn't a link
+		if err := unix.Fchmodat(p.fd, base, a.mode, 0); err != nil {
+			return fmt.Errorf("chmod: %w", err)
+		}
+	}
+	err := unix.UtimesNanoAt(p.fd, base, []unix.Timespec{a.mtime, a.mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return fmt.Errorf("set times: %w", err)
+	}
+	return nil
+}
+
+// fdPath returns a path of the entry base of the directory fd, for calls that
+// take paths only.
+func fdPath(fd int, base string) string { return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + base }
+
+// link makes the entry base of p another name of the entry target.
+func (x *extractor) link(p *dir, base, target string) error {
+	name, err := cleanName(target)
+	if err != nil {
+		return fmt.Errorf("target %q: %w", target, err)
+	}
+	if name == "" {
+		return fmt.Errorf("target %q is the root", target)
+	}
+	if x.layer != nil {
+		if err := checkNoWhiteout(name); err != nil {
+			return fmt.Errorf("target: %w", err)
+		}
+	}
+	found, err := x.linkHere(p, base, join(x.base, name))
+	if err == nil && !found {
+		if x.layer == nil {
+			return fmt.Errorf("target %q: %w", target, unix.ENOENT)
+		}
+		x.layer.links = append(x.layer.links, layerLink{join(p.path, base), name})
+	}
+	return err
+}
+
+// linkHere is link for a target that is in the tree; found says whether it is.
+func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error) {
+	parent, last := split(target)
+	tp, err := x.tree.resolve(parent, false)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("target %q: %w", target, err)
+	}
+	if path := join(p.path, base); tp.path == path || strings.HasPrefix(tp.path, path+"/") {
+		return false, fmt.Errorf("target %q is below the link itself", target)
+	}
+	var old, st unix.Stat_t
+	err = unix.Fstatat(tp.fd, last, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("target %q: %w", target, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return false, fmt.Errorf("target %q is a directory", target)
+	}
+	err = unix.Fstatat(p.fd, base, &old, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && old.Ino == st.Ino && old.Dev == st.Dev {
+		return true, nil // the same file already
+	}
+	err = x.fresh(p, base, func() error { return unix.Linkat(tp.fd, last, p.fd, base, 0) })
+	if err != nil {
+		return false, fmt.Errorf("link to %q: %w", target, err)
+	}
+	return true, nil
+}
+
+// finish gives the directories their attributes, inner ones first.
+func (x *extractor) finish() error {
+	paths := slices.Sorted(maps.Keys(x.dirs))
+	for _, path := range slices.Backward(paths) {
+		x.tree.trim()
+		d, err := x.tree.open(path)
+		if err == nil {
+			err = x.dirs[path].apply(d.fd, !x.opt.NoChown)
+		}
+		if err != nil {
+			return fmt.Errorf("directory %q: %w", path, err)
+		}
+	}
+	return nil
+}

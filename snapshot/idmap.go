@@ -1,0 +1,108 @@
+package snapshot
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+)
+
+const (
+	uidMapFile = "/proc/self/uid_map"
+	gidMapFile = "/proc/self/gid_map"
+)
+
+// fingerprint names the ID mapping of this process's user namespace.
+func fingerprint() (string, error) {
+	h := sha256.New()
+	for _, name := range []string{uidMapFile, gidMapFile} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		for line := range bytes.Lines(b) {
+			h.Write(bytes.Join(bytes.Fields(line), []byte{' '}))
+			h.Write([]byte{'\n'})
+		}
+		h.Write([]byte{0})
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
+}
+
+// idRange is a run of IDs that exist in this user namespace.
+type idRange struct{ first, count int64 }
+
+// idRanges are the runs of one map file.
+type idRanges []idRange
+
+func readRanges(file string) (idRanges, error) {
+	b, err := os.ReadFile(file) //nolint:gosec // one of the two constants above
+	if err != nil {
+		return nil, err
+	}
+	var rs idRanges
+	sc := bufio.NewScanner(bytes.NewReader(b))
+	for sc.Scan() {
+		var r idRange
+		var outside int64
+		if _, err := fmt.Sscan(sc.Text(), &r.first, &outside, &r.count); err != nil {
+			return nil, fmt.Errorf("parse %s: %w", file, err)
+		}
+		rs = append(rs, r)
+	}
+	return rs, nil
+}
+
+func (rs idRanges) contain(id int) bool {
+	for _, r := range rs {
+		if int64(id) >= r.first && int64(id)-r.first < r.count {
+			return true
+		}
+	}
+	return false
+}
+
+func (rs idRanges) String() string {
+	var s []string
+	for _, r := range rs {
+		s = append(s, fmt.Sprintf("%d-%d", r.first, r.first+r.count-1))
+	}
+	return strings.Join(s, ", ")
+}
+
+// An unmappedError says that a file wants an owner that the user namespace lacks.
+type unmappedError struct {
+	what   string // "user" or "group"
+	id     int
+	ranges idRanges
+	file   string // where to widen
+	err    error
+}
+
+func (e *unmappedError) Error() string {
+	return fmt.Sprintf("%s ID %d is outside the IDs available here (%s): widen the range of this user in %s: %v",
+		e.what, e.id, e.ranges, e.file, e.err)
+}
+
+func (e *unmappedError) Unwrap() error { return e.err }
+
+// explainChown turns the error of a chown to uid and gid into one that says which
+// of them the user namespace doesn't have, if that is the cause.
+func explainChown(err error, uid, gid int) error {
+	for _, k := range []struct {
+		what, mapFile, subFile string
+		id                     int
+	}{
+		{"user", uidMapFile, "/etc/subuid", uid},
+		{"group", gidMapFile, "/etc/subgid", gid},
+	} {
+		rs, rerr := readRanges(k.mapFile)
+		if rerr == nil && !rs.contain(k.id) {
+			return &unmappedError{k.what, k.id, rs, k.subFile, err}
+		}
+	}
+	return fmt.Errorf("chown to %d:%d: %w", uid, gid, err)
+}

@@ -1,0 +1,145 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// overlay says what to mount. All are directories of this store.
+type overlay struct {
+	lower       []string // top first, at least one
+	upper, work string   // both empty: read-only
+	target      string
+}
+
+// classicLimit is how long the options of mount(2) may be: a page with its NUL.
+const classicLimit = 4095
+
+// mount mounts o with userxattr: the overlay's own attributes are then in the
+// user namespace, where an unprivileged process may write them.
+//
+// What is written is not flushed to the disk when it is unmounted ("volatile",
+// Linux 5.10): that would have every step wait for the disk with the whole file
+// system below the store. The work directory is never mounted again, which is
+// what the kernel forbids then.
+//
+// Directories are given as /proc/self/fd/N, which is short and free of the
+// characters that mean something in options. So mount(2), which is allowed where
+// the newer calls are not, serves for about two hundred layers.
+func (o overlay) mount() error {
+	paths := append([]string{}, o.lower...)
+	if o.upper != "" {
+		paths = append(paths, o.upper, o.work)
+	}
+	var fds []string
+	for _, p := range paths {
+		fd, err := unix.Open(p, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: p, Err: err}
+		}
+		defer unix.Close(fd)
+		fds = append(fds, "/proc/self/fd/"+strconv.Itoa(fd))
+	}
+	f := overlay{lower: fds[:len(o.lower)], target: o.target}
+	if o.upper != "" {
+		f.upper, f.work = fds[len(fds)-2], fds[len(fds)-1]
+	}
+	options := "userxattr,lowerdir=" + strings.Join(f.lower, ":")
+	if f.upper != "" {
+		options += ",volatile,upperdir=" + f.upper + ",workdir=" + f.work
+	}
+	var err error
+	if len(options) <= classicLimit {
+		err = unix.Mount("overlay", o.target, "overlay", 0, options)
+	} else {
+		err = f.mountByLayer()
+	}
+	if err != nil {
+		return fmt.Errorf("mount overlay of %d layers at %s: %w", len(o.lower), o.target, err)
+	}
+	return nil
+}
+
+// mountByLayer mounts o by the calls that take one layer at a time (Linux 6.5).
+func (o overlay) mountByLayer() error {
+	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("fsopen", err)
+	}
+	defer unix.Close(fsfd)
+	if err := unix.FsconfigSetFlag(fsfd, "userxattr"); err != nil {
+		return configError(fsfd, "userxattr", err)
+	}
+	type option struct{ key, value string }
+	var options []option
+	for _, l := range o.lower {
+		options = append(options, option{"lowerdir+", l})
+	}
+	if o.upper != "" {
+		options = append(options, option{"upperdir", o.upper}, option{"workdir", o.work})
+		if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil {
+			return configError(fsfd, "volatile", err)
+		}
+	}
+	for _, p := range options {
+		if err := unix.FsconfigSetString(fsfd, p.key, p.value); err != nil {
+			return configError(fsfd, p.key, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return configError(fsfd, "create", err)
+	}
+	mfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fsmount", err)
+	}
+	defer unix.Close(mfd)
+	if err := unix.MoveMount(mfd, "", unix.AT_FDCWD, o.target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return os.NewSyscallError("move_mount", err)
+	}
+	return nil
+}
+
+// configError adds to err what the kernel wrote about it into the log of fsfd.
+func configError(fsfd int, key string, err error) error {
+	var log [1024]byte
+	n, rerr := unix.Read(fsfd, log[:])
+	if rerr != nil || n <= 0 {
+		return fmt.Errorf("fsconfig %s: %w", key, err)
+	}
+	return fmt.Errorf("fsconfig %s: %w: %s", key, err, strings.TrimSpace(string(log[:n])))
+}
+
+// unmount unmounts target. A file still open below it keeps it busy; as processes
+// that were just killed may need a moment to let go, it waits for about a second.
+func unmount(target string) error {
+	var err error
+	for pause := time.Millisecond; pause < time.Second; pause *= 2 {
+		err = unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(pause)
+	}
+	if err != nil {
+		return &os.PathError{Op: "unmount", Path: target, Err: err}
+	}
+	return nil
+}
+
+// detach takes target out of the tree of mounts at once, whoever uses it.
+func detach(target string) error {
+	if err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
+		return &os.PathError{Op: "detach", Path: target, Err: err}
+	}
+	return nil
+}

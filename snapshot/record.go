@@ -1,0 +1,71 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/opencontainers/go-digest"
+)
+
+var kindPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+
+func (s *Store) recordPath(kind string, key digest.Digest) (string, error) {
+	if !kindPattern.MatchString(kind) {
+		return "", fmt.Errorf("invalid kind of record %q", kind)
+	}
+	if err := key.Validate(); err != nil {
+		return "", fmt.Errorf("key of record %q: %w", key, err)
+	}
+	return filepath.Join(s.dir, "records", kind, key.Algorithm().String(), key.Encoded()), nil
+}
+
+// PutRecord stores value under kind (lower-case letters, digits and hyphens) and
+// key, in place of any value there. Readers in any process see the old value or
+// the new one, never a part.
+func (s *Store) PutRecord(kind string, key digest.Digest, value []byte) error {
+	path, err := s.recordPath(kind, key)
+	if err == nil {
+		err = s.writeFile(path, value)
+	}
+	if err != nil {
+		return fmt.Errorf("put record: %w", err)
+	}
+	return nil
+}
+
+// writeFile writes value to a temporary file and renames it to path.
+func (s *Store) writeFile(path string, value []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(s.tmp.path, "record-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(value)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// Record returns the value under kind and key. The error of one that isn't there
+// is fs.ErrNotExist.
+func (s *Store) Record(kind string, key digest.Digest) ([]byte, error) {
+	path, err := s.recordPath(kind, key)
+	if err != nil {
+		return nil, fmt.Errorf("read record: %w", err)
+	}
+	b, err := os.ReadFile(path) //nolint:gosec // made of a checked kind and digest
+	if err != nil {
+		return nil, fmt.Errorf("read record: %w", err)
+	}
+	return b, nil
+}

@@ -1,0 +1,340 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// settler settles a layer that was extracted by itself with the layers below it.
+type settler struct {
+	x      *extractor
+	lower  *stack // the layers below
+	merged *stack // the same with the layer itself on top
+}
+
+// settle finishes the layer x in directory root on top of the layers lower:
+// directories without an entry take their attributes from below, or are where
+// the link leads that is there; hard links find their targets.
+func (x *extractor) settle(root string, lower []string) error {
+	if x.layer.opaqueAt[""] {
+		lower = nil
+	}
+	ls, err := newStack(lower)
+	if err != nil {
+		return err
+	}
+	defer ls.close()
+	ms, err := newStack(slices.Concat([]string{root}, lower))
+	if err != nil {
+		return err
+	}
+	defer ms.close()
+	s := &settler{x, ls, ms}
+	if err := s.directories(); err != nil {
+		return err
+	}
+	for _, l := range x.layer.links {
+		x.tree.trim()
+		if err := s.link(l); err != nil {
+			return fmt.Errorf("extract %q: %w", l.path, err)
+		}
+	}
+	// Copies and links above may have made more directories.
+	if err := s.directories(); err != nil {
+		return err
+	}
+	return x.finish()
+}
+
+// directories settles the implicit directories, parents first, until none is left.
+func (s *settler) directories() error {
+	implicit := s.x.layer.implicit
+	var empty []string
+	for len(implicit) > 0 {
+		path := slices.Min(slices.Collect(maps.Keys(implicit)))
+		delete(implicit, path)
+		s.x.tree.trim()
+		kept, err := s.directory(path)
+		if err != nil {
+			return fmt.Errorf("directory %q: %w", path, err)
+		}
+		if !kept {
+			empty = append(empty, path)
+		}
+	}
+	for _, path := range slices.Backward(empty) {
+		if err := s.prune(path); err != nil {
+			return fmt.Errorf("directory %q: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// directory settles the implicit directory path. It returns false if the layers
+// below have nothing there that the directory would change.
+func (s *settler) directory(path string) (kept bool, err error) {
+	if path == "" {
+		if d := s.lower.root(); d.exists() {
+			s.x.dirs[""], err = s.lower.attrs(d)
+		} else {
+			s.x.dirs[""] = implicitAttrs
+		}
+		return true, err
+	}
+	parent, base := split(path)
+	d, err := s.below(parent)
+	if err != nil {
+		return false, err
+	}
+	e, ok, err := s.lower.lookup(d, base)
+	if err != nil || !ok {
+		return false, err
+	}
+	switch e.stat.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		if s.x.layer.opaqueAt[path] {
+			return true, nil
+		}
+		s.x.dirs[path], err = s.lower.attrs(e.dir)
+	case unix.S_IFLNK:
+		err = s.redirect(path)
+	}
+	return true, err
+}
+
+// below returns what the layers below have at path, as far as this layer doesn't
+// hide it.
+func (s *settler) below(path string) (lowerDir, error) {
+	for p := path; p != ""; p, _ = split(p) {
+		if s.x.layer.opaqueAt[p] {
+			return lowerDir{}, nil
+		}
+	}
+	return s.lower.at(path)
+}
+
+// prune removes the directory path if whiteouts are all it holds.
+func (s *settler) prune(path string) error {
+	parent, base := split(path)
+	p, err := s.x.tree.open(parent)
+	if err != nil {
+		return err
+	}
+	d, err := s.x.tree.child(p, base)
+	if err != nil {
+		return err
+	}
+	names, err := readDir(d.fd, path)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		var st unix.Stat_t
+		if err := unix.Fstatat(d.fd, n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if !isWhiteout(&st) {
+			return nil
+		}
+	}
+	return s.x.remove(p, base)
+}
+
+// redirect moves what is in the implicit directory path to where the link leads
+// that the layers below have in its place.
+func (s *settler) redirect(path string) error {
+	parent, base := split(path)
+	d, err := s.below(parent)
+	if err != nil {
+		return err
+	}
+	e, _, err := s.lower.lookup(d, base)
+	if err != nil {
+		return err
+	}
+	link, err := readlinkat(s.lower.fds[e.layer], join(d.path, base))
+	if err != nil {
+		return err
+	}
+	from := parent
+	if strings.HasPrefix(link, "/") {
+		from = ""
+	}
+	target, err := s.merged.resolve(join(from, link), true)
+	if err != nil {
+		return err
+	}
+	if target == path || strings.HasPrefix(target, path+"/") {
+		return fmt.Errorf("link below leads into itself: %w", unix.ELOOP)
+	}
+	if err := s.move(path, target); err != nil {
+		return fmt.Errorf("move to %q: %w", target, err)
+	}
+	return nil
+}
+
+// move merges the directory path into the directory target, which it makes.
+func (s *settler) move(path, target string) error {
+	x := s.x
+	to, err := x.tree.resolve(target, true)
+	if err != nil {
+		return err
+	}
+	if err := s.merge(path, to.path); err != nil {
+		return err
+	}
+	parent, base := split(path)
+	p, err := x.tree.open(parent)
+	if err != nil {
+		return err
+	}
+	return x.remove(p, base)
+}
+
+// merge moves the entries of the directory from into the directory to, whose own
+// they replace unless both are directories, and what is noted about them.
+func (s *settler) merge(from, to string) error {
+	x := s.x
+	f, err := x.tree.open(from)
+	if err != nil {
+		return err
+	}
+	if x.layer.opaqueAt[from] {
+		t, err := x.tree.open(to)
+		if err == nil {
+			err = x.markOpaque(t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	names, err := readDir(f.fd, from)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := s.moveEntry(from, to, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *settler) moveEntry(from, to, name string) error {
+	x := s.x
+	f, err := x.tree.open(from)
+	if err != nil {
+		return err
+	}
+	t, err := x.tree.open(to)
+	if err != nil {
+		return err
+	}
+	var src, dst unix.Stat_t
+	if err := unix.Fstatat(f.fd, name, &src, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	err = unix.Fstatat(t.fd, name, &dst, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+	case err != nil:
+		return err
+	case src.Mode&unix.S_IFMT == unix.S_IFDIR && dst.Mode&unix.S_IFMT == unix.S_IFDIR:
+		x.adopt(join(from, name), join(to, name))
+		return s.merge(join(from, name), join(to, name))
+	case isWhiteout(&src):
+		return nil // as when the layer is extracted: its own entries win
+	case strings.HasPrefix(from+"/", join(to, name)+"/"):
+		return fmt.Errorf("%q would replace its own parent directory: %w", join(from, name), unix.EEXIST)
+	default:
+		if err := x.remove(t, name); err != nil {
+			return err
+		}
+	}
+	if err := unix.Renameat(f.fd, name, t.fd, name); err != nil {
+		return fmt.Errorf("rename %q: %w", join(from, name), err)
+	}
+	if src.Mode&unix.S_IFMT == unix.S_IFDIR {
+		x.tree.forget(join(from, name))
+		x.moved(join(from, name), join(to, name))
+	}
+	return nil
+}
+
+// adopt notes for the directory to what is noted for from, if that has an entry of
+// its own.
+func (x *extractor) adopt(from, to string) {
+	if !x.layer.implicit[from] {
+		x.dirs[to] = x.dirs[from]
+		delete(x.layer.implicit, to)
+	}
+}
+
+// moved renames what is noted about the directory from and those below it.
+func (x *extractor) moved(from, to string) {
+	rename(x.dirs, from, to)
+	rename(x.layer.implicit, from, to)
+	rename(x.layer.opaqueAt, from, to)
+	for i, l := range x.layer.links {
+		if strings.HasPrefix(l.path, from+"/") {
+			x.layer.links[i].path = to + l.path[len(from):]
+		}
+	}
+}
+
+// rename moves the values of the paths at and below from.
+func rename[V any](m map[string]V, from, to string) {
+	for _, p := range slices.Collect(maps.Keys(m)) {
+		if p == from || strings.HasPrefix(p, from+"/") {
+			m[to+p[len(from):]] = m[p]
+			delete(m, p)
+		}
+	}
+}
+
+// link makes the hard link l, whose target wasn't in the layer when its entry was
+// read. The target's own file in the layer below gets another name: snapshots are
+// never written to, and the overlay shows both names as one file.
+func (s *settler) link(l layerLink) error {
+	x := s.x
+	parent, base := split(l.path)
+	p, err := x.tree.resolve(parent, true)
+	if err != nil {
+		return err
+	}
+	found, err := x.linkHere(p, base, l.target)
+	if found || err != nil {
+		return err
+	}
+	target, err := s.merged.resolve(l.target, false)
+	if err != nil {
+		return fmt.Errorf("target %q: %w", l.target, err)
+	}
+	dirName, last := split(target)
+	d, err := s.merged.at(dirName)
+	if err != nil {
+		return err
+	}
+	e, ok, err := s.merged.lookup(d, last)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("target %q: %w", l.target, unix.ENOENT)
+	}
+	if e.stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return fmt.Errorf("target %q is a directory", l.target)
+	}
+	err = x.fresh(p, base, func() error {
+		return unix.Linkat(s.merged.fds[e.layer], target, p.fd, base, 0)
+	})
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", l.target, err)
+	}
+	return nil
+}

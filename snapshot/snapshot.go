@@ -1,0 +1,127 @@
+package snapshot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+const metaVersion = 1
+
+// meta is the content of meta.json.
+type meta struct {
+	Version int    `json:"version"`
+	Parent  string `json:"parent,omitempty"`
+	// Opaque says that the root hides all of the parent. Overlay doesn't look for
+	// its attribute at the root of a layer, so the mount leaves the parent out.
+	Opaque bool `json:"opaque,omitempty"`
+}
+
+// A Snapshot is a committed snapshot. It is immutable and may be used
+// concurrently as long as its store is open.
+type Snapshot struct {
+	store  *Store
+	id     string
+	layers []string // directories in overlay format that make it up, top first
+}
+
+// ID returns the name under which Store.Snapshot finds the snapshot, in any
+// process with the same ID mapping.
+func (sn *Snapshot) ID() string { return sn.id }
+
+var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
+
+// Snapshot returns the committed snapshot id. The error of one that isn't there is
+// fs.ErrNotExist.
+func (s *Store) Snapshot(id string) (*Snapshot, error) {
+	sn := &Snapshot{store: s, id: id}
+	seen := map[string]bool{}
+	for opaque := false; id != ""; {
+		if !idPattern.MatchString(id) || seen[id] {
+			return nil, fmt.Errorf("open snapshot %q: %w", id, fs.ErrNotExist)
+		}
+		seen[id] = true
+		m, err := s.readMeta(id)
+		if err != nil {
+			return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+		}
+		if !opaque {
+			sn.layers = append(sn.layers, filepath.Join(s.snapshotDir(id), "fs"))
+		}
+		opaque = opaque || m.Opaque
+		id = m.Parent
+	}
+	if sn.id == "" {
+		return nil, fmt.Errorf("open snapshot %q: %w", id, fs.ErrNotExist)
+	}
+	return sn, nil
+}
+
+func (s *Store) snapshotDir(id string) string { return filepath.Join(s.own("snapshots"), id) }
+
+func (s *Store) readMeta(id string) (meta, error) {
+	var m meta
+	path := filepath.Join(s.snapshotDir(id), "meta.json")
+	b, err := os.ReadFile(path) //nolint:gosec // id was checked
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, fmt.Errorf("parse %s: %w", path, err)
+	}
+	if m.Version != metaVersion {
+		return m, fmt.Errorf("%s: version %d is not %d: remove the store", path, m.Version, metaVersion)
+	}
+	return m, nil
+}
+
+// keep makes the claim c, which holds fs, the snapshot id.
+func (s *Store) keep(c *claim, id string, m meta) (*Snapshot, error) {
+	m.Version = metaVersion
+	b, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(c.path, "meta.json"), append(b, '\n'), 0o600); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"work", "mnt"} {
+		if err := os.RemoveAll(filepath.Join(c.path, name)); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.become(s.snapshotDir(id)); err != nil {
+		return nil, err
+	}
+	return s.Snapshot(id)
+}
+
+// parentID returns the ID of parent, "" of none.
+func parentID(parent *Snapshot) string {
+	if parent == nil {
+		return ""
+	}
+	return parent.id
+}
+
+// below returns the layers of parent for an overlay, top first, and what overlay
+// wants below them: at least one layer, two where there is no upper directory.
+func (s *Store) below(parent *Snapshot, atLeast int) []string {
+	var lower []string
+	if parent != nil {
+		lower = append(lower, parent.layers...)
+	}
+	for _, name := range emptyDirs {
+		if len(lower) < atLeast {
+			lower = append(lower, filepath.Join(s.own("empty"), name))
+		}
+	}
+	return lower
+}
+
+// errFinished is the error of an active snapshot that has ended.
+var errFinished = errors.New("snapshot is already committed or discarded")

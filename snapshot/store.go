@@ -1,0 +1,155 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Store is a directory of blobs, records and snapshots. Its methods may be
+// called concurrently, and other processes may have the same directory open.
+type Store struct {
+	dir   string // absolute
+	ids   string // dir/ids/<fingerprint>
+	tmp   *claim
+	waste sync.WaitGroup // removals in the background
+
+	mu     sync.Mutex
+	mounts map[*mounted]struct{} // what Close has to end
+	closed bool
+}
+
+// Open opens the store in dir, which it makes if it isn't there, and begins to
+// remove what killed processes left. The caller closes the store.
+func Open(dir string) (*Store, error) {
+	s, err := open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func open(dir string) (*Store, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	mapping, err := fingerprint()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: abs, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
+	for _, d := range []string{
+		s.blobDir(), s.path("records"), s.path("tmp"), s.own("snapshots"), s.own("active"),
+		s.own("garbage"), s.own("locks"),
+	} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.makeEmpty(); err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(s.ids, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: s.ids, Err: err}
+	}
+	if st.Uid != 0 {
+		return nil, fmt.Errorf("%s belongs to user %d, not to 0: it was made under another ID mapping", s.ids, st.Uid)
+	}
+	for _, d := range []string{s.path("tmp"), s.own("active")} {
+		if err := sweep(d, s.own("garbage")); err != nil {
+			return nil, err
+		}
+	}
+	if s.tmp, err = newClaim(s.path("tmp")); err != nil {
+		return nil, err
+	}
+	s.collect()
+	return s, nil
+}
+
+// emptyDirs are the directories below "empty": no layer may be given to one
+// overlay twice, and a view of nothing needs two.
+var emptyDirs = [...]string{"a", "b"}
+
+// makeEmpty makes the directories that stand in for missing lower ones. Their
+// mode is that of the root of an empty snapshot.
+func (s *Store) makeEmpty() error {
+	for _, name := range emptyDirs {
+		dir := filepath.Join(s.own("empty"), name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the root of a container
+			return err
+		}
+		epoch := time.Unix(0, 0)
+		if err := os.Chtimes(dir, epoch, epoch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// path returns the path of name in the part that all ID mappings share.
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
+
+// own returns the path of name in the part of this ID mapping.
+func (s *Store) own(name string) string { return filepath.Join(s.ids, name) }
+
+// Close unmounts and discards what is still active, removes temporary files and
+// waits until the removal of discarded trees is over. Blobs, records and
+// snapshots stay. A second call does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	var left []*mounted
+	for m := range s.mounts {
+		left = append(left, m)
+	}
+	s.mu.Unlock()
+
+	var errs []error
+	for _, m := range left {
+		errs = append(errs, m.discard())
+	}
+	errs = append(errs, s.discard(s.tmp))
+	s.waste.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// discard gives up c and removes it in the background.
+func (s *Store) discard(c *claim) error {
+	if err := c.abandon(s.own("garbage")); err != nil {
+		return err
+	}
+	s.collect()
+	return nil
+}
+
+// collect removes what is in garbage in the background. It reports nothing: what
+// can't be removed now is tried again by the next Open.
+func (s *Store) collect() {
+	entries, err := os.ReadDir(s.own("garbage"))
+	if err != nil || len(entries) == 0 {
+		return
+	}
+	s.waste.Go(func() {
+		for _, e := range entries {
+			_ = os.RemoveAll(filepath.Join(s.own("garbage"), e.Name()))
+		}
+	})
+}

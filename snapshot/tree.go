@@ -1,0 +1,298 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxName is the longest name that an archive's entry may have, in bytes. The
+	// kernel takes paths of up to 4095.
+	maxName = 4000
+	// maxLinks is how many symbolic links one path may go through, as in the kernel.
+	maxLinks = 40
+	// maxOpen is how many directories a tree keeps open between two entries.
+	maxOpen = 256
+)
+
+var (
+	errEscape  = errors.New("name leads out of the root directory")
+	errTooLong = fmt.Errorf("name is longer than %d bytes", maxName)
+	errHidden  = errors.New("a parent directory is removed by the same layer")
+)
+
+// A tree makes and finds directories below a root directory, and never anything
+// outside. It goes one path element at a time without following links and
+// resolves the links itself; each directory is looked up once and stays open.
+type tree struct {
+	root   *dir
+	byName map[string]*dir // as asked for
+	byPath map[string]*dir // by their own paths
+	made   func(path string)
+}
+
+// dir is a directory of a tree.
+type dir struct {
+	fd   int
+	path string // from the root, without links; "" is the root
+}
+
+const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+// newTree opens the tree of the directory root. made is told of each directory
+// that the tree makes because it was missing.
+func newTree(root string, made func(path string)) (*tree, error) {
+	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", root, err)
+	}
+	t := &tree{root: &dir{fd: fd}, made: made}
+	t.reset()
+	return t, nil
+}
+
+// forgetLinks makes the tree look anew what names lead to, because a link has gone.
+func (t *tree) forgetLinks() { t.byName = map[string]*dir{"": t.root} }
+
+// forget closes the directories at and below path, which have gone.
+func (t *tree) forget(path string) {
+	t.forgetLinks()
+	for p, d := range t.byPath {
+		if p == path || strings.HasPrefix(p, path+"/") {
+			unix.Close(d.fd)
+			delete(t.byPath, p)
+		}
+	}
+}
+
+// reset forgets and closes all directories but the root.
+func (t *tree) reset() {
+	for _, d := range t.byPath {
+		if d != t.root {
+			unix.Close(d.fd)
+		}
+	}
+	t.byName = map[string]*dir{"": t.root}
+	t.byPath = map[string]*dir{"": t.root}
+}
+
+// trim bounds the number of open directories. Those handed out before are closed.
+func (t *tree) trim() {
+	if len(t.byPath) > maxOpen {
+		t.reset()
+	}
+}
+
+func (t *tree) close() {
+	t.reset()
+	unix.Close(t.root.fd)
+}
+
+// cleanName returns the name of an archive's entry relative to the root, "" for
+// the root. Leading slashes mean the root.
+func cleanName(name string) (string, error) {
+	if len(name) > maxName {
+		return "", errTooLong
+	}
+	clean := path.Clean(strings.TrimLeft(name, "/"))
+	switch {
+	case clean == ".":
+		return "", nil
+	case clean == "..", strings.HasPrefix(clean, "../"):
+		return "", errEscape
+	}
+	return clean, nil
+}
+
+// split returns the parent and the last element of a clean name.
+func split(name string) (parent, base string) {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i], name[i+1:]
+	}
+	return "", name
+}
+
+// join is the inverse of split.
+func join(parent, base string) string {
+	if parent == "" {
+		return base
+	}
+	return parent + "/" + base
+}
+
+// resolve returns the directory of the clean name, following links within the
+// root. With create it makes what is missing, also where a link points to nothing.
+func (t *tree) resolve(name string, create bool) (*dir, error) {
+	links := 0
+	return t.resolveCounted(name, create, &links)
+}
+
+func (t *tree) resolveCounted(name string, create bool, links *int) (*dir, error) {
+	if d := t.byName[name]; d != nil {
+		return d, nil
+	}
+	parent, base := split(name)
+	p, err := t.resolveCounted(parent, create, links)
+	if err != nil {
+		return nil, err
+	}
+	d, err := t.step(p, base, create, links)
+	if err != nil {
+		return nil, err
+	}
+	t.byName[name] = d
+	return d, nil
+}
+
+// step returns the directory that the entry base of p is or links to.
+func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) {
+	d, err := t.child(p, base)
+	switch {
+	case err == nil:
+		return d, nil
+	case errors.Is(err, unix.ENOENT) && create:
+		if err := unix.Mkdirat(p.fd, base, 0o755); err != nil {
+			return nil, fmt.Errorf("make directory %s: %w", join(p.path, base), err)
+		}
+		t.made(join(p.path, base))
+		return t.child(p, base)
+	case !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", join(p.path, base), err)
+	}
+	if isWhiteout(&st) {
+		return nil, errHidden
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return nil, fmt.Errorf("%s: %w", join(p.path, base), unix.ENOTDIR)
+	}
+	return t.follow(p, base, create, links)
+}
+
+// follow returns the directory that the symbolic link base of p points to.
+func (t *tree) follow(p *dir, base string, create bool, links *int) (*dir, error) {
+	if *links++; *links > maxLinks {
+		return nil, fmt.Errorf("%s: %w", join(p.path, base), unix.ELOOP)
+	}
+	target, err := readlinkat(p.fd, base)
+	if err != nil {
+		return nil, fmt.Errorf("read link %s: %w", join(p.path, base), err)
+	}
+	d := p
+	if strings.HasPrefix(target, "/") {
+		d = t.root
+	}
+	for element := range strings.SplitSeq(target, "/") {
+		switch element {
+		case "", ".":
+			continue
+		case "..":
+			parent, _ := split(d.path)
+			d, err = t.open(parent)
+		default:
+			d, err = t.step(d, element, create, links)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// child opens the entry base of p, which must be a directory itself.
+func (t *tree) child(p *dir, base string) (*dir, error) {
+	name := join(p.path, base)
+	if d := t.byPath[name]; d != nil {
+		return d, nil
+	}
+	if len(name) > maxName {
+		return nil, errTooLong
+	}
+	fd, err := unix.Openat(p.fd, base, dirFlags, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	d := &dir{fd: fd, path: name}
+	t.byPath[name] = d
+	return d, nil
+}
+
+// open opens the directory that is at path itself, without any link on the way.
+func (t *tree) open(path string) (*dir, error) {
+	if d := t.byPath[path]; d != nil {
+		return d, nil
+	}
+	parent, base := split(path)
+	p, err := t.open(parent)
+	if err != nil {
+		return nil, err
+	}
+	return t.child(p, base)
+}
+
+// isWhiteout reports whether st is the mark of a removed name in overlay format.
+func isWhiteout(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+}
+
+func readlinkat(fd int, name string) (string, error) {
+	for size := 256; ; size *= 4 {
+		b := make([]byte, size)
+		n, err := unix.Readlinkat(fd, name, b)
+		if err != nil {
+			return "", err
+		}
+		if n < size {
+			return string(b[:n]), nil
+		}
+	}
+}
+
+// removeAll removes the entry base of the directory fd and all below it.
+func removeAll(fd int, base string) error {
+	err := unix.Unlinkat(fd, base, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("remove %s: %w", base, err)
+	}
+	d, err := unix.Openat(fd, base, dirFlags, 0)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", base, err)
+	}
+	f := os.NewFile(uintptr(d), base)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := removeAll(d, n); err != nil {
+			return err
+		}
+	}
+	if err := unix.Unlinkat(fd, base, unix.AT_REMOVEDIR); err != nil {
+		return fmt.Errorf("remove %s: %w", base, err)
+	}
+	return nil
+}
+
+// readDir returns the names of the entries of the directory fd; name is for errors.
+func readDir(fd int, name string) ([]string, error) {
+	d, err := unix.Openat(fd, ".", dirFlags, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(d), name)
+	defer f.Close()
+	return f.Readdirnames(-1)
+}

@@ -1,0 +1,247 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// A Layer is a layer of an image, to be unpacked.
+type Layer struct {
+	// Blob describes the compressed layer. Its digest names the layer in errors.
+	Blob ocispec.Descriptor
+	// DiffID is the digest of the uncompressed tar; it must be SHA-256.
+	DiffID digest.Digest
+	// Open returns the compressed bytes from their start; the reader fails in place
+	// of io.EOF if they aren't those of Blob, and when ctx ends. It is called at
+	// most once for each layer, concurrently with those of others.
+	Open func(ctx context.Context) (io.ReadCloser, error)
+}
+
+// name returns how errors call the layer.
+func (l Layer) name() string {
+	if l.Blob.Digest != "" {
+		return l.Blob.Digest.String()
+	}
+	return l.DiffID.String()
+}
+
+// Unpack makes the snapshot of the given layers, base first, and those of all
+// stacks below it, except those that the store has: each is made once, whoever
+// asks for it in this or another process. Up to jobs layers (0: as many as there
+// are processors) are opened and extracted at once. A layer whose DiffID turns
+// out wrong leaves nothing behind. Without layers it returns nil, which stands for
+// an empty file system.
+func (s *Store) Unpack(ctx context.Context, layers []Layer, jobs int) (*Snapshot, error) {
+	if len(layers) == 0 {
+		return nil, nil //nolint:nilnil // documented above
+	}
+	ids := make([]digest.Digest, 0, len(layers))
+	for _, l := range layers {
+		if err := l.DiffID.Validate(); err != nil {
+			return nil, fmt.Errorf("unpack layer %s: DiffID %q: %w", l.name(), l.DiffID, err)
+		}
+		if l.DiffID.Algorithm() != digest.SHA256 {
+			return nil, fmt.Errorf("unpack layer %s: DiffID %s: %w", l.name(), l.DiffID, digest.ErrDigestUnsupported)
+		}
+		if err := checkMediaType(l.Blob.MediaType); err != nil {
+			return nil, fmt.Errorf("unpack layer %s: %w", l.name(), err)
+		}
+		ids = append(ids, l.DiffID)
+	}
+	ids = identity.ChainIDs(ids)
+	if jobs < 1 {
+		jobs = runtime.GOMAXPROCS(0)
+	}
+	u := &unpacking{store: s, slots: semaphore.NewWeighted(int64(jobs))}
+	present := u.present(ids)
+	group, gctx := errgroup.WithContext(ctx)
+	settled := make(chan struct{})
+	close(settled)
+	for i := present; i < len(layers); i++ {
+		// Slots are taken base first: a layer waits for those below it, which
+		// then always have one.
+		if err := u.slots.Acquire(gctx, 1); err != nil {
+			break
+		}
+		j := job{layer: layers[i], id: ids[i].Encoded(), below: settled, done: make(chan struct{})}
+		if i > 0 {
+			j.parent = ids[i-1].Encoded()
+		}
+		settled = j.done
+		group.Go(func() error {
+			if err := u.run(gctx, j); err != nil {
+				return fmt.Errorf("unpack layer %s: %w", j.layer.name(), err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("unpack: %w", context.Cause(ctx))
+	}
+	return s.Snapshot(ids[len(ids)-1].Encoded())
+}
+
+// unpacking is one call of Unpack.
+type unpacking struct {
+	store *Store
+	slots *semaphore.Weighted // for opened layers
+}
+
+// job is the unpacking of one layer.
+type job struct {
+	layer      Layer
+	id, parent string
+	below      <-chan struct{} // closed when the parent is a snapshot
+	done       chan struct{}   // closed when this is one
+}
+
+// present returns how many layers the store has, from the base.
+func (u *unpacking) present(chain []digest.Digest) int {
+	for n := len(chain); n > 0; n-- {
+		if _, err := u.store.Snapshot(chain[n-1].Encoded()); err == nil {
+			return n
+		}
+	}
+	return 0
+}
+
+// run makes the snapshot of j. The caller has taken a slot, which run gives back.
+func (u *unpacking) run(ctx context.Context, j job) error {
+	release := func() { u.slots.Release(1) }
+	defer func() { release() }()
+	unlock, err := waitLock(ctx, filepath.Join(u.store.own("locks"), j.id))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := u.store.Snapshot(j.id); err == nil {
+		close(j.done) // another process was quicker
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c, err := newClaim(u.store.own("active"))
+	if err != nil {
+		return err
+	}
+	x, err := extractLayer(ctx, c, j.layer)
+	if err != nil {
+		return errors.Join(err, u.store.discard(c))
+	}
+	defer x.tree.close()
+	release() // what follows is short, or waiting for those that need a slot
+	release = func() {}
+	select {
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), u.store.discard(c))
+	case <-j.below:
+	}
+	if err := u.finish(c, x, j); err != nil {
+		return errors.Join(err, u.store.discard(c))
+	}
+	close(j.done)
+	return nil
+}
+
+// finish settles the extracted layer and makes it a snapshot.
+func (u *unpacking) finish(c *claim, x *extractor, j job) error {
+	var lower []string
+	if j.parent != "" {
+		parent, err := u.store.Snapshot(j.parent)
+		if err != nil {
+			return err
+		}
+		lower = parent.layers
+	}
+	if err := x.settle(filepath.Join(c.path, "fs"), lower); err != nil {
+		return err
+	}
+	_, err := u.store.keep(c, j.id, meta{Parent: j.parent, Opaque: x.layer.opaqueAt[""]})
+	return err
+}
+
+// extractLayer extracts l by itself into the directory fs of c and checks its
+// DiffID. The caller closes the tree of the extractor.
+func extractLayer(ctx context.Context, c *claim, l Layer) (*extractor, error) {
+	root := filepath.Join(c.path, "fs")
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return nil, err
+	}
+	x, err := newExtractor(root, ExtractOptions{}, newLayerWork())
+	if err != nil {
+		return nil, err
+	}
+	if err = x.stream(ctx, l); err == nil {
+		err = x.applyWhiteouts()
+	}
+	if err != nil {
+		x.tree.close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// stream extracts the bytes of l and checks their digest.
+func (x *extractor) stream(ctx context.Context, l Layer) (err error) {
+	blob, err := l.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blob.Close()) }()
+	content, err := decompress(blob)
+	if err != nil {
+		return fmt.Errorf("decompress: %w", err)
+	}
+	ahead := readAhead(content)
+	h := &hashing{r: ahead, hash: sha256.New()}
+	defer func() {
+		ahead.stop()
+		err = errors.Join(err, content.Close())
+	}()
+	if err := x.run(ctx, h); err != nil {
+		return err
+	}
+	// The DiffID covers what follows the end marker, and a reader that verifies
+	// says so at its very end.
+	if _, err := io.Copy(io.Discard, h); err != nil {
+		return fmt.Errorf("read to the end: %w", err)
+	}
+	if n, err := io.Copy(io.Discard, blob); err != nil {
+		return fmt.Errorf("read to the end: %w", err)
+	} else if n > 0 {
+		return fmt.Errorf("%d bytes follow the compressed stream", n)
+	}
+	if got := digest.NewDigest(digest.SHA256, h.hash); got != l.DiffID {
+		return fmt.Errorf("its content has the digest %s, the image says DiffID %s", got, l.DiffID)
+	}
+	return nil
+}
+
+// hashing hashes what is read through it.
+type hashing struct {
+	r    io.Reader
+	hash hash.Hash
+}
+
+func (h *hashing) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	h.hash.Write(p[:n])
+	return n, err
+}

@@ -1,0 +1,289 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// walker writes a directory tree as a tar.
+type walker struct {
+	tw    *tar.Writer
+	buf   []byte
+	links map[inode]string // first names of files with several
+	lower *stack           // of a snapshot; nil if the tree isn't in overlay format
+}
+
+type inode struct{ dev, ino uint64 }
+
+// frame is a directory on the way from the root to where the walker is.
+type frame struct {
+	parent *frame
+	header *tar.Header // nil once it is written, and for the root
+	path   string
+	fd     int
+	lower  lowerDir // what it hides or merges with
+}
+
+const writeSize = 1 << 20
+
+// writeTree writes what is below the directory root to w, as a layer against the
+// layers lower if that isn't nil.
+func writeTree(ctx context.Context, w io.Writer, root string, lower *stack) error {
+	bw := bufio.NewWriterSize(w, writeSize)
+	k := &walker{tw: tar.NewWriter(bw), buf: make([]byte, copySize), links: map[inode]string{}, lower: lower}
+	f, err := os.Open(root) //nolint:gosec // the caller's
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fr := &frame{fd: int(f.Fd())}
+	if lower != nil {
+		fr.lower = lower.root()
+		opaque, err := isOpaque(fr.fd)
+		if err != nil {
+			return err
+		}
+		if opaque && fr.lower.exists() {
+			fr.lower = lowerDir{}
+			if err := k.mark(fr, opaqueName); err != nil {
+				return err
+			}
+		}
+	}
+	if err := k.walk(ctx, fr, f); err != nil {
+		return err
+	}
+	if err := k.tw.Close(); err != nil {
+		return err
+	}
+	return bw.Flush()
+}
+
+// walk writes the entries of fr, whose directory is f.
+func (k *walker) walk(ctx context.Context, fr *frame, f *os.File) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("read directory %q: %w", fr.path, err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		var st unix.Stat_t
+		err := unix.Fstatat(fr.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		switch {
+		case err != nil:
+			err = fmt.Errorf("stat: %w", err)
+		case k.lower != nil && isWhiteout(&st):
+			if fr.lower.exists() { // else there is nothing to remove
+				err = k.mark(fr, whiteoutPrefix+name)
+			}
+		case k.lower != nil && strings.HasPrefix(name, whiteoutPrefix):
+			err = errWhiteoutName
+		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+			if err := k.directory(ctx, fr, name); err != nil {
+				return err // names the entry already
+			}
+		default:
+			err = k.file(ctx, fr, name, &st)
+		}
+		if err != nil {
+			return fmt.Errorf("archive %q: %w", join(fr.path, name), err)
+		}
+	}
+	return nil
+}
+
+// directory writes the directory name of parent and what is below it.
+func (k *walker) directory(ctx context.Context, parent *frame, name string) error {
+	fr := &frame{parent: parent, path: join(parent.path, name)}
+	fd, err := openat(parent.fd, name, unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("archive %q: %w", fr.path, err)
+	}
+	f := os.NewFile(uintptr(fd), fr.path)
+	defer f.Close()
+	fr.fd = fd
+	if err := k.enter(fr, name); err != nil {
+		return fmt.Errorf("archive %q: %w", fr.path, err)
+	}
+	return k.walk(ctx, fr, f)
+}
+
+// enter prepares the frame fr of the open directory name. A directory of a layer
+// that is as it is below, having only been copied up, is written when something
+// in it is, or never.
+func (k *walker) enter(fr *frame, name string) error {
+	a, err := readAttrs(fr.fd)
+	if err != nil {
+		return err
+	}
+	fr.header = header(fr.path+"/", tar.TypeDir, a)
+	if k.lower == nil || !fr.parent.lower.exists() {
+		return k.flush(fr)
+	}
+	e, ok, err := k.lower.lookup(fr.parent.lower, name)
+	if err != nil {
+		return err
+	}
+	if !ok || !e.dir.exists() {
+		return k.flush(fr)
+	}
+	opaque, err := isOpaque(fr.fd)
+	if err != nil {
+		return err
+	}
+	if opaque {
+		return k.mark(fr, opaqueName)
+	}
+	fr.lower = e.dir
+	below, err := k.lower.attrs(e.dir)
+	if err != nil {
+		return err
+	}
+	if a.equal(below) {
+		return nil
+	}
+	return k.flush(fr)
+}
+
+// flush writes the headers of fr and its parents that aren't yet.
+func (k *walker) flush(fr *frame) error {
+	if fr == nil || fr.header == nil {
+		return nil
+	}
+	if err := k.flush(fr.parent); err != nil {
+		return err
+	}
+	h := fr.header
+	fr.header = nil
+	return k.tw.WriteHeader(h)
+}
+
+// mark writes the empty file that is the whiteout name in fr.
+func (k *walker) mark(fr *frame, name string) error {
+	if err := k.flush(fr); err != nil {
+		return err
+	}
+	return k.tw.WriteHeader(header(join(fr.path, name), tar.TypeReg, attrs{}))
+}
+
+// file writes the entry name of fr, which isn't a directory.
+func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat_t) error {
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFSOCK {
+		return nil // exists only as long as its process
+	}
+	if err := k.flush(fr); err != nil {
+		return err
+	}
+	path := join(fr.path, name)
+	if st.Nlink > 1 {
+		id := inode{st.Dev, st.Ino}
+		if first, ok := k.links[id]; ok {
+			h := header(path, tar.TypeLink, statAttrs(st))
+			h.Linkname = first
+			return k.tw.WriteHeader(h)
+		}
+		k.links[id] = path
+	}
+	if kind == unix.S_IFREG {
+		return k.regular(ctx, fr.fd, name, path)
+	}
+	a := statAttrs(st)
+	var err error
+	if a.xattrs, err = readXattrsPath(fdPath(fr.fd, name)); err != nil {
+		return err
+	}
+	var h *tar.Header
+	switch kind {
+	case unix.S_IFLNK:
+		h = header(path, tar.TypeSymlink, a)
+		if h.Linkname, err = readlinkat(fr.fd, name); err != nil {
+			return fmt.Errorf("read link: %w", err)
+		}
+	case unix.S_IFIFO:
+		h = header(path, tar.TypeFifo, a)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h = header(path, tar.TypeChar, a)
+		if kind == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
+		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	default:
+		return fmt.Errorf("unknown type of file %#o", kind)
+	}
+	return k.tw.WriteHeader(h)
+}
+
+// regular writes the file name of the directory fd as path.
+func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
+	f, err := openat(fd, name, unix.O_NONBLOCK) // should it have become a fifo
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	var st unix.Stat_t
+	if err := unix.Fstat(f, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	a := statAttrs(&st)
+	if a.xattrs, err = readXattrsFd(f); err != nil {
+		return err
+	}
+	h := header(path, tar.TypeReg, a)
+	h.Size = st.Size
+	if err := k.tw.WriteHeader(h); err != nil {
+		return err
+	}
+	c := contents{fd: f, size: st.Size, sparse: st.Blocks*512 < st.Size}
+	return c.copyTo(ctx, k.tw, k.buf)
+}
+
+// header returns a header of the given type, in the PAX format only if ustar can't
+// hold it: then its bytes depend on nothing but the file.
+func header(path string, kind byte, a attrs) *tar.Header {
+	h := &tar.Header{
+		Typeflag: kind,
+		Name:     path,
+		Mode:     int64(a.mode),
+		Uid:      a.uid,
+		Gid:      a.gid,
+		ModTime:  time.Unix(a.mtime.Unix()),
+	}
+	if a.mtime.Nsec != 0 {
+		h.Format = tar.FormatPAX // otherwise the package rounds to seconds
+	}
+	if len(a.xattrs) > 0 {
+		h.PAXRecords = make(map[string]string, len(a.xattrs))
+		for name, value := range a.xattrs {
+			h.PAXRecords[xattrRecord+name] = value
+		}
+	}
+	return h
+}
+
+// openat opens the entry name of the directory fd for reading, without leaving a
+// trace in its access time where that is allowed.
+func openat(fd int, name string, flags int) (int, error) {
+	flags |= unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	n, err := unix.Openat(fd, name, flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) { // someone else's file
+		n, err = unix.Openat(fd, name, flags, 0)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open: %w", err)
+	}
+	return n, nil
+}
