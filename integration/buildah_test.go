@@ -93,7 +93,7 @@ func (c *testCase) buildah() *harness.Image {
 	run := func(args ...string) {
 		result, _, err := lab.Run(c.t.Context(), harness.Invocation{
 			Program: "buildah", Args: append(slices.Clone(store), args...), Dir: c.dir, Home: c.dir + "/buildah-home",
-			Env: []string{"XDG_RUNTIME_DIR=" + c.dir + "/buildah-home", "TMPDIR=" + c.dir},
+			Env: []string{"XDG_RUNTIME_DIR=" + c.dir + "/buildah-home", "TMPDIR=" + c.dir, lab.NoAuth()},
 		})
 		check(c.t, err)
 		if result.Code != 0 {

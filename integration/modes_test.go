@@ -223,7 +223,7 @@ func TestUmoci(t *testing.T) {
 	check(t, err)
 	layout := filepath.Join(b.dir, "layout")
 	for _, command := range [][]string{
-		{"skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", "docker://" + b.ref, "oci:" + layout + ":x"},
+		{"env", lab.NoAuth(), "skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", "docker://" + b.ref, "oci:" + layout + ":x"},
 		{"umoci", "unpack", "--rootless", "--image", layout + ":x", filepath.Join(b.dir, "bundle")},
 	} {
 		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {

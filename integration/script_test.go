@@ -87,6 +87,8 @@ func setupScript(env *testscript.Env) error {
 	for name, value := range values {
 		env.Setenv(name, value)
 	}
+	name, value, _ := strings.Cut(lab.NoAuth(), "=")
+	env.Setenv(name, value)
 	err = filepath.WalkDir(env.WorkDir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err

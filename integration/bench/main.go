@@ -179,7 +179,7 @@ func (c *contest) buildah(ctx context.Context, n int) (measure, error) {
 		m, err := c.time(ctx, harness.Invocation{
 			Program: "buildah", Dir: c.dir, Home: state,
 			Args: append([]string{"--root", state + "/root", "--runroot", state + "/run", "--storage-driver", "overlay"}, args...),
-			Env:  []string{"XDG_RUNTIME_DIR=" + state, "TMPDIR=" + c.dir, "BUILDAH_ISOLATION=" + isolation},
+			Env:  []string{"XDG_RUNTIME_DIR=" + state, "TMPDIR=" + c.dir, "BUILDAH_ISOLATION=" + isolation, c.NoAuth()},
 		})
 		if err != nil {
 			return measure{}, err

@@ -61,6 +61,9 @@ func Open(ctx context.Context, userName string) (*Lab, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := os.WriteFile(filepath.Join(dir, "no-auth.json"), []byte("{}"), 0o644); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Lab{Dir: dir, User: u, images: map[string]func() (string, error){}, cancel: cancel}
 	l.bob = sync.OnceValues(func() (string, error) { return l.build(ctx) })
@@ -100,6 +103,10 @@ func (l *Lab) Registry() (*Registry, error) { return l.registry() }
 
 // Guarded returns a registry that wants GuardedUser and GuardedPassword.
 func (l *Lab) Guarded() (*Registry, error) { return l.guarded() }
+
+// NoAuth is the variable that makes skopeo and buildah ask an empty file for
+// credentials, and not one in /run that may belong to somebody else.
+func (l *Lab) NoAuth() string { return "REGISTRY_AUTH_FILE=" + l.Dir + "/no-auth.json" }
 
 // TempDir returns a fresh directory that User owns.
 func (l *Lab) TempDir(name string) (string, error) {

@@ -62,7 +62,8 @@ func (l *Lab) Pull(ctx context.Context, ref string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = sh(ctx, "skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", "docker://"+ref, "oci:"+dir+":pulled")
+	err = sh(ctx, "env", l.NoAuth(), "skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false",
+		"docker://"+ref, "oci:"+dir+":pulled")
 	if err != nil {
 		return nil, err
 	}
