@@ -262,7 +262,8 @@ func runIn(ctx context.Context, container *libcontainer.Container, p *Process) e
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	ctx, cancel := context.WithCancelCause(ctx)
+	caller := ctx
+	ctx, cancel := context.WithCancelCause(caller)
 	defer cancel(nil)
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -305,7 +306,10 @@ func runIn(ctx context.Context, container *libcontainer.Container, p *Process) e
 	}
 	var exit *ExitError
 	if killed && errors.As(err, &exit) && exit.Signal == unix.SIGKILL {
-		return context.Cause(ctx)
+		if caller.Err() != nil {
+			return caller.Err()
+		}
+		return context.Cause(ctx) // a writer failed
 	}
 	return err
 }
