@@ -1,6 +1,7 @@
 package dockerfile_test
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -256,5 +257,20 @@ func TestRoot(t *testing.T) {
 	}
 	if names := []string{target.Title(), target.Root().Title()}; !slices.Equal(names, []string{"stage-2", "x"}) {
 		t.Errorf("titles %v", names)
+	}
+}
+
+// TestLongChain checks a chain of many stages, through which every variable
+// goes again and again.
+func TestLongChain(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	text.WriteString("FROM a AS s0\n")
+	for i := 1; i < 1500; i++ {
+		fmt.Fprintf(&text, "FROM s%d AS s%d\nENV K%d=1\n", i-1, i, i)
+	}
+	steps := mustSteps(t, text.String(), dockerfile.Options{}, imageWith("PATH=/bin"))
+	if n := len(steps[0].Image.Config.Env); len(steps) != 1 || n != 1500 {
+		t.Errorf("%d steps, %d variables", len(steps), n)
 	}
 }
