@@ -199,7 +199,7 @@ func TestSignals(t *testing.T) {
 			t.Errorf("%s: %v", s, err)
 		}
 	}
-	for _, s := range []string{"0", "SIG", "RTMIN+16", "RTMIN+x", "RTMAX-0", "SIGSIGKILL", "TERMX"} {
+	for _, s := range []string{"0", "SIG", "RTMIN+16", "RTMIN+x", "RTMAX-0", "SIGSIGKILL", "TERMX", "UNUSED"} {
 		if _, err := planText("FROM a\nSTOPSIGNAL "+s+"\n", dockerfile.Options{}); err == nil {
 			t.Errorf("%s is accepted", s)
 		}
@@ -272,5 +272,15 @@ func TestLongChain(t *testing.T) {
 	steps := mustSteps(t, text.String(), dockerfile.Options{}, imageWith("PATH=/bin"))
 	if n := len(steps[0].Image.Config.Env); len(steps) != 1 || n != 1500 {
 		t.Errorf("%d steps, %d variables", len(steps), n)
+	}
+}
+
+// TestBareRun checks a RUN without a command, which docker takes as one that
+// does nothing.
+func TestBareRun(t *testing.T) {
+	t.Parallel()
+	run, step := lastRun(t, mustSteps(t, "FROM a\nRUN\n", dockerfile.Options{}, imageWith()))
+	if !slices.Equal(run.Args, []string{"/bin/sh", "-c", ""}) || step.History.CreatedBy != "RUN /bin/sh -c  # buildkit" {
+		t.Errorf("%q, %q", run.Args, step.History.CreatedBy)
 	}
 }
