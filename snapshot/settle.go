@@ -24,17 +24,9 @@ func (x *extractor) settle(root string, lower []string) error {
 	if x.layer.opaqueAt[""] {
 		lower = nil
 	}
-	ls, err := newStack(lower)
-	if err != nil {
-		return err
-	}
-	defer ls.close()
-	ms, err := newStack(slices.Concat([]string{root}, lower))
-	if err != nil {
-		return err
-	}
-	defer ms.close()
-	s := &settler{x, ls, ms}
+	s := &settler{x, newStack(lower), newStack(slices.Concat([]string{root}, lower))}
+	defer s.lower.close()
+	defer s.merged.close()
 	if err := s.directories(); err != nil {
 		return err
 	}
@@ -157,7 +149,7 @@ func (s *settler) redirect(path string) error {
 	if err != nil {
 		return err
 	}
-	link, err := readlinkat(s.lower.fds[e.layer], join(d.path, base))
+	link, err := s.lower.readlink(e.layer, join(d.path, base))
 	if err != nil {
 		return err
 	}
@@ -330,9 +322,10 @@ func (s *settler) link(l layerLink) error {
 	if e.stat.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return fmt.Errorf("target %q is a directory", l.target)
 	}
-	err = x.fresh(p, base, func() error {
-		return unix.Linkat(s.merged.fds[e.layer], target, p.fd, base, 0)
-	})
+	from, err := s.merged.fd(e.layer)
+	if err == nil {
+		err = x.fresh(p, base, func() error { return unix.Linkat(from, target, p.fd, base, 0) })
+	}
 	if err != nil {
 		return fmt.Errorf("link to %q: %w", l.target, err)
 	}

@@ -18,6 +18,7 @@ type Store struct {
 	ids   string // dir/ids/<fingerprint>
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
+	metas sync.Map       // of snapshots, by ID
 
 	mu     sync.Mutex
 	mounts map[*mounted]struct{} // what Close has to end
