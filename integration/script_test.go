@@ -3,6 +3,7 @@ package integration_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -38,6 +39,8 @@ type lastRun struct {
 //	user CMD…      runs another program as the unprivileged user
 //	[exec:PROGRAM] a condition of testscript, for what may not be installed
 //
+// [root] holds where the tests run as root.
+//
 // $REGISTRY is where to push and pull, $GUARDED wants credentials, $NOBODY is a
 // port where nothing listens; @REGISTRY@, @GUARDED@ and @NOBODY@ say so in files.
 func TestScripts(t *testing.T) {
@@ -48,6 +51,12 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", WorkdirRoot: root, UpdateScripts: *update, RequireUniqueNames: true,
 		Setup: setupScript,
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("no condition is called %s", name)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"bob": scriptBob, "code": scriptCode, "pushed": scriptPushed, "pull": scriptPull,
 			"oneline": scriptOneline, "user": scriptUser,

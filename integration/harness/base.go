@@ -45,7 +45,9 @@ type BaseImage struct {
 // reference below Prefix. Names: busybox (static, with accounts root, daemon,
 // alice, nobody), bare (the same without /proc, /sys, /dev, /tmp and /etc),
 // layers (busybox and two more layers, with a whiteout, hardlinks, a setuid
-// file and sub-second times), onbuild (busybox with triggers) and debian.
+// file and sub-second times), onbuild (busybox with triggers), linked (its
+// /etc/resolv.conf is a link to what isn't there, as with systemd-resolved, and
+// it has an /etc/hosts) and debian.
 func (l *Lab) Image(ctx context.Context, image string) (string, error) {
 	l.mu.Lock()
 	once, ok := l.images[image]
@@ -80,6 +82,8 @@ func (l *Lab) base(ctx context.Context, image string) (*BaseImage, error) {
 		return busybox(ctx, false)
 	case "layers":
 		return layers(ctx)
+	case "linked":
+		return linked(ctx)
 	case "onbuild":
 		base, err := busybox(ctx, true)
 		if err == nil {
@@ -227,6 +231,19 @@ func accounts() []File {
 		file("etc/group", 0o644, "root:x:0:\ndaemon:x:1:\nstaff:x:50:alice\nalice:x:1000:\nwheel:x:10:root,alice\nnogroup:x:65534:\n"),
 		file("etc/shadow", 0o600, "root:*:::::::\n"),
 	}
+}
+
+func linked(ctx context.Context) (*BaseImage, error) {
+	base, err := busybox(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := TarLayer([]File{
+		{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "etc/resolv.conf", Linkname: "../run/systemd/resolve/stub-resolv.conf"}},
+		file("etc/hosts", 0o600, "10.0.0.1 of-the-image\n"), file("etc/hostname", 0o644, "of-the-image\n"),
+	})
+	base.Layers = append(base.Layers, layer)
+	return base, err
 }
 
 // layers is busybox with two layers more, each a trap for unpackers.

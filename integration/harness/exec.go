@@ -141,10 +141,12 @@ func (r *Running) Leftovers() []string {
 			found = append(found, "mount: "+strings.TrimSpace(line))
 		}
 	}
-	for _, pattern := range []string{"active/*", "*/active/*", "*/*/active/*"} {
+	for _, pattern := range []string{"*/active/*", "*/*/active/*"} {
 		entries, _ := filepath.Glob(filepath.Join(r.Cache, pattern))
 		for _, e := range entries {
-			found = append(found, "file: "+e)
+			if !strings.HasPrefix(filepath.Base(e), ".") { // a lock file may stay
+				found = append(found, "file: "+e)
+			}
 		}
 	}
 	return found

@@ -7,7 +7,10 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -84,13 +87,21 @@ func (t Tree) Lines() map[string]string {
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		e := t[name]
 		if other, seen := first[e]; seen {
-			lines[name] = name + " = " + other
+			lines[name] = printable(name) + " = " + printable(other)
 			continue
 		}
 		first[e] = name
-		lines[name] = describeEntry(name, e)
+		lines[name] = describeEntry(printable(name), e)
 	}
 	return lines
+}
+
+// printable quotes a name that would spoil a listing.
+func printable(name string) string {
+	if utf8.ValidString(name) && strings.IndexFunc(name, unicode.IsControl) < 0 {
+		return name
+	}
+	return strconv.Quote(name)
 }
 
 func describeEntry(name string, e *Entry) string {
@@ -138,7 +149,7 @@ func (t Tree) Changes(base Tree) []string {
 		line, has := is[n]
 		switch {
 		case !has:
-			out = append(out, "D "+n)
+			out = append(out, "D "+printable(n))
 		case !had:
 			out = append(out, "A "+line)
 		case old != line:
