@@ -17,7 +17,7 @@ func TestApt(t *testing.T) {
 	check(t, err)
 	b.write(map[string]string{"context/Dockerfile": "FROM $REGISTRY/debian\n" +
 		"RUN apt-get update && apt-get install -y --no-install-recommends openssh-client nginx-light man-db && rm -rf /var/lib/apt/lists/*\n" +
-		"RUN nginx -t && ssh -V && getent group _ssh && id www-data && dpkg --audit\n" +
+		"RUN nginx -V && ssh -V && getent group _ssh && id www-data && dpkg --audit\n" +
 		"RUN apt-get purge -y nginx-light && dpkg --verify openssh-client\n"})
 	args := []string{"build", "--progress=plain", "-t", b.ref}
 	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} {

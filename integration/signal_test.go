@@ -156,7 +156,7 @@ func TestDiskFull(t *testing.T) {
 		size, dockerfile string
 	}{
 		"unpacking the base": {"1m", "FROM $REGISTRY/busybox\nRUN true\n"},
-		"in a RUN":           {"24m", "FROM $REGISTRY/busybox\nRUN head -c 100000000 /dev/urandom > /big\n"},
+		"in a RUN":           {"24m", "FROM $REGISTRY/busybox\nRUN dd if=/dev/urandom of=/big bs=1M count=100\n"},
 		"in a COPY":          {"24m", "FROM $REGISTRY/busybox\nCOPY big /big\nRUN true\n"},
 		// The step itself fits, its compressed layer doesn't.
 		"making the layer": {"24m", "FROM $REGISTRY/busybox\nRUN head -c 14000000 /dev/urandom > /big\nRUN true\n"},

@@ -25,6 +25,7 @@ func (x *extractor) settle(root string, lower []string) error {
 		lower = nil
 	}
 	s := &settler{x, newStack(lower), newStack(slices.Concat([]string{root}, lower))}
+	s.lower.known = map[string]lowerDir{}
 	defer s.lower.close()
 	defer s.merged.close()
 	if err := s.directories(); err != nil {
@@ -47,19 +48,24 @@ func (x *extractor) settle(root string, lower []string) error {
 func (s *settler) directories() error {
 	implicit := s.x.layer.implicit
 	var empty []string
-	for len(implicit) > 0 {
-		path := slices.Min(slices.Collect(maps.Keys(implicit)))
-		delete(implicit, path)
-		s.x.tree.trim()
-		kept, err := s.directory(path)
-		if err != nil {
-			return fmt.Errorf("directory %q: %w", path, err)
-		}
-		if !kept {
-			empty = append(empty, path)
+	for len(implicit) > 0 { // settling one may add others, or rename them
+		for _, path := range slices.Sorted(maps.Keys(implicit)) {
+			if !implicit[path] {
+				continue
+			}
+			delete(implicit, path)
+			s.x.tree.trim()
+			kept, err := s.directory(path)
+			if err != nil {
+				return fmt.Errorf("directory %q: %w", path, err)
+			}
+			if !kept {
+				empty = append(empty, path)
+			}
 		}
 	}
-	for _, path := range slices.Backward(empty) {
+	slices.Sort(empty)
+	for _, path := range slices.Backward(slices.Compact(empty)) {
 		if err := s.prune(path); err != nil {
 			return fmt.Errorf("directory %q: %w", path, err)
 		}
@@ -118,6 +124,9 @@ func (s *settler) prune(path string) error {
 		return err
 	}
 	d, err := s.x.tree.child(p, base)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil // replaced by what another directory was merged with
+	}
 	if err != nil {
 		return err
 	}

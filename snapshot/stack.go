@@ -13,6 +13,9 @@ import (
 type stack struct {
 	layers []string // top first
 	fds    []int    // of their roots; 0 is not open
+
+	// known holds what at has found, if that can't change; else it is nil.
+	known map[string]lowerDir
 }
 
 // lowerDir is a directory of a stack: the layers that have a part in it, top
@@ -156,21 +159,25 @@ func (s *stack) readlink(layer int, path string) (string, error) {
 // at returns the directory at the clean path, without following links: the zero
 // lowerDir if there is none.
 func (s *stack) at(path string) (lowerDir, error) {
-	d := s.root()
 	if path == "" {
+		return s.root(), nil
+	}
+	if d, ok := s.known[path]; ok {
 		return d, nil
 	}
-	for element := range strings.SplitSeq(path, "/") {
-		e, ok, err := s.lookup(d, element)
-		if err != nil {
-			return lowerDir{}, err
-		}
-		if !ok || !e.dir.exists() {
-			return lowerDir{}, nil
-		}
-		d = e.dir
+	parent, base := split(path)
+	d, err := s.at(parent)
+	if err != nil {
+		return lowerDir{}, err
 	}
-	return d, nil
+	e, _, err := s.lookup(d, base)
+	if err != nil {
+		return lowerDir{}, err
+	}
+	if s.known != nil {
+		s.known[path] = e.dir
+	}
+	return e.dir, nil
 }
 
 // resolve returns the path, free of links, that the clean name leads to when the

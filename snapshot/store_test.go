@@ -248,3 +248,54 @@ func TestOpenRace(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestInheritance puts a store below a directory that hands a group, a set-ID bit
+// and an ACL down to what is made in it; none of them may show in a snapshot.
+func TestInheritance(t *testing.T) {
+	needMounts(t)
+	dir := t.TempDir()
+	must(t, os.Chown(dir, 0, 77), unix.Chmod(dir, 0o2755))
+	acl := []byte{2, 0, 0, 0}
+	for _, e := range [][8]byte{
+		{1, 0, 7, 0, 255, 255, 255, 255},
+		{2, 0, 7, 0, 44, 0, 0, 0},
+		{4, 0, 5, 0, 255, 255, 255, 255},
+		{16, 0, 7, 0, 255, 255, 255, 255},
+		{32, 0, 5, 0, 255, 255, 255, 255},
+	} {
+		acl = append(acl, e[:]...)
+	}
+	if err := unix.Setxattr(dir, "system.posix_acl_default", acl, 0); err != nil {
+		t.Log("without ACL:", err)
+	}
+	s := openStore(t, filepath.Join(dir, "store"))
+	sn := unpack(t, s, layer(t, file("d/f", "")))
+	a, err := s.Prepare(t.Context(), sn)
+	must(t, err)
+	must(t, os.Mkdir(a.Root()+"/n", 0o755))
+	write(t, a.Root()+"/n/g", "")
+	sn, err = a.Commit()
+	must(t, err)
+	for _, l := range append(viewed(t, s, sn), viewed(t, s, nil)...) {
+		if !strings.Contains(l, " 0:0 ") || strings.Contains(l, "acl") || strings.Contains(l, " 042") {
+			t.Error(l)
+		}
+	}
+}
+
+func TestUnsuitable(t *testing.T) {
+	needMounts(t)
+	dir := t.TempDir()
+	for _, d := range []string{"l", "u", "w", "m"} {
+		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+	must(t, unix.Mount("overlay", dir+"/m", "overlay", 0, "userxattr,lowerdir="+dir+"/l,upperdir="+dir+"/u,workdir="+dir+"/w"))
+	s, err := snapshot.Open(dir + "/m/store")
+	must(t, err)
+	if a, err := s.Prepare(t.Context(), nil); err == nil {
+		must(t, a.Discard())
+	} else if !strings.Contains(err.Error(), "put it on a local disk") {
+		t.Error(err)
+	}
+	must(t, s.Close(), unix.Unmount(dir+"/m", unix.MNT_DETACH))
+}
