@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containers/storage/pkg/reexec"
 	"github.com/containers/storage/pkg/unshare"
 )
 
@@ -20,9 +21,12 @@ import (
 const modeVar = "BOB_SNAPSHOT_TEST_MODE"
 
 func TestMain(m *testing.M) {
+	if reexec.Init() {
+		return
+	}
 	flag.Parse()
 	if os.Getenv(modeVar) == "" && !fuzzing() {
-		reexec()
+		enter()
 	}
 	os.Exit(m.Run())
 }
@@ -38,9 +42,9 @@ func fuzzing() bool {
 	return false
 }
 
-// reexec runs the tests in a mount namespace of their own and doesn't return,
+// enter runs the tests in a mount namespace of their own and doesn't return,
 // unless there is no way: then the tests that mount are skipped.
-func reexec() {
+func enter() {
 	if os.Geteuid() != 0 {
 		if unshare.IsRootless() && hasRanges() {
 			os.Setenv(modeVar, "user")

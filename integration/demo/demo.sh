@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 integration/setup.sh demo
 
 work=$(mktemp -d)
+go build -o "$work/show" ./integration/demo/show
 server=
 stop() {
 	[ -z "$server" ] || kill "$server" 2>/dev/null || true
@@ -37,9 +38,9 @@ cp "$(command -v busybox)" "$work/example/busybox"
 mkdir "$work/home" "$work/images"
 chmod 755 "$work"
 [ -z "$as" ] || chown -R bobdemo: "$work"
-export HOME="$work/home" BOB_CACHE_DIR="$work/cache"
+bob="env HOME=$work/home BOB_CACHE_DIR=$work/cache $as $work/bob"
 
-$as "$work/bob" registry serve --listen 127.0.0.1:0 --dir "$work/images" >"$work/serving" 2>"$work/serve.log" &
+$bob registry serve --listen 127.0.0.1:0 --dir "$work/images" >"$work/serving" 2>"$work/serve.log" &
 server=$!
 tries=0
 until grep -q 'listening on' "$work/serving"; do
@@ -57,7 +58,7 @@ ref=${url#http://}/demo:1
 echo "demo: the registry listens on $url; this is built as $user:"
 sed 's/^/    /' "$work/example/Dockerfile"
 echo "demo: bob build -t $ref example"
-digest=$($as "$work/bob" build --progress plain -t "$ref" "$work/example" 2>"$work/build.log") || {
+digest=$($bob build --progress plain -t "$ref" "$work/example" 2>"$work/build.log") || {
 	cat "$work/build.log" >&2
 	exit 1
 }
@@ -65,4 +66,4 @@ cat "$work/build.log"
 
 echo
 echo "digest: $digest"
-go run ./integration/demo/show "$ref" "$work/build.log"
+"$work/show" "$ref" "$work/build.log"
