@@ -205,6 +205,17 @@ func TestMissingSource(t *testing.T) {
 	k.clean()
 }
 
+// A base image that isn't there is the fault of the line that names it.
+func TestMissingBase(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	_, err := k.build(t.Context(), "FROM scratch AS a\nFROM HOST/nothing\nCOPY --from=a /x /\n", executor.Options{})
+	step, ok := errors.AsType[*executor.StepError](err)
+	if !ok || step.Location.Start != 2 || !strings.Contains(err.Error(), "nothing") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Cancelling ends a step that runs, and leaves nothing.
 func TestCancel(t *testing.T) {
 	t.Parallel()

@@ -40,9 +40,14 @@ func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
 	return append(slices.Clip(h), e)
 }
 
-// stage returns the promise of s's last state.
+// stage returns the promise of s's last state. A stage that fails ends the
+// build, even while the target still waits for another one.
 func (b *build) stage(ctx context.Context, s *dockerfile.Stage) *promise[*state] {
-	return once(b, b.stages, s, func() (*state, error) { return b.buildStage(ctx, s) })
+	return once(b, b.stages, s, func() (*state, error) {
+		st, err := b.buildStage(ctx, s)
+		b.fail(err)
+		return st, err
+	})
 }
 
 func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, error) {
