@@ -1,7 +1,7 @@
 package dockerfile
 
 import (
-	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,81 +10,50 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
-// maxExpansion is how many bytes the variables of one word may expand to. It
-// keeps a file of a few lines from filling the memory by repeated doubling, and
-// is well above what the kernel takes as one argument (128 KiB).
-const maxExpansion = 1 << 20
-
 // environ is a set of variables in the order in which they were last set. That
 // is the order BuildKit gives them to a command.
 type environ struct {
-	keys   []string
-	values map[string]string
+	entries map[string]entry
+	next    int
+}
+
+type entry struct {
+	value string
+	order int // when it was set
 }
 
 var _ shell.EnvGetter = (*environ)(nil)
 
 // Get returns the value of a variable. It implements shell.EnvGetter.
 func (e *environ) Get(key string) (string, bool) {
-	v, ok := e.values[key]
-	return v, ok
+	v, ok := e.entries[key]
+	return v.value, ok
 }
 
 // Keys returns the names in order. It implements shell.EnvGetter.
-func (e *environ) Keys() []string { return e.keys }
+func (e *environ) Keys() []string {
+	keys := slices.Collect(maps.Keys(e.entries))
+	slices.SortFunc(keys, func(a, b string) int { return e.entries[a].order - e.entries[b].order })
+	return keys
+}
 
 func (e *environ) set(key, value string) {
-	if e.values == nil {
-		e.values = map[string]string{}
+	if e.entries == nil {
+		e.entries = map[string]entry{}
 	}
-	if _, ok := e.values[key]; ok {
-		e.keys = slices.DeleteFunc(e.keys, func(k string) bool { return k == key })
-	}
-	e.keys = append(e.keys, key)
-	e.values[key] = value
+	e.entries[key] = entry{value, e.next}
+	e.next++
 }
 
 // list returns KEY=value strings in order.
 func (e *environ) list() []string {
-	out := make([]string, 0, len(e.keys))
-	for _, k := range e.keys {
+	out := make([]string, 0, len(e.entries))
+	for _, k := range e.Keys() {
 		if k != "" {
-			out = append(out, k+"="+e.values[k])
+			out = append(out, k+"="+e.entries[k].value)
 		}
 	}
 	return out
-}
-
-// meter passes variables on until they amount to more than maxExpansion.
-type meter struct {
-	shell.EnvGetter
-	used int
-}
-
-// Get implements shell.EnvGetter.
-func (m *meter) Get(key string) (string, bool) {
-	v, ok := m.EnvGetter.Get(key)
-	if m.used += len(v); m.used > maxExpansion {
-		v = ""
-	}
-	return v, ok
-}
-
-func (m *meter) err() error {
-	if m.used > maxExpansion {
-		return fmt.Errorf("the variables expand to more than %d bytes", maxExpansion)
-	}
-	return nil
-}
-
-// expandWord replaces the variables in word and removes its quotes as lex says.
-func expandWord(lex *shell.Lex, word string, env shell.EnvGetter) (string, error) {
-	m := &meter{EnvGetter: env}
-	out, _, err := lex.ProcessWord(word, m)
-	if err != nil {
-		return "", err
-	}
-	return out, m.err()
 }
 
 // platformArgs returns the predefined global arguments. A build argument of
@@ -116,7 +85,7 @@ func platformArgs(o Options, targetStage string) *environ {
 
 // globalArgs adds the ARGs before the first FROM to the predefined ones.
 func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
-	lex := shell.NewLex(f.escape)
+	lex := newLexer(f.escape)
 	for _, c := range f.globals {
 		for _, arg := range c.Args {
 			value, given := o.BuildArgs[arg.Key]
@@ -125,7 +94,7 @@ func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
 			}
 			if !given {
 				var err error
-				if value, err = expandWord(lex, *arg.Value, predefined); err != nil {
+				if value, err = lex.word(*arg.Value, predefined); err != nil {
 					return nil, locate(err, f.source.of(c.Location()))
 				}
 			}

@@ -141,7 +141,7 @@ func checkSignal(name string) error {
 		return nil
 	}
 	short := strings.TrimPrefix(strings.ToUpper(name), "SIG")
-	if unix.SignalNum("SIG"+short) != 0 || slices.Contains([]string{"CLD", "IOT", "POLL", "UNUSED", "RTMIN", "RTMAX"}, short) {
+	if unix.SignalNum("SIG"+short) != 0 || slices.Contains([]string{"CLD", "IOT", "POLL", "RTMIN", "RTMAX"}, short) {
 		return nil
 	}
 	// Real-time signals are counted from both ends.

@@ -178,8 +178,8 @@ func checkRun(c *instructions.RunCommand) error {
 		return errors.New("RUN --device is not supported yet")
 	case instructions.GetSecurity(c) != instructions.SecuritySandbox:
 		return fmt.Errorf("RUN --security=%s is not supported yet", instructions.GetSecurity(c))
-	case len(c.CmdLine) == 0:
-		return errors.New("RUN requires a command")
+	case len(c.CmdLine) == 0 && !c.PrependShell:
+		return errors.New("RUN [] requires a command")
 	}
 	_, _, err := runArgs(c)
 	return err

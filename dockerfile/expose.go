@@ -18,11 +18,7 @@ const maxPorts = 3 << 16
 func (st *state) expose(c *instructions.ExposeCommand) (string, error) {
 	var ports []string
 	for _, word := range c.Ports {
-		m := &meter{EnvGetter: &st.env}
-		words, err := st.lex.ProcessWords(word, m)
-		if err == nil {
-			err = m.err()
-		}
+		words, err := st.lex.words(word, &st.env)
 		if err != nil {
 			return "", err
 		}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -31,8 +30,8 @@ func (st *state) text(in instructions.Command, trigger bool) string {
 	if c, ok := in.(*instructions.RunCommand); ok && len(c.Files) > 0 && parser.MustParseHeredoc(c.CmdLine[0]) != nil {
 		code += " (" + summary(c.Files[0].Data) + ")"
 	}
-	if lex := st.textLex(in); lex != nil {
-		if word, err := expandWord(lex, code, &st.env); err == nil {
+	if lex, ok := st.textLexer(in); ok {
+		if word, err := lex.word(code, &st.env); err == nil {
 			code = word
 		}
 	}
@@ -46,19 +45,19 @@ func (st *state) text(in instructions.Command, trigger bool) string {
 	return strings.Join(fields, " ")
 }
 
-// textLex returns how the variables of an instruction are shown, nil if as
+// textLexer returns how the variables of an instruction are shown, false if as
 // written. A command line keeps its quotes and the variables unknown here.
-func (st *state) textLex(in instructions.Command) *shell.Lex {
+func (st *state) textLexer(in instructions.Command) (lexer, bool) {
 	switch in.(type) {
 	case *instructions.CopyCommand, *instructions.AddCommand, *instructions.WorkdirCommand:
-		return st.lex
+		return st.lex, true
 	case *instructions.CmdCommand, *instructions.EntrypointCommand, *instructions.HealthCheckCommand,
 		*instructions.ShellCommand, *instructions.OnbuildCommand, *instructions.MaintainerCommand:
-		return nil
+		return lexer{}, false
 	}
-	lex := shell.NewLex(st.scope.file.escape)
+	lex := newLexer(st.scope.file.escape)
 	lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
-	return lex
+	return lex, true
 }
 
 // summary returns the first line of a heredoc.

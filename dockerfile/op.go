@@ -10,7 +10,7 @@ func (*Workdir) op() {}
 
 // Run executes a command in the file system of the stage.
 type Run struct {
-	Args []string // final argument vector, the shell included; never empty
+	Args []string // final argument vector, the shell included; never empty, a bare RUN gives its shell ""
 	Env  []string // complete, in the order in which variables were last set, without duplicates
 	Dir  string   // absolute and clean
 	User string   // "user[:group]", names or numbers, as in the image configuration; "" is root

@@ -9,7 +9,6 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -93,7 +92,7 @@ type scope struct {
 
 // addStages makes the stages of the file and resolves what they are based on.
 func (sc *scope) addStages() error {
-	lex := shell.NewLex(sc.file.escape)
+	lex := newLexer(sc.file.escape)
 	for i, in := range sc.file.stages {
 		s := &Stage{Index: i, Name: in.Name, Location: sc.file.source.of(in.Location), scope: sc}
 		if err := s.resolve(in, lex); err != nil {
@@ -165,7 +164,7 @@ func (sc *scope) linkCopy(s *Stage, c *command) error {
 }
 
 func (sc *scope) from(name string) (From, error) {
-	if word, err := expandWord(shell.NewLex(sc.file.escape), name, &environ{}); err != nil {
+	if word, err := newLexer(sc.file.escape).word(name, &environ{}); err != nil {
 		return From{}, err
 	} else if word != name {
 		return From{}, fmt.Errorf("variables are not expanded here: name a stage whose FROM uses a global ARG")
@@ -252,7 +251,7 @@ func (sc *scope) needed(target *Stage) ([]*Stage, error) {
 // unusedArgs warns of build arguments that nothing in the file declares.
 func (f *File) unusedArgs(buildArgs map[string]string, globals *environ) []Warning {
 	declared := map[string]bool{"SOURCE_DATE_EPOCH": true}
-	for _, k := range globals.keys {
+	for _, k := range globals.Keys() {
 		declared[k] = true
 	}
 	for _, c := range f.globals {

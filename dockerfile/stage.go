@@ -7,7 +7,6 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -49,9 +48,9 @@ type result struct {
 }
 
 // resolve sets the base and the platform.
-func (s *Stage) resolve(in instructions.Stage, lex *shell.Lex) error {
+func (s *Stage) resolve(in instructions.Stage, lex lexer) error {
 	sc := s.scope
-	name, err := expandWord(lex, in.BaseName, sc.globals)
+	name, err := lex.word(in.BaseName, sc.globals)
 	if err != nil {
 		return err
 	}
@@ -60,7 +59,7 @@ func (s *Stage) resolve(in instructions.Stage, lex *shell.Lex) error {
 	}
 	s.Platform = sc.platform
 	if in.Platform != "" {
-		word, err := expandWord(lex, in.Platform, sc.globals)
+		word, err := lex.word(in.Platform, sc.globals)
 		if err != nil {
 			return err
 		}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -77,7 +76,7 @@ type state struct {
 	env      environ    // what RUN and expansion see: the image's variables and the arguments
 	args     []argument // declared so far, also by the stages below
 	cmdSet   bool       // this stage has a CMD
-	lex      *shell.Lex
+	lex      lexer
 }
 
 // enter returns the state before the first instruction of s, having gone
@@ -107,7 +106,7 @@ func (s *Stage) enter(base dockerspec.DockerOCIImage) (*state, error) {
 
 // begin returns the state of a stage that is based on an image or scratch.
 func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
-	st := &state{Stage: s, commands: s.commands, lex: shell.NewLex(s.scope.file.escape)}
+	st := &state{Stage: s, commands: s.commands, lex: newLexer(s.scope.file.escape)}
 	if s.Base.Reference == "" {
 		base = dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: s.Platform}}
 		base.Config.WorkingDir = "/"
@@ -195,7 +194,7 @@ func (st *state) apply(c command) (Step, error) {
 // expand replaces the variables in a word by those of the image and the
 // declared arguments.
 func (st *state) expand(word string) (string, error) {
-	return expandWord(st.lex, word, &st.env)
+	return st.lex.word(word, &st.env)
 }
 
 // expandCommand returns the instruction with its variables replaced, where the
@@ -240,9 +239,9 @@ func (st *state) expandCommand(in instructions.Command) (instructions.Command, e
 
 // expandRaw replaces variables in the text of a heredoc and leaves quotes alone.
 func (st *state) expandRaw(word string) (string, error) {
-	lex := shell.NewLex('\\')
+	lex := newLexer('\\')
 	lex.SkipProcessQuotes = true
-	return expandWord(lex, word, &st.env)
+	return lex.word(word, &st.env)
 }
 
 func cloneSources(s instructions.SourcesAndDest) instructions.SourcesAndDest {

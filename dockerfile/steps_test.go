@@ -1,6 +1,7 @@
 package dockerfile_test
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -198,7 +199,7 @@ func TestSignals(t *testing.T) {
 			t.Errorf("%s: %v", s, err)
 		}
 	}
-	for _, s := range []string{"0", "SIG", "RTMIN+16", "RTMIN+x", "RTMAX-0", "SIGSIGKILL", "TERMX"} {
+	for _, s := range []string{"0", "SIG", "RTMIN+16", "RTMIN+x", "RTMAX-0", "SIGSIGKILL", "TERMX", "UNUSED"} {
 		if _, err := planText("FROM a\nSTOPSIGNAL "+s+"\n", dockerfile.Options{}); err == nil {
 			t.Errorf("%s is accepted", s)
 		}
@@ -256,5 +257,30 @@ func TestRoot(t *testing.T) {
 	}
 	if names := []string{target.Title(), target.Root().Title()}; !slices.Equal(names, []string{"stage-2", "x"}) {
 		t.Errorf("titles %v", names)
+	}
+}
+
+// TestLongChain checks a chain of many stages, through which every variable
+// goes again and again.
+func TestLongChain(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	text.WriteString("FROM a AS s0\n")
+	for i := 1; i < 1500; i++ {
+		fmt.Fprintf(&text, "FROM s%d AS s%d\nENV K%d=1\n", i-1, i, i)
+	}
+	steps := mustSteps(t, text.String(), dockerfile.Options{}, imageWith("PATH=/bin"))
+	if n := len(steps[0].Image.Config.Env); len(steps) != 1 || n != 1500 {
+		t.Errorf("%d steps, %d variables", len(steps), n)
+	}
+}
+
+// TestBareRun checks a RUN without a command, which docker takes as one that
+// does nothing.
+func TestBareRun(t *testing.T) {
+	t.Parallel()
+	run, step := lastRun(t, mustSteps(t, "FROM a\nRUN\n", dockerfile.Options{}, imageWith()))
+	if !slices.Equal(run.Args, []string{"/bin/sh", "-c", ""}) || step.History.CreatedBy != "RUN /bin/sh -c  # buildkit" {
+		t.Errorf("%q, %q", run.Args, step.History.CreatedBy)
 	}
 }

@@ -112,8 +112,9 @@ type promise[T any] struct {
 	err   error
 }
 
-// once returns the promise that m holds under key, and starts make for it in
-// the build's group if there is none yet. An error of make ends the build.
+// once returns the promise that m holds under key, and starts makeIt for it in
+// the build's group if there is none yet. An error is for those who wait: they
+// know which instruction it concerns.
 func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func() (T, error)) *promise[T] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -125,9 +126,16 @@ func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func
 	b.group.Go(func() error {
 		defer close(p.done)
 		p.value, p.err = makeIt()
-		return p.err
+		return nil
 	})
 	return p
+}
+
+// fail ends the build with err, if that isn't nil, whoever waits for what.
+func (b *build) fail(err error) {
+	if err != nil {
+		b.group.Go(func() error { return err })
+	}
 }
 
 // wait returns the promised value, or the error that kept it from being made.

@@ -205,6 +205,17 @@ func TestMissingSource(t *testing.T) {
 	k.clean()
 }
 
+// A base image that isn't there is the fault of the line that names it.
+func TestMissingBase(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	_, err := k.build(t.Context(), "FROM scratch AS a\nFROM HOST/nothing\nCOPY --from=a /x /\n", executor.Options{})
+	step, ok := errors.AsType[*executor.StepError](err)
+	if !ok || step.Location.Start != 2 || !strings.Contains(err.Error(), "nothing") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Cancelling ends a step that runs, and leaves nothing.
 func TestCancel(t *testing.T) {
 	t.Parallel()
@@ -256,6 +267,38 @@ COPY --from=b /meet2 /
 	_, files := k.pull(k.host + "/app:1")
 	if want := map[string]string{"/meet1": "1", "/meet2": "2"}; !maps.Equal(files, want) {
 		t.Errorf("files %v, want %v", files, want)
+	}
+}
+
+// A stage based on another one sees its arguments and runs its triggers, once.
+func TestStageOnStage(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	text := "FROM HOST/base AS a\nARG V=1\nENV E=$V\nRUN x=1\nONBUILD RUN t=1\nFROM a AS b\nFROM b\nRUN [\"sh\", \"-c\", \"y=2\"]\nENV F=${V}2\n"
+	r := k.mustBuild(text, executor.Options{Tags: []string{k.host + "/app:1"}})
+	img, files := k.pull(k.host + "/app:1")
+	if want := map[string]string{"/b": "b", "/x": "1", "/t": "1", "/y": "2"}; !maps.Equal(files, want) {
+		t.Errorf("files %v, want %v", files, want)
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"PATH=/bin", "E=1", "F=12"}; !slices.Equal(cfg.Config.Env, want) {
+		t.Errorf("environment %q, want %q", cfg.Config.Env, want)
+	}
+	if len(r.Layers) != 4 || len(cfg.RootFS.DiffIDs) != 4 {
+		t.Errorf("%d layers", len(r.Layers))
+	}
+	var by []string
+	for _, h := range cfg.History[1:] {
+		by = append(by, h.CreatedBy)
+	}
+	want := []string{"ARG V=1", "ENV E=1", "RUN |1 V=1 /bin/sh -c x=1 # buildkit",
+		"RUN |1 V=1 /bin/sh -c t=1 # buildkit", "RUN |1 V=1 sh -c y=2 # buildkit", "ENV F=12"}
+	if !slices.Equal(by, want) {
+		t.Errorf("history %q, want %q", by, want)
 	}
 }
 

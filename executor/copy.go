@@ -135,11 +135,19 @@ func (c *copying) digest(ctx context.Context) (digest.Digest, error) {
 	if err := c.load(ctx); err != nil {
 		return "", err
 	}
-	if c.selection == nil {
+	switch {
+	case c.selection == nil:
 		return "", nil
+	case c.keepsOwners():
+		return c.selection.DigestWithOwners(ctx)
+	default:
+		return c.selection.Digest(ctx)
 	}
-	return c.selection.Digest(ctx)
 }
+
+// keepsOwners reports whether what is copied keeps its owners: that of a stage
+// or an image does, while that of the context belongs to root.
+func (c *copying) keepsOwners() bool { return c.From != (dockerfile.From{}) && c.Chown == "" }
 
 // run copies into the file system below root.
 func (c *copying) run(ctx context.Context, root string, v *vertex) error {
@@ -165,10 +173,7 @@ func (c *copying) run(ctx context.Context, root string, v *vertex) error {
 
 func (c *copying) options(root string, v *vertex) (filecopy.Options, error) {
 	o := filecopy.Options{DirDest: len(c.Sources)+len(c.Files) > 1}
-	if c.From == (dockerfile.From{}) {
-		o.Owner = &filecopy.Owner{}
-	}
-	if c.Chown != "" {
+	if !c.keepsOwners() {
 		owner, err := v.owner(root, c.Chown)
 		if err != nil {
 			return o, fmt.Errorf("--chown=%s: %w", c.Chown, err)

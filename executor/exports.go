@@ -63,13 +63,17 @@ func (e *exports) send(ctx context.Context, b *build, l *layer) {
 	}
 }
 
+// sendTo returns the promise that the registry of t has l. A blob that can't be
+// sent ends the build.
 func (e *exports) sendTo(ctx context.Context, b *build, t *target, l *layer) *promise[struct{}] {
 	return once(b, t.sent, l.blob.Digest, func() (struct{}, error) {
 		if err := e.uploads.Acquire(ctx, 1); err != nil {
 			return struct{}{}, context.Cause(ctx)
 		}
 		defer e.uploads.Release(1)
-		return struct{}{}, t.push.Blob(ctx, l.blob, e.origin(t, l), func() (io.ReadCloser, error) { return b.open(ctx, l) })
+		err := t.push.Blob(ctx, l.blob, e.origin(t, l), func() (io.ReadCloser, error) { return b.open(ctx, l) })
+		b.fail(err)
+		return struct{}{}, err
 	})
 }
 

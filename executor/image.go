@@ -55,7 +55,7 @@ func (b *build) resolve(ctx context.Context, ref string, p ocispec.Platform) (im
 // unpack makes the image's files present. Layers that the store has cost
 // nothing.
 func (b *build) unpack(ctx context.Context, ref string, img *registry.Image) (snap *snapshot.Snapshot, err error) {
-	v := b.progress.start("unpack " + ref + "@" + img.Digest.String())
+	v := b.progress.start("FROM " + ref + "@" + img.Digest.String())
 	defer func() { v.done(err) }()
 
 	var layers []snapshot.Layer

@@ -19,16 +19,9 @@ import (
 // interpreter.
 const scriptDir = "/dev/pipes"
 
-// proxyVariables reach RUN but never a key: which proxy fetched something says
-// nothing about what was fetched.
-var proxyVariables = []string{
-	"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy",
-	"NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy",
-}
-
 func (b *build) runOperation(st *state, op *dockerfile.Run, s *dockerfile.Stage) *operation {
 	key := newKey("run").str(st.key.String()).str(platforms.FormatAll(s.Platform)).
-		list(op.Args).list(withoutProxies(op.Env)).str(op.Dir).str(op.User).str(op.Network).
+		list(op.Args).list(visible(op)).str(op.Dir).str(op.User).str(op.Network).
 		list(b.opts.ExtraHosts).str(fmt.Sprint(b.opts.Network, b.opts.ShmSize, b.opts.Ulimits))
 	if op.Script != nil {
 		key = key.str(string(op.Script.Content))
@@ -39,11 +32,10 @@ func (b *build) runOperation(st *state, op *dockerfile.Run, s *dockerfile.Stage)
 	}
 }
 
-func withoutProxies(env []string) []string {
-	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
-		name, _, _ := strings.Cut(kv, "=")
-		return slices.Contains(proxyVariables, name)
-	})
+// visible is what RUN sees and its key holds. Which proxy fetched something
+// says nothing about what was fetched.
+func visible(op *dockerfile.Run) []string {
+	return slices.DeleteFunc(slices.Clone(op.Env), func(kv string) bool { return slices.Contains(op.Proxy, kv) })
 }
 
 func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, v *vertex) error {

@@ -22,25 +22,32 @@ type state struct {
 	rootfs  *rootfs
 }
 
-// with returns s with one more layer that leads to rootfs.
-func (s *state) with(key digest.Digest, l *layer, r *rootfs) *state {
+// with returns s with one more layer, which leads to r, and its history.
+func (s *state) with(key digest.Digest, l *layer, r *rootfs, h ocispec.History) *state {
 	n := *s
 	n.key, n.rootfs = key, r
 	n.layers = append(slices.Clip(s.layers), l)
+	n.history = appendHistory(s.history, h)
 	return &n
 }
 
-// record returns s after step's change of the config and with its history.
-func (s *state) record(step dockerfile.Step) *state {
-	n := *s
-	n.image = step.Image
-	n.history = append(slices.Clip(s.history), step.History)
-	return &n
+// appendHistory returns h with e behind it, unless e says nothing: ONBUILD
+// leaves no history.
+func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
+	if e.CreatedBy == "" {
+		return h
+	}
+	return append(slices.Clip(h), e)
 }
 
-// stage returns the promise of s's last state.
+// stage returns the promise of s's last state. A stage that fails ends the
+// build, even while the target still waits for another one.
 func (b *build) stage(ctx context.Context, s *dockerfile.Stage) *promise[*state] {
-	return once(b, b.stages, s, func() (*state, error) { return b.buildStage(ctx, s) })
+	return once(b, b.stages, s, func() (*state, error) {
+		st, err := b.buildStage(ctx, s)
+		b.fail(err)
+		return st, err
+	})
 }
 
 func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, error) {
@@ -48,7 +55,11 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 	if err != nil {
 		return nil, err
 	}
-	steps, err := s.Steps(base.image)
+	root, err := b.rootConfig(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := s.Steps(root)
 	if err != nil {
 		return nil, err
 	}
@@ -56,17 +67,36 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 	if s.Base.Reference != "" {
 		n.next() // the FROM itself, shown when its layers are needed
 	}
-	st := base
+	st := *base
+	if st.image, err = s.Image(root); err != nil {
+		return nil, err
+	}
 	for _, step := range steps {
 		if step.Op == nil {
-			st = st.record(step)
+			st.history = appendHistory(st.history, step.History)
 			continue
 		}
-		if st, err = b.step(ctx, st, step, n.next(), s); err != nil {
+		next, err := b.step(ctx, &st, step, n.next(), s)
+		if err != nil {
 			return nil, locate(err, step)
 		}
+		st = *next
 	}
-	return st, nil
+	return &st, nil
+}
+
+// rootConfig returns the config of the image that the stages below s start
+// from, zero for scratch.
+func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec.DockerOCIImage, error) {
+	root := s.Root()
+	if root.Base.Reference == "" {
+		return dockerspec.DockerOCIImage{}, nil
+	}
+	img, err := b.image(ctx, root.Base.Reference, root.Platform).wait(ctx)
+	if err != nil {
+		return dockerspec.DockerOCIImage{}, err
+	}
+	return img.state.image, nil
 }
 
 // base returns the state that s starts from.
@@ -81,17 +111,12 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 		}
 		return img.state, nil
 	default:
-		return scratch(s.Platform), nil
+		return scratch(), nil
 	}
 }
 
-// scratch is the state of FROM scratch: no layer, and of the config only the
-// platform.
-func scratch(p ocispec.Platform) *state {
-	st := &state{key: newKey("scratch").sum(), rootfs: &rootfs{}}
-	st.image.Platform = p
-	return st
-}
+// scratch is the state of FROM scratch: no layer.
+func scratch() *state { return &state{key: newKey("scratch").sum(), rootfs: &rootfs{}} }
 
 // locate gives err the place of step, unless it has a place already or tells of
 // an end that step is not to blame for.

@@ -76,7 +76,7 @@ func (b *build) operation(ctx context.Context, st *state, step dockerfile.Step, 
 	case *dockerfile.Copy:
 		return b.copyOperation(ctx, st, op, s)
 	case *dockerfile.Workdir:
-		return b.workdirOperation(st, op, step.Image.Config.User), nil
+		return b.workdirOperation(st, op), nil
 	default:
 		return nil, fmt.Errorf("no operation %T", op)
 	}
@@ -106,7 +106,7 @@ func (b *build) after(ctx context.Context, st *state, step dockerfile.Step, key 
 	if b.exports.wants(s) {
 		b.start(ctx, l)
 	}
-	return st.record(step).with(key, l, &rootfs{snap: snap})
+	return st.with(key, l, &rootfs{snap: snap}, step.History)
 }
 
 // lookup returns what is known under key, nil if that is nothing, not wanted,

@@ -9,11 +9,11 @@ import (
 
 // workdirOperation prepares WORKDIR, whose directory belongs to the USER in
 // force.
-func (b *build) workdirOperation(st *state, op *dockerfile.Workdir, user string) *operation {
+func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) *operation {
 	return &operation{
-		key: newKey("workdir").str(st.key.String()).str(op.Path).str(user).sum(),
+		key: newKey("workdir").str(st.key.String()).str(op.Path).str(op.User).sum(),
 		run: func(_ context.Context, root string, v *vertex) error {
-			owner, err := v.owner(root, user)
+			owner, err := v.owner(root, op.User)
 			if err != nil {
 				return err
 			}

@@ -61,10 +61,9 @@ func TestBasic(t *testing.T) {
 // tokenServer guards a registry with tokens (Docker Registry v2 token
 // authentication) that are good for some requests only.
 type tokenServer struct {
-	inner  http.Handler
-	uses   int  // of one token
-	deny   bool // no token is ever accepted
-	expire int  // expires_in
+	inner http.Handler
+	uses  int  // of one token
+	deny  bool // no token is ever accepted
 
 	mu     sync.Mutex
 	tokens map[string]int // uses left
@@ -85,7 +84,7 @@ func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.tokens[token] = s.uses
 		s.count++
 		s.scopes = append(s.scopes, r.URL.Query()["scope"]...)
-		_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": s.expire})
+		_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": 300})
 		return
 	}
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -100,19 +99,19 @@ func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.inner.ServeHTTP(w, r)
 }
 
-func newTokenServer(t *testing.T, uses, expire int) (*tokenServer, string) {
+func newTokenServer(t *testing.T, uses int) (*tokenServer, string) {
 	t.Helper()
 	h, err := registry.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &tokenServer{inner: h, uses: uses, expire: expire, tokens: make(map[string]int)}
+	s := &tokenServer{inner: h, uses: uses, tokens: make(map[string]int)}
 	return s, serve(t, s)
 }
 
 func TestBearer(t *testing.T) {
 	t.Parallel()
-	s, host := newTokenServer(t, 1<<20, 300)
+	s, host := newTokenServer(t, 1<<20)
 	f := newFixture(t, amd64, 1000, 2000)
 	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
 	f.push(t.Context(), t, c, host+"/app:1")
@@ -144,7 +143,7 @@ func TestBearer(t *testing.T) {
 func TestBearerExpiry(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, amd64, 1<<20, 1<<20, 1000)
-	s, host := newTokenServer(t, 1, 300)
+	s, host := newTokenServer(t, 1)
 	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
 	if err := pushBlobs(t, c, f, host+"/app:1"); err != nil {
 		t.Fatal(err)
@@ -157,7 +156,7 @@ func TestBearerExpiry(t *testing.T) {
 
 func TestBearerDenied(t *testing.T) {
 	t.Parallel()
-	s, host := newTokenServer(t, 1, 300)
+	s, host := newTokenServer(t, 1)
 	s.deny = true
 	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
 	_, err := c.Push(t.Context(), host+"/app:1")
@@ -186,7 +185,7 @@ func TestTokenServerFaults(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, _ := newTokenServer(t, 1<<20, 300)
+			s, _ := newTokenServer(t, 1<<20)
 			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/token" || !tt.answer(w, r) {
 					s.ServeHTTP(w, r)
@@ -294,7 +293,7 @@ func TestDefaultKeychain(t *testing.T) {
 	host := serve(t, basicOnly(newInner(t)))
 	dir := t.TempDir()
 	helper := fmt.Sprintf("#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":%q,\"Secret\":%q}'\n", user, password)
-	if err := os.WriteFile(filepath.Join(dir, "docker-credential-test"), []byte(helper), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-test"), []byte(helper), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))

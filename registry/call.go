@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"sync"
@@ -76,8 +77,7 @@ func exchangeError(ctx context.Context, sent *sendBody, err error) error {
 
 // stalled returns the watchdog's error if it is what ended ctx.
 func stalled(ctx context.Context) error {
-	var stall *stallError
-	if errors.As(context.Cause(ctx), &stall) {
+	if stall, ok := errors.AsType[*stallError](context.Cause(ctx)); ok {
 		return stall
 	}
 	return nil
@@ -89,9 +89,7 @@ func (c *call) request(ctx context.Context, dog *watchdog) (req *http.Request, s
 	if err != nil {
 		return nil, nil, bareCause(err)
 	}
-	for key, values := range c.header {
-		req.Header[key] = values
-	}
+	maps.Copy(req.Header, c.header)
 	patience := dog.idle
 	if c.commit {
 		patience *= commitPatience

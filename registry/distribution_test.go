@@ -13,6 +13,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bobbuild/bob/registry"
 )
 
 // serveDistribution starts Debian's docker-registry (distribution 2.8) and
@@ -99,6 +101,41 @@ func TestWire(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.check(ctx, t, c, host+"/other:1")
+			checkSkopeo(t, c, host)
 		})
+	}
+}
+
+// checkSkopeo has another client push an image that we pull, and pull one that
+// we pushed.
+func checkSkopeo(t *testing.T, c *registry.Client, host string) {
+	t.Helper()
+	skopeo, err := exec.LookPath("skopeo")
+	if err != nil {
+		t.Log("skopeo is not installed: its part is left out")
+		return
+	}
+	dir := t.TempDir()
+	a := newArchive(t, "app:1")
+	if err := registry.WriteOCIDir(t.Context(), dir, a); err != nil {
+		t.Fatal(err)
+	}
+	for _, arguments := range [][]string{
+		{"--dest-tls-verify=false", "oci:" + dir + ":1", "docker://" + host + "/skopeo:1"},
+		{"--src-tls-verify=false", "docker://" + host + "/skopeo:1", "dir:" + t.TempDir()},
+	} {
+		arguments = append([]string{"--insecure-policy", "copy"}, arguments...)
+		if output, err := exec.CommandContext(t.Context(), skopeo, arguments...).CombinedOutput(); err != nil {
+			t.Fatalf("skopeo %s: %v\n%s", arguments, err, output)
+		}
+	}
+	im, err := c.Resolve(t.Context(), host+"/skopeo:1", amd64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layer := range im.Layers {
+		if _, err := readBlob(t.Context(), im, layer.Descriptor); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -120,12 +120,11 @@ func (ep *endpoint) ping(ctx context.Context) error {
 	fail := func(err error) *Error {
 		return &Error{Op: opConnect, Host: displayHost(ep.registry), Err: err}
 	}
-	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.url("/v2/")}, "")
+	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.url("/v2/")}, "") //nolint:bodyclose // closeBody does
 	if err != nil {
 		e := fail(err)
 		// What was never there is not waited for.
-		var stalled *stallError
-		e.permanent = errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &stalled)
+		e.permanent = errors.Is(err, syscall.ECONNREFUSED) || timedOut(err)
 		if ep.scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {
 			e.Err, e.permanent = errSpeaksTLS, true
 		}

@@ -208,8 +208,7 @@ func explainCause(err error, host string) (what, hint string) {
 }
 
 func certHint(err error) string {
-	var host x509.HostnameError
-	if errors.As(err, &host) {
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return "use a name that the certificate holds, or --insecure"
 	}
 	return "add its CA to this machine's trust store, or use --insecure"

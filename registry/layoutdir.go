@@ -117,7 +117,7 @@ func (b *layoutBlob) writeFile(ctx context.Context, root *os.Root) error {
 	if info, err := root.Stat(name); err == nil && info.Mode().IsRegular() && info.Size() == b.Size {
 		return nil
 	}
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil { //nolint:gosec // images are for others to read
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
 	return writeThenRename(root, name, func(w io.Writer) error {

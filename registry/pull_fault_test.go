@@ -129,65 +129,128 @@ func TestPullFaults(t *testing.T) {
 		{"429 once", on("GET", blobs, times(1, say(429, "TOOMANYREQUESTS", "Retry-After", "0"))), nil, nil},
 		{"reset once", on("GET", manifests, times(1, reset)), nil, nil},
 		{"reset blob once", on("GET", blobs, times(1, reset)), nil, nil},
-		{"500 for ever", on("GET", manifests, always(say(500, "UNKNOWN"))),
-			[]string{"pull manifest", "/app:1", "problem of its own", "500", "tried 6 times", "said so"}, nil},
-		{"429 for hours", on("GET", manifests, always(say(429, "TOOMANYREQUESTS", "Retry-After", "7200"))),
-			[]string{"too many requests", "try again in 2h0m0s", "log in"}, nil},
-		{"401", on("GET", manifests, always(say(401, "UNAUTHORIZED"))),
-			[]string{"wants credentials", "docker login", "401"}, registry.ErrDenied},
-		{"403", on("GET", manifests, always(say(403, "DENIED"))),
-			[]string{"access denied", "right to pull", "403", "DENIED"}, registry.ErrDenied},
-		{"no manifest", on("GET", manifests, always(say(404, "MANIFEST_UNKNOWN"))),
-			[]string{"no such image", "app:1"}, registry.ErrNotFound},
-		{"no repository", on("GET", manifests, always(say(404, "NAME_UNKNOWN"))),
-			[]string{"no such repository", "log in"}, registry.ErrNotFound},
-		{"no blob", on("GET", blobs, always(say(404, "BLOB_UNKNOWN"))),
-			[]string{"no such blob", "sha256:", "incomplete"}, registry.ErrNotFound},
-		{"no registry", on("GET", "/v2/", always(say(404, "PAGE"))),
-			[]string{"connect to", "is this a registry?"}, registry.ErrNotFound},
-		{"broken JSON", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest, `{"schemaVersion":2,`))),
-			[]string{"is not JSON"}, nil},
-		{"HTML", on("GET", manifests, always(body("text/html", `<html>`))),
-			[]string{"is not JSON", "text/html"}, nil},
-		{"neither", on("GET", manifests, always(body("application/json", `{"schemaVersion":2}`))),
-			[]string{"neither a manifest nor an index"}, nil},
-		{"both", on("GET", manifests, always(body("application/json", `{"manifests":[],"layers":[],"config":{}}`))),
-			[]string{"both a manifest and an index"}, registry.ErrCorrupt},
-		{"index that is a manifest", on("GET", manifests, always(body(ocispec.MediaTypeImageIndex, `{"layers":[],"config":{}}`))),
-			[]string{"something else"}, registry.ErrCorrupt},
+		{
+			"500 for ever", on("GET", manifests, always(say(500, "UNKNOWN"))),
+			[]string{"pull manifest", "/app:1", "problem of its own", "500", "tried 6 times", "said so"},
+			nil,
+		},
+		{
+			"429 for hours", on("GET", manifests, always(say(429, "TOOMANYREQUESTS", "Retry-After", "7200"))),
+			[]string{"too many requests", "try again in 2h0m0s", "log in"},
+			nil,
+		},
+		{
+			"401", on("GET", manifests, always(say(401, "UNAUTHORIZED"))),
+			[]string{"wants credentials", "docker login", "401"},
+			registry.ErrDenied,
+		},
+		{
+			"403", on("GET", manifests, always(say(403, "DENIED"))),
+			[]string{"access denied", "right to pull", "403", "DENIED"},
+			registry.ErrDenied,
+		},
+		{
+			"no manifest", on("GET", manifests, always(say(404, "MANIFEST_UNKNOWN"))),
+			[]string{"no such image", "app:1"},
+			registry.ErrNotFound,
+		},
+		{
+			"no repository", on("GET", manifests, always(say(404, "NAME_UNKNOWN"))),
+			[]string{"no such repository", "log in"},
+			registry.ErrNotFound,
+		},
+		{
+			"no blob", on("GET", blobs, always(say(404, "BLOB_UNKNOWN"))),
+			[]string{"no such blob", "sha256:", "incomplete"},
+			registry.ErrNotFound,
+		},
+		{
+			"no registry", on("GET", "/v2/", always(say(404, "PAGE"))),
+			[]string{"connect to", "is this a registry?"},
+			registry.ErrNotFound,
+		},
+		{
+			"broken JSON", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest, `{"schemaVersion":2,`))),
+			[]string{"is not JSON"},
+			nil,
+		},
+		{
+			"HTML", on("GET", manifests, always(body("text/html", `<html>`))),
+			[]string{"is not JSON", "text/html"},
+			nil,
+		},
+		{
+			"neither", on("GET", manifests, always(body("application/json", `{"schemaVersion":2}`))),
+			[]string{"neither a manifest nor an index"},
+			nil,
+		},
+		{
+			"both", on("GET", manifests, always(body("application/json", `{"manifests":[],"layers":[],"config":{}}`))),
+			[]string{"both a manifest and an index"},
+			registry.ErrCorrupt,
+		},
+		{
+			"index that is a manifest", on("GET", manifests, always(body(ocispec.MediaTypeImageIndex, `{"layers":[],"config":{}}`))),
+			[]string{"something else"},
+			registry.ErrCorrupt,
+		},
 		{"schema 1", on("GET", manifests, always(body("application/vnd.docker.distribution.manifest.v1+prettyjws",
 			`{"schemaVersion":1,"fsLayers":[]}`))), []string{"schema 1", "not supported"}, nil},
-		{"helm chart", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
-			`{"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json"},"layers":[]}`))),
-			[]string{"not a container image", "helm"}, nil},
-		{"path as digest", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
-			`{"config":{"digest":"sha256:../../etc/passwd","size":1},"layers":[]}`))),
-			[]string{"the config's digest"}, registry.ErrCorrupt},
-		{"huge manifest", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest, strings.Repeat(" ", 5<<20)))),
-			[]string{"larger than the 4 MiB"}, registry.ErrCorrupt},
-		{"huge config", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
-			`{"config":{"digest":"`+digest.FromString("").String()+`","size":9000000},"layers":[]}`))),
-			[]string{"8 MiB"}, registry.ErrCorrupt},
+		{
+			"helm chart", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
+				`{"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json"},"layers":[]}`))),
+			[]string{"not a container image", "helm"},
+			nil,
+		},
+		{
+			"path as digest", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
+				`{"config":{"digest":"sha256:../../etc/passwd","size":1},"layers":[]}`))),
+			[]string{"the config's digest"},
+			registry.ErrCorrupt,
+		},
+		{
+			"huge manifest", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest, strings.Repeat(" ", 5<<20)))),
+			[]string{"larger than the 4 MiB"},
+			registry.ErrCorrupt,
+		},
+		{
+			"huge config", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
+				`{"config":{"digest":"`+digest.FromString("").String()+`","size":9000000},"layers":[]}`))),
+			[]string{"8 MiB"},
+			registry.ErrCorrupt,
+		},
 		{"manifest digest lie", on("GET", manifests, always(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Docker-Content-Digest", digest.FromString("other").String())
 			_, _ = w.Write(f.manifest)
 		})), []string{"digest"}, registry.ErrCorrupt},
-		{"blob digest lie", on("GET", blobs+f.descs[0].Digest.String(), always(body("", string(lie)))),
-			[]string{"another digest"}, registry.ErrCorrupt},
-		{"blob too long", on("GET", blobs+f.descs[0].Digest.String(), always(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "300001")
-			_, _ = w.Write(append(lie, 'y'))
-		})),
-			[]string{"300001 bytes instead of 300000"}, registry.ErrCorrupt},
+		{
+			"blob digest lie", on("GET", blobs+f.descs[0].Digest.String(), always(body("", string(lie)))),
+			[]string{"another digest"},
+			registry.ErrCorrupt,
+		},
+		{
+			"blob too long", on("GET", blobs+f.descs[0].Digest.String(), always(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "300001")
+				_, _ = w.Write(append(lie, 'y'))
+			})),
+			[]string{"300001 bytes instead of 300000"},
+			registry.ErrCorrupt,
+		},
 		{"blob too long, unannounced", on("GET", blobs+f.descs[0].Digest.String(), always(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write(f.layers[0])
 			_ = http.NewResponseController(w).Flush()
 			_, _ = io.WriteString(w, "y")
 		})), []string{"more than 300000 bytes"}, registry.ErrCorrupt},
-		{"blob too short", on("GET", blobs+f.descs[0].Digest.String(), always(body("", "short"))),
-			[]string{"5 bytes instead of 300000"}, registry.ErrCorrupt},
-		{"config lie", on("GET", blobs, always(body("", strings.Repeat("z", len(f.config))))),
-			[]string{"pull config", "another digest"}, registry.ErrCorrupt},
+		{
+			"blob too short", on("GET", blobs+f.descs[0].Digest.String(), always(body("", "short"))),
+			[]string{"5 bytes instead of 300000"},
+			registry.ErrCorrupt,
+		},
+		{
+			"config lie", on("GET", blobs, always(body("", strings.Repeat("z", len(f.config))))),
+			[]string{"pull config", "another digest"},
+			registry.ErrCorrupt,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -293,7 +356,7 @@ func TestSlowReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	time.Sleep(3 * time.Second)
 	got, err := io.ReadAll(r)
 	if err != nil || !bytes.Equal(got, f.layers[0]) {

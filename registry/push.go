@@ -101,17 +101,12 @@ func (s *session) begin(ctx context.Context, op, dgst string, mount url.Values) 
 		c.accept = append(c.accept, http.StatusCreated)
 	}
 	err = s.client.run(ctx, op+" "+s.subject(dgst), func() error {
-		resp, err := s.do(ctx, c)
-		if err != nil {
+		return s.perform(ctx, c, func(resp *http.Response) (err error) {
+			if mounted = resp.StatusCode == http.StatusCreated; !mounted {
+				location, err = s.location(c, resp)
+			}
 			return err
-		}
-		defer closeBody(resp.Body)
-		if resp.StatusCode == http.StatusCreated {
-			mounted = true
-			return nil
-		}
-		location, err = s.location(c, resp)
-		return err
+		})
 	})
 	return location, mounted, err
 }
@@ -200,13 +195,10 @@ func (p *Push) exists(ctx context.Context, d digest.Digest) (bool, error) {
 	}
 	there := false
 	err := p.session.client.run(ctx, "look for "+p.session.subject(d.String()), func() error {
-		resp, err := p.session.do(ctx, c)
-		if err != nil {
-			return err
-		}
-		closeBody(resp.Body)
-		there = resp.StatusCode == http.StatusOK
-		return nil
+		return p.session.perform(ctx, c, func(resp *http.Response) error {
+			there = resp.StatusCode == http.StatusOK
+			return nil
+		})
 	})
 	return there, err
 }
@@ -264,7 +256,7 @@ func (p *Push) upload(ctx context.Context, d ocispec.Descriptor, location *url.U
 				return final(err)
 			}
 		}
-		resp, err := p.session.do(ctx, &call{
+		err := p.session.perform(ctx, &call{
 			op:     opPushBlob,
 			digest: dgst,
 			method: http.MethodPut,
@@ -274,25 +266,20 @@ func (p *Push) upload(ctx context.Context, d ocispec.Descriptor, location *url.U
 			body:   open,
 			size:   d.Size,
 			commit: true,
-		})
+		}, func(resp *http.Response) error { return p.session.checkDigest(opPushBlob, d.Digest, resp) })
 		var e *Error
 		if errors.As(err, &e) && slices.Contains(e.Codes, "BLOB_UPLOAD_UNKNOWN") {
 			// The upload has expired, a fresh one hasn't.
 			e.Status, e.Err = 0, io.ErrUnexpectedEOF
 			return e
 		}
-		if err != nil {
-			return err
-		}
-		defer closeBody(resp.Body)
-		return p.session.checkDigest(opPushBlob, d.Digest, resp)
+		return err
 	})
 }
 
 // final marks an error that was retried already.
 func final(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		e.permanent = true
 	}
 	return err
@@ -333,12 +320,7 @@ func (p *Push) Manifest(ctx context.Context, mediaType string, body []byte) (dig
 		commit: true,
 	}
 	err := s.client.run(ctx, opPushManifest+" "+displayReference(s.ref), func() error {
-		resp, err := s.do(ctx, c)
-		if err != nil {
-			return err
-		}
-		defer closeBody(resp.Body)
-		return s.checkDigest(opPushManifest, got, resp)
+		return s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, got, resp) })
 	})
 	if err != nil {
 		return "", err

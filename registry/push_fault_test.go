@@ -39,18 +39,30 @@ func TestPushFaults(t *testing.T) {
 		{"PUT reset once", on("PUT", uploads, times(1, reset)), nil, nil},
 		{"PUT broken in the middle", on("PUT", uploads, times(2, breakMiddle)), nil, nil},
 		{"manifest 502 once", on("PUT", "/manifests/", times(1, say(502, "UNKNOWN"))), nil, nil},
-		{"denied at once", on("POST", uploads, always(say(403, "DENIED"))),
-			[]string{"prepare push to", "access denied", "right to push to this repository", "said so"}, registry.ErrDenied},
-		{"not logged in", on("POST", uploads, always(say(401, "UNAUTHORIZED"))),
-			[]string{"prepare push to", "docker login"}, registry.ErrDenied},
+		{
+			"denied at once", on("POST", uploads, always(say(403, "DENIED"))),
+			[]string{"prepare push to", "access denied", "right to push to this repository", "said so"},
+			registry.ErrDenied,
+		},
+		{
+			"not logged in", on("POST", uploads, always(say(401, "UNAUTHORIZED"))),
+			[]string{"prepare push to", "docker login"},
+			registry.ErrDenied,
+		},
 		{"no Location", on("POST", uploads, always(say(202, ""))), []string{"Location"}, nil},
 		{"odd Location", on("POST", uploads, always(say(202, "", "Location", "file:///etc/passwd"))), []string{"Location"}, nil},
 		{"too large", on("PUT", uploads, always(say(413, "SIZE_INVALID"))), []string{"so large a body", "client_max_body_size"}, nil},
 		{"disk full", on("PUT", uploads, always(say(507, "UNKNOWN"))), []string{"507", "tried 6 times"}, nil},
-		{"stored as another", on("PUT", uploads, always(say(201, "", "Docker-Content-Digest", digest.FromString("x").String()))),
-			[]string{"the registry stored it as"}, registry.ErrCorrupt},
-		{"manifest refused", on("PUT", "/manifests/", always(say(400, "MANIFEST_INVALID"))),
-			[]string{"push manifest", "/app:1", "400", "MANIFEST_INVALID", "said so"}, nil},
+		{
+			"stored as another", on("PUT", uploads, always(say(201, "", "Docker-Content-Digest", digest.FromString("x").String()))),
+			[]string{"the registry stored it as"},
+			registry.ErrCorrupt,
+		},
+		{
+			"manifest refused", on("PUT", "/manifests/", always(say(400, "MANIFEST_INVALID"))),
+			[]string{"push manifest", "/app:1", "400", "MANIFEST_INVALID", "said so"},
+			nil,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -87,10 +87,6 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	}
 	im, err := s.choose(ctx, doc, p, 0)
 	if err != nil {
-		var e *Error
-		if !errors.As(err, &e) {
-			err = s.fail("resolve", "", err)
-		}
 		return nil, err
 	}
 	im.Root = doc.digest
@@ -126,20 +122,16 @@ func (s *session) manifest(ctx context.Context, identifier string, want ocispec.
 	}
 	var doc *document
 	err := s.client.run(ctx, c.op+" "+displayReference(s.ref), func() error {
-		resp, err := s.do(ctx, c)
-		if err != nil {
-			return err
-		}
-		defer closeBody(resp.Body)
-		body, err := readBounded(resp.Body, maxManifest)
-		if err != nil {
-			return s.fail(c.op, "", err)
-		}
-		doc, err = readDocument(resp.Header, body, want)
-		if err != nil {
-			return s.fail(c.op, "", err)
-		}
-		return nil
+		return s.perform(ctx, c, func(resp *http.Response) error {
+			body, err := readBounded(resp.Body, maxManifest)
+			if err == nil {
+				doc, err = readDocument(resp.Header, body, want)
+			}
+			if err != nil {
+				return s.fail(c.op, "", err)
+			}
+			return nil
+		})
 	})
 	return doc, err
 }

@@ -103,8 +103,7 @@ func (r *retrier) wait(ctx context.Context, err error) error {
 
 // reason is the cause alone, without subject and advice.
 func reason(err error) string {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		what, _ := e.explain()
 		return what
 	}
@@ -119,8 +118,7 @@ func jitter(d time.Duration) time.Duration {
 
 // transient says whether the same request may succeed later.
 func transient(err error) bool {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		if e.permanent {
 			return false
 		}
@@ -132,11 +130,7 @@ func transient(err error) bool {
 		}
 		err = e.Err
 	}
-	var (
-		dns     *net.DNSError
-		netErr  net.Error
-		stalled *stallError
-	)
+	var dns *net.DNSError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrCorrupt):
 		return false
@@ -146,12 +140,21 @@ func transient(err error) bool {
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNREFUSED),
 		errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return true
-	case errors.As(err, &stalled), errors.As(err, &netErr) && netErr.Timeout():
+	case timedOut(err):
 		return true
 	}
 	// net/http exports no error for a kept connection that the server
 	// closed as the request went out.
 	return strings.Contains(err.Error(), "server closed idle connection")
+}
+
+// timedOut says whether err is silence, of the network or of the registry.
+func timedOut(err error) bool {
+	if _, ok := errors.AsType[*stallError](err); ok {
+		return true
+	}
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
 }
 
 func transientStatus(status int) bool {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"maps"
 	"net/http"
 	"os"
 	"regexp"
@@ -43,11 +44,11 @@ func Handler(dir string) (http.Handler, error) {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
 	for _, sub := range []string{serveBlobs, serveUploads, serveManifests} {
-		if err := root.MkdirAll(sub, 0o755); err != nil { //nolint:gosec // as above
+		if err := root.MkdirAll(sub, 0o755); err != nil {
 			return nil, fmt.Errorf("open registry %s: %w", dir, err)
 		}
 	}
-	s := &server{root: root, blobs: blobFiles{root}, sizes: make(map[string]*fileUpload)}
+	s := &server{root: root, blobs: blobFiles{root}, uploads: make(map[string]*fileUpload)}
 	s.inner = backend.New(backend.WithBlobHandler(s.blobs), backend.Logger(log.New(io.Discard, "", 0)),
 		backend.WithReferrersSupport(true))
 	if err := s.removeUploads(); err != nil {
@@ -168,9 +169,7 @@ func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
 // send passes the answer on.
 func (r *recorder) send(w http.ResponseWriter) {
-	for key, values := range r.header {
-		w.Header()[key] = values
-	}
+	maps.Copy(w.Header(), r.header)
 	w.WriteHeader(r.status)
 	_, _ = w.Write(r.body.Bytes()) // the client may be gone
 }

@@ -166,12 +166,12 @@ func TestConcurrentUploads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const streams = 4
+			letters := []string{"a", "b", "c", "d"}
 			var begun, done sync.WaitGroup
-			begun.Add(streams)
-			for i := range streams {
+			begun.Add(len(letters))
+			for _, letter := range letters {
 				done.Go(func() {
-					content := bytes.Repeat([]byte{byte(i)}, 3<<20)
+					content := bytes.Repeat([]byte(letter), 3<<20)
 					u, err := p.Stream(t.Context())
 					if err != nil {
 						t.Error(err)

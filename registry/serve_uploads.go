@@ -23,17 +23,18 @@ type server struct {
 
 	manifests sync.Mutex // files and inner's memory change together
 
-	mu    sync.Mutex
-	sizes map[string]*fileUpload // uploads by ID
+	mu      sync.Mutex
+	uploads map[string]*fileUpload // by ID
 }
 
 // fileUpload is an unfinished upload, a file below uploads/.
 type fileUpload struct {
 	repo string
 
-	mu   sync.Mutex
-	size int64
-	gone bool
+	mu     sync.Mutex
+	hasher digest.Digester // of the bytes so far
+	size   int64
+	gone   bool
 }
 
 // removeUploads forgets what earlier servers left unfinished: nobody knows their
@@ -66,7 +67,7 @@ func (s *server) serveUpload(w http.ResponseWriter, r *http.Request, repo, id st
 		return
 	}
 	s.mu.Lock()
-	u := s.sizes[id]
+	u := s.uploads[id]
 	s.mu.Unlock()
 	if u == nil || u.repo != repo {
 		refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "no such upload")
@@ -113,11 +114,11 @@ func (s *server) beginUpload(w http.ResponseWriter, r *http.Request, repo string
 		internalError(w, err)
 		return
 	}
-	u := &fileUpload{repo: repo}
+	u := &fileUpload{repo: repo, hasher: digest.SHA256.Digester()}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s.mu.Lock()
-	s.sizes[id] = u
+	s.uploads[id] = u
 	s.mu.Unlock()
 	if query.Get("digest") == "" {
 		u.answer(w, http.StatusAccepted, id)
@@ -165,7 +166,7 @@ func (s *server) append(w http.ResponseWriter, r *http.Request, u *fileUpload, i
 		internalError(w, err)
 		return false
 	}
-	n, err := copyAt(f, u.size, r.Body)
+	n, err := copyAt(f, u.size, io.TeeReader(r.Body, u.hasher.Hash()))
 	if err = errors.Join(err, f.Close()); err != nil {
 		s.dropUpload(u, id)
 		internalError(w, err)
@@ -191,18 +192,12 @@ func (s *server) finishUpload(w http.ResponseWriter, r *http.Request, u *fileUpl
 		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", err.Error())
 		return
 	}
-	name := serveUploads + "/" + id
-	got, err := s.digestOf(name)
-	if err != nil {
-		internalError(w, err)
-		return
-	}
-	if got != d {
+	if got := u.hasher.Digest(); got != d {
 		s.dropUpload(u, id)
 		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", "the bytes have the digest "+got.String())
 		return
 	}
-	if err := s.root.Rename(name, serveBlobs+"/"+h.Hex); err != nil {
+	if err := s.root.Rename(serveUploads+"/"+id, serveBlobs+"/"+h.Hex); err != nil {
 		internalError(w, err)
 		return
 	}
@@ -210,20 +205,11 @@ func (s *server) finishUpload(w http.ResponseWriter, r *http.Request, u *fileUpl
 	created(w, u.repo, d)
 }
 
-func (s *server) digestOf(name string) (digest.Digest, error) {
-	f, err := s.root.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }() // only read
-	return digest.FromReader(f)
-}
-
 // dropUpload forgets an upload, whose lock is held.
 func (s *server) dropUpload(u *fileUpload, id string) {
 	u.gone = true
 	s.mu.Lock()
-	delete(s.sizes, id)
+	delete(s.uploads, id)
 	s.mu.Unlock()
 	_ = s.root.Remove(serveUploads + "/" + id) // it may be a blob by now
 }

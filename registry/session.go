@@ -42,8 +42,7 @@ type session struct {
 func (c *Client) session(ctx context.Context, ref name.Reference, actions string) (*session, error) {
 	ep, err := c.endpoint(ctx, ref.Context().Registry)
 	if err != nil {
-		var e *Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*Error](err); ok {
 			e.Repository = displayRepository(ref.Context())
 		}
 		return nil, err
@@ -114,6 +113,17 @@ func (s *session) do(ctx context.Context, c *call) (*http.Response, error) {
 		return nil, err
 	}
 	return s.attempt(ctx, c, fresh)
+}
+
+// perform makes the request as do does and hands the response, which it closes,
+// to use.
+func (s *session) perform(ctx context.Context, c *call, use func(*http.Response) error) error {
+	resp, err := s.do(ctx, c) //nolint:bodyclose // closeBody does
+	if err != nil {
+		return err
+	}
+	defer closeBody(resp.Body)
+	return use(resp)
 }
 
 func (s *session) attempt(ctx context.Context, c *call, header string) (*http.Response, error) {

@@ -79,17 +79,15 @@ func (u *Upload) send(ctx context.Context, to *url.URL) {
 		single: true,
 		commit: true,
 	}
-	resp, err := u.push.session.do(ctx, c)
-	if err == nil {
-		defer closeBody(resp.Body)
+	u.err = u.push.session.perform(ctx, c, func(resp *http.Response) (err error) {
+		if !u.pipe.drained() {
+			return u.push.session.fail(c.op, "", errEarly)
+		}
 		if resp.Header.Get("Location") != "" { // else it goes on where it was
 			u.location, err = u.push.session.location(c, resp)
 		}
-	}
-	if err == nil && !u.pipe.drained() {
-		err = u.push.session.fail(c.op, "", errEarly)
-	}
-	u.err = err
+		return err
+	})
 	_ = u.pipe.Close() // wakes a waiting Write
 }
 
@@ -165,26 +163,22 @@ func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) e
 	}
 	tried := false
 	return p.session.client.run(ctx, opPushBlob+" "+p.session.subject(d.String()), func() error {
-		resp, err := p.session.do(ctx, &call{
+		err := p.session.perform(ctx, &call{
 			op:     opPushBlob,
 			digest: d.String(),
 			method: http.MethodPut,
 			url:    withDigest(location, d),
 			accept: []int{http.StatusCreated, http.StatusNoContent},
 			commit: true,
-		})
-		if err != nil {
+		}, func(resp *http.Response) error { return p.session.checkDigest(opPushBlob, d, resp) })
+		if tried && errors.Is(err, ErrNotFound) {
 			// The answer to an earlier try may have been lost, not the try.
-			if tried && errors.Is(err, ErrNotFound) {
-				if there, existsErr := p.exists(ctx, d); existsErr == nil && there {
-					return nil
-				}
+			if there, existsErr := p.exists(ctx, d); existsErr == nil && there {
+				return nil
 			}
-			tried = true
-			return err
 		}
-		defer closeBody(resp.Body)
-		return p.session.checkDigest(opPushBlob, d, resp)
+		tried = true
+		return err
 	})
 }
 
@@ -193,16 +187,13 @@ func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) e
 func (p *Push) abandon(ctx context.Context, location *url.URL) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
-	resp, err := p.session.do(ctx, &call{
+	_ = p.session.perform(ctx, &call{
 		op:     opPushBlob,
 		method: http.MethodDelete,
 		url:    location,
 		accept: []int{http.StatusNoContent},
 		single: true, // not worth a new token
-	})
-	if err == nil {
-		closeBody(resp.Body)
-	}
+	}, func(*http.Response) error { return nil })
 }
 
 // chunkPipe joins a writer with the reader that is a request's body, by a few

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"crypto/x509"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -194,4 +195,46 @@ func TestRetryAfter(t *testing.T) {
 			t.Errorf("%q: %s, want %s", value, got, want)
 		}
 	}
+}
+
+// TestHub checks how references to Docker Hub are read and written.
+func TestHub(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewTLSServer(newInner(t))
+	t.Cleanup(srv.Close)
+	f := newFixture(t, amd64, 10)
+	c := newClient(t, func(o *registry.Options) { o.Transport, o.Insecure = dialTo(srv), true })
+	f.push(t.Context(), t, c, "hello")
+	for _, ref := range []string{"hello:latest", "library/hello", "docker.io/library/hello:latest", "index.docker.io/library/hello"} {
+		im := f.check(t.Context(), t, c, ref)
+		if want := "docker.io/library/hello@" + digest.FromBytes(f.manifest).String(); im.Reference != want {
+			t.Errorf("%s is %s", ref, im.Reference)
+		}
+	}
+	_, err := c.Resolve(t.Context(), "ghost:2", amd64)
+	checkError(t, err, "docker.io", registry.ErrNotFound, "docker.io/library/ghost:2", `"docker login docker.io"`)
+}
+
+// plainTransport is nobody's http.Transport, and hides what bodies can do.
+type plainTransport struct{ inner http.RoundTripper }
+
+func (p plainTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil && req.Body != http.NoBody {
+		req.Body = struct{ io.ReadCloser }{req.Body}
+	}
+	return p.inner.RoundTrip(req)
+}
+
+func TestOwnTransport(t *testing.T) {
+	t.Parallel()
+	host := serveEmbedded(t)
+	c := newClient(t, func(o *registry.Options) { o.Transport = plainTransport{&http.Transport{}} })
+	f := newFixture(t, amd64, 5<<20+1, 100)
+	f.push(t.Context(), t, c, host+"/app:1")
+	im := f.check(t.Context(), t, c, host+"/app:1")
+	if status, _ := request(t, http.MethodDelete, "http://"+host+"/v2/app/blobs/"+f.descs[1].Digest.String(), "", nil); status != http.StatusAccepted {
+		t.Errorf("DELETE answers %d", status)
+	}
+	_, err := readBlob(t.Context(), im, f.descs[1].Descriptor)
+	checkError(t, err, host, registry.ErrNotFound, "no such blob")
 }

@@ -66,7 +66,7 @@ func setTime(fd int, t unix.Timespec) error {
 
 // copyRoot gives the directory to the attributes of the directory from.
 func copyRoot(from, to string) error {
-	f, err := os.Open(from) //nolint:gosec // of the store
+	f, err := os.Open(from)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func copyRoot(from, to string) error {
 	if err != nil {
 		return &os.PathError{Op: "read attributes", Path: from, Err: err}
 	}
-	t, err := os.Open(to) //nolint:gosec // of the store
+	t, err := os.Open(to)
 	if err != nil {
 		return err
 	}

@@ -115,6 +115,9 @@ func isDead(path string) (bool, error) {
 		_, err := os.Lstat(path)
 		return err == nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return false, nil // another user's, who sees to it
+	}
 	if err != nil {
 		return false, fmt.Errorf("look at the owner of %s: %w", path, err)
 	}

@@ -22,10 +22,7 @@ func (sn *Snapshot) Diff(ctx context.Context) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
-		st, err := newStack(lower)
-		if err != nil {
-			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)
-		}
+		st := newStack(lower)
 		defer st.close()
 		if err := writeTree(ctx, w, sn.layers[0], st); err != nil {
 			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)

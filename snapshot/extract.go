@@ -125,7 +125,7 @@ func (x *extractor) rootEntry(hdr *tar.Header) error {
 
 // attrs returns what hdr says of the owner and the like.
 func (x *extractor) attrs(hdr *tar.Header) (attrs, error) {
-	a := attrs{mode: uint32(hdr.Mode) & modeBits} //nolint:gosec // masked
+	a := attrs{mode: uint32(hdr.Mode) & modeBits}
 	t, err := unix.TimeToTimespec(hdr.ModTime)
 	if err != nil {
 		return a, fmt.Errorf("modification time %v: %w", hdr.ModTime, err)
@@ -188,8 +188,8 @@ func (x *extractor) device(p *dir, base string, hdr *tar.Header) (skip bool, err
 	if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > 1<<12-1 || hdr.Devminor > 1<<20-1 {
 		return false, fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, unix.EINVAL)
 	}
-	dev := unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))                            //nolint:gosec // checked above
-	err = x.fresh(p, base, func() error { return unix.Mknodat(p.fd, base, mode, int(dev)) }) //nolint:gosec // dev_t as the kernel takes it
+	dev := unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))
+	err = x.fresh(p, base, func() error { return unix.Mknodat(p.fd, base, mode, int(dev)) })
 	if errors.Is(err, unix.EPERM) {
 		if p.path == "dev" || strings.HasPrefix(p.path, "dev/") {
 			return true, nil

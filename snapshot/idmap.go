@@ -35,11 +35,11 @@ func fingerprint() (string, error) {
 // idRange is a run of IDs that exist in this user namespace.
 type idRange struct{ first, count int64 }
 
-// idRanges are the runs of one map file.
+// idRanges are the runs of one map file, adjacent ones joined.
 type idRanges []idRange
 
 func readRanges(file string) (idRanges, error) {
-	b, err := os.ReadFile(file) //nolint:gosec // one of the two constants above
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,10 @@ func readRanges(file string) (idRanges, error) {
 		var outside int64
 		if _, err := fmt.Sscan(sc.Text(), &r.first, &outside, &r.count); err != nil {
 			return nil, fmt.Errorf("parse %s: %w", file, err)
+		}
+		if n := len(rs); n > 0 && rs[n-1].first+rs[n-1].count == r.first {
+			rs[n-1].count += r.count
+			continue
 		}
 		rs = append(rs, r)
 	}

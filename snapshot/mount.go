@@ -61,9 +61,25 @@ func (o overlay) mount() error {
 		err = f.mountByLayer()
 	}
 	if err != nil {
-		return fmt.Errorf("mount overlay of %d layers at %s: %w", len(o.lower), o.target, err)
+		return fmt.Errorf("mount overlay of %d layers at %s: %w%s", len(o.lower), o.target, err, unsuitable(o.target))
 	}
 	return nil
+}
+
+// unsuitable says, for an error, if the file system of dir can't carry an overlay.
+func unsuitable(dir string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return ""
+	}
+	for magic, name := range map[int64]string{
+		unix.OVERLAYFS_SUPER_MAGIC: "an overlay itself", unix.NFS_SUPER_MAGIC: "on NFS", unix.FUSE_SUPER_MAGIC: "on FUSE",
+	} {
+		if int64(st.Type) == magic { //nolint:unconvert // 32 bits wide on some architectures
+			return ": the store is " + name + ": put it on a local disk or a tmpfs"
+		}
+	}
+	return ""
 }
 
 // mountByLayer mounts o by the calls that take one layer at a time (Linux 6.5).

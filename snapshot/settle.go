@@ -24,17 +24,10 @@ func (x *extractor) settle(root string, lower []string) error {
 	if x.layer.opaqueAt[""] {
 		lower = nil
 	}
-	ls, err := newStack(lower)
-	if err != nil {
-		return err
-	}
-	defer ls.close()
-	ms, err := newStack(slices.Concat([]string{root}, lower))
-	if err != nil {
-		return err
-	}
-	defer ms.close()
-	s := &settler{x, ls, ms}
+	s := &settler{x, newStack(lower), newStack(slices.Concat([]string{root}, lower))}
+	s.lower.known = map[string]lowerDir{}
+	defer s.lower.close()
+	defer s.merged.close()
 	if err := s.directories(); err != nil {
 		return err
 	}
@@ -55,19 +48,24 @@ func (x *extractor) settle(root string, lower []string) error {
 func (s *settler) directories() error {
 	implicit := s.x.layer.implicit
 	var empty []string
-	for len(implicit) > 0 {
-		path := slices.Min(slices.Collect(maps.Keys(implicit)))
-		delete(implicit, path)
-		s.x.tree.trim()
-		kept, err := s.directory(path)
-		if err != nil {
-			return fmt.Errorf("directory %q: %w", path, err)
-		}
-		if !kept {
-			empty = append(empty, path)
+	for len(implicit) > 0 { // settling one may add others, or rename them
+		for _, path := range slices.Sorted(maps.Keys(implicit)) {
+			if !implicit[path] {
+				continue
+			}
+			delete(implicit, path)
+			s.x.tree.trim()
+			kept, err := s.directory(path)
+			if err != nil {
+				return fmt.Errorf("directory %q: %w", path, err)
+			}
+			if !kept {
+				empty = append(empty, path)
+			}
 		}
 	}
-	for _, path := range slices.Backward(empty) {
+	slices.Sort(empty)
+	for _, path := range slices.Backward(slices.Compact(empty)) {
 		if err := s.prune(path); err != nil {
 			return fmt.Errorf("directory %q: %w", path, err)
 		}
@@ -126,6 +124,9 @@ func (s *settler) prune(path string) error {
 		return err
 	}
 	d, err := s.x.tree.child(p, base)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil // replaced by what another directory was merged with
+	}
 	if err != nil {
 		return err
 	}
@@ -157,7 +158,7 @@ func (s *settler) redirect(path string) error {
 	if err != nil {
 		return err
 	}
-	link, err := readlinkat(s.lower.fds[e.layer], join(d.path, base))
+	link, err := s.lower.readlink(e.layer, join(d.path, base))
 	if err != nil {
 		return err
 	}
@@ -330,9 +331,10 @@ func (s *settler) link(l layerLink) error {
 	if e.stat.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return fmt.Errorf("target %q is a directory", l.target)
 	}
-	err = x.fresh(p, base, func() error {
-		return unix.Linkat(s.merged.fds[e.layer], target, p.fd, base, 0)
-	})
+	from, err := s.merged.fd(e.layer)
+	if err == nil {
+		err = x.fresh(p, base, func() error { return unix.Linkat(from, target, p.fd, base, 0) })
+	}
 	if err != nil {
 		return fmt.Errorf("link to %q: %w", l.target, err)
 	}

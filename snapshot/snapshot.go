@@ -63,10 +63,22 @@ func (s *Store) Snapshot(id string) (*Snapshot, error) {
 
 func (s *Store) snapshotDir(id string) string { return filepath.Join(s.own("snapshots"), id) }
 
+// readMeta returns the meta of a snapshot; as it never changes, it is read once.
 func (s *Store) readMeta(id string) (meta, error) {
+	if m, ok := s.metas.Load(id); ok {
+		return m.(meta), nil //nolint:forcetypeassert // nothing else is stored
+	}
+	m, err := s.parseMeta(id)
+	if err == nil {
+		s.metas.Store(id, m)
+	}
+	return m, err
+}
+
+func (s *Store) parseMeta(id string) (meta, error) {
 	var m meta
 	path := filepath.Join(s.snapshotDir(id), "meta.json")
-	b, err := os.ReadFile(path) //nolint:gosec // id was checked
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return m, err
 	}

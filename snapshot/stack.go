@@ -12,7 +12,10 @@ import (
 // A stack looks things up in the overlay of layers without mounting it.
 type stack struct {
 	layers []string // top first
-	fds    []int    // of their roots
+	fds    []int    // of their roots; 0 is not open
+
+	// known holds what at has found, if that can't change; else it is nil.
+	known map[string]lowerDir
 }
 
 // lowerDir is a directory of a stack: the layers that have a part in it, top
@@ -31,29 +34,35 @@ type lowerEntry struct {
 	dir   lowerDir // if it is a directory
 }
 
-func newStack(layers []string) (*stack, error) {
-	s := &stack{layers: layers}
-	for _, l := range layers {
-		fd, err := unix.Open(l, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			s.close()
-			return nil, fmt.Errorf("open layer %s: %w", l, err)
-		}
-		s.fds = append(s.fds, fd)
+func newStack(layers []string) *stack {
+	return &stack{layers: layers, fds: make([]int, len(layers))}
+}
+
+// fd returns the root of a layer, which it opens the first time.
+func (s *stack) fd(layer int) (int, error) {
+	if s.fds[layer] != 0 {
+		return s.fds[layer], nil
 	}
-	return s, nil
+	fd, err := unix.Open(s.layers[layer], unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open layer %s: %w", s.layers[layer], err)
+	}
+	s.fds[layer] = fd
+	return fd, nil
 }
 
 func (s *stack) close() {
 	for _, fd := range s.fds {
-		unix.Close(fd)
+		if fd != 0 {
+			unix.Close(fd)
+		}
 	}
-	s.fds = nil
+	clear(s.fds)
 }
 
 func (s *stack) root() lowerDir {
 	d := lowerDir{}
-	for i := range s.fds {
+	for i := range s.layers {
 		d.layers = append(d.layers, i)
 	}
 	return d
@@ -64,8 +73,12 @@ func (s *stack) root() lowerDir {
 func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err error) {
 	path := join(d.path, base)
 	for _, i := range d.layers {
+		fd, err := s.fd(i)
+		if err != nil {
+			return e, false, err
+		}
 		var st unix.Stat_t
-		err := unix.Fstatat(s.fds[i], path, &st, unix.AT_SYMLINK_NOFOLLOW)
+		err = unix.Fstatat(fd, path, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
@@ -95,10 +108,26 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 	return e, ok, nil
 }
 
-func (s *stack) opaque(layer int, path string) (bool, error) {
-	fd, err := unix.Openat(s.fds[layer], path, dirFlags, 0)
+// open opens the directory path of a layer.
+func (s *stack) open(layer int, path string) (int, error) {
+	root, err := s.fd(layer)
 	if err != nil {
-		return false, fmt.Errorf("open %q in %s: %w", path, s.layers[layer], err)
+		return -1, err
+	}
+	if path == "" {
+		path = "."
+	}
+	fd, err := unix.Openat(root, path, dirFlags, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %q in %s: %w", path, s.layers[layer], err)
+	}
+	return fd, nil
+}
+
+func (s *stack) opaque(layer int, path string) (bool, error) {
+	fd, err := s.open(layer, path)
+	if err != nil {
+		return false, err
 	}
 	defer unix.Close(fd)
 	return isOpaque(fd)
@@ -106,36 +135,49 @@ func (s *stack) opaque(layer int, path string) (bool, error) {
 
 // attrs returns the attributes of the directory d.
 func (s *stack) attrs(d lowerDir) (attrs, error) {
-	path := d.path
-	if path == "" {
-		path = "."
-	}
-	fd, err := unix.Openat(s.fds[d.layers[0]], path, dirFlags, 0)
+	fd, err := s.open(d.layers[0], d.path)
 	if err != nil {
-		return attrs{}, fmt.Errorf("open %q in %s: %w", path, s.layers[d.layers[0]], err)
+		return attrs{}, err
 	}
 	defer unix.Close(fd)
 	return readAttrs(fd)
 }
 
+// readlink returns what the symbolic link path of a layer contains.
+func (s *stack) readlink(layer int, path string) (string, error) {
+	root, err := s.fd(layer)
+	if err != nil {
+		return "", err
+	}
+	target, err := readlinkat(root, path)
+	if err != nil {
+		return "", fmt.Errorf("read link %q in %s: %w", path, s.layers[layer], err)
+	}
+	return target, nil
+}
+
 // at returns the directory at the clean path, without following links: the zero
 // lowerDir if there is none.
 func (s *stack) at(path string) (lowerDir, error) {
-	d := s.root()
 	if path == "" {
+		return s.root(), nil
+	}
+	if d, ok := s.known[path]; ok {
 		return d, nil
 	}
-	for element := range strings.SplitSeq(path, "/") {
-		e, ok, err := s.lookup(d, element)
-		if err != nil {
-			return lowerDir{}, err
-		}
-		if !ok || !e.dir.exists() {
-			return lowerDir{}, nil
-		}
-		d = e.dir
+	parent, base := split(path)
+	d, err := s.at(parent)
+	if err != nil {
+		return lowerDir{}, err
 	}
-	return d, nil
+	e, _, err := s.lookup(d, base)
+	if err != nil {
+		return lowerDir{}, err
+	}
+	if s.known != nil {
+		s.known[path] = e.dir
+	}
+	return e.dir, nil
 }
 
 // resolve returns the path, free of links, that the clean name leads to when the
@@ -171,9 +213,9 @@ func (s *stack) resolve(name string, last bool) (string, error) {
 		if links++; links > maxLinks {
 			return "", fmt.Errorf("follow %q: %w", name, unix.ELOOP)
 		}
-		target, err := readlinkat(s.fds[e.layer], join(d.path, element))
+		target, err := s.readlink(e.layer, join(d.path, element))
 		if err != nil {
-			return "", fmt.Errorf("read link %q in %s: %w", join(d.path, element), s.layers[e.layer], err)
+			return "", err
 		}
 		if strings.HasPrefix(target, "/") {
 			path = ""

@@ -18,6 +18,7 @@ type Store struct {
 	ids   string // dir/ids/<fingerprint>
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
+	metas sync.Map       // of snapshots, by ID
 
 	mu     sync.Mutex
 	mounts map[*mounted]struct{} // what Close has to end
@@ -52,15 +53,20 @@ func open(dir string) (*Store, error) {
 			return nil, err
 		}
 	}
-	if err := s.makeEmpty(); err != nil {
-		return nil, err
-	}
 	var st unix.Stat_t
 	if err := unix.Stat(s.ids, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: s.ids, Err: err}
 	}
-	if st.Uid != 0 {
-		return nil, fmt.Errorf("%s belongs to user %d, not to 0: it was made under another ID mapping", s.ids, st.Uid)
+	if st.Uid != uint32(os.Geteuid()) {
+		return nil, fmt.Errorf("%s belongs to user %d, not to %d: it was made by another one", s.ids, st.Uid, os.Geteuid())
+	}
+	if err := s.neutral(s.own("active"), 0o700); err != nil {
+		return nil, err
+	}
+	for _, name := range emptyDirs {
+		if err := s.neutral(filepath.Join(s.own("empty"), name), 0o755); err != nil {
+			return nil, err
+		}
 	}
 	for _, d := range []string{s.path("tmp"), s.own("active")} {
 		if err := sweep(d, s.own("garbage")); err != nil {
@@ -74,27 +80,29 @@ func open(dir string) (*Store, error) {
 	return s, nil
 }
 
-// emptyDirs are the directories below "empty": no layer may be given to one
-// overlay twice, and a view of nothing needs two.
+// emptyDirs are the directories below "empty", which stand in for missing lower
+// ones: no layer may be given to an overlay twice, and a view of nothing needs two.
 var emptyDirs = [...]string{"a", "b"}
 
-// makeEmpty makes the directories that stand in for missing lower ones. Their
-// mode is that of the root of an empty snapshot.
-func (s *Store) makeEmpty() error {
-	for _, name := range emptyDirs {
-		dir := filepath.Join(s.own("empty"), name)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the root of a container
-			return err
-		}
-		epoch := time.Unix(0, 0)
-		if err := os.Chtimes(dir, epoch, epoch); err != nil {
+// neutral makes the directory dir with the given mode, and takes from it what the
+// directory that the store is in may hand down to files: a group and an ACL.
+func (s *Store) neutral(dir string, mode os.FileMode) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Lremovexattr(dir, "system.posix_acl_default"); err == nil {
+		_ = unix.Lremovexattr(dir, "system.posix_acl_access") // came with the other
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Lchown(dir, 0, 0); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := os.Chmod(dir, mode); err != nil {
+		return err
+	}
+	epoch := time.Unix(0, 0) // for the root of an empty snapshot
+	return os.Chtimes(dir, epoch, epoch)
 }
 
 // path returns the path of name in the part that all ID mappings share.
@@ -124,6 +132,7 @@ func (s *Store) Close() error {
 		errs = append(errs, m.discard())
 	}
 	errs = append(errs, s.discard(s.tmp))
+	s.collect()
 	s.waste.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close store %s: %w", s.dir, err)
@@ -136,7 +145,11 @@ func (s *Store) discard(c *claim) error {
 	if err := c.abandon(s.own("garbage")); err != nil {
 		return err
 	}
-	s.collect()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed { // then Close, or the next Open, collects
+		s.collect()
+	}
 	return nil
 }
 

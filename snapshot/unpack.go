@@ -200,6 +200,8 @@ func extractLayer(ctx context.Context, c *claim, l Layer) (*extractor, error) {
 
 // stream extracts the bytes of l and checks their digest.
 func (x *extractor) stream(ctx context.Context, l Layer) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	blob, err := l.Open(ctx)
 	if err != nil {
 		return err
@@ -212,6 +214,7 @@ func (x *extractor) stream(ctx context.Context, l Layer) (err error) {
 	ahead := readAhead(content)
 	h := &hashing{r: ahead, hash: sha256.New()}
 	defer func() {
+		cancel() // for a reader that waits for the network
 		ahead.stop()
 		err = errors.Join(err, content.Close())
 	}()

@@ -66,6 +66,9 @@ func (in *inputs) open(ctx context.Context, scratch string) (*sources, error) {
 	src := &sources{context: in.context}
 	if in.context == stdinName {
 		src.context = filepath.Join(scratch, "context")
+		if err := os.Mkdir(src.context, 0o700); err != nil {
+			return nil, err
+		}
 		if err := filecopy.UnpackContext(ctx, in.stdin, src.context); err != nil {
 			return nil, fmt.Errorf("context from standard input: %w", err)
 		}

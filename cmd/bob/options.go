@@ -29,6 +29,7 @@ func (cfg *buildConfig) options() (*options, error) {
 	if o.plan.TargetPlatform, err = platformOf(string(cfg.platform)); err != nil {
 		return nil, err
 	}
+	o.plan.PlatformGiven = cfg.platform != ""
 	o.plan.BuildPlatform = platforms.Normalize(platforms.DefaultSpec())
 	if o.plan.BuildArgs, err = buildArgs(cfg.buildArgs.values); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -31,7 +32,7 @@ func UnpackContext(ctx context.Context, r io.Reader, dir string) error {
 	if err != nil {
 		return fmt.Errorf("unpack context: %w", err)
 	}
-	defer root.Close() //nolint:errcheck // a directory opened for reading
+	defer root.Close()
 	plain, err := decompress(readerFunc(func(p []byte) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
@@ -41,7 +42,7 @@ func UnpackContext(ctx context.Context, r io.Reader, dir string) error {
 	if err != nil {
 		return fmt.Errorf("unpack context: %w", err)
 	}
-	defer plain.Close() //nolint:errcheck // only read; a bad end of stream shows in Read
+	defer plain.Close()
 	u := &unpacker{root: root, archive: tar.NewReader(plain)}
 	for {
 		h, err := u.archive.Next()
@@ -162,7 +163,7 @@ func (u *unpacker) symlink(name string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close() //nolint:errcheck // a directory opened for reading
+	defer dir.Close()
 	return setTime(int(dir.Fd()), path.Base(name), unix.NsecToTimespec(h.ModTime.UnixNano()))
 }
 
@@ -188,8 +189,7 @@ func (u *unpacker) file(name string, h *tar.Header) (err error) {
 // finish sets modes and times of directories, the innermost first: one made
 // unwritable or touched by a later entry stays right.
 func (u *unpacker) finish() error {
-	for i := len(u.dirs) - 1; i >= 0; i-- {
-		h := u.dirs[i]
+	for _, h := range slices.Backward(u.dirs) {
 		st, err := u.root.Lstat(h.Name)
 		if err != nil || !st.IsDir() {
 			continue // replaced by a later entry

@@ -142,7 +142,7 @@ func (s *Selection) unpack(ctx context.Context, root string, src *source, at *pl
 		return false, fmt.Errorf("%q: %w", src.rel, err)
 	}
 	f := os.NewFile(uintptr(fd), src.rel)
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	header := make([]byte, min(src.node.size, HeaderSize))
 	if n, err := io.ReadFull(f, header); err != nil && !errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("read %q (%d bytes): %w", src.rel, n, err)
@@ -179,7 +179,7 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 	if err != nil {
 		return err
 	}
-	dst, err := openat(at.fd, ".", openNode, 0)
+	dst, err := openat(at.fd, ".", openNode)
 	if err != nil {
 		closeFD(src)
 		return err
@@ -328,7 +328,7 @@ func makeOrOpen(dir int, name string) (int, error) {
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return -1, err
 	}
-	return openat(dir, name, openDir, 0)
+	return openat(dir, name, openDir)
 }
 
 // metadata gives the open file fd owner, mode and attributes, in the order that

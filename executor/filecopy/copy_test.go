@@ -83,7 +83,10 @@ func TestMetadata(t *testing.T) {
 		want    map[string]string
 	}{
 		{
-			"kept", []string{"d"}, "/p/q", filecopy.Options{},
+			"kept",
+			[]string{"d"},
+			"/p/q",
+			filecopy.Options{},
 			map[string]string{
 				"p": "0755 0:0 now", "p/q": "0755 0:0 stamp", "p/q/f": "0640 1:1 stamp", "p/q/exe": "6755 2:2 stamp",
 				"p/q/sub": "2750 3:3 stamp", "p/q/sub/g": "0000 3:3 stamp", "p/q/link": "0777 4:4 stamp",
@@ -91,32 +94,47 @@ func TestMetadata(t *testing.T) {
 			},
 		},
 		{
-			"owner", []string{"d"}, "/p/q", filecopy.Options{Owner: &filecopy.Owner{UID: 70, GID: 80}},
+			"owner",
+			[]string{"d"},
+			"/p/q",
+			filecopy.Options{Owner: &filecopy.Owner{UID: 70, GID: 80}},
 			map[string]string{
 				"p": "0755 70:80 now", "p/q": "0755 70:80 stamp", "p/q/exe": "6755 70:80 stamp", "p/q/link": "0777 70:80 stamp",
 				"p/q/sub": "2750 70:80 stamp", "p/q/pipe": "0620 70:80 stamp",
 			},
 		},
 		{
-			"mode", []string{"d"}, "/p/q/", filecopy.Options{Owner: &filecopy.Owner{}, Mode: mode(0o4751)},
+			"mode",
+			[]string{"d"},
+			"/p/q/",
+			filecopy.Options{Owner: &filecopy.Owner{}, Mode: mode(0o4751)},
 			map[string]string{
 				"p": "0751 0:0 now", "p/q": "0751 0:0 stamp", "p/q/f": "4751 0:0 stamp", "p/q/sub": "4751 0:0 stamp",
 				"p/q/link": "0777 0:0 stamp", "p/q/tmp": "4751 0:0 stamp",
 			},
 		},
 		{
-			"existing destination", []string{"d"}, "/there", filecopy.Options{},
+			"existing destination",
+			[]string{"d"},
+			"/there",
+			filecopy.Options{},
 			map[string]string{
 				"there": "0711 50:50 stamp", "there/sub": "2750 3:3 stamp", "there/sub/old": "0611 50:50 stamp",
 				"there/sub/g": "0000 3:3 stamp", "there/f": "0640 1:1 stamp",
 			},
 		},
 		{
-			"existing destination, owner", []string{"d"}, "/there/", filecopy.Options{Owner: &filecopy.Owner{UID: 9, GID: 9}},
+			"existing destination, owner",
+			[]string{"d"},
+			"/there/",
+			filecopy.Options{Owner: &filecopy.Owner{UID: 9, GID: 9}},
 			map[string]string{"there": "0711 50:50 stamp", "there/sub": "2750 9:9 stamp", "there/sub/old": "0611 50:50 stamp"},
 		},
 		{
-			"file", []string{"d/exe"}, "/there/", filecopy.Options{Owner: &filecopy.Owner{}},
+			"file",
+			[]string{"d/exe"},
+			"/there/",
+			filecopy.Options{Owner: &filecopy.Owner{}},
 			map[string]string{"there": "0711 50:50 now", "there/exe": "6755 0:0 stamp"},
 		},
 	}

@@ -176,12 +176,6 @@ func (c *copier) link(p *pair, it item, first leader) bool {
 	return err == nil
 }
 
-// InlineFile is a file whose content is written in the Dockerfile.
-type InlineFile struct {
-	Name    string // base name at the destination
-	Content []byte
-}
-
 // WriteFile writes the content of a heredoc to dest inside the directory root,
 // by the rules of CopyTo for a file called name: with mode 0644 unless o.Mode
 // says otherwise, owned by o.Owner or, if nil, by the process. Its modification
@@ -189,7 +183,7 @@ type InlineFile struct {
 func WriteFile(ctx context.Context, root, dest, name string, content []byte, o Options) error {
 	err := ctx.Err()
 	if err == nil {
-		err = writeInline(root, dest, InlineFile{Name: name, Content: content}, &o)
+		err = writeInline(root, dest, name, content, &o)
 	}
 	if err != nil {
 		return fmt.Errorf("copy <<%s to %q: %w", name, dest, err)
@@ -197,7 +191,7 @@ func WriteFile(ctx context.Context, root, dest, name string, content []byte, o O
 	return nil
 }
 
-func writeInline(root, dest string, f InlineFile, o *Options) error {
+func writeInline(root, dest, name string, content []byte, o *Options) error {
 	fd, err := openRoot(root)
 	if err != nil {
 		return err
@@ -213,15 +207,15 @@ func writeInline(root, dest string, f InlineFile, o *Options) error {
 			return err
 		}
 	}
-	name := at.name
-	if name == "" {
-		name = path.Base(path.Join("/", f.Name))
+	name = path.Base(path.Join("/", name))
+	if at.name != "" {
+		name = at.name
 	}
 	out, err := createFile(at.fd, name)
 	if err != nil {
 		return err
 	}
-	err = writeAt(out, f.Content, 0)
+	err = writeAt(out, content, 0)
 	if err == nil && o.Owner != nil {
 		err = fchown(out, o.Owner.UID, o.Owner.GID)
 	}

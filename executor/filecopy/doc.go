@@ -77,7 +77,8 @@
 // BuildKit differs in these: it makes an empty file of a socket; it copies links
 // of one file that are matched by a wildcard as separate files; with several
 // sources it writes each to a destination without a slash in turn, so that only
-// the last remains, where this package makes it a directory.
+// the last remains, where this package makes it a directory; it doesn't look into
+// an excluded directory for an exception that ends in two wildcards ("a/*/**").
 //
 // # Confinement
 //

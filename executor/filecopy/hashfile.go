@@ -27,7 +27,7 @@ type fileSum struct {
 // checks that it was all the time as it was selected.
 func (f *fileSum) run(ctx context.Context, buf []byte) error {
 	size := f.node.size
-	f.enc.number(uint64(size)) //nolint:gosec // sizes aren't negative
+	f.enc.number(uint64(size))
 	for at := int64(0); at < size; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -71,7 +71,7 @@ func (f *fileSum) skipHole(at int64) int64 {
 		return at
 	}
 	blocks := (data - at) / hashBlock
-	f.zeros += uint64(blocks) //nolint:gosec // data isn't before at
+	f.zeros += uint64(blocks)
 	return at + blocks*hashBlock
 }
 

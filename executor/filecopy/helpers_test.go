@@ -92,16 +92,16 @@ func list(tb testing.TB, dir string) []string {
 		}
 		rel, err := filepath.Rel(dir, p)
 		must(tb, err)
-		switch d.Type() {
-		case fs.ModeDir:
+		switch {
+		case d.IsDir():
 			rel += "/"
-		case fs.ModeSymlink:
+		case d.Type() == fs.ModeSymlink:
 			target, err := os.Readlink(p)
 			must(tb, err)
 			rel += " -> " + target
-		case fs.ModeNamedPipe:
+		case d.Type() == fs.ModeNamedPipe:
 			rel += " |"
-		case 0:
+		case d.Type().IsRegular():
 			content, err := os.ReadFile(p)
 			must(tb, err)
 			rel += "=" + string(content)

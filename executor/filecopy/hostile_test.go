@@ -164,10 +164,9 @@ func TestDeepTree(t *testing.T) {
 // TestUnprivileged runs the tests that need no root as another user.
 func TestUnprivileged(t *testing.T) {
 	needRoot(t)
-	dir, err := os.MkdirTemp("", "unprivileged")
-	must(t, err)
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
-	must(t, os.Chmod(dir, 0o777))
+	dir := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	must(t, os.Chmod(dir, 0o755))
 	program, err := os.ReadFile(os.Args[0])
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "test"), program, 0o755))

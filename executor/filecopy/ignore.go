@@ -3,6 +3,7 @@ package filecopy
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/moby/patternmatcher"
@@ -120,11 +121,11 @@ func (f *filter) mayHold(rel string) bool {
 
 // culprit returns the pattern that excludes rel, for messages.
 func (f *filter) culprit(rel string) string {
-	for i := len(f.single) - 1; i >= 0; i-- {
-		if f.single[i] == nil {
+	for i, one := range slices.Backward(f.single) {
+		if one == nil {
 			continue
 		}
-		if ok, err := f.single[i].MatchesOrParentMatches(rel); err == nil && ok {
+		if ok, err := one.MatchesOrParentMatches(rel); err == nil && ok {
 			return f.text[i]
 		}
 	}

@@ -92,6 +92,24 @@ func TestIgnore(t *testing.T) {
 	}
 }
 
+// TestIgnoreWildcard checks that wildcards see what is left of a tree.
+func TestIgnoreWildcard(t *testing.T) {
+	t.Parallel()
+	tree := open(t, build(t, "da/x", "da/keep/k", "db/y", "dc/z", "d.key"), "d*", "!da/keep", "!dc")
+	for source, want := range map[string][]string{
+		"d*":     {"keep/", "keep/k", "z"},
+		"*/*":    {"k"},
+		"da/*":   {"k"},
+		"*/*/k":  nil,
+		"d*/kee": nil,
+		"*.key":  nil,
+	} {
+		if got := pick(t, tree, source).Paths(); !slices.Equal(got, want) {
+			t.Errorf("%q stands for %q, want %q", source, got, want)
+		}
+	}
+}
+
 func TestBadIgnorePattern(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{"[", "a[b", "!", `\`, "[]a]"} {

@@ -31,7 +31,7 @@ func (m maker) mkdir(dir int, name string) (int, error) {
 	if err := retry(func() error { return unix.Mkdirat(dir, name, 0o700) }); err != nil {
 		return -1, err
 	}
-	fd, err := openat(dir, name, openDir, 0)
+	fd, err := openat(dir, name, openDir)
 	if err != nil {
 		return -1, err
 	}
@@ -62,7 +62,7 @@ type placer struct {
 // links, and creates the directories missing before the last component: also
 // those that a dangling link asks for.
 func locate(root int, p string, m maker) (*place, error) {
-	fd, err := openat(root, ".", openNode, 0)
+	fd, err := openat(root, ".", openNode)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (w *placer) end(name string, exists bool) *place {
 // step goes one name down, and returns the place if that is the end.
 func (w *placer) step(name string) (*place, error) {
 	top := w.stack[len(w.stack)-1]
-	fd, err := openat(top, name, openNode, 0)
+	fd, err := openat(top, name, openNode)
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.ENOENT):
@@ -143,7 +143,7 @@ func (w *placer) step(name string) (*place, error) {
 	}
 	w.stack = append(w.stack, fd)
 	w.names = append(w.names, name)
-	return nil, nil //nolint:nilnil // not the end yet
+	return nil, nil // not the end yet
 }
 
 // follow takes up the link name; what isn't a link is a file.
@@ -165,7 +165,7 @@ func (w *placer) follow(top int, name string) (*place, error) {
 		w.pop(1)
 	}
 	w.rest = append(strings.Split(target, "/"), w.rest...)
-	return nil, nil //nolint:nilnil // not the end yet
+	return nil, nil // not the end yet
 }
 
 // enter makes the place a directory if nothing is there.

@@ -32,7 +32,7 @@ type finder struct {
 // link is followed too. The result's descriptor is to be closed. An error that
 // is a *NotFoundError lacks the source.
 func (t *Tree) find(p string) (found, error) {
-	fd, err := openat(t.fd, ".", openNode, 0)
+	fd, err := openat(t.fd, ".", openNode)
 	if err != nil {
 		return found{}, fmt.Errorf("open %s: %w", t.dir, err)
 	}
@@ -103,11 +103,11 @@ func (f *finder) step(name string) (*found, error) {
 		return nil, fmt.Errorf("stat %q: %w", next.rel, err)
 	}
 	if isDir(next.st.Mode) {
-		if next.dir, err = openat(dir.dir, name, openNode, 0); err != nil {
+		if next.dir, err = openat(dir.dir, name, openNode); err != nil {
 			return nil, fmt.Errorf("open %q: %w", next.rel, err)
 		}
 		f.stack = append(f.stack, next)
-		return nil, nil //nolint:nilnil // not the end yet
+		return nil, nil // not the end yet
 	}
 	if next.excluded {
 		e := &NotFoundError{Excluded: f.tree.filter.culprit(next.rel)}
@@ -150,7 +150,7 @@ func (f *finder) notFound(dir *found, name string) error {
 		e.Target = "/" + path.Join(dir.rel, name, path.Join(f.rest...))
 		return e
 	}
-	fd, err := openat(dir.dir, ".", openDir, 0)
+	fd, err := openat(dir.dir, ".", openDir)
 	if err != nil {
 		return e
 	}
@@ -188,8 +188,7 @@ func (f *finder) exists(p string) bool {
 
 // withSource names the source in a *NotFoundError and in any other error.
 func withSource(err error, source string) error {
-	var e *NotFoundError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*NotFoundError](err); ok {
 		e.Source = source
 		return e
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -95,7 +96,7 @@ func (s *Selection) take(ctx context.Context, pattern, p string) error {
 	n.id = s.nodes
 	s.add(n)
 	if isDir(at.st.Mode) {
-		fd, err := openat(at.dir, ".", openDir, 0)
+		fd, err := openat(at.dir, ".", openDir)
 		if err != nil {
 			return fmt.Errorf("open %q: %w", at.rel, err)
 		}
@@ -118,8 +119,7 @@ func (s *Selection) dropRepeated() {
 	type key struct{ rel, name string }
 	seen := make(map[key]bool)
 	kept := len(s.sources)
-	for i := len(s.sources) - 1; i >= 0; i-- {
-		src := s.sources[i]
+	for _, src := range slices.Backward(s.sources) {
 		k := key{src.rel, src.name}
 		if !isDir(src.node.mode) {
 			if seen[k] {
@@ -174,7 +174,7 @@ func (t *Tree) globIn(ctx context.Context, dir *found, parts []string) ([]string
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	fd, err := openat(dir.dir, ".", openDir, 0)
+	fd, err := openat(dir.dir, ".", openDir)
 	if err != nil {
 		return nil, fmt.Errorf("open %q: %w", dir.rel, err)
 	}
@@ -222,7 +222,7 @@ func (t *Tree) globName(ctx context.Context, dir *found, fd int, name string, pa
 	if !isDir(at.st.Mode) {
 		return nil, nil
 	}
-	if at.dir, err = openat(fd, name, openDir, 0); err != nil {
+	if at.dir, err = openat(fd, name, openDir); err != nil {
 		return nil, fmt.Errorf("open %q: %w", at.rel, err)
 	}
 	defer closeFD(at.dir)

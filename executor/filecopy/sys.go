@@ -35,10 +35,10 @@ func retry(f func() error) error {
 	}
 }
 
-func openat(dir int, name string, flags int, perm uint32) (int, error) {
+func openat(dir int, name string, flags int) (int, error) {
 	fd := -1
 	err := retry(func() (err error) {
-		fd, err = unix.Openat(dir, name, flags|unix.O_CLOEXEC, perm)
+		fd, err = unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0)
 		return err
 	})
 	return fd, err
@@ -76,7 +76,7 @@ func readlinkat(dir int, name string) (string, error) {
 // openRoot opens the directory that confines everything below it. The path is
 // the caller's own and may hold links.
 func openRoot(dir string) (int, error) {
-	fd, err := openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
@@ -88,7 +88,7 @@ func openRoot(dir string) (int, error) {
 // following links: whatever happens to the tree meanwhile, the kernel can't be
 // led out of it.
 func openBeneath(dir int, rel string, flags int) (int, error) {
-	fd, err := openat(dir, ".", openNode, 0)
+	fd, err := openat(dir, ".", openNode)
 	if err != nil {
 		return -1, err
 	}
@@ -96,7 +96,7 @@ func openBeneath(dir int, rel string, flags int) (int, error) {
 		if name == "" {
 			continue
 		}
-		next, err := openat(fd, name, openNode, 0)
+		next, err := openat(fd, name, openNode)
 		closeFD(fd)
 		if err != nil {
 			return -1, err
@@ -107,7 +107,7 @@ func openBeneath(dir int, rel string, flags int) (int, error) {
 		return fd, nil
 	}
 	defer closeFD(fd)
-	return openat(fd, ".", flags, 0)
+	return openat(fd, ".", flags)
 }
 
 // readNames returns the sorted names in the open directory fd, which stays

@@ -117,13 +117,13 @@ func (s *scanner) child(ctx context.Context, fd int, rel, name string, info matc
 	}
 	st, err := statat(fd, name)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, nil //nolint:nilnil // removed since the directory was read: not in the tree
+		return nil, nil // removed since the directory was read: not in the tree
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stat %q: %w", rel, err)
 	}
 	if isSocket(st.Mode) || excluded && (!isDir(st.Mode) || !s.filter.mayHold(rel)) {
-		return nil, nil //nolint:nilnil // documented result
+		return nil, nil // documented result
 	}
 	n := newNode(name, &st)
 	n.id = s.sel.nodes
@@ -142,10 +142,10 @@ func (s *scanner) child(ctx context.Context, fd int, rel, name string, info matc
 // directory reads the children of n. An excluded directory is there only as the
 // parent of what a "!" pattern takes in again.
 func (s *scanner) directory(ctx context.Context, parent int, n *node, rel string, excluded bool, info matchInfo) (*node, error) {
-	fd, err := openat(parent, n.name, openDir, 0)
+	fd, err := openat(parent, n.name, openDir)
 	if err != nil {
 		if excluded && errors.Is(err, unix.EACCES) || missing(err) {
-			return nil, nil //nolint:nilnil // hidden or gone: not in the tree
+			return nil, nil // hidden or gone: not in the tree
 		}
 		return nil, fmt.Errorf("open directory %q: %w", rel, err)
 	}
@@ -155,7 +155,7 @@ func (s *scanner) directory(ctx context.Context, parent int, n *node, rel string
 		return nil, err
 	}
 	if excluded && len(n.children) == 0 {
-		return nil, nil //nolint:nilnil // documented result
+		return nil, nil // documented result
 	}
 	return n, nil
 }

@@ -86,7 +86,7 @@ func withWorkers(ctx context.Context, walk func(context.Context, *errgroup.Group
 
 // enter opens the directory n of a selection, in dir.
 func enter(dir int, n *node, rel string) (int, error) {
-	fd, err := openat(dir, n.name, openDir, 0)
+	fd, err := openat(dir, n.name, openDir)
 	if err == nil {
 		return fd, nil
 	}
@@ -119,7 +119,7 @@ func (t *Tree) enterSource(src *source) (int, error) {
 // openFile opens the regular file n in dir and checks that it is the one that
 // was selected.
 func openFile(dir int, n *node) (int, unix.Stat_t, error) {
-	fd, err := openat(dir, n.name, openData, 0)
+	fd, err := openat(dir, n.name, openData)
 	if err != nil {
 		if replaced(err) {
 			return -1, unix.Stat_t{}, ErrChanged

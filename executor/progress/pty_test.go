@@ -318,7 +318,7 @@ func TestDumbTerminal(t *testing.T) {
 func TestStartIsSilent(t *testing.T) {
 	t.Parallel()
 	p := openPTY(t, 80, 24)
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$") //nolint:gosec // the program is this one
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.slave, p.slave, p.slave
 	cmd.Env = []string{"TERM=xterm-256color"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}

@@ -13,6 +13,9 @@ import (
 // defaultHostname is the host name of a container that asks for none.
 const defaultHostname = "bob"
 
+// containerUmask is the umask in a container, whatever bob's own is.
+const containerUmask = 0o022
+
 // defaultCapabilities are Docker's.
 var defaultCapabilities = [...]string{
 	"CAP_AUDIT_WRITE",
@@ -68,7 +71,7 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fal
 	if err != nil {
 		return nil, err
 	}
-	umask := uint32(0o022)
+	umask := uint32(containerUmask)
 	config := &configs.Config{
 		Rootfs:          root,
 		RootPropagation: unix.MS_PRIVATE | unix.MS_REC,

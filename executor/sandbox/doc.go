@@ -56,4 +56,8 @@
 // seccomp with filters. The C constructors of libcontainer/nsenter and
 // containers/storage/pkg/unshare both run before main in every process of the
 // binary; each acts only on its own environment variables.
+//
+// What a root file system lacks is made for the run and removed, but on an
+// overlay that leaves copies of the directories it was made in: unchanged in
+// all but ctime, and no part of what the command did.
 package sandbox

@@ -40,6 +40,9 @@ func writeHostFiles(dir, hostname string, extraHosts []string) ([]Mount, error) 
 		if err := os.WriteFile(path, f.content, 0o644); err != nil { //nolint:gosec // every user of the container reads it
 			return nil, fmt.Errorf("write %s for the container: %w", f.name, err)
 		}
+		if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // whatever the umask
+			return nil, fmt.Errorf("write %s for the container: %w", f.name, err)
+		}
 		mounts = append(mounts, Mount{Source: path, Target: "/etc/" + f.name, ReadOnly: true})
 	}
 	return mounts, nil

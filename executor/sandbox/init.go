@@ -31,6 +31,8 @@ func Init() {
 		// libcontainer sets it again after changing user, which clears it.
 		runtime.LockOSThread()
 		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+		// libcontainer sets the umask only after it has made directories.
+		unix.Umask(containerUmask)
 		libcontainer.Init()
 	}
 	if reexec.Init() {

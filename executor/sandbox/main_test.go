@@ -49,6 +49,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, become(encoded))
 		os.Exit(125)
 	}
+	// What the sandbox makes may not depend on it; the tests change modes.
+	unix.Umask(0o077)
 	mode := os.Getenv(modeVariable)
 	errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
 	if errNotEntered != nil && mode != "" {
@@ -160,6 +162,9 @@ func testUser(t testing.TB, passwd, ranges string) *identity {
 		}
 		id.Files[path] = filepath.Join(dir, filepath.Base(path))
 		if err := os.WriteFile(id.Files[path], []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(id.Files[path], 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

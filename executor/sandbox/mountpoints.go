@@ -91,7 +91,9 @@ func (m *mountPoints) makeOne(name string, isDir bool) error {
 		return err
 	}
 	if isDir {
-		err = m.root.Mkdir(name, 0o755)
+		if err = m.root.Mkdir(name, 0o755); err == nil {
+			err = m.root.Chmod(name, 0o755) // whatever the umask
+		}
 	} else {
 		err = m.makeFile(name)
 	}
@@ -119,7 +121,7 @@ func (m *mountPoints) makeFile(name string) error {
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	return errors.Join(f.Chmod(0o644), f.Close())
 }
 
 // remove removes the stubs that are still empty, in reverse, and restores the

@@ -25,9 +25,6 @@ func newRoot(t testing.TB, entries ...[2]string) string {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(filepath.Join(root, "tmp"), 0o1777|fs.ModeSticky); err != nil {
-		t.Fatal(err)
-	}
 	program, err := os.ReadFile(busybox)
 	if err != nil {
 		t.Skipf("%v: apt-get install busybox-static", err)
@@ -54,6 +51,21 @@ func newRoot(t testing.TB, entries ...[2]string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		mode := fs.FileMode(0o644)
+		switch {
+		case err != nil || d.Type() == fs.ModeSymlink:
+			return err
+		case d.Name() == "tmp":
+			mode = 0o777 | fs.ModeSticky
+		case d.IsDir() || d.Name() == "busybox":
+			mode = 0o755
+		}
+		return os.Chmod(path, mode)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return root
 }

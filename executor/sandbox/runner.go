@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
@@ -33,7 +34,8 @@ type Process struct {
 	// Args is the command with its arguments. The first is looked up in the
 	// PATH of Env, inside Root, unless it has a slash.
 	Args []string
-	// Env is the whole environment, as name=value.
+	// Env is the whole environment, as name=value. libcontainer adds HOME if
+	// it is missing, from Root's /etc/passwd or as "/".
 	Env []string
 	// Dir is the absolute working directory in the container, "" is "/". As
 	// in BuildKit it is made, owned by root with mode 0755, if it is missing.
@@ -157,6 +159,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if err != nil {
 		return err
 	}
+	defer settleForks()
 	clean := func(undo func() error) { err = errors.Join(err, undo()) }
 	defer clean(func() error { return os.RemoveAll(state) })
 
@@ -243,6 +246,14 @@ func forbidDevices(root string) (undo func() error, err error) {
 	return undo, nil
 }
 
+// settleForks waits until every child that another goroutine is forking has
+// executed. Until then the child holds copies of descriptors that this one has
+// closed meanwhile, and the caller could not unmount the root file system.
+func settleForks() {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+}
+
 // runIn runs the process in the container.
 func runIn(ctx context.Context, container *libcontainer.Container, p *Process) error {
 	// The kernel sends the container its parent death signal when the thread
@@ -251,7 +262,8 @@ func runIn(ctx context.Context, container *libcontainer.Container, p *Process) e
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	ctx, cancel := context.WithCancelCause(ctx)
+	caller := ctx
+	ctx, cancel := context.WithCancelCause(caller)
 	defer cancel(nil)
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -294,7 +306,10 @@ func runIn(ctx context.Context, container *libcontainer.Container, p *Process) e
 	}
 	var exit *ExitError
 	if killed && errors.As(err, &exit) && exit.Signal == unix.SIGKILL {
-		return context.Cause(ctx)
+		if caller.Err() != nil {
+			return caller.Err()
+		}
+		return context.Cause(ctx) // a writer failed
 	}
 	return err
 }

@@ -82,7 +82,7 @@ func TestRun(t *testing.T) {
 				"10.0.0.1\ta\n::2\tb\n::3\tc\n",
 		},
 		{name: "host files are read-only", script: "echo >> /etc/hosts || echo no", want: "no\n"},
-		{name: "umask", script: "umask", want: "0022\n"},
+		{name: "umask", script: "umask; stat -c %a /etc . /etc/hosts", want: "0022\n755\n755\n644\n", change: func(p *sandbox.Process) { p.Dir = "/new" }},
 		{name: "standard input is empty", script: "cat; readlink /proc/self/fd/0", want: "/dev/null\n"},
 		{
 			name: "descriptors", script: "ls /proc/self/fd | tr '\\n' ' '",

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -128,7 +130,6 @@ func TestHostileRoots(t *testing.T) {
 		{"proc", func(o string) [][2]string { return [][2]string{{"proc", "->" + o}} }, true},
 		{"sys", func(o string) [][2]string { return [][2]string{{"sys", "->" + o}} }, true},
 		{"mount target", func(o string) [][2]string { return [][2]string{{"target", "->" + o}} }, false},
-		{"working directory", func(o string) [][2]string { return [][2]string{{"work", "->" + o}} }, false},
 		{"loop", func(string) [][2]string { return [][2]string{{"etc", "->etc"}} }, true},
 		{"command", func(o string) [][2]string { return [][2]string{{"proc/self/", ""}, {"bin/x", "->" + o}} }, false},
 	} {
@@ -154,6 +155,64 @@ func TestHostileRoots(t *testing.T) {
 			}
 			if after := tree(t, root); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestHostileWorkingDirectory(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	before := tree(t, outside)
+	root := newRoot(t, [2]string{"work", "->" + outside}, [2]string{outside + "/", ""})
+	p := shell(root, "echo > file")
+	p.Dir = "/work/new"
+	if err := newRunner(t).Run(t.Context(), p); err != nil {
+		t.Error(err)
+	}
+	if after := tree(t, outside); after != before {
+		t.Errorf("outside before:\n%sand after:\n%s", before, after)
+	}
+	if _, err := os.Stat(filepath.Join(root, outside, "new/file")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOverlay runs on a root file system as it really is: nothing but copies of
+// unchanged directories may be in the upper directory afterwards.
+func TestOverlay(t *testing.T) {
+	t.Parallel()
+	for name, entries := range roots {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRunner(t)
+			lower, dir := newRoot(t, entries...), t.TempDir()
+			root, upper, work := filepath.Join(dir, "root"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+			for _, d := range []string{root, upper, work} {
+				if err := os.Mkdir(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			options := "userxattr,lowerdir=" + lower + ",upperdir=" + upper + ",workdir=" + work
+			if err := unix.Mount("overlay", root, "overlay", 0, options); err != nil {
+				t.Skipf("mount overlay: %v", err)
+			}
+			defer func() {
+				if err := unix.Unmount(root, 0); err != nil {
+					t.Error(err)
+				}
+			}()
+			before := tree(t, root)
+			if err := r.Run(t.Context(), shell(root, "true")); err != nil {
+				t.Error(err)
+			}
+			if after := tree(t, root); after != before {
+				t.Errorf("before:\n%safter:\n%s", before, after)
+			}
+			for line := range strings.Lines(tree(t, upper)) {
+				if !strings.Contains(before, line) && !strings.HasPrefix(line, ". ") {
+					t.Errorf("in the upper directory: %s", line)
+				}
 			}
 		})
 	}

@@ -1,0 +1,167 @@
+package dockerfile
+
+import (
+	"fmt"
+	"regexp"
+	"unicode/utf8"
+
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+)
+
+const (
+	// maxExpansion is how many bytes the variables of one word may amount
+	// to. It keeps a file of a few lines from filling the memory by repeated
+	// doubling, and is well above what the kernel takes as one argument
+	// (128 KiB).
+	maxExpansion = 1 << 20
+
+	// maxReplacement is how many bytes ${name//pattern/text} may make. Sizes
+	// are multiplied there, before the meter could see the result.
+	maxReplacement = 64 << 20
+)
+
+// lexer expands words within bounds. It is not safe for concurrent use.
+type lexer struct {
+	*shell.Lex
+	escape rune
+}
+
+func newLexer(escape rune) lexer { return lexer{shell.NewLex(escape), escape} }
+
+// word replaces the variables in a word and removes its quotes.
+func (l lexer) word(word string, env shell.EnvGetter) (out string, err error) {
+	err = l.within(word, env, func(env shell.EnvGetter) (err error) {
+		out, _, err = l.ProcessWord(word, env)
+		return err
+	})
+	if len(out) > len(word)+maxExpansion {
+		return "", errTooLarge()
+	}
+	return out, err
+}
+
+// words is like word and splits the result at spaces that are not quoted.
+func (l lexer) words(word string, env shell.EnvGetter) (out []string, err error) {
+	err = l.within(word, env, func(env shell.EnvGetter) (err error) {
+		out, err = l.ProcessWords(word, env)
+		return err
+	})
+	return out, err
+}
+
+// within has a word expanded unless it grows too large.
+func (l lexer) within(word string, env shell.EnvGetter, expand func(shell.EnvGetter) error) error {
+	if l.replacementSize(word, env) > maxReplacement {
+		return errTooLarge()
+	}
+	m := &meter{EnvGetter: env}
+	if err := expand(m); err != nil {
+		return err
+	}
+	if m.used > maxExpansion {
+		return errTooLarge()
+	}
+	return nil
+}
+
+func errTooLarge() error {
+	return fmt.Errorf("the variables expand to more than %d bytes", maxExpansion)
+}
+
+// meter passes variables on until they amount to more than maxExpansion.
+type meter struct {
+	shell.EnvGetter
+	used int
+}
+
+// Get implements shell.EnvGetter.
+func (m *meter) Get(key string) (string, bool) {
+	v, ok := m.EnvGetter.Get(key)
+	if m.used += len(v); m.used > maxExpansion {
+		v = ""
+	}
+	return v, ok
+}
+
+var (
+	replacement = regexp.MustCompile(`^\$\{[\pL\pN_]*(//?)`)
+	variable    = regexp.MustCompile(`\$\{?(\pN+|[\pL\pN_]+)`)
+)
+
+// replacementSize returns a bound of what all ${name//pattern/text} in a word
+// can make: for each its length with that of its variables, squared, and
+// multiplied once more for each level of others inside it.
+func (l lexer) replacementSize(word string, env shell.EnvGetter) int {
+	total := 0
+	var open []byte // what is open: 'p' a pattern, '{' the rest of a ${}, '"' a quote
+	start, depth, deepest := 0, 0, 0
+	var all []bool // for each open ${}: it replaces all
+	for i := 0; i < len(word); {
+		r, size := utf8.DecodeRuneInString(word[i:])
+		top := byte(0)
+		if len(open) > 0 {
+			top = open[len(open)-1]
+		}
+		switch {
+		case r == l.escape:
+			_, next := utf8.DecodeRuneInString(word[i+size:])
+			size += next
+		case r == '\'' && !l.SkipProcessQuotes && top != '"':
+			for i+size < len(word) && word[i+size] != '\'' {
+				size++
+			}
+			size = min(size+1, len(word)-i)
+		case r == '"' && !l.SkipProcessQuotes && top == '"':
+			open = open[:len(open)-1]
+		case r == '"' && !l.SkipProcessQuotes:
+			open = append(open, '"')
+		case r == '$' && i+1 < len(word) && word[i+1] == '{':
+			kind, isAll := byte('{'), false
+			size++
+			if m := replacement.FindStringSubmatch(word[i:]); m != nil {
+				kind, isAll, size = 'p', m[1] == "//", len(m[0])
+			}
+			if len(all) == 0 {
+				start, depth, deepest = i, 0, 0
+			}
+			if isAll {
+				depth++
+				deepest = max(deepest, depth)
+			}
+			open, all = append(open, kind), append(all, isAll)
+		case r == '/' && top == 'p':
+			open[len(open)-1] = '{'
+		case r == '}' && top == '{':
+			open = open[:len(open)-1]
+			if all[len(all)-1] {
+				depth--
+			}
+			if all = all[:len(all)-1]; len(all) == 0 && deepest > 0 {
+				total = min(total+bound(word[start:i+1], deepest, env), maxReplacement+1)
+			}
+		}
+		i += size
+	}
+	if len(all) > 0 && deepest > 0 {
+		total += bound(word[start:], deepest, env) // not closed, as far as seen here
+	}
+	return total
+}
+
+// bound returns the size of an expression with its variables to the power of
+// depth+1, or more than maxReplacement.
+func bound(expression string, depth int, env shell.EnvGetter) int {
+	size := len(expression)
+	for _, m := range variable.FindAllStringSubmatch(expression, -1) {
+		value, _ := env.Get(m[1])
+		size += len(value)
+	}
+	out := size
+	for range depth {
+		if out > maxReplacement/max(size, 1) {
+			return maxReplacement + 1
+		}
+		out *= size
+	}
+	return out
+}
