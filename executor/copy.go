@@ -21,6 +21,7 @@ const aliasKind = "alias"
 type copying struct {
 	*dockerfile.Copy
 	open func(context.Context) (*source, error) // nil: only inline files
+	warn func(string)
 
 	selection *filecopy.Selection
 }
@@ -29,7 +30,7 @@ type copying struct {
 // copied and not where it came from: a stage that is built anew but turns out
 // the same changes nothing behind it.
 func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Copy, s *dockerfile.Stage) (*operation, error) {
-	c := &copying{Copy: op}
+	c := &copying{Copy: op, warn: b.progress.warn}
 	shape := copyKey(st.key, op)
 	var alias digest.Digest
 	switch {
@@ -126,8 +127,16 @@ func (c *copying) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.selection, err = src.tree.Select(ctx, c.Sources)
-	return err
+	if c.selection, err = src.tree.Select(ctx, c.Sources); err != nil {
+		return err
+	}
+	for _, name := range c.selection.Sockets() {
+		c.warn(fmt.Sprintf("%s: a socket can't be copied and is left out", name))
+	}
+	for _, pattern := range c.selection.Empty() {
+		c.warn(fmt.Sprintf("%s: no file matches", pattern))
+	}
+	return nil
 }
 
 // digest returns the digest of the content that is copied.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,7 +23,9 @@ type account struct {
 }
 
 // lookupUser resolves a USER by the image's own /etc/passwd and /etc/group. The
-// empty name is root. A number need not be in the files.
+// empty name is root. A number need not be in the files. The primary group is
+// one of the supplementary ones too, as in Docker: a process that changes its
+// primary group would otherwise leave a group that it is to be kept out of.
 func lookupUser(root, name string) (*account, error) {
 	passwd, group, closeFiles, err := accounts(root)
 	if err != nil {
@@ -34,8 +37,10 @@ func lookupUser(root, name string) (*account, error) {
 		return nil, fmt.Errorf("user %q: %w", name, err)
 	}
 	id := &account{UID: uint32(u.Uid), GID: uint32(u.Gid), Home: u.Home}
-	for _, g := range u.Sgids {
-		id.Groups = append(id.Groups, uint32(g))
+	for _, g := range append([]int{u.Gid}, u.Sgids...) {
+		if !slices.Contains(id.Groups, uint32(g)) {
+			id.Groups = append(id.Groups, uint32(g))
+		}
 	}
 	return id, nil
 }

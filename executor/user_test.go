@@ -45,14 +45,14 @@ func TestLookupUser(t *testing.T) {
 		home     string
 		fails    bool
 	}{
-		{spec: "", home: "/root"},
-		{spec: "root", home: "/root"},
-		{spec: "app", uid: 1000, gid: 1001, groups: []uint32{10}, home: "/home/app"},
-		{spec: "1000", uid: 1000, gid: 1001, groups: []uint32{10}, home: "/home/app"},
-		{spec: "app:users", uid: 1000, gid: 100, home: "/home/app"},
-		{spec: "app:7", uid: 1000, gid: 7, home: "/home/app"},
-		{spec: "4242", uid: 4242, home: "/"},
-		{spec: "4242:4243", uid: 4242, gid: 4243, home: "/"},
+		{spec: "", groups: []uint32{0}, home: "/root"},
+		{spec: "root", groups: []uint32{0}, home: "/root"},
+		{spec: "app", uid: 1000, gid: 1001, groups: []uint32{1001, 10}, home: "/home/app"},
+		{spec: "1000", uid: 1000, gid: 1001, groups: []uint32{1001, 10}, home: "/home/app"},
+		{spec: "app:users", uid: 1000, gid: 100, groups: []uint32{100}, home: "/home/app"},
+		{spec: "app:7", uid: 1000, gid: 7, groups: []uint32{7}, home: "/home/app"},
+		{spec: "4242", uid: 4242, groups: []uint32{0}, home: "/"},
+		{spec: "4242:4243", uid: 4242, gid: 4243, groups: []uint32{4243}, home: "/"},
 		{spec: "nobody-here", fails: true},
 		{spec: "app:nogroup-here", fails: true},
 	} {

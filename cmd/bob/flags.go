@@ -42,7 +42,7 @@ func newList(name string) *list {
 func (l *list) String() string { return strings.Join(l.values, " ") }
 
 func (l *list) Set(s string) error {
-	if s == l.env {
+	if l.env != "" && s == l.env {
 		l.values = append(l.values, strings.FieldsFunc(s, func(r rune) bool { return r == '\n' })...)
 		return nil
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot"
 )
 
 // inputs is what a build reads: the context, and the Dockerfile.
@@ -65,11 +67,8 @@ func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
 func (in *inputs) open(ctx context.Context, scratch string) (*sources, error) {
 	src := &sources{context: in.context}
 	if in.context == stdinName {
-		src.context = filepath.Join(scratch, "context")
-		if err := os.Mkdir(src.context, 0o700); err != nil {
-			return nil, err
-		}
-		if err := filecopy.UnpackContext(ctx, in.stdin, src.context); err != nil {
+		var err error
+		if src.context, err = in.unpack(ctx, filepath.Join(scratch, "context")); err != nil {
 			return nil, fmt.Errorf("context from standard input: %w", err)
 		}
 	}
@@ -82,6 +81,26 @@ func (in *inputs) open(ctx context.Context, scratch string) (*sources, error) {
 	}
 	src.ignore, err = in.readIgnore(src.context)
 	return src, err
+}
+
+// unpack extracts the tar on standard input into dir. What is no tar there is a
+// Dockerfile that does without a context, as in docker build; unpack then
+// returns "" for the directory.
+func (in *inputs) unpack(ctx context.Context, dir string) (string, error) {
+	stdin := bufio.NewReaderSize(in.stdin, filecopy.HeaderSize)
+	header, err := stdin.Peek(filecopy.HeaderSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	in.stdin = stdin
+	if in.dockerfile == "" && !snapshot.IsArchive(header) {
+		in.dockerfile, in.context = stdinName, ""
+		return "", nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	return dir, filecopy.UnpackContext(ctx, stdin, dir)
 }
 
 // path returns where the Dockerfile is, "" if on standard input. With a
@@ -143,6 +162,9 @@ func (in *inputs) openFile(contextDir, path string) (*os.File, error) {
 // readIgnore returns the patterns of the ignore file: that of the Dockerfile's
 // own name if there is one, else the context's .dockerignore.
 func (in *inputs) readIgnore(contextDir string) ([]string, error) {
+	if contextDir == "" {
+		return nil, nil
+	}
 	candidates := []string{filepath.Join(contextDir, ".dockerignore")}
 	if path := in.path(contextDir); path != "" {
 		candidates = []string{path + ".dockerignore", candidates[0]}

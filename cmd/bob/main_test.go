@@ -53,6 +53,7 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"build", "--ulimit", "nosuch=1", dir}, "--ulimit nosuch"},
 		{[]string{"build", "--label", "=x", dir}, "--label"},
 		{[]string{"build", "--build-arg", "=x", dir}, "--build-arg"},
+		{[]string{"build", "--build-arg", "", dir}, "--build-arg"},
 		{[]string{"build", "--progress", "loud", dir}, "loud"},
 		{[]string{"build", "-f", "-", "-"}, "can't both be read"},
 		{[]string{"registry", "serv"}, `unknown command "serv" (did you mean serve?)`},

@@ -18,6 +18,7 @@ type Selection struct {
 	tree    *Tree
 	sources []*source
 	empty   []string
+	sockets []string
 	nodes   int
 	names   map[inode]int // names in the selection, of files that have several
 }
@@ -39,6 +40,9 @@ func (s *Selection) add(n *node) {
 
 // Empty returns the wildcards that matched nothing.
 func (s *Selection) Empty() []string { return s.empty }
+
+// Sockets returns the sockets that were left out, as paths in the tree.
+func (s *Selection) Sockets() []string { return s.sockets }
 
 // Sources returns the number of files and directories that the patterns stand
 // for, before directories are descended into. With 0, CopyTo does nothing.

@@ -122,8 +122,12 @@ func (s *scanner) child(ctx context.Context, fd int, rel, name string, info matc
 	if err != nil {
 		return nil, fmt.Errorf("stat %q: %w", rel, err)
 	}
-	if isSocket(st.Mode) || excluded && (!isDir(st.Mode) || !s.filter.mayHold(rel)) {
+	if excluded && (!isDir(st.Mode) || !s.filter.mayHold(rel)) {
 		return nil, nil // documented result
+	}
+	if isSocket(st.Mode) {
+		s.sel.sockets = append(s.sel.sockets, rel)
+		return nil, nil
 	}
 	n := newNode(name, &st)
 	n.id = s.sel.nodes
