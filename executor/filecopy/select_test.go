@@ -144,6 +144,9 @@ func TestSockets(t *testing.T) {
 		t.Errorf("selecting a socket: %v", err)
 	}
 	s := pick(t, tree, "d", "d/s*")
+	if got := s.Sockets(); !slices.Equal(got, []string{"d/sock"}) {
+		t.Errorf("left out %q", got)
+	}
 	must(t, s.CopyTo(t.Context(), root, "/", filecopy.Options{Owner: self()}))
 	if got := list(t, root); !slices.Equal(got, []string{"f=d/f"}) {
 		t.Errorf("copied %q", got)
