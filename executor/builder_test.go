@@ -295,8 +295,10 @@ func TestStageOnStage(t *testing.T) {
 	for _, h := range cfg.History[1:] {
 		by = append(by, h.CreatedBy)
 	}
-	want := []string{"ARG V=1", "ENV E=1", "RUN |1 V=1 /bin/sh -c x=1 # buildkit",
-		"RUN |1 V=1 /bin/sh -c t=1 # buildkit", "RUN |1 V=1 sh -c y=2 # buildkit", "ENV F=12"}
+	want := []string{
+		"ARG V=1", "ENV E=1", "RUN |1 V=1 /bin/sh -c x=1 # buildkit",
+		"RUN |1 V=1 /bin/sh -c t=1 # buildkit", "RUN |1 V=1 sh -c y=2 # buildkit", "ENV F=12",
+	}
 	if !slices.Equal(by, want) {
 		t.Errorf("history %q, want %q", by, want)
 	}

@@ -251,15 +251,11 @@ func (k *kit) clean() {
 	if strings.Contains(string(mounts), k.store) {
 		k.t.Errorf("still mounted:\n%s", mounts)
 	}
-	active, err := filepath.Glob(filepath.Join(k.store, "*", "active", "*"))
+	left, err := filepath.Glob(filepath.Join(k.store, "ids", "*", "active", "[^.]*"))
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	more, err := filepath.Glob(filepath.Join(k.store, "active", "*"))
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	if left := append(active, more...); len(left) > 0 {
+	if len(left) > 0 {
 		k.t.Errorf("left behind: %q", left)
 	}
 }

@@ -62,7 +62,7 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 		p.Env = append(slices.Clip(p.Env), "HOME="+who.Home)
 	}
 	if op.Script != nil {
-		m, remove, err := mountScript(op.Script)
+		m, remove, err := b.mountScript(op.Script)
 		if err != nil {
 			return err
 		}
@@ -89,8 +89,8 @@ func (b *build) network(op *dockerfile.Run) sandbox.Network {
 
 // mountScript writes the body of a heredoc for RUN to find in scriptDir. The
 // returned function removes it again.
-func mountScript(s *dockerfile.Script) (sandbox.Mount, func(), error) {
-	dir, err := os.MkdirTemp("", "bob-script-")
+func (b *build) mountScript(s *dockerfile.Script) (sandbox.Mount, func(), error) {
+	dir, err := os.MkdirTemp(b.Store.TempDir(), "script-")
 	if err != nil {
 		return sandbox.Mount{}, nil, err
 	}

@@ -140,6 +140,11 @@ func (s *Store) Close() error {
 	return nil
 }
 
+// TempDir returns a private directory of this process for short-lived files. It
+// goes when the store is closed or, if the process is killed, when the store is
+// next opened by anybody.
+func (s *Store) TempDir() string { return s.tmp.path }
+
 // discard gives up c and removes it in the background.
 func (s *Store) discard(c *claim) error {
 	if err := c.abandon(s.own("garbage")); err != nil {

@@ -123,13 +123,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	scratch, err := os.MkdirTemp(cache, "run-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-
-	src, err := in.open(ctx, scratch)
+	src, err := in.open(ctx, store.TempDir())
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +135,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: registry.New(registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}),
-		Runner:   &sandbox.Runner{Dir: filepath.Join(scratch, "sandbox")},
+		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
 		Progress: view.Event,
 	}
 	return builder.Build(ctx, plan, o.build)

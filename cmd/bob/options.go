@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
+	"golang.org/x/term"
 )
 
 // options is what the flags ask of the plan and of the build.
@@ -122,6 +124,9 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 			continue
 		}
 		if out.Dest == "-" {
+			if f, ok := cfg.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+				return usageErrorf("-o %s: a tar would be written to the terminal; name a file with dest= or redirect it", spec)
+			}
 			out.Writer = cfg.stdout
 		}
 		o.Outputs = append(o.Outputs, out.Output)
