@@ -96,6 +96,34 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestRunKilled: the kernel kills the command of a RUN, as when memory runs out.
+func TestRunKilled(t *testing.T) {
+	t.Parallel()
+	b := newWorkbench(t)
+	b.write(map[string]string{"context/Dockerfile": "FROM $REGISTRY/busybox\nRUN [\"/bin/sh\", \"-c\", \"echo started; exec sleep 4321\"]\n"})
+	seen := watchFor(" started\n")
+	r, err := lab.Start(t.Context(), harness.Invocation{
+		Dir: b.dir, Args: []string{"build", "--progress=plain", "-t", b.ref, "context"}, Stderr: seen,
+	})
+	check(t, err)
+	<-seen.done
+	for deadline := time.Now().Add(time.Minute); !r.Kill("sleep 4321"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("there is no such process")
+			break
+		}
+	}
+	result, err := r.Wait()
+	check(t, err)
+	if result.Code != 1 || !matches("137|killed|signal", result.Stderr) || !strings.Contains(result.Stderr, "Dockerfile:2") {
+		t.Errorf("exit code %d\n%s", result.Code, result.Stderr)
+	}
+	b.wantAbsent()
+	for _, left := range r.Leftovers() {
+		t.Error("left", left)
+	}
+}
+
 // TestConcurrentBuilds runs builds of the same and of other things at once in
 // one cache, as CI does.
 func TestConcurrentBuilds(t *testing.T) {
