@@ -29,26 +29,16 @@ var buildahStubs = []string{
 	"dev", "proc", "sys", "run", "etc/hosts", "etc/hostname", "etc/resolv.conf", "run/.containerenv", "run/secrets", "dev/pts", "dev/shm", "dev/mqueue",
 }
 
-// TestBuildahAgrees builds every case with bob and with buildah, and compares
-// config and flattened files.
-func TestBuildahAgrees(t *testing.T) {
-	t.Parallel()
+// agreesWithBuildah builds the case with buildah too and compares config and
+// flattened files with those of bob's image.
+func (c *testCase) agreesWithBuildah(t *testing.T, ours *harness.Image) {
+	t.Helper()
 	check(t, harness.Need("buildah"))
-	forEachCase(t, func(c *testCase) {
-		rules := readRules(c.t, filepath.Join(c.source, "buildah.txt"))
-		if rules.skip != "" {
-			c.t.Skip(rules.skip)
-		}
-		result := c.bob(append([]string{
-			"build", "--progress=plain", "-t", c.ref, "-f", "Dockerfile", "--build-arg", "REGISTRY=" + c.registry.Prefix,
-		}, append(c.flags, "context")...)...)
-		if result.Code != 0 {
-			c.t.Fatalf("bob: exit code %d\n%s", result.Code, result.Stderr)
-		}
-		ours, err := lab.Pull(c.t.Context(), c.ref)
-		check(c.t, err)
-		compareImages(c.t, ours, c.buildah(), rules)
-	})
+	rules := readRules(t, filepath.Join(c.source, "buildah.txt"))
+	if rules.skip != "" {
+		t.Skip(rules.skip)
+	}
+	compareImages(t, ours, c.buildah(t), rules)
 }
 
 // A ruleSet is what a case's buildah.txt says.
@@ -85,23 +75,23 @@ func readRules(t *testing.T, path string) ruleSet {
 
 // buildah builds the case as the same user, in the isolation that needs least,
 // and reads the result from an OCI layout.
-func (c *testCase) buildah() *harness.Image {
-	c.t.Helper()
+func (c *testCase) buildah(t *testing.T) *harness.Image {
+	t.Helper()
 	store := []string{
 		"--root", c.dir + "/store", "--runroot", c.dir + "/runroot", "--storage-driver", "overlay",
 	}
 	run := func(args ...string) {
-		result, _, err := lab.Run(c.t.Context(), harness.Invocation{
+		result, _, err := lab.Run(t.Context(), harness.Invocation{
 			Program: "buildah", Args: append(slices.Clone(store), args...), Dir: c.dir, Home: c.dir + "/buildah-home",
 			Env: []string{"XDG_RUNTIME_DIR=" + c.dir + "/buildah-home", "TMPDIR=" + c.dir, lab.NoAuth()},
 		})
-		check(c.t, err)
+		check(t, err)
 		if result.Code != 0 {
-			c.t.Fatalf("buildah %s: exit code %d\n%s%s", strings.Join(args, " "), result.Code, result.Stdout, result.Stderr)
+			t.Fatalf("buildah %s: exit code %d\n%s%s", strings.Join(args, " "), result.Code, result.Stdout, result.Stderr)
 		}
 	}
 	policy := c.dir + "/policy.json"
-	check(c.t, os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644))
+	check(t, os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644))
 	build := append([]string{
 		"bud", "--isolation", "chroot", "--tls-verify=false", "--format", "oci", "--layers=false", "--network", "host",
 		"--signature-policy", policy, "--build-arg", "REGISTRY=" + c.registry.Prefix, "-t", "built", "-f", "Dockerfile",
@@ -109,7 +99,7 @@ func (c *testCase) buildah() *harness.Image {
 	run(append(build, "context")...)
 	run("push", "--signature-policy", policy, "built", "oci:"+c.dir+"/buildah-layout:built")
 	image, err := harness.ReadLayout(c.dir + "/buildah-layout")
-	check(c.t, err)
+	check(t, err)
 	return image
 }
 

@@ -24,27 +24,11 @@ type testCase struct {
 	flags  []string
 }
 
-// forEachCase runs test for every directory of testdata/cases, in parallel.
-func forEachCase(t *testing.T, test func(c *testCase)) {
-	entries, err := os.ReadDir("testdata/cases")
-	check(t, err)
-	for _, e := range entries {
-		t.Run(e.Name(), func(t *testing.T) {
-			t.Parallel()
-			test(newCase(t, filepath.Join("testdata/cases", e.Name())))
-		})
-	}
-}
-
 // newCase copies a case with settled modes, since those of a checkout follow
 // its umask, and pushes the base images that its Dockerfile names.
 func newCase(t *testing.T, source string) *testCase {
 	t.Helper()
-	return newCaseIn(&testCase{workbench: newWorkbench(t), source: source})
-}
-
-func newCaseIn(c *testCase) *testCase {
-	t, source := c.t, c.source
+	c := &testCase{workbench: newWorkbench(t), source: source}
 	context := filepath.Join(c.dir, "context")
 	check(t, os.MkdirAll(context, 0o755))
 	if _, err := os.Stat(filepath.Join(source, "context")); err == nil {
@@ -108,26 +92,35 @@ func copyTree(from, to string) error {
 	})
 }
 
-// TestCases builds every case and compares what another client pulls.
+// TestCases builds every case and compares what another client pulls with
+// what is written down, and with what buildah makes of it.
 func TestCases(t *testing.T) {
 	t.Parallel()
-	forEachCase(t, func(c *testCase) {
-		t := c.t
-		args := append([]string{"build", "--progress=plain", "-t", c.ref, "-f", "Dockerfile", "--build-arg", "REGISTRY=" + c.registry.Prefix}, c.flags...)
-		result := c.bob(append(args, "context")...)
-		if result.Code != 0 {
-			t.Fatalf("exit code %d\n%s", result.Code, result.Stderr)
-		}
-		image, err := lab.Pull(t.Context(), c.ref)
-		check(t, err)
-		if got, want := strings.TrimSpace(result.Stdout), image.Digest.String(); got != want {
-			t.Errorf("bob printed %q, the registry has %q", got, want)
-		}
-		for _, p := range imageProblems(image) {
-			t.Error(p)
-		}
-		c.compare(result, image)
-	})
+	entries, err := os.ReadDir("testdata/cases")
+	check(t, err)
+	for _, e := range entries {
+		t.Run(e.Name(), func(t *testing.T) {
+			t.Parallel()
+			c := newCase(t, filepath.Join("testdata/cases", e.Name()))
+			args := append([]string{
+				"build", "--progress=plain", "-t", c.ref, "-f", "Dockerfile", "--build-arg", "REGISTRY=" + c.registry.Prefix,
+			}, c.flags...)
+			result := c.bob(append(args, "context")...)
+			if result.Code != 0 {
+				t.Fatalf("exit code %d\n%s", result.Code, result.Stderr)
+			}
+			image, err := lab.Pull(t.Context(), c.ref)
+			check(t, err)
+			if got, want := strings.TrimSpace(result.Stdout), image.Digest.String(); got != want {
+				t.Errorf("bob printed %q, the registry has %q", got, want)
+			}
+			for _, p := range imageProblems(image) {
+				t.Error(p)
+			}
+			c.compare(result, image)
+			t.Run("buildah", func(t *testing.T) { c.agreesWithBuildah(t, image) })
+		})
+	}
 }
 
 // imageProblems lists what is wrong with an image of bob's, whatever was built.

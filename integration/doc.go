@@ -18,7 +18,7 @@
 //
 // Sections that expect.txtar lacks are not compared. Write the Dockerfile, run
 //
-//	go test ./integration -run TestCases/NAME -update
+//	go test ./integration -run TestCases/NAME$ -update
 //
 // and read what was written before committing it: it is a claim about what
 // the language means, and not just what bob did. The files section lists what
