@@ -362,6 +362,27 @@ func TestTwoRegistries(t *testing.T) {
 	}
 }
 
+// A target whose layers can't be sent keeps the manifest from all of them.
+func TestManifestsAreLast(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	k.requests = func(r *http.Request) int {
+		if r.Method == http.MethodPut && strings.HasPrefix(r.URL.Path, "/v2/second/blobs/") {
+			return http.StatusForbidden
+		}
+		return 0
+	}
+	second := k.serve() + "/second:1"
+	_, err := k.build(t.Context(), "FROM HOST/base\nRUN x=1\n", executor.Options{Tags: []string{k.host + "/first:1", second}})
+	if err == nil || !strings.Contains(err.Error(), "second") {
+		t.Errorf("got %v", err)
+	}
+	if k.exists(k.host+"/first:1") || k.exists(second) {
+		t.Error("an image was pushed")
+	}
+}
+
 // A registry that can't be pushed to is said before anything runs.
 func TestUnreachableTarget(t *testing.T) {
 	t.Parallel()

@@ -89,33 +89,31 @@ func (e *exports) origin(t *target, l *layer) string {
 	}
 }
 
-// deliver completes the image of st and takes the result everywhere.
+// deliver completes the image of st and takes the result everywhere: manifests
+// last, when nothing but they can still fail.
 func (b *build) deliver(ctx context.Context, st *state) (*Result, error) {
 	result := &Result{}
+	var img *assembled
 	if b.exports.image {
-		img, err := b.finish(ctx, st)
-		if err != nil {
+		var err error
+		if img, err = b.finish(ctx, st); err != nil {
 			return nil, err
 		}
 		result.Manifest, result.Config, result.Layers = img.desc, img.configDesc.Digest, img.layers
-		for _, t := range b.exports.targets {
-			if err := b.pushTo(ctx, t, st, img); err != nil {
-				return nil, err
-			}
-		}
-		for _, o := range b.opts.Outputs {
-			if o.isImage() {
-				if err := b.writeImage(ctx, o, st, img); err != nil {
-					return nil, err
-				}
-			}
-		}
 	}
 	for _, o := range b.opts.Outputs {
-		if !o.isImage() {
-			if err := b.writeFiles(ctx, o, st); err != nil {
-				return nil, err
-			}
+		if err := b.write(ctx, o, st, img); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range b.exports.targets {
+		if err := b.pushBlobs(ctx, t, st, img); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range b.exports.targets {
+		if err := b.pushManifest(ctx, t, img); err != nil {
+			return nil, err
 		}
 	}
 	return result, nil
@@ -136,9 +134,9 @@ func (b *build) finish(ctx context.Context, st *state) (img *assembled, err erro
 	return b.assemble(st)
 }
 
-// pushTo sends what the registry of t still lacks, and the manifest last.
-func (b *build) pushTo(ctx context.Context, t *target, st *state, img *assembled) (err error) {
-	v := b.progress.start("pushing " + t.ref)
+// pushBlobs sends what the registry of t still lacks.
+func (b *build) pushBlobs(ctx context.Context, t *target, st *state, img *assembled) (err error) {
+	v := b.progress.start("pushing layers for " + t.ref)
 	defer func() { v.done(err) }()
 	for _, l := range st.layers {
 		if _, err := b.exports.sendTo(ctx, b, t, l).wait(ctx); err != nil {
@@ -146,9 +144,13 @@ func (b *build) pushTo(ctx context.Context, t *target, st *state, img *assembled
 		}
 	}
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(img.config)), nil }
-	if err := t.push.Blob(ctx, img.configDesc, "", open); err != nil {
-		return err
-	}
+	return t.push.Blob(ctx, img.configDesc, "", open)
+}
+
+// pushManifest makes the reference of t name the image.
+func (b *build) pushManifest(ctx context.Context, t *target, img *assembled) (err error) {
+	v := b.progress.start("pushing manifest for " + t.ref)
+	defer func() { v.done(err) }()
 	d, err := t.push.Manifest(ctx, img.desc.MediaType, img.manifest)
 	if err != nil {
 		return err

@@ -41,6 +41,14 @@ type Output struct {
 // isImage reports whether the output holds an image and not just its files.
 func (o Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
 
+// write writes the output o of st, whose finished image is img.
+func (b *build) write(ctx context.Context, o Output, st *state, img *assembled) error {
+	if o.isImage() {
+		return b.writeImage(ctx, o, st, img)
+	}
+	return b.writeFiles(ctx, o, st)
+}
+
 // writeImage writes the finished image img, made of the layers of st.
 func (b *build) writeImage(ctx context.Context, o Output, st *state, img *assembled) (err error) {
 	v := b.progress.start("exporting to " + string(o.Type) + " image format")

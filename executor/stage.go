@@ -109,6 +109,11 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 		if err != nil {
 			return nil, &StepError{Step: "FROM " + s.Base.Reference, Location: s.Location, Err: err}
 		}
+		if b.exports.wants(s) {
+			for _, l := range img.state.layers {
+				b.start(ctx, l) // on its way while the steps run
+			}
+		}
 		return img.state, nil
 	default:
 		return scratch(), nil

@@ -169,7 +169,7 @@ func didYouMean(name string, known []string, prefix string) string {
 // parseError makes what package ff says of a flag readable.
 func parseError(err error) error {
 	text := err.Error()
-	for _, prefix := range []string{"error parsing commandline arguments: ", "error parsing environment variable: ", "error parsing commandline args: "} {
+	for _, prefix := range []string{"error parsing commandline arguments: ", "error parsing environment variables: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
 	text = strings.ReplaceAll(text, " for flag -", " for flag --")
