@@ -10,10 +10,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // buildTags are those of the Makefile.
 const buildTags = "seccomp osusergo netgo static_build exclude_graphdriver_btrfs exclude_graphdriver_zfs exclude_disk_quota"
+
+// labPrefix begins the names of laboratories in the temporary directory.
+const labPrefix = "bob-lab-"
 
 // A MissingError says what this machine lacks for a test.
 type MissingError struct{ What string }
@@ -46,6 +50,7 @@ type Lab struct {
 
 	dirs   atomic.Int64
 	cancel context.CancelFunc
+	unlock func() // while it is locked, no other process sweeps Dir away
 }
 
 // Open makes a laboratory below a fresh temporary directory. The caller closes it.
@@ -54,7 +59,14 @@ func Open(ctx context.Context, userName string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "bob-lab-")
+	if err := sweep(ctx); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", labPrefix)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +77,7 @@ func Open(ctx context.Context, userName string) (*Lab, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	l := &Lab{Dir: dir, User: u, images: map[string]func() (string, error){}, cancel: cancel}
+	l := &Lab{Dir: dir, User: u, images: map[string]func() (string, error){}, cancel: cancel, unlock: unlock}
 	l.bob = sync.OnceValues(func() (string, error) { return l.build(ctx) })
 	l.registry = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, false) })
 	l.guarded = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, true) })
@@ -83,7 +95,30 @@ func (l *Lab) Close(ctx context.Context) error {
 		errs = append(errs, stop())
 	}
 	l.cancel()
+	defer l.unlock()
 	return errors.Join(append(errs, RemoveAll(ctx, l.Dir))...)
+}
+
+// sweep removes the laboratories of processes that were killed: those whose
+// lock is there and free.
+func sweep(ctx context.Context) error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), labPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+		if err != nil {
+			continue // somebody else's, or about to be locked
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			err = RemoveAll(ctx, dir)
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("sweep %s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // RemoveAll removes a tree that may hold files of subordinate IDs, which only
