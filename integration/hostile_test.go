@@ -58,6 +58,15 @@ var hostileLayers = map[string]hostileLayer{
 		Typeflag: tar.TypeDir, Name: "etc/", Mode: 0o755, Format: tar.FormatPAX,
 		PAXRecords: map[string]string{"SCHILY.xattr.user.overlay.redirect": "/OUT", "SCHILY.xattr.user.overlay.opaque": "y"},
 	}}}},
+	// Where bob mounts and writes for each RUN.
+	"dev as a symlink":  {files: []harness.File{entry(tar.TypeSymlink, "dev", "/OUT", "")}},
+	"proc as a symlink": {files: []harness.File{entry(tar.TypeSymlink, "proc", up+"OUT", "")}},
+	"sys as a symlink":  {files: []harness.File{entry(tar.TypeSymlink, "sys", "/OUT", "")}},
+	"etc as a symlink":  {files: []harness.File{entry(tar.TypeReg, ".wh.etc", "", ""), entry(tar.TypeSymlink, "etc", "/OUT", "")}},
+	"run as a symlink":  {files: []harness.File{entry(tar.TypeSymlink, "run", "/OUT", "")}},
+	"bin as a symlink": {files: []harness.File{
+		entry(tar.TypeReg, ".wh.bin", "", ""), entry(tar.TypeSymlink, "bin", "/bin", ""),
+	}},
 	"device of the host": {files: []harness.File{{Header: tar.Header{Typeflag: tar.TypeBlock, Name: "disk", Devmajor: 8, Mode: 0o666}}}},
 	"owner beyond the map": {files: []harness.File{
 		{Header: tar.Header{Name: "f", Uid: 1516583083, Gid: 20, Mode: 0o644, Format: tar.FormatPAX}, Body: "x"},

@@ -2,17 +2,11 @@ package harness
 
 import (
 	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,16 +18,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // BaseMark ends the created_by of each layer of a base image, so that what a
 // build put on top can be told from it.
 const BaseMark = "of a test base"
-
-// debianAge is how long a Debian root file system is kept between runs.
-const debianAge = 14 * 24 * time.Hour
 
 // A BaseImage is made by the harness and pushed to the registries.
 type BaseImage struct {
@@ -129,50 +119,6 @@ func (r *Registry) Push(ctx context.Context, ref string, base *BaseImage) error 
 		return fmt.Errorf("push %s: %w", ref, err)
 	}
 	return nil
-}
-
-// A File is one entry of a layer made by hand; Body is for regular files.
-type File struct {
-	tar.Header
-	Body string
-}
-
-// TarLayer makes a gzip layer of files as they stand: it checks nothing, so
-// that hostile layers can be made too.
-func TarLayer(files []File) (v1.Layer, error) {
-	var buffer bytes.Buffer
-	w := tar.NewWriter(&buffer)
-	for _, f := range files {
-		h := f.Header
-		if h.Typeflag == 0 {
-			h.Typeflag = tar.TypeReg
-		}
-		if h.Typeflag == tar.TypeReg {
-			h.Size = int64(len(f.Body))
-		}
-		if h.ModTime.IsZero() {
-			h.ModTime = time.Unix(1600000000, 0)
-		}
-		if err := w.WriteHeader(&h); err != nil {
-			return nil, fmt.Errorf("write %s: %w", h.Name, err)
-		}
-		if h.Typeflag == tar.TypeReg {
-			if _, err := io.WriteString(w, f.Body); err != nil {
-				return nil, fmt.Errorf("write %s: %w", h.Name, err)
-			}
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return LayerOf(buffer.Bytes())
-}
-
-// LayerOf makes a gzip layer of an uncompressed tar.
-func LayerOf(uncompressed []byte) (v1.Layer, error) {
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(uncompressed)), nil
-	}, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
 }
 
 func dir(name string, mode int64) File {
@@ -276,144 +222,4 @@ func layers(ctx context.Context) (*BaseImage, error) {
 	base.Config.Env = append(base.Config.Env, "FROM_BASE=yes")
 	base.Config.Labels = map[string]string{"base": "layers"}
 	return base, err
-}
-
-// debian makes a small Debian root file system by mmdebstrap with this
-// machine's own apt sources, keys and settings, so that apt-get works in a RUN.
-func (l *Lab) debian(ctx context.Context) (*BaseImage, error) {
-	if err := Need("mmdebstrap"); err != nil {
-		return nil, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	cache = filepath.Join(cache, "bob-test")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return nil, err
-	}
-	carried, key, err := aptFiles()
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := lock(filepath.Join(cache, "lock"))
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	archive := filepath.Join(cache, "debian-"+key+".tar")
-	if info, err := os.Stat(archive); err != nil || time.Since(info.ModTime()) > debianAge {
-		if err := bootstrap(ctx, archive, carried); err != nil {
-			return nil, err
-		}
-	}
-	layer, err := tarball.LayerFromFile(archive, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
-	if err != nil {
-		return nil, err
-	}
-	return &BaseImage{Layers: []v1.Layer{layer}, Config: v1.Config{
-		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Cmd: []string{"bash"},
-	}}, nil
-}
-
-// aptFiles lists the files of /etc/apt and its keyrings that a build needs to
-// reach the same archive as this machine, and a key that changes with them.
-func aptFiles() (files []string, key string, err error) {
-	hash := sha256.New()
-	for _, root := range []string{
-		"/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d",
-		"/etc/apt/keyrings", "/etc/apt/auth.conf.d", "/etc/apt/apt.conf", "/etc/apt/apt.conf.d", "/usr/share/keyrings",
-	} {
-		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil || !entry.Type().IsRegular() || !carry(path) {
-				return err
-			}
-			body, err := os.ReadFile(path)
-			fmt.Fprintf(hash, "%s %d %s\n", path, len(body), body)
-			files = append(files, path)
-			return err
-		})
-		if err != nil {
-			return nil, "", fmt.Errorf("read the machine's apt configuration: %w", err)
-		}
-	}
-	return files, fmt.Sprintf("%x", hash.Sum(nil))[:16], nil
-}
-
-// carry leaves out hooks that run programs which a small system doesn't have.
-func carry(path string) bool {
-	if filepath.Dir(path) != "/etc/apt/apt.conf.d" {
-		return true
-	}
-	body, err := os.ReadFile(path)
-	return err == nil && !bytes.Contains(body, []byte("Invoke")) && !bytes.Contains(body, []byte("Pre-Install-Pkgs")) &&
-		!bytes.Contains(body, []byte("IndexTargets"))
-}
-
-func bootstrap(ctx context.Context, archive string, carried []string) error {
-	suite, err := exec.CommandContext(ctx, "sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME").Output()
-	if err != nil {
-		return fmt.Errorf("read /etc/os-release: %w", err)
-	}
-	sources, err := aptSources()
-	if err != nil {
-		return err
-	}
-	temporary := archive + ".part.tar"
-	args := []string{"--quiet", "--variant=apt", "--include=libcap2-bin", "--format=tar"}
-	for _, f := range carried {
-		if strings.HasPrefix(f, "/etc/apt/sources.list") {
-			continue // mmdebstrap writes what it is given
-		}
-		args = append(args, fmt.Sprintf("--customize-hook=mkdir -p \"$1%s\" && cp %q \"$1%s\"", filepath.Dir(f), f, f))
-	}
-	args = append(args, "--customize-hook=rm -rf \"$1\"/var/lib/apt/lists/* \"$1\"/var/cache/apt/archives/*.deb",
-		strings.TrimSpace(string(suite)), temporary)
-	if err := sh(ctx, "mmdebstrap", append(args, sources...)...); err != nil {
-		return &MissingError{What: "a Debian archive to bootstrap from: " + err.Error()}
-	}
-	return os.Rename(temporary, archive)
-}
-
-func aptSources() ([]string, error) {
-	var found []string
-	for _, pattern := range []string{"/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range files {
-			body, err := os.ReadFile(f)
-			if err != nil {
-				return nil, err
-			}
-			if bytes.Contains(body, []byte("debian")) || bytes.Contains(body, []byte("ubuntu")) {
-				found = append(found, f)
-			}
-		}
-	}
-	if len(found) == 0 {
-		return nil, &MissingError{What: "sources of Debian or Ubuntu in /etc/apt"}
-	}
-	return found, nil
-}
-
-// PushWrongDiffID pushes busybox under ref with a config that names another
-// diff ID than its layer has.
-func (r *Registry) PushWrongDiffID(ctx context.Context, ref string) error {
-	base, err := busybox(ctx, true)
-	if err != nil {
-		return err
-	}
-	base.Layers[0] = wrongDiffID{base.Layers[0]}
-	return r.Push(ctx, ref, base)
-}
-
-type wrongDiffID struct{ v1.Layer }
-
-func (wrongDiffID) DiffID() (v1.Hash, error) {
-	return v1.NewHash("sha256:" + strings.Repeat("0", 64))
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -87,6 +88,21 @@ func (l *Lab) Start(ctx context.Context, i Invocation) (*Running, error) {
 
 // Signal sends sig to the first process alone, as kill(1) would.
 func (r *Running) Signal(sig syscall.Signal) error { return r.cmd.Process.Signal(sig) }
+
+// Kill sends SIGKILL to the run's processes whose command line is command, as
+// the kernel does when memory runs out, and says whether there were any.
+func (r *Running) Kill(command string) bool {
+	found := false
+	for _, dir := range r.dirs() {
+		line, err := os.ReadFile(dir + "/cmdline")
+		if err != nil || strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " ")) != command {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		found = err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil || found
+	}
+	return found
+}
 
 // Wait waits for the end. The error tells of a harness gone wrong, never of
 // an exit status.
