@@ -92,8 +92,7 @@ func (b *build) alias(a digest.Digest) (digest.Digest, bool) {
 	if err != nil {
 		return "", false
 	}
-	_, snap := b.lookup(key)
-	return key, snap != nil
+	return key, b.lookup(key) != nil
 }
 
 // openContext opens the build context, once for the build.

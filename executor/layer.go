@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/bobbuild/bob/registry"
-	"github.com/bobbuild/bob/snapshot"
 	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,11 +23,7 @@ const packBlock = 1 << 20
 // promised before it exists.
 type layer struct {
 	image *registry.Image // that the layer belongs to; nil if a step made it
-
-	// Of a step's layer: where its bytes come from, and what is remembered.
-	key  digest.Digest
-	rec  *stepRecord
-	snap *snapshot.Snapshot
+	of    *finding        // the step's result that it is made of; nil if image is set
 
 	begin sync.Once
 	ready chan struct{} // closed when what follows is valid
@@ -45,9 +40,8 @@ func knownLayer(l registry.Layer, img *registry.Image) *layer {
 	return n
 }
 
-func (b *build) newLayer(key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot) *layer {
-	return &layer{key: key, rec: rec, snap: snap, ready: make(chan struct{})}
-}
+// newLayer is the layer of a step's result, yet to be made.
+func newLayer(f *finding) *layer { return &layer{of: f, ready: make(chan struct{})} }
 
 // wait returns when the layer's blob is known and lies in the store, or in the
 // registry of the base image.
@@ -80,12 +74,12 @@ func (b *build) start(ctx context.Context, l *layer) {
 
 // pack makes the blob of a step's layer, unless the store has it.
 func (b *build) pack(ctx context.Context, l *layer) error {
-	known, err := b.known(l.rec)
+	known, err := b.known(l.of.rec)
 	if err != nil {
 		return err
 	}
 	if known {
-		l.blob, l.diffID = l.rec.Blob, l.rec.DiffID
+		l.blob, l.diffID = l.of.rec.Blob, l.of.rec.DiffID
 		return nil
 	}
 	if err := b.packers.Acquire(ctx, 1); err != nil {
@@ -96,9 +90,9 @@ func (b *build) pack(ctx context.Context, l *layer) error {
 	if err := b.compress(ctx, l); err != nil {
 		return fmt.Errorf("layer: %w", err)
 	}
-	rec := *l.rec
+	rec := *l.of.rec
 	rec.Blob, rec.DiffID = l.blob, l.diffID
-	return b.remember(l.key, &rec)
+	return b.remember(l.of.key, &rec)
 }
 
 // compress takes the layer's tar from the snapshot through the hash and the
@@ -106,7 +100,7 @@ func (b *build) pack(ctx context.Context, l *layer) error {
 // upload that breaks costs nothing but the upload: it is made again from the
 // store.
 func (b *build) compress(ctx context.Context, l *layer) (err error) {
-	diff, err := l.snap.Diff(ctx)
+	diff, err := l.of.snap.Diff(ctx)
 	if err != nil {
 		return err
 	}

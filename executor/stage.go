@@ -76,7 +76,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 			st.history = appendHistory(st.history, step.History)
 			continue
 		}
-		next, err := b.step(ctx, &st, step, n.next(), s)
+		next, err := b.step(ctx, &st, task{step, s, n.next()})
 		if err != nil {
 			return nil, locate(err, step)
 		}

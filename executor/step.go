@@ -34,18 +34,31 @@ type stepRecord struct {
 
 const recordKind = "step"
 
+// A task is a step with its place in the build.
+type task struct {
+	dockerfile.Step
+	stage  *dockerfile.Stage
+	number string // as the progress has it: "[2/5]"
+}
+
+// A finding is a known result of a step: its key and what the store has.
+type finding struct {
+	key  digest.Digest
+	rec  *stepRecord
+	snap *snapshot.Snapshot
+}
+
 // step brings st past a step that has an operation, by finding the result or by
-// making it. number is how the progress calls it, as "[2/5]".
-func (b *build) step(ctx context.Context, st *state, step dockerfile.Step, number string, s *dockerfile.Stage) (*state, error) {
-	op, err := b.operation(ctx, st, step, s)
+// making it.
+func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
+	op, err := b.operation(ctx, st, t)
 	if err != nil {
-		v := b.progress.start(number + " " + step.Text)
-		v.done(err)
+		b.progress.start(t.title()).done(err)
 		return nil, err
 	}
-	if rec, snap := b.lookup(op.key); snap != nil {
-		b.progress.start(number + " " + step.Text).cached()
-		return b.after(ctx, st, step, op.key, rec, snap, s), nil
+	if f := b.lookup(op.key); f != nil {
+		b.progress.start(t.title()).cached()
+		return b.after(ctx, st, t, f), nil
 	}
 	parent, err := st.rootfs.snapshot(ctx)
 	if err != nil {
@@ -53,7 +66,7 @@ func (b *build) step(ctx context.Context, st *state, step dockerfile.Step, numbe
 	}
 	var snap *snapshot.Snapshot
 	err = b.limited(ctx, func() error {
-		v := b.progress.start(number + " " + step.Text)
+		v := b.progress.start(t.title())
 		snap, err = b.execute(ctx, parent, op, v)
 		v.done(err)
 		return err
@@ -65,16 +78,18 @@ func (b *build) step(ctx context.Context, st *state, step dockerfile.Step, numbe
 	if err := b.remember(op.key, rec); err != nil {
 		return nil, err
 	}
-	return b.after(ctx, st, step, op.key, rec, snap, s), nil
+	return b.after(ctx, st, t, &finding{op.key, rec, snap}), nil
 }
 
-// operation prepares the operation of step, which comes after st.
-func (b *build) operation(ctx context.Context, st *state, step dockerfile.Step, s *dockerfile.Stage) (*operation, error) {
-	switch op := step.Op.(type) {
+func (t task) title() string { return t.number + " " + t.Text }
+
+// operation prepares the operation of t, which comes after st.
+func (b *build) operation(ctx context.Context, st *state, t task) (*operation, error) {
+	switch op := t.Op.(type) {
 	case *dockerfile.Run:
-		return b.runOperation(st, op, s), nil
+		return b.runOperation(st, op, t.stage), nil
 	case *dockerfile.Copy:
-		return b.copyOperation(ctx, st, op, s)
+		return b.copyOperation(ctx, st, op, t.stage)
 	case *dockerfile.Workdir:
 		return b.workdirOperation(st, op), nil
 	default:
@@ -99,35 +114,35 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 	return active.Commit()
 }
 
-// after returns the state behind a step whose snapshot is there.
-func (b *build) after(ctx context.Context, st *state, step dockerfile.Step, key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot, s *dockerfile.Stage) *state {
-	step.History.Created = &rec.Created
-	l := b.newLayer(key, rec, snap)
-	if b.exports.wants(s) {
+// after returns the state behind t, whose result is f.
+func (b *build) after(ctx context.Context, st *state, t task, f *finding) *state {
+	t.History.Created = &f.rec.Created
+	l := newLayer(f)
+	if b.exports.wants(t.stage) {
 		b.start(ctx, l)
 	}
-	return st.with(key, l, &rootfs{snap: snap}, step.History)
+	return st.with(f.key, l, &rootfs{snap: f.snap}, t.History)
 }
 
 // lookup returns what is known under key, nil if that is nothing, not wanted,
 // or not whole any more.
-func (b *build) lookup(key digest.Digest) (*stepRecord, *snapshot.Snapshot) {
+func (b *build) lookup(key digest.Digest) *finding {
 	if b.opts.NoCache {
-		return nil, nil
+		return nil
 	}
 	data, err := b.Store.Record(recordKind, key)
 	if err != nil {
-		return nil, nil
+		return nil
 	}
 	rec := &stepRecord{}
 	if json.Unmarshal(data, rec) != nil {
-		return nil, nil
+		return nil
 	}
 	snap, err := b.Store.Snapshot(rec.Snapshot)
 	if err != nil {
-		return nil, nil
+		return nil
 	}
-	return rec, snap
+	return &finding{key, rec, snap}
 }
 
 func (b *build) remember(key digest.Digest, rec *stepRecord) error {

@@ -120,11 +120,16 @@ func checkSkopeo(t *testing.T, c *registry.Client, host string) {
 	if err := registry.WriteOCIDir(t.Context(), dir, a); err != nil {
 		t.Fatal(err)
 	}
+	// Not the user's own file, which may be another user's.
+	credentials := filepath.Join(t.TempDir(), "auth.json")
+	if err := os.WriteFile(credentials, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, arguments := range [][]string{
 		{"--dest-tls-verify=false", "oci:" + dir + ":1", "docker://" + host + "/skopeo:1"},
 		{"--src-tls-verify=false", "docker://" + host + "/skopeo:1", "dir:" + t.TempDir()},
 	} {
-		arguments = append([]string{"--insecure-policy", "copy"}, arguments...)
+		arguments = append([]string{"--insecure-policy", "copy", "--authfile", credentials}, arguments...)
 		if output, err := exec.CommandContext(t.Context(), skopeo, arguments...).CombinedOutput(); err != nil {
 			t.Fatalf("skopeo %s: %v\n%s", arguments, err, output)
 		}
