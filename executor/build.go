@@ -42,6 +42,11 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 	if o.Jobs == 0 {
 		o.Jobs = runtime.NumCPU()
 	}
+	for _, out := range o.Outputs {
+		if err := out.check(); err != nil {
+			return nil, err
+		}
+	}
 	if b.Clock == nil {
 		c := *b
 		c.Clock = time.Now

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log"
 	"maps"
 	"net/http"
@@ -390,6 +391,20 @@ func TestUnreachableTarget(t *testing.T) {
 	k.base("base", map[string]string{"b": "b"})
 	_, err := k.build(t.Context(), "FROM HOST/base\nRUN x=1\n", executor.Options{Tags: []string{"127.0.0.1:1/app:1"}})
 	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Errorf("got %v", err)
+	}
+	if ran := k.taken(); len(ran) > 0 {
+		t.Errorf("ran %q", ran)
+	}
+}
+
+// A file that can't be written is said before anything runs.
+func TestUnwritableOutput(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	dest := filepath.Join(t.TempDir(), "missing", "out.tar")
+	_, err := k.build(t.Context(), "FROM scratch\nRUN x=1\n", executor.Options{Outputs: []executor.Output{{Type: executor.OutputTar, Dest: dest}}})
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), dest) {
 		t.Errorf("got %v", err)
 	}
 	if ran := k.taken(); len(ran) > 0 {

@@ -11,6 +11,7 @@ import (
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // An OutputType is a form in which a result leaves the build.
@@ -40,6 +41,18 @@ type Output struct {
 
 // isImage reports whether the output holds an image and not just its files.
 func (o Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
+
+// check reports early what would keep a file from being written at the end.
+func (o Output) check() error {
+	if o.Writer != nil || o.Dir || o.Type == OutputLocal {
+		return nil
+	}
+	dir := filepath.Dir(o.Dest)
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fmt.Errorf("output %s: write to directory %s: %w", o.Dest, dir, err)
+	}
+	return nil
+}
 
 // write writes the output o of st, whose finished image is img.
 func (b *build) write(ctx context.Context, o Output, st *state, img *assembled) error {
