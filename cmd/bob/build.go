@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/progress"
@@ -55,9 +57,9 @@ func newBuildCommand(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
 func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.tags, cfg.buildArgs, cfg.labels = newList("tag"), newList("build-arg"), newList("label")
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
-	both(fs, &cfg.file, "file", "f", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
-	both(fs, cfg.tags, "tag", "t", "`reference` to push the image to; repeatable")
-	both(fs, cfg.outputs, "output", "o", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
+	fs.Var(&cfg.file, "file", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
+	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
+	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
 	fs.Var(cfg.buildArgs, "build-arg", "`NAME=value` for an ARG; NAME alone takes it from the environment; repeatable")
 	fs.Var(cfg.labels, "label", "`name=value` put on the image; repeatable")
 	fs.Var(cfg.addHosts, "add-host", "`name:address` for /etc/hosts in RUN; repeatable")
@@ -71,7 +73,6 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.BoolVar(&cfg.pull, "pull", false, "resolve base images at their registry; bob always does")
 	fs.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS for any registry; loopback needs no leave")
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
-	fs.BoolVar(&cfg.quiet, "q", false, shortFor+"quiet")
 	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
 	fs.StringVar(&cfg.iidfile, "iidfile", "", "write the image ID (the config's digest) to `file`")
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
@@ -87,7 +88,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	plan, err := cfg.options()
+	o, err := cfg.options()
 	if err != nil {
 		return err
 	}
@@ -106,14 +107,14 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	result, err := cfg.build(ctx, in, plan, cache, view)
+	result, err := cfg.build(ctx, in, o, cache, view)
 	if err = errors.Join(err, view.Close()); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause // what the signal broke is not the reason
 		}
 		return err
 	}
-	return cfg.announce(result)
+	return cfg.announce(result, o.build.Outputs)
 }
 
 // build is the build itself, in the namespaces it needs.
@@ -133,8 +134,14 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	}
 	o.build.Context, o.build.Ignore = src.context, src.ignore
 	builder := &executor.Builder{
-		Store:    store,
-		Registry: registry.New(registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}),
+		Store: store,
+		Registry: registry.New(registry.Options{
+			Insecure:  cfg.insecure,
+			UserAgent: "bob/" + version,
+			Notice: func(text string) {
+				view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
+			},
+		}),
 		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
 		Progress: view.Event,
 	}
@@ -153,9 +160,10 @@ func (cfg *buildConfig) view() (progress.Mode, error) {
 	return mode, nil
 }
 
-// announce writes the result to where it was asked for.
-func (cfg *buildConfig) announce(r *executor.Result) error {
-	if cfg.iidfile != "" {
+// announce writes the result to where it was asked for. Where no image was made
+// there is no ID and no digest to write.
+func (cfg *buildConfig) announce(r *executor.Result, outputs []executor.Output) error {
+	if cfg.iidfile != "" && r.Config != "" {
 		if err := os.WriteFile(cfg.iidfile, []byte(r.Config.String()), 0o644); err != nil { //nolint:gosec // not secret
 			return fmt.Errorf("--iidfile: %w", err)
 		}
@@ -165,7 +173,7 @@ func (cfg *buildConfig) announce(r *executor.Result) error {
 			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
-	if r.Manifest.Digest == "" || cfg.usesStdout() {
+	if r.Manifest.Digest == "" || slices.ContainsFunc(outputs, func(o executor.Output) bool { return o.Writer != nil }) {
 		return nil
 	}
 	_, err := fmt.Fprintln(cfg.stdout, r.Manifest.Digest)

@@ -18,14 +18,12 @@ const envPrefix = "BOB"
 // envOptions has every flag of a command read its BOB_ variable.
 func envOptions() []ff.Option { return []ff.Option{ff.WithEnvVarPrefix(envPrefix)} }
 
-// both registers v under a long and a short name.
-func both(fs *flag.FlagSet, v flag.Value, long, short, usage string) {
-	fs.Var(v, long, usage)
-	fs.Var(v, short, shortFor+long)
+// shortNames returns the flags that have a short name, by that name. A short name
+// is another way to write a flag and no flag itself: as one it would not keep the
+// variable of the long one from being read.
+func shortNames() map[string]string {
+	return map[string]string{"f": "file", "o": "output", "q": "quiet", "t": "tag"}
 }
-
-// shortFor begins the usage of a flag that is another one's short name.
-const shortFor = "short for --"
 
 // A list is a flag that may be repeated. The variable that stands for it holds
 // one value a line; values on the command line are taken as they are.
@@ -109,7 +107,7 @@ func arrange(root *ffcli.Command, args []string) ([]string, error) {
 
 // interspersed returns args with the flags of fs before the other arguments,
 // which is the only order that package flag understands, and with values that
-// stick to a short flag (-f-, -tname) set apart.
+// stick to a short flag (-f-, -tname) set apart. Short names become long ones.
 func interspersed(fs *flag.FlagSet, args []string) ([]string, error) {
 	var flags, rest []string
 	for i := 0; i < len(args); i++ {
@@ -122,18 +120,25 @@ func interspersed(fs *flag.FlagSet, args []string) ([]string, error) {
 			rest = append(rest, arg)
 			continue
 		}
-		name, _, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		f := fs.Lookup(name)
-		switch short := fs.Lookup(arg[1:2]); {
-		case f != nil && !hasValue && !isBool(f) && i+1 < len(args):
-			i++
-			flags = append(flags, arg, args[i])
-		case f != nil, name == "h", name == "help":
+		name, value, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		f := lookup(fs, name)
+		if f == nil && arg[1] != '-' {
+			if short := lookup(fs, arg[1:2]); short != nil && !isBool(short) {
+				f, value, hasValue = short, arg[2:], true
+			}
+		}
+		switch {
+		case name == "h", name == "help":
 			flags = append(flags, arg)
-		case short != nil && !isBool(short):
-			flags = append(flags, arg[:2], arg[2:])
-		default:
+		case f == nil:
 			return nil, unknownFlag(fs, name)
+		case hasValue:
+			flags = append(flags, "--"+f.Name+"="+value)
+		case isBool(f) || i+1 == len(args):
+			flags = append(flags, "--"+f.Name)
+		default:
+			i++
+			flags = append(flags, "--"+f.Name, args[i])
 		}
 	}
 	if len(rest) > 0 {
@@ -142,13 +147,17 @@ func interspersed(fs *flag.FlagSet, args []string) ([]string, error) {
 	return append(flags, rest...), nil
 }
 
+// lookup returns the flag of fs called name, long or short; nil if there is none.
+func lookup(fs *flag.FlagSet, name string) *flag.Flag {
+	if long, ok := shortNames()[name]; ok {
+		name = long
+	}
+	return fs.Lookup(name)
+}
+
 func unknownFlag(fs *flag.FlagSet, name string) error {
 	var known []string
-	fs.VisitAll(func(f *flag.Flag) {
-		if len(f.Name) > 1 {
-			known = append(known, f.Name)
-		}
-	})
+	fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
 	return usageErrorf("unknown flag --%s%s; see %s --help", name, didYouMean(name, known, "--"), fs.Name())
 }
 
@@ -198,26 +207,19 @@ func usageText(c *ffcli.Command) string {
 		}
 	}
 	short := make(map[string]string)
-	n := 0
-	c.FlagSet.VisitAll(func(f *flag.Flag) {
-		n++
-		if long, ok := strings.CutPrefix(f.Usage, shortFor); ok {
-			short[long] = "-" + f.Name + ", "
-		}
-	})
-	if n > 0 {
-		fmt.Fprintf(w, "\nFlags (each also reads the variable BOB_NAME):\n")
-		c.FlagSet.VisitAll(func(f *flag.Flag) {
-			if strings.HasPrefix(f.Usage, shortFor) {
-				return
-			}
-			name, usage := flag.UnquoteUsage(f)
-			if isBool(f) {
-				name = ""
-			}
-			fmt.Fprintf(w, "  %4s--%s %s\t%s\n", short[f.Name], f.Name, name, usage)
-		})
+	for s, long := range shortNames() {
+		short[long] = "-" + s + ", "
 	}
+	heading := "\nFlags (each also reads the variable BOB_NAME):\n"
+	c.FlagSet.VisitAll(func(f *flag.Flag) {
+		fmt.Fprint(w, heading)
+		heading = ""
+		name, usage := flag.UnquoteUsage(f)
+		if isBool(f) {
+			name = ""
+		}
+		fmt.Fprintf(w, "  %4s--%s %s\t%s\n", short[f.Name], f.Name, name, usage)
+	})
 	_ = w.Flush() // of a strings.Builder
 	return b.String()
 }

@@ -127,18 +127,18 @@ func TestVersion(t *testing.T) {
 func TestInterspersed(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ in, want string }{
-		{". -t x", "-t x -- ."},
-		{"-t x .", "-t x -- ."},
+		{". -t x", "--tag x -- ."},
+		{"-t x .", "--tag x -- ."},
 		{". --tag=x --no-cache", "--tag=x --no-cache -- ."},
-		{"-f- .", "-f - -- ."},
-		{"-tname .", "-t name -- ."},
-		{"-q .", "-q -- ."},
+		{"-f- .", "--file=- -- ."},
+		{"-tname .", "--tag=name -- ."},
+		{"-q .", "--quiet -- ."},
 		{"-", "-- -"},
-		{"-f - .", "-f - -- ."},
+		{"-f - .", "--file - -- ."},
 		{"--no-cache", "--no-cache"},
 		{"--push=false . --push", "--push=false --push -- ."},
 		{"--build-arg a=-b .", "--build-arg a=-b -- ."},
-		{"-t x -- -dir", "-t x -- -dir"},
+		{"-t x -- -dir", "--tag x -- -dir"},
 	} {
 		t.Run(tt.in, func(t *testing.T) {
 			t.Parallel()
@@ -211,7 +211,11 @@ func TestWhereTheImageGoes(t *testing.T) {
 			cfg := &buildConfig{stdout: io.Discard}
 			fs := flag.NewFlagSet("", flag.ContinueOnError)
 			cfg.register(fs)
-			if err := fs.Parse(strings.Fields(tt.args)); err != nil {
+			args, err := interspersed(fs, strings.Fields(tt.args))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := fs.Parse(args); err != nil {
 				t.Fatal(err)
 			}
 			o, err := cfg.options()

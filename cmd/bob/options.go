@@ -143,15 +143,6 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 	return nil
 }
 
-// usesStdout reports whether an output is written to standard output, where the
-// digest would be in its way.
-func (cfg *buildConfig) usesStdout() bool {
-	return slices.ContainsFunc(cfg.outputs.values, func(s string) bool {
-		out, err := parseOutput(s)
-		return err == nil && out.Dest == "-"
-	})
-}
-
 // An output is one --output as written.
 type output struct {
 	executor.Output
