@@ -6,13 +6,9 @@ import (
 	"io"
 )
 
-// Owner is a numeric owner.
-type Owner struct{ UID, GID int }
-
 // ExtractOptions tell Extract what not to take from the archive.
 type ExtractOptions struct {
-	NoChown bool   // files belong to the process
-	Chown   *Owner // all files belong to this one; nil: to whom the archive says
+	NoChown bool // files belong to the process, not to whom the archive says
 }
 
 // Extract unpacks a tar, plain or compressed by gzip, bzip2, xz or zstd, into the

@@ -43,20 +43,10 @@ func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor
 
 // madeDir notes a directory that was made without an entry of its own.
 func (x *extractor) madeDir(path string) {
-	a := implicitAttrs
-	a.uid, a.gid = x.owner(0, 0)
-	x.dirs[path] = a
+	x.dirs[path] = implicitAttrs
 	if x.layer != nil {
 		x.layer.implicit[path] = true
 	}
-}
-
-// owner returns whom a file of uid and gid is given.
-func (x *extractor) owner(uid, gid int) (int, int) {
-	if o := x.opt.Chown; o != nil {
-		return o.UID, o.GID
-	}
-	return uid, gid
 }
 
 // run extracts the tar r up to its end marker, but for the attributes of
@@ -131,7 +121,7 @@ func (x *extractor) attrs(hdr *tar.Header) (attrs, error) {
 		return a, fmt.Errorf("modification time %v: %w", hdr.ModTime, err)
 	}
 	a.mtime = t
-	a.uid, a.gid = x.owner(hdr.Uid, hdr.Gid)
+	a.uid, a.gid = hdr.Uid, hdr.Gid
 	const noID = 1<<32 - 1 // chown takes it for "unchanged"
 	if !x.opt.NoChown && (a.uid < 0 || a.uid >= noID || a.gid < 0 || a.gid >= noID) {
 		return a, fmt.Errorf("owner %d:%d: %w", a.uid, a.gid, unix.EINVAL)
