@@ -54,6 +54,8 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"build", "--label", "=x", dir}, "--label"},
 		{[]string{"build", "--build-arg", "=x", dir}, "--build-arg"},
 		{[]string{"build", "--build-arg", "", dir}, "--build-arg"},
+		{[]string{"build", "--iidfile", "/nowhere/id", dir}, "--iidfile /nowhere/id"},
+		{[]string{"build", "--metadata-file", "/nowhere/m", dir}, "--metadata-file /nowhere/m"},
 		{[]string{"build", "--progress", "loud", dir}, "loud"},
 		{[]string{"build", "-f", "-", "-"}, "can't both be read"},
 		{[]string{"registry", "serv"}, `unknown command "serv" (did you mean serve?)`},

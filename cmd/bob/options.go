@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -23,7 +24,7 @@ type options struct {
 	build executor.Options
 }
 
-// options checks every flag that doesn't name a file.
+// options checks every flag but those that name what is read.
 func (cfg *buildConfig) options() (*options, error) {
 	o := &options{}
 	var err error
@@ -50,6 +51,15 @@ func (cfg *buildConfig) options() (*options, error) {
 	o.build.NoCache, o.build.Jobs = cfg.noCache, cfg.jobs
 	if err := cfg.runOptions(&o.build); err != nil {
 		return nil, err
+	}
+	// These are written when the image has been pushed already.
+	for name, file := range map[string]string{"iidfile": cfg.iidfile, "metadata-file": cfg.metadata} {
+		if file == "" {
+			continue
+		}
+		if err := unix.Access(filepath.Dir(file), unix.W_OK); err != nil {
+			return nil, usageErrorf("--%s %s: can't be written to its directory: %v", name, file, err)
+		}
 	}
 	return o, cfg.exports(&o.build)
 }
