@@ -13,17 +13,17 @@ import (
 
 func (st *state) copy(c *instructions.CopyCommand, from From) (Op, string) {
 	op := &Copy{From: from, Chown: c.Chown, Chmod: c.Chmod}
-	return op, "COPY" + st.fillCopy(op, c.SourcesAndDest)
+	return op, "COPY" + st.fillCopy(op, c.SourcesAndDest, false)
 }
 
 func (st *state) add(c *instructions.AddCommand) (Op, string) {
-	op := &Copy{Chown: c.Chown, Chmod: c.Chmod, Unpack: true}
-	return op, "ADD" + st.fillCopy(op, c.SourcesAndDest)
+	op := &Copy{Chown: c.Chown, Chmod: c.Chmod}
+	return op, "ADD" + st.fillCopy(op, c.SourcesAndDest, true)
 }
 
 // fillCopy adds sources and destination to a Copy and returns what the history
 // says of it behind the name of the instruction.
-func (st *state) fillCopy(op *Copy, paths instructions.SourcesAndDest) string {
+func (st *state) fillCopy(op *Copy, paths instructions.SourcesAndDest, unpack bool) string {
 	var b strings.Builder
 	if op.Chown != "" {
 		b.WriteString(" --chown=" + op.Chown)
@@ -38,11 +38,11 @@ func (st *state) fillCopy(op *Copy, paths instructions.SourcesAndDest) string {
 		if rel == "" {
 			rel = "."
 		}
-		op.Sources = append(op.Sources, rel)
+		op.Sources = append(op.Sources, &Path{Name: rel, Unpack: unpack})
 	}
 	for _, f := range paths.SourceContents {
 		b.WriteString(" <<" + f.Path)
-		op.Files = append(op.Files, InlineFile{Name: strings.TrimPrefix(f.Path, "/"), Content: []byte(f.Data)})
+		op.Sources = append(op.Sources, &Inline{Name: strings.TrimPrefix(f.Path, "/"), Content: []byte(f.Data)})
 	}
 	b.WriteString(" " + paths.DestPath + " # buildkit")
 	op.Dest = destination(st.dir(), paths.DestPath)

@@ -62,7 +62,7 @@ func TestReplacement(t *testing.T) {
 	// A long heredoc may hold many.
 	body := strings.Repeat("line ${V//b/x} \"${PATH//:/}\" 'it' \\${V//a/b}\n", 2000)
 	steps := mustSteps(t, "FROM a\nCOPY <<EOF /x\n"+body+"EOF\n", dockerfile.Options{}, base)
-	if op, ok := steps[0].Op.(*dockerfile.Copy); !ok || !strings.HasPrefix(string(op.Files[0].Content), `line a/x/c "/bin/usr/bin" 'it' ${V//a/b}`) {
+	if file, ok := copied(t, steps[0])[0].(*dockerfile.Inline); !ok || !strings.HasPrefix(string(file.Content), `line a/x/c "/bin/usr/bin" 'it' ${V//a/b}`) {
 		t.Errorf("got %.100v", steps[0].Op)
 	}
 }

@@ -1,5 +1,7 @@
 package dockerfile
 
+import "github.com/opencontainers/go-digest"
+
 // Op is what a step does to the file system. The set is closed: *Run, *Copy
 // and *Workdir. Values are owned by whoever called [Stage.Steps].
 type Op interface{ op() }
@@ -19,6 +21,13 @@ type Run struct {
 	// the build decides.
 	Network string
 
+	// Insecure is --security=insecure: the command gets every capability and
+	// no confinement. Whoever runs the step must ask whether that is allowed.
+	Insecure bool
+
+	// Mounts are what --mount asks for, in the order written.
+	Mounts []Mount
+
 	// Script is the file that Args[0] names, when the instruction is a
 	// heredoc that begins with "#!"; nil otherwise.
 	Script *Script
@@ -37,32 +46,73 @@ type Script struct {
 
 // Copy copies files into the file system of the stage.
 type Copy struct {
-	From    From         // the zero value is the build context
-	Sources []string     // relative to the root of From, clean, "." is the root; may hold wildcards of filepath.Match
-	Files   []InlineFile // heredoc sources, copied after Sources
+	From    From     // where a Path among Sources is looked up
+	Sources []Source // copied one after the other, as if each were an instruction of its own
 
 	// Dest is absolute and clean, but for a "/" at its end when the
-	// instruction names a directory. With several sources a directory is
-	// meant in any case.
+	// instruction names a directory.
 	Dest string
 
-	Chown  string // "user[:group]", names or numbers; "" is root for the context and the owner in From otherwise
-	Chmod  string // octal number up to 7777; "" keeps the modes
-	Unpack bool   // local archives among Sources are unpacked (ADD)
+	Chown   string   // "user[:group]", names or numbers; "" is root for the context and the owner in From otherwise
+	Chmod   string   // octal number up to 7777 or a symbolic mode as of chmod(1); "" keeps the modes
+	Exclude []string // patterns, in the syntax of .dockerignore, of what is left out below the directories copied
+	Link    bool     // the result doesn't depend on what is at Dest: the files make a layer of their own
 }
 
-// InlineFile is a heredoc source: a file with mode 0644 made of the
-// Dockerfile's own text.
-type InlineFile struct {
+// Source is something that a Copy copies. The set is closed: *Path, *Inline,
+// *Download and *Repository.
+type Source interface{ source() }
+
+func (*Path) source()       {}
+func (*Inline) source()     {}
+func (*Download) source()   {}
+func (*Repository) source() {}
+
+// Path is a file or directory of Copy.From, or what a wildcard matches there.
+type Path struct {
+	Name string // relative to the root of From, clean, "." is the root; may hold wildcards of filepath.Match
+
+	// Parents is, with --parents, what is copied of the directory Name
+	// together with its parent directories below Name: a pattern in the
+	// syntax of .dockerignore. It is "" without --parents.
+	Parents string
+
+	Unpack bool // an archive is unpacked (ADD)
+}
+
+// Inline is a heredoc: a file with mode 0644 made of the Dockerfile's own text.
+type Inline struct {
 	Name    string // a single path element
 	Content []byte
 }
 
-// From is where a Copy takes its files: the build context (zero), a stage, or
-// an image.
+// Download is a file to fetch by HTTP. It has mode 0600 and the time of the
+// response's Last-Modified.
+type Download struct {
+	URL      string
+	Name     string        // of the file in a destination directory: a single path element
+	Checksum digest.Digest // of the content, "" if any will do
+	Unpack   bool          // an archive is unpacked
+}
+
+// Repository is the tree of a commit of a git repository.
+type Repository struct {
+	Remote         string // URL, or user@host:path
+	Ref            string // branch, tag, full reference or commit; "" is the remote's HEAD
+	Checksum       string // hexadecimal digits that the commit's hash must begin with; "" if any will do
+	Subdir         string // relative to the root of the tree, "" is the root
+	KeepGitDir     bool   // the directory .git is part of the result
+	SkipSubmodules bool
+	CommitTime     bool // files have the commit's time and not that of the checkout
+	FetchByCommit  bool // Checksum is fetched without asking what Ref means
+}
+
+// From is where files are taken from: the build context (zero), a stage, an
+// image, or a named context that is no image.
 type From struct {
-	Stage *Stage
-	Image string // normalised reference, to be resolved for the platform of the copying stage
+	Stage   *Stage
+	Image   string // normalised reference, to be resolved for the platform of the copying stage
+	Context string // key of [Options.Contexts]
 }
 
 // Workdir creates a directory with its parents unless it exists, mode 0755.

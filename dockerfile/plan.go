@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -20,10 +21,24 @@ type Options struct {
 	TargetPlatform ocispec.Platform  // normalised, never zero
 	BuildPlatform  ocispec.Platform  // normalised, never zero
 
+	// Contexts are the named contexts, by name in lower case. A name may end in
+	// "::" and a platform, for which alone it then counts. FROM, --from and
+	// mounts that use the name of one get it in place of the stage or image.
+	Contexts map[string]Context
+
 	// PlatformGiven says that TargetPlatform was asked for: the result is
 	// then labelled with it whatever the base of the target is. Otherwise the
 	// result has the platform of its base.
 	PlatformGiven bool
+}
+
+// Context is what the name of a named context stands for.
+type Context struct {
+	// Image is a reference to resolve at its registry, or "scratch". It is ""
+	// for what whoever runs the plan knows by the name: a directory, a
+	// repository, a file, an image in a layout. In a Plan such a context
+	// shows as [Base.Context] and [From.Context].
+	Image string
 }
 
 // Plan is what has to be done to build a target. It is immutable and safe for
@@ -31,6 +46,10 @@ type Options struct {
 type Plan struct {
 	Stages   []*Stage // the needed ones in the order of the file: each after those it needs, the last is the target
 	Warnings []Warning
+
+	// Epoch is the value of SOURCE_DATE_EPOCH, nil without one. No time in the
+	// result may be later; see https://reproducible-builds.org/specs/source-date-epoch/.
+	Epoch *time.Time
 }
 
 // Target returns the stage whose image is the result.

@@ -64,6 +64,16 @@ func lastRun(t testing.TB, steps []dockerfile.Step) (*dockerfile.Run, dockerfile
 	return nil, dockerfile.Step{}
 }
 
+// copied returns the sources of a COPY or ADD.
+func copied(t *testing.T, step dockerfile.Step) []dockerfile.Source {
+	t.Helper()
+	op, ok := step.Op.(*dockerfile.Copy)
+	if !ok {
+		t.Fatalf("%+v is no Copy", step.Op)
+	}
+	return op.Sources
+}
+
 func imageWith(env ...string) dockerspec.DockerOCIImage {
 	image := dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: amd64}}
 	image.Config.Env = env
@@ -121,9 +131,14 @@ func renderStep(b *strings.Builder, step dockerfile.Step, before dockerspec.Dock
 		} else if op.From.Image != "" {
 			from = op.From.Image
 		}
-		fmt.Fprintf(b, "    copy from %s %q to %q chown %q chmod %q unpack %t\n", from, op.Sources, op.Dest, op.Chown, op.Chmod, op.Unpack)
-		for _, f := range op.Files {
-			fmt.Fprintf(b, "    file %s %q\n", f.Name, f.Content)
+		fmt.Fprintf(b, "    copy from %s to %q chown %q chmod %q\n", from, op.Dest, op.Chown, op.Chmod)
+		for _, src := range op.Sources {
+			switch src := src.(type) {
+			case *dockerfile.Path:
+				fmt.Fprintf(b, "    path %q parents %q unpack %t\n", src.Name, src.Parents, src.Unpack)
+			case *dockerfile.Inline:
+				fmt.Fprintf(b, "    file %s %q\n", src.Name, src.Content)
+			}
 		}
 	case *dockerfile.Workdir:
 		fmt.Fprintf(b, "    workdir %q user %q\n", op.Path, op.User)

@@ -25,11 +25,12 @@ type Stage struct {
 	result   *result  // nil but for the target
 }
 
-// Base is what a stage starts from: an image, an earlier stage, or scratch if
-// both fields are zero.
+// Base is what a stage starts from: an image, an earlier stage, a named context
+// that is no image of a registry, or scratch if all fields are zero.
 type Base struct {
 	Reference string // normalised, as docker.io/library/busybox:latest
 	Stage     *Stage
+	Context   string // key of [Options.Contexts]
 }
 
 // command is an instruction of a stage.

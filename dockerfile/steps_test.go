@@ -121,11 +121,13 @@ func scribble(step *dockerfile.Step) {
 		}
 	case *dockerfile.Copy:
 		for i := range op.Sources {
-			op.Sources[i] = "scribble"
-		}
-		for i := range op.Files {
-			for j := range op.Files[i].Content {
-				op.Files[i].Content[j] = '!'
+			switch src := op.Sources[i].(type) {
+			case *dockerfile.Path:
+				src.Name = "scribble"
+			case *dockerfile.Inline:
+				for j := range src.Content {
+					src.Content[j] = '!'
+				}
 			}
 		}
 	}

@@ -20,8 +20,11 @@ const aliasKind = "alias"
 // A copying is one COPY or ADD: what is copied, opened only when needed.
 type copying struct {
 	*dockerfile.Copy
-	open func(context.Context) (*source, error) // nil: only inline files
-	warn func(string)
+	paths  []string // of the source
+	files  []*dockerfile.Inline
+	open   func(context.Context) (*source, error) // nil: only inline files
+	unpack bool
+	warn   func(string)
 
 	selection *filecopy.Selection
 }
@@ -31,7 +34,18 @@ type copying struct {
 // the same changes nothing behind it.
 func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Copy, s *dockerfile.Stage) (*operation, error) {
 	c := &copying{Copy: op, warn: b.progress.warn}
-	shape := copyKey(st.key, op)
+	for _, src := range op.Sources {
+		switch src := src.(type) {
+		case *dockerfile.Path:
+			c.paths = append(c.paths, src.Name)
+			c.unpack = src.Unpack
+		case *dockerfile.Inline:
+			c.files = append(c.files, src)
+		default:
+			return nil, fmt.Errorf("a source of type %T is not supported yet", src)
+		}
+	}
+	shape := c.shape(st.key)
 	var alias digest.Digest
 	switch {
 	case op.From.Stage != nil || op.From.Image != "":
@@ -44,7 +58,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 		if key, ok := b.alias(alias); ok {
 			return b.copyAs(key, c), nil
 		}
-	case len(op.Sources) > 0:
+	case len(c.paths) > 0:
 		c.open = b.openContext
 	}
 	content, err := c.digest(ctx)
@@ -60,11 +74,11 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	return b.copyAs(key, c), nil
 }
 
-// copyKey is the key of everything about a copy but the content selected.
-func copyKey(parent digest.Digest, op *dockerfile.Copy) digest.Digest {
-	k := newKey("copy").str(parent.String()).list(op.Sources).str(op.Dest).str(op.Chown).str(op.Chmod).bool(op.Unpack).
-		bool(op.From.Stage != nil || op.From.Image != "")
-	for _, f := range op.Files {
+// shape is the key of everything about a copy but the content selected.
+func (c *copying) shape(parent digest.Digest) digest.Digest {
+	k := newKey("copy").str(parent.String()).list(c.paths).str(c.Dest).str(c.Chown).str(c.Chmod).bool(c.unpack).
+		bool(c.From != dockerfile.From{})
+	for _, f := range c.files {
 		k = k.str(f.Name).str(string(f.Content))
 	}
 	return k.sum()
@@ -126,7 +140,7 @@ func (c *copying) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.selection, err = src.tree.Select(ctx, c.Sources); err != nil {
+	if c.selection, err = src.tree.Select(ctx, c.paths); err != nil {
 		return err
 	}
 	for _, name := range c.selection.Sockets() {
@@ -171,7 +185,7 @@ func (c *copying) run(ctx context.Context, root string, v *vertex) error {
 			return err
 		}
 	}
-	for _, f := range c.Files {
+	for _, f := range c.files {
 		if err := filecopy.WriteFile(ctx, root, c.Dest, f.Name, f.Content, o); err != nil {
 			return err
 		}
@@ -180,7 +194,7 @@ func (c *copying) run(ctx context.Context, root string, v *vertex) error {
 }
 
 func (c *copying) options(root string, v *vertex) (filecopy.Options, error) {
-	o := filecopy.Options{DirDest: len(c.Sources)+len(c.Files) > 1}
+	o := filecopy.Options{DirDest: len(c.Sources) > 1}
 	if !c.keepsOwners() {
 		owner, err := v.owner(root, c.Chown)
 		if err != nil {
@@ -196,7 +210,7 @@ func (c *copying) options(root string, v *vertex) (filecopy.Options, error) {
 		m := uint32(mode)
 		o.Mode = &m
 	}
-	if c.Unpack {
+	if c.unpack {
 		o.Unpack = unpackArchives
 	}
 	return o, nil

@@ -1,0 +1,60 @@
+package dockerfile
+
+// Mount is a --mount of a RUN. The set is closed: *BindMount, *CacheMount,
+// *TmpfsMount, *SecretMount and *SSHMount. A Target is absolute and clean.
+type Mount interface{ mount() }
+
+func (*BindMount) mount()   {}
+func (*CacheMount) mount()  {}
+func (*TmpfsMount) mount()  {}
+func (*SecretMount) mount() {}
+func (*SSHMount) mount()    {}
+
+// BindMount shows files of From. What the command writes there is discarded.
+type BindMount struct {
+	From     From
+	Source   string // absolute and clean path in From
+	Target   string
+	ReadOnly bool
+}
+
+// CacheMount is a directory that outlives the build and is no part of the image.
+type CacheMount struct {
+	ID       string // by default the target
+	Target   string
+	From     *From  // what a new cache begins with; nil is an empty directory
+	Source   string // absolute and clean path in From
+	Sharing  string // "shared", "private" or "locked"
+	ReadOnly bool
+	Owner    *MountOwner // of a new directory; nil is 0:0 and 0755, or as in From
+}
+
+// TmpfsMount is an empty file system in memory.
+type TmpfsMount struct {
+	Target   string
+	Size     int64 // limit in bytes; 0 is none
+	ReadOnly bool
+}
+
+// SecretMount shows a secret as a file, in a variable, or both.
+type SecretMount struct {
+	ID       string
+	Target   string // "" if the secret is in a variable only
+	Env      string // name of the variable, "" if there is none
+	Required bool   // a secret that wasn't given is an error
+	Owner    MountOwner
+}
+
+// SSHMount shows the socket of an SSH agent.
+type SSHMount struct {
+	ID       string // "default" if none was named
+	Target   string // "" lets whoever runs the step choose one
+	Required bool   // an agent that wasn't given is an error
+	Owner    MountOwner
+}
+
+// MountOwner is who a mounted file or directory belongs to.
+type MountOwner struct {
+	UID, GID uint32
+	Mode     uint32 // permission bits
+}
