@@ -100,7 +100,7 @@ func (b *build) pack(ctx context.Context, l *layer) error {
 // upload that breaks costs nothing but the upload: it is made again from the
 // store.
 func (b *build) compress(ctx context.Context, l *layer) (err error) {
-	diff, err := l.of.snap.Diff(ctx)
+	diff, err := l.of.snap.Diff(ctx, b.plan.Epoch)
 	if err != nil {
 		return err
 	}
