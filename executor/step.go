@@ -58,9 +58,18 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := b.make(ctx, parent, op, t.title())
+	if err != nil {
+		return nil, err
+	}
+	return b.after(ctx, st, t, f), nil
+}
+
+// make runs op over parent, when its turn has come, and remembers the result.
+func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
 	var snap *snapshot.Snapshot
-	err = b.limited(ctx, func() error {
-		v := b.progress.start(t.title())
+	err := b.limited(ctx, func() (err error) {
+		v := b.progress.start(title)
 		snap, err = b.execute(ctx, parent, op, v)
 		v.done(err)
 		return err
@@ -72,7 +81,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	if err := b.remember(recordKind, op.key, rec); err != nil {
 		return nil, err
 	}
-	return b.after(ctx, st, t, &finding{op.key, rec, snap}), nil
+	return &finding{op.key, rec, snap}, nil
 }
 
 func (t task) title() string { return t.number + " " + t.Text }
