@@ -66,7 +66,10 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 			return nil, err
 		}
 	}
-	return scratch().with(f.key, newLayer(f.snap), &rootfs{snap: f.snap}, ocispec.History{}), nil
+	st := scratch().with(f.key, newLayer(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
+	// No instruction made the layer, so that BuildKit finds no entry for it.
+	st.missing = &ocispec.History{Created: b.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
+	return st, nil
 }
 
 func (c *Context) describe() string {
@@ -77,4 +80,15 @@ func (c *Context) describe() string {
 		return fetch.Redact(c.URL)
 	}
 	return "load from " + c.Dir
+}
+
+// history returns what BuildKit's history says of a layer made of the context.
+func (c *Context) history(name string) string {
+	switch {
+	case c.Repository != nil:
+		return "git snapshot for " + fetch.Redact(c.Repository.Remote) + "#" + c.Repository.Ref
+	case c.URL != "":
+		return "http url " + fetch.Redact(c.URL)
+	}
+	return "local source for " + name
 }

@@ -11,10 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// urlContextName is what a file is called that a context is the URL of, as in
-// BuildKit.
-const urlContextName = "context"
-
 // Kinds of records about what was fetched.
 const (
 	downloadKind   = "download"   // by address: a downloadRecord

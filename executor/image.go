@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/registry"
@@ -74,7 +75,11 @@ func (b *build) unpack(ctx context.Context, ref string, img *registry.Image) (sn
 // layers must be complete.
 func (b *build) assemble(st *state) (*assembled, error) {
 	img := st.image
-	img.History = completeHistory(st.history, len(st.layers))
+	history := st.history
+	if st.missing != nil {
+		history = append(slices.Clip(history), *st.missing)
+	}
+	img.History = completeHistory(history, len(st.layers))
 	if b.plan.Epoch != nil {
 		clampHistory(img.History, st.base, *b.plan.Epoch)
 	}

@@ -33,6 +33,8 @@ func (b *build) source(ctx context.Context, from dockerfile.From, s *dockerfile.
 // built, and makes no file present.
 func (b *build) origin(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
 	switch {
+	case from.Scratch:
+		return b.stateOrigin(scratch()), nil
 	case from.Stage != nil:
 		st, err := b.stage(ctx, from.Stage).wait(ctx)
 		if err != nil {
@@ -40,7 +42,7 @@ func (b *build) origin(ctx context.Context, from dockerfile.From, s *dockerfile.
 		}
 		return b.stateOrigin(st), nil
 	case from.Image != "":
-		img, err := b.image(ctx, from.Image, s.Platform).wait(ctx)
+		img, err := b.image(ctx, from.Image, s.TargetPlatform()).wait(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -65,7 +67,7 @@ func (b *build) contextOrigin(ctx context.Context, name string, s *dockerfile.St
 		return nil, fmt.Errorf("no context is called %q", name)
 	}
 	if c.Layout != nil {
-		img, err := b.layout(ctx, c.Layout, s.Platform).wait(ctx)
+		img, err := b.layout(ctx, c.Layout, s.TargetPlatform()).wait(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
@@ -86,7 +88,7 @@ func (b *build) fetchContext(ctx context.Context, c *Context) (*fetched, error) 
 	if c.Repository != nil {
 		return b.repository(ctx, c.Repository).wait(ctx)
 	}
-	return b.download(ctx, &dockerfile.Download{URL: c.URL, Name: urlContextName}).wait(ctx)
+	return b.download(ctx, &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName}).wait(ctx)
 }
 
 // openContext opens the build context, once for the build.

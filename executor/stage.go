@@ -21,6 +21,10 @@ type state struct {
 	layers  []*layer          // base first
 	key     digest.Digest
 	rootfs  *rootfs
+
+	// missing is the history entry that comes last because the first layer has
+	// none, nil in most images. As BuildKit has it, it tells of the last layer.
+	missing *ocispec.History
 }
 
 // with returns s with one more layer, which leads to r, and its history.
