@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -26,10 +26,6 @@ type operation struct {
 type stepRecord struct {
 	Snapshot string    // ID of the snapshot
 	Created  time.Time // when the step ended, for the history
-
-	// The layer made of the snapshot; zero until somebody needed it.
-	Blob   ocispec.Descriptor
-	DiffID digest.Digest
 }
 
 const recordKind = "step"
@@ -64,9 +60,18 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := b.make(ctx, parent, op, t.title())
+	if err != nil {
+		return nil, err
+	}
+	return b.after(ctx, st, t, f), nil
+}
+
+// make runs op over parent, when its turn has come, and remembers the result.
+func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
 	var snap *snapshot.Snapshot
-	err = b.limited(ctx, func() error {
-		v := b.progress.start(t.title())
+	err := b.limited(ctx, func() (err error) {
+		v := b.progress.start(title)
 		snap, err = b.execute(ctx, parent, op, v)
 		v.done(err)
 		return err
@@ -75,10 +80,10 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		return nil, err
 	}
 	rec := &stepRecord{Snapshot: snap.ID(), Created: b.Clock().UTC()}
-	if err := b.remember(op.key, rec); err != nil {
+	if err := b.remember(recordKind, op.key, rec); err != nil {
 		return nil, err
 	}
-	return b.after(ctx, st, t, &finding{op.key, rec, snap}), nil
+	return &finding{op.key, rec, snap}, nil
 }
 
 func (t task) title() string { return t.number + " " + t.Text }
@@ -116,12 +121,32 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 
 // after returns the state behind t, whose result is f.
 func (b *build) after(ctx context.Context, st *state, t task, f *finding) *state {
-	t.History.Created = &f.rec.Created
-	l := newLayer(f)
+	t.History.Created = b.created(f)
+	l := newLayer(f.snap)
 	if b.exports.wants(t.stage) {
 		b.start(ctx, l)
 	}
-	return st.with(f.key, l, &rootfs{snap: f.snap}, t.History)
+	next := st.with(f.key, l, &rootfs{snap: f.snap}, t.History)
+	if next.missing != nil {
+		next.missing = &ocispec.History{Created: t.History.Created, CreatedBy: describe(t), Comment: next.missing.Comment}
+	}
+	return next
+}
+
+// created returns the time that the history has of f.
+func (b *build) created(f *finding) *time.Time {
+	if b.plan.Epoch != nil {
+		return b.plan.Epoch
+	}
+	return &f.rec.Created
+}
+
+// describe returns what BuildKit calls the layer that t makes.
+func describe(t task) string {
+	if run, ok := t.Op.(*dockerfile.Run); ok {
+		return "mount / from exec " + strings.Join(run.Args, " ")
+	}
+	return t.title()
 }
 
 // lookup returns what is known under key, nil if that is nothing, not wanted,
@@ -145,25 +170,10 @@ func (b *build) lookup(key digest.Digest) *finding {
 	return &finding{key, rec, snap}
 }
 
-func (b *build) remember(key digest.Digest, rec *stepRecord) error {
+func (b *build) remember(kind string, key digest.Digest, rec any) error {
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
-	return b.Store.PutRecord(recordKind, key, data)
-}
-
-// known reports whether the store still holds the layer that rec names.
-func (b *build) known(rec *stepRecord) (bool, error) {
-	if rec.Blob.Digest == "" {
-		return false, nil
-	}
-	f, err := b.Store.OpenBlob(rec.Blob.Digest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, f.Close()
+	return b.Store.PutRecord(kind, key, data)
 }
