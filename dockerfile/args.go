@@ -163,7 +163,7 @@ func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 		word := arg.Key
 		if ok {
 			word += "=" + value
-			if !strings.HasPrefix(arg.Key, "BUILDKIT_SBOM_SCAN_") {
+			if arg.Key != "BUILDKIT_SBOM_SCAN_CONTEXT" && arg.Key != "BUILDKIT_SBOM_SCAN_STAGE" {
 				st.env.set(arg.Key, value)
 			}
 		}

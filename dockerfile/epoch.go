@@ -77,6 +77,9 @@ func (f *File) epoch(o Options, contexts namedContexts, globals *environ) (*time
 	}
 	_, given := o.BuildArgs[argEpoch]
 	_, global := globals.Get(argEpoch)
+	if value == "" && !given {
+		return nil, nil //nolint:nilnil // a global argument without a value stays one
+	}
 	if epoch == nil {
 		delete(o.BuildArgs, argEpoch)
 		delete(globals.entries, argEpoch)

@@ -130,7 +130,7 @@ func mountOwner(m *instructions.Mount, mode uint32) MountOwner {
 		owner.GID = uint32(*m.GID) //nolint:gosec // parsed as 32 bits
 	}
 	if m.Mode != nil {
-		owner.Mode = uint32(*m.Mode) //nolint:gosec // parsed as 32 bits
+		owner.Mode = uint32(*m.Mode & 0o777) //nolint:gosec // parsed as 32 bits
 	}
 	return owner
 }
