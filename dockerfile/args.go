@@ -113,6 +113,7 @@ type argument struct{ key, value string }
 func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 	words := []string{"ARG"}
 	for _, arg := range c.Args {
+		st.checker.secret("ARG", arg.Key)
 		value, ok := st.scope.buildArgs[arg.Key]
 		switch {
 		case ok:
@@ -128,7 +129,7 @@ func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 		word := arg.Key
 		if ok {
 			word += "=" + value
-			if !strings.HasPrefix(arg.Key, "BUILDKIT_SBOM_SCAN_") {
+			if !isScanArg(arg.Key) {
 				st.env.set(arg.Key, value)
 			}
 		}

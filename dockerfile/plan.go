@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -25,6 +27,13 @@ type Options struct {
 	// "::" and a platform, for which alone it then counts. FROM, --from and
 	// mounts that use the name of one get it in place of the stage or image.
 	Contexts map[string]Context
+
+	// Ignore holds the patterns of .dockerignore. Only warnings depend on it.
+	Ignore []string
+
+	// AllStages has the plan hold all stages of the file when no target is
+	// asked for, as for a check of the whole file.
+	AllStages bool
 
 	// PlatformGiven says that TargetPlatform was asked for: the result is
 	// then labelled with it whatever the base of the target is. Otherwise the
@@ -44,8 +53,12 @@ type Context struct {
 // Plan is what has to be done to build a target. It is immutable and safe for
 // concurrent use.
 type Plan struct {
-	Stages   []*Stage // the needed ones in the order of the file: each after those it needs, the last is the target
-	Warnings []Warning
+	Stages   []*Stage  // the needed ones in the order of the file: each after those it needs, the last is the target
+	Warnings []Warning // about the file; [Stage.Lint] has those about instructions
+
+	// Strict says that nothing may be built when there is a warning that
+	// [Violations] makes an error of: the check=error=true of BuildKit.
+	Strict bool
 
 	// Epoch is the value of SOURCE_DATE_EPOCH, nil without one. No time in the
 	// result may be later; see https://reproducible-builds.org/specs/source-date-epoch/.
@@ -60,20 +73,22 @@ func (p *Plan) Target() *Stage { return p.Stages[len(p.Stages)-1] }
 // mistake that can be known without the configuration of a base image is
 // reported here.
 func (f *File) Plan(o Options) (*Plan, error) {
-	targetName := o.Target
-	if targetName == "" {
-		targetName = f.stages[len(f.stages)-1].Name
+	checks, err := f.checkConfig(o.BuildArgs)
+	if err != nil {
+		return nil, err
 	}
-	if targetName == "" {
-		targetName = "default"
+	warnings, err := f.Lint(o)
+	if err != nil {
+		return nil, err
 	}
-	globals, err := f.globalArgs(o, platformArgs(o, targetName))
+	globals, err := f.globalArgs(o, platformArgs(o, f.targetName(o)))
 	if err != nil {
 		return nil, err
 	}
 	sc := &scope{
 		file: f, globals: globals, byName: map[string]*Stage{}, platform: o.TargetPlatform,
 		buildArgs: maps.Clone(o.BuildArgs), proxy: proxyEnv(o.BuildArgs),
+		checks: checks, ignore: slices.Clone(o.Ignore),
 	}
 	if err := sc.addStages(); err != nil {
 		return nil, err
@@ -89,11 +104,17 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	if err := sc.link(); err != nil {
 		return nil, err
 	}
-	stages, err := sc.needed(target)
+	stages, err := sc.needed(target, o.AllStages && o.Target == "")
 	if err != nil {
 		return nil, err
 	}
-	return &Plan{Stages: stages, Warnings: slices.Concat(f.warnings, f.unusedArgs(o.BuildArgs, globals))}, nil
+	warnings = append(warnings, f.unusedArgs(o.BuildArgs, globals)...)
+	return &Plan{Stages: stages, Warnings: warnings, Strict: checks.ReturnAsError}, nil
+}
+
+// targetName returns the value of TARGETSTAGE.
+func (f *File) targetName(o Options) string {
+	return cmp.Or(o.Target, f.stages[len(f.stages)-1].Name, "default")
 }
 
 // scope is what all stages of one plan have in common. It doesn't change once
@@ -106,6 +127,8 @@ type scope struct {
 	platform  ocispec.Platform
 	stages    []*Stage // all of the file
 	byName    map[string]*Stage
+	checks    *linter.Config
+	ignore    []string
 	images    bool // some COPY --from names an image
 }
 
@@ -246,9 +269,9 @@ func (sc *scope) checkCycles() error {
 	return nil
 }
 
-// needed returns the stages that the target can't do without, checked.
-func (sc *scope) needed(target *Stage) ([]*Stage, error) {
-	need := make([]bool, len(sc.stages))
+// needed returns the stages that the target can't do without, or all, checked.
+func (sc *scope) needed(target *Stage, all bool) ([]*Stage, error) {
+	need := slices.Repeat([]bool{all}, len(sc.stages))
 	need[target.Index] = true
 	var stages []*Stage
 	for i, s := range slices.Backward(sc.stages) {

@@ -85,7 +85,7 @@ func imageWith(env ...string) dockerspec.DockerOCIImage {
 func render(p *dockerfile.Plan, base dockerspec.DockerOCIImage) string {
 	var b strings.Builder
 	for _, w := range p.Warnings {
-		fmt.Fprintf(&b, "warning %s: %s\n", w.Location, w.Text)
+		fmt.Fprintf(&b, "warning %s\n", w)
 	}
 	for _, s := range p.Stages {
 		from := "scratch"
