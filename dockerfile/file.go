@@ -28,6 +28,8 @@ type File struct {
 	escape  rune
 	globals []*instructions.ArgCommand
 	stages  []instructions.Stage
+	mounts  map[instructions.Command]*parser.Node // of those RUNs that have any
+	foreign error                                 // the syntax directive names another frontend
 
 	// What the linter needs.
 	nodes         []*parser.Node // all instructions
@@ -48,13 +50,24 @@ func Parse(name string, r io.Reader) (*File, error) {
 	if err := checkText(src, text); err != nil {
 		return nil, err
 	}
-	f := &File{source: src}
-	if err := f.directives(text); err != nil {
+	f := &File{source: src, mounts: map[instructions.Command]*parser.Node{}}
+	if err := f.parse(text); err != nil {
+		if f.foreign != nil {
+			return nil, f.foreign // which explains it
+		}
 		return nil, err
+	}
+	return f, nil
+}
+
+// parse fills f with what the text says.
+func (f *File) parse(text []byte) error {
+	if err := f.directives(text); err != nil {
+		return err
 	}
 	parsed, err := parser.Parse(bytes.NewReader(text))
 	if err != nil {
-		return nil, f.parserError(err)
+		return f.parserError(err)
 	}
 	f.escape, f.nodes = parsed.EscapeToken, parsed.AST.Children
 	for _, w := range parsed.Warnings {
@@ -62,10 +75,7 @@ func Parse(name string, r io.Reader) (*File, error) {
 			f.continuations = append(f.continuations, *w.Location)
 		}
 	}
-	if err := f.instructions(parsed.AST); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return f.instructions(parsed.AST)
 }
 
 func splitLines(text []byte) []string {
@@ -111,7 +121,7 @@ func (f *File) directives(text []byte) error {
 		if loc.Start == 0 {
 			loc = f.source.at(1, 1)
 		}
-		return locate(fmt.Errorf("syntax %s is another frontend: only docker/dockerfile is understood", frontend), loc)
+		f.foreign = locate(fmt.Errorf("syntax %s is another frontend: only docker/dockerfile is understood", frontend), loc)
 	}
 	var head parser.DirectiveParser
 	for i, line := range f.source.lines {
@@ -158,7 +168,7 @@ func (f *File) instructions(ast *parser.Node) error {
 		at := f.source.at(node.StartLine, node.EndLine)
 		instruction, err := instructions.ParseInstructionWithLinter(node, lint)
 		if err != nil {
-			return locate(suggestInstruction(err), at)
+			return locate(suggestWord(err, node.Value), at)
 		}
 		switch in := instruction.(type) {
 		case *instructions.Stage:
@@ -174,6 +184,9 @@ func (f *File) instructions(ast *parser.Node) error {
 				return locate(fmt.Errorf("%s before the first FROM: only ARG may stand there", strings.ToUpper(in.Name())), at)
 			}
 			f.stages[len(f.stages)-1].AddCommand(in)
+			if node := mountNode(in, node); node != nil {
+				f.mounts[in] = node
+			}
 		default:
 			return locate(fmt.Errorf("%s is not an instruction of a stage", strings.ToUpper(node.Value)), at)
 		}

@@ -37,9 +37,7 @@ func (s *Stage) Lint(base dockerspec.DockerOCIImage) ([]Warning, error) {
 			return nil, fmt.Errorf("ignore patterns: %w", err)
 		}
 	}
-	if err := st.checkPlatform(ch, base); err != nil {
-		return nil, err
-	}
+	st.checkPlatform(ch, base)
 	st.checker = ch
 	err = st.replay()
 	return ch.warnings, err
@@ -89,7 +87,7 @@ func isScanArg(key string) bool {
 
 // inspect checks an instruction with its variables replaced, before it is
 // carried out. ARG and EXPOSE are checked word by word where they are.
-func (st *state) inspect(in instructions.Command, from From) {
+func (st *state) inspect(in instructions.Command, sources []From) {
 	ch := st.checker
 	if c, ok := in.(*instructions.WorkdirCommand); ok {
 		if ch != nil && !st.workdirSet && !path.IsAbs(c.Path) {
@@ -119,7 +117,7 @@ func (st *state) inspect(in instructions.Command, from From) {
 	case *instructions.HealthCheckCommand:
 		ch.once(in, "HEALTHCHECK")
 	case *instructions.CopyCommand:
-		if from == (From{}) {
+		if len(sources) == 0 {
 			ch.sources("Copy", c.SourcePaths)
 		}
 	case *instructions.AddCommand:
@@ -193,7 +191,7 @@ func (ch *checker) sources(instruction string, paths []string) {
 		return
 	}
 	for _, src := range paths {
-		if remoteKind(src) != "" {
+		if isDownload(src) || isRepository(src) {
 			continue
 		}
 		src = path.Clean(src)
@@ -216,22 +214,22 @@ func ignoresAll(patterns *patternmatcher.PatternMatcher) bool {
 	return false
 }
 
-// checkPlatform compares the platform of the base image with the one asked for.
-func (st *state) checkPlatform(ch *checker, base dockerspec.DockerOCIImage) error {
+// checkPlatform compares the platform of the base image with the one asked for,
+// unless the image is that of a named context.
+func (st *state) checkPlatform(ch *checker, base dockerspec.DockerOCIImage) {
 	if st.Base.Reference == "" || isEmptyImage(base) {
-		return nil
+		return
+	}
+	name, err := st.lex.word(st.scope.file.stages[st.Index].BaseName, st.scope.globals)
+	if ref, _ := normalise(name); err != nil || ref != st.Base.Reference {
+		return
 	}
 	want, got := st.Platform, base.Platform
 	if want.OS == got.OS && want.Architecture == got.Architecture {
-		return nil
-	}
-	name, err := st.lex.word(st.scope.file.stages[st.Index].BaseName, st.scope.globals)
-	if err != nil {
-		return locate(err, st.Location)
+		return
 	}
 	show := func(p ocispec.Platform) string { return platforms.FormatAll(platforms.Normalize(p)) }
 	ch.lint.Run(&linter.RuleInvalidBaseImagePlatform, nil, linter.RuleInvalidBaseImagePlatform.Format(name, show(want), show(got)))
-	return nil
 }
 
 // isEmptyImage tells whether an image has no layers.
