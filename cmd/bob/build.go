@@ -32,7 +32,8 @@ type buildConfig struct {
 	noCache, pull, quiet, insecure   bool
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
-	cache                            string
+	cache, call                      string
+	checkOnly                        bool
 	jobs                             int
 	stdin                            io.Reader
 	stdout, stderr                   io.Writer
@@ -81,6 +82,8 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
 	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
+	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
 }
 
@@ -99,6 +102,12 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if only, err := cfg.wantsCheck(); only || err != nil {
+		if err != nil {
+			return err
+		}
+		return cfg.check(ctx, in, o, mode)
+	}
 	cache, err := cacheDir(cfg.cache)
 	if err != nil {
 		return err
@@ -106,7 +115,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
 		return err
 	}
-	view, err := progress.New(mode, cfg.stderr, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
+	view, err := cfg.newView(mode)
 	if err != nil {
 		return err
 	}
@@ -128,14 +137,8 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	builder := &executor.Builder{
-		Store: store,
-		Registry: registry.New(registry.Options{
-			Insecure:  cfg.insecure,
-			UserAgent: "bob/" + version,
-			Notice: func(text string) {
-				view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
-			},
-		}),
+		Store:    store,
+		Registry: cfg.registry(view),
 		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
 		Fetch:    fetcher(store.TempDir()),
 		Progress: view.Event,
@@ -145,6 +148,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
+	o.plan.Ignore = src.ignore
 	plan, err := src.file.Plan(o.plan)
 	if err != nil {
 		return nil, err
@@ -172,6 +176,21 @@ func (cfg *buildConfig) view() (progress.Mode, error) {
 		return mode, usageErrorf("--progress: %v", err)
 	}
 	return mode, nil
+}
+
+func (cfg *buildConfig) newView(mode progress.Mode) (progress.View, error) {
+	return progress.New(mode, cfg.stderr, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
+}
+
+// registry returns the client of a build that view shows.
+func (cfg *buildConfig) registry(view progress.View) *registry.Client {
+	return registry.New(registry.Options{
+		Insecure:  cfg.insecure,
+		UserAgent: "bob/" + version,
+		Notice: func(text string) {
+			view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
+		},
+	})
 }
 
 // announce writes the result to where it was asked for. Where no image was made
