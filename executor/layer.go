@@ -125,7 +125,7 @@ func (b *build) packed(key digest.Digest) (*layerRecord, error) {
 	}
 	rec := &layerRecord{}
 	if json.Unmarshal(data, rec) != nil || rec.Blob.Digest == "" {
-		return nil, nil //nolint:nilnil // likewise
+		return nil, nil //nolint:nilerr,nilnil // likewise
 	}
 	f, err := b.Store.OpenBlob(rec.Blob.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
