@@ -74,6 +74,9 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	for _, w := range b.plan.Warnings {
 		b.progress.warn(fmt.Sprintf("%s: %s", w.Location, w.Text))
 	}
+	if err := b.checkAllowed(); err != nil {
+		return nil, err
+	}
 	b.group, ctx = errgroup.WithContext(ctx)
 	if b.exports, err = b.newExports(ctx); err != nil {
 		return nil, errors.Join(err, b.group.Wait())
