@@ -79,6 +79,9 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	defer func() { err = errors.Join(err, b.cleanUp()) }()
 
 	b.progress.remark(b.plan.Warnings)
+	if err := b.checkAllowed(); err != nil {
+		return nil, err
+	}
 	ctx = b.begin(ctx)
 	if b.plan.Strict {
 		if err := b.approve(ctx); err != nil {

@@ -29,6 +29,7 @@ type buildConfig struct {
 	file, target, platform, network  text
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
+	secrets, ssh, allow              *list
 	noCache, pull, quiet, insecure   bool
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
@@ -60,6 +61,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.tags, cfg.buildArgs, cfg.labels = newList("tag"), newList("build-arg"), newList("label")
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
 	cfg.buildContexts = newList("build-context")
+	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
@@ -68,6 +70,9 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.labels, "label", "`name=value` put on the image; repeatable")
 	fs.Var(cfg.addHosts, "add-host", "`name:address` for /etc/hosts in RUN; repeatable")
 	fs.Var(cfg.ulimits, "ulimit", "`name=soft[:hard]` limit for RUN; repeatable")
+	fs.Var(cfg.secrets, "secret", "`spec` of a secret for RUN, id=NAME,src=PATH or id=NAME,env=NAME; repeatable")
+	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
+	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
 	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to build for (default: this machine's)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host or none; default is host")
