@@ -37,7 +37,7 @@ func FuzzLayers(f *testing.F) {
 		}
 		f.Add(body)
 	}
-	prepare := sync.OnceValue(func() error { return pushLive(context.WithoutCancel(f.Context())) })
+	prepare := sync.OnceValue(func() error { return pushLive(context.Background()) })
 	shared := sync.OnceValues(func() (string, error) { return lab.TempDir("layers-cache") })
 	f.Fuzz(func(t *testing.T, body []byte) {
 		t.Parallel()
