@@ -209,7 +209,7 @@ func newProgram(body []byte) *program {
 		}
 		for range 2 + p.pick(4) {
 			if p.pick(3) == 0 {
-				p.steps = append(p.steps, p.copyStep(stage))
+				p.steps = append(p.steps, p.copySteps(stage)...)
 			} else {
 				p.steps = append(p.steps, p.runStep(runs))
 				runs++
@@ -321,16 +321,18 @@ func (p *program) runStep(number int) string {
 	return "RUN [" + strings.Join(quoted, ",") + "]"
 }
 
-func (p *program) copyStep(stage int) string {
+// copySteps is a COPY, or a WORKDIR and the way back: a RUN in a directory that
+// has been removed would make it again before it begins.
+func (p *program) copySteps(stage int) []string {
 	if p.pick(4) == 0 {
-		return "WORKDIR " + p.path() + "/x"
+		return []string{"WORKDIR " + p.path() + "/x", "WORKDIR /"}
 	}
 	source := fmt.Sprintf("t%d", p.pick(len(p.trees)))
 	if stage > 0 && p.pick(2) == 0 {
 		source = choose(p, []string{"--from=first /data", "--from=first /w", "--from=first /home"})
 	}
 	flags := choose(p, []string{"", "", "--chown=alice:50 ", "--chmod=750 "})
-	return "COPY " + flags + source + " " + p.path() + choose(p, []string{"", "/"})
+	return []string{"COPY " + flags + source + " " + p.path() + choose(p, []string{"", "/"})}
 }
 
 func (p *program) tree() []string {
