@@ -35,7 +35,7 @@
 //
 // A secret from a variable needs --secret=id=NAME,env=HOME, of a variable that
 // every run has. An SSH agent doesn't outlive setup.sh: --ssh=default=key takes
-// the key that ssh-keygen -q -N '' -f ../key made; whatever needs an agent at
+// the key that ssh-keygen made in ../key, without a passphrase; what needs an agent at
 // work, or a server, is a script or a test in Go.
 //
 // # Comparing with buildah
