@@ -9,7 +9,7 @@ TOOL := go tool -modfile=.ci/tools/go.mod
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build help test lint fmt demo bench fuzz setup-build setup-test clean
+.PHONY: build help test lint fmt demo bench fuzz oracle setup-build setup-test clean
 
 build: setup-build ## build the static binary bin/bob (the default)
 	go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/bob ./cmd/bob
@@ -36,7 +36,10 @@ bench: build ## compare bob with Debian's rootless buildah, side by side
 	integration/setup.sh test
 	go run ./integration/bench
 
-fuzz: setup-build ## run each fuzz target for FUZZTIME
+oracle: setup-test ## compare bob with Debian's buildah on every case of the integration tests
+	cd integration && go test -timeout 30m -tags '$(TAGS)' -run '^TestCases$$' -oracle
+
+fuzz: setup-test ## run each fuzz target for FUZZTIME
 	integration/fuzz.sh $(FUZZTIME)
 
 setup-build: ## install the C compiler and libseccomp where that is allowed

@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"integration/harness":   {},
 	"integration/bench":     {"integration/harness"},
 	"integration/demo/show": {},
+	"integration/live":      {},
 }
 
 // owners says which package alone may import a module directly.

@@ -2,12 +2,16 @@ package integration_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"text/tabwriter"
 
 	"github.com/bobbuild/bob/integration/harness"
 )
@@ -35,16 +39,71 @@ func (c *testCase) agreesWithBuildah(t *testing.T, ours *harness.Image) {
 	t.Helper()
 	check(t, harness.Need("buildah"))
 	rules := readRules(t, filepath.Join(c.source, "buildah.txt"))
+	name := filepath.Base(c.source)
 	if rules.skip != "" {
+		oracle.add(name, "skipped", rules.skip)
 		t.Skip(rules.skip)
 	}
-	compareImages(t, ours, c.buildah(t), rules)
+	defer func() {
+		if t.Failed() { // also when buildah doesn't build it at all
+			oracle.add(name, "FAILS", "see above")
+		}
+	}()
+	problems, used := differences(t, ours, c.buildah(t), rules)
+	for _, p := range problems {
+		t.Error(p)
+	}
+	switch {
+	case len(problems) > 0:
+	case len(used) > 0:
+		oracle.add(name, "differs", strings.Join(used, "; "))
+	default:
+		oracle.add(name, "same", "")
+	}
+}
+
+// A report collects what came of the comparisons, one line a case. Its methods
+// may be called by several tests at once.
+type report struct {
+	mu   sync.Mutex
+	rows [][3]string
+}
+
+// oracle is filled by TestCases and printed by TestMain.
+var oracle report
+
+func (r *report) add(name, verdict, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rows = append(r.rows, [3]string{name, verdict, why})
+}
+
+// write lists the cases by name, and how many there are of each verdict.
+func (r *report) write(w io.Writer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	slices.SortFunc(r.rows, func(a, b [3]string) int { return strings.Compare(a[0], b[0]) })
+	counts := map[string]int{}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, row := range r.rows {
+		fmt.Fprintln(table, strings.Join(row[:], "\t"))
+		counts[row[1]]++
+	}
+	table.Flush()
+	for _, verdict := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(w, "%d %s\n", counts[verdict], verdict)
+	}
 }
 
 // A ruleSet is what a case's buildah.txt says.
 type ruleSet struct {
 	skip  string
-	allow []string // path prefixes, or names of config fields
+	allow []rule
+}
+
+// A rule allows a difference: of paths with a prefix, or of a config field.
+type rule struct {
+	what, reason string
 }
 
 func readRules(t *testing.T, path string) ruleSet {
@@ -65,7 +124,7 @@ func readRules(t *testing.T, path string) ruleSet {
 			if !ok || reason == "" {
 				t.Fatalf("%s: an allowed difference needs a reason: %q", path, line)
 			}
-			rules.allow = append(rules.allow, what)
+			rules.allow = append(rules.allow, rule{what, reason})
 		default:
 			t.Fatalf("%s: want skip or allow: %q", path, line)
 		}
@@ -103,18 +162,26 @@ func (c *testCase) buildah(t *testing.T) *harness.Image {
 	return image
 }
 
-func compareImages(t *testing.T, ours, theirs *harness.Image, rules ruleSet) {
+// differences returns what differs and is not allowed, with the rules that
+// allow nothing, and what is allowed and differs.
+func differences(t *testing.T, ours, theirs *harness.Image, rules ruleSet) (problems, used []string) {
 	t.Helper()
-	got, want := rendered(t, ours), rendered(t, theirs)
-	keys := slices.Sorted(maps.Keys(got))
-	for k := range want {
-		if _, ok := got[k]; !ok {
-			keys = append(keys, k)
+	unused := slices.Clone(rules.allow)
+	note := func(allowed func(rule) bool, problem string) {
+		i := slices.IndexFunc(rules.allow, allowed)
+		if i < 0 {
+			problems = append(problems, problem)
+			return
 		}
+		if line := rules.allow[i].what + ": " + rules.allow[i].reason; !slices.Contains(used, line) {
+			used = append(used, line)
+		}
+		unused = slices.DeleteFunc(unused, func(r rule) bool { return r == rules.allow[i] })
 	}
-	for _, k := range keys {
-		if got[k] != want[k] && !slices.Contains(rules.allow, k) {
-			t.Errorf("config field %s: bob has %s, buildah %s", k, got[k], want[k])
+	got, want := rendered(t, ours), rendered(t, theirs)
+	for _, k := range slices.Sorted(maps.Keys(got)) {
+		if got[k] != want[k] {
+			note(func(r rule) bool { return r.what == k }, fmt.Sprintf("config field %s: bob has %s, buildah %s", k, got[k], want[k]))
 		}
 	}
 	mine, err := harness.Flatten(ours.Layers)
@@ -125,10 +192,14 @@ func compareImages(t *testing.T, ours, theirs *harness.Image, rules ruleSet) {
 		maps.DeleteFunc(e.Xattrs, func(key, _ string) bool { return strings.HasPrefix(key, "user.overlay.") })
 	}
 	for _, change := range mine.Changes(other) {
-		if !allowed(change, rules) {
-			t.Errorf("files, from buildah's to bob's: %s", change)
+		if path := changed(change); !slices.Contains(buildahStubs, path) {
+			note(func(r rule) bool { return strings.HasPrefix(path, r.what) }, "files, from buildah's to bob's: "+change)
 		}
 	}
+	for _, r := range unused {
+		problems = append(problems, fmt.Sprintf("buildah.txt allows a difference of %q (%s) and there is none: remove the line", r.what, r.reason))
+	}
+	return problems, used
 }
 
 // rendered returns the config's fields that both write, as JSON.
@@ -153,13 +224,11 @@ func rendered(t *testing.T, image *harness.Image) map[string]string {
 	return texts
 }
 
-func allowed(change string, rules ruleSet) bool {
+// changed returns the path of a line of Tree.Changes.
+func changed(change string) string {
 	path := change[2:]
 	if fields := strings.SplitN(path, " ", 4); len(fields) > 2 && change[0] != 'D' && strings.Contains(fields[1], ":") {
-		path = fields[2]
+		return fields[2]
 	}
-	if slices.Contains(buildahStubs, path) {
-		return true
-	}
-	return slices.ContainsFunc(rules.allow, func(prefix string) bool { return strings.HasPrefix(path, prefix) })
+	return path
 }

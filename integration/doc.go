@@ -12,8 +12,8 @@
 //	setup.sh       optional, run by sh in the copied context before the build,
 //	               for what git can't carry: empty directories, odd modes, fifos
 //	flags          optional, more flags for bob, one a line
-//	buildah.txt    optional, "skip: why" or "allow: <path prefix>: why", for the
-//	               comparison with buildah
+//	buildah.txt    optional, "skip: why" or "allow: <path prefix or config
+//	               field>: why", a line each, for the comparison with buildah
 //	expect.txtar   what must come out: sections config, files, layers, output
 //
 // Sections that expect.txtar lacks are not compared. Write the Dockerfile, run
@@ -24,6 +24,27 @@
 // the language means, and not just what bob did. The files section lists what
 // differs from the base image, the layers section what each layer's tar
 // holds; "output" holds one regular expression a line for standard error.
+//
+// bob runs in the case's workbench, a directory of its own with the copied
+// context in it, and paths in flags are relative to that. What a flag names
+// beside the context is made by setup.sh, which runs in context/:
+//
+//	setup.sh:  printf s3cret > ../token && mkdir ../other && echo x > ../other/f
+//	flags:     --secret=id=token,src=token
+//	           --build-context=other=other
+//
+// A secret from a variable needs --secret=id=NAME,env=HOME, of a variable that
+// every run has. An SSH agent doesn't outlive setup.sh: --ssh=default=key takes
+// the key that ssh-keygen made in ../key, without a passphrase; what needs an agent at
+// work, or a server, is a script or a test in Go.
+//
+// # Comparing with buildah
+//
+// "make oracle" builds every case with buildah too, and fails for a difference
+// that the case's buildah.txt does not allow, or that it allows and that isn't
+// there. A reason names BuildKit's rule: the file of its source or the section
+// of its documentation that says that bob is right. A case with flags that
+// buildah 1.28 lacks is skipped in writing.
 //
 // A txtar file below testdata/script is a story told on the command line; see
 // TestScripts for its commands.

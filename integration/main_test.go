@@ -13,7 +13,10 @@ import (
 	"github.com/bobbuild/bob/integration/harness"
 )
 
-var update = flag.Bool("update", false, "rewrite what the cases expect by what bob did")
+var (
+	update      = flag.Bool("update", false, "rewrite what the cases expect by what bob did")
+	withBuildah = flag.Bool("oracle", false, "compare the cases with what buildah makes of them, and report on each")
+)
 
 // lab is made by TestMain and shared by all tests.
 var lab *harness.Lab
@@ -31,6 +34,9 @@ func run(m *testing.M) int {
 	}
 	lab = l
 	code := m.Run()
+	if *withBuildah {
+		oracle.write(os.Stdout)
+	}
 	if err := l.Close(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "close the laboratory:", err)
 		return 1

@@ -71,7 +71,7 @@ func (l *Lab) base(ctx context.Context, image string) (*BaseImage, error) {
 	case "bare":
 		return busybox(ctx, false)
 	case "layers":
-		return layers(ctx)
+		return Layers(ctx)
 	case "linked":
 		return linked(ctx)
 	case "onbuild":
@@ -192,8 +192,9 @@ func linked(ctx context.Context) (*BaseImage, error) {
 	return base, err
 }
 
-// layers is busybox with two layers more, each a trap for unpackers.
-func layers(ctx context.Context) (*BaseImage, error) {
+// Layers returns the base image layers, for others to be made of it: busybox
+// with two layers more, each a trap for unpackers.
+func Layers(ctx context.Context) (*BaseImage, error) {
 	base, err := busybox(ctx, true)
 	if err != nil {
 		return nil, err
