@@ -359,6 +359,24 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 	return nil
 }
 
+// likeSource gives the directory dir the owner and mode of the one at source,
+// resolved inside root, of which it holds the contents.
+func likeSource(dir, root, source string) error {
+	handle, err := pathrs.OpenInRoot(root, source)
+	if err != nil {
+		return err
+	}
+	defer handle.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(handle.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if err := os.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(dir, st.Mode&0o7777)
+}
+
 // fillCache makes what a new cache begins with at the path.
 func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.CacheMount, from *mountSource) error {
 	if from != nil {
@@ -374,7 +392,10 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 		if err != nil {
 			return err
 		}
-		return selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{})
+		if err := selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{}); err != nil {
+			return err
+		}
+		return likeSource(dir, root, from.source)
 	}
 	owner := dockerfile.MountOwner{Mode: 0o755}
 	if emptied(spec) {

@@ -22,8 +22,8 @@ type Secret struct {
 	Data []byte
 }
 
-// read returns the bytes of the secret.
-func (s Secret) read() ([]byte, error) {
+// Read returns the bytes of the secret. More than MaxSecretSize are an error.
+func (s Secret) Read() ([]byte, error) {
 	data := s.Data
 	if s.File != "" {
 		var err error
@@ -37,17 +37,20 @@ func (s Secret) read() ([]byte, error) {
 	return data, nil
 }
 
-// secret gives the process a secret. An optional one that wasn't given leaves
-// neither a file nor a variable.
+// secret gives the process a secret. An optional one that wasn't given leaves no
+// file, and an empty variable, as in BuildKit.
 func (m *mounting) secret(spec *dockerfile.SecretMount) error {
 	s, given := m.opts.Secrets[spec.ID]
 	if !given {
 		if !spec.Required {
+			if spec.Env != "" {
+				m.setenv(spec.Env, "")
+			}
 			return nil
 		}
 		return fmt.Errorf("secret %s: not found: give it with --secret id=%s,src=PATH or --secret id=%s,env=NAME", spec.ID, spec.ID, spec.ID)
 	}
-	data, err := s.read()
+	data, err := s.Read()
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", spec.ID, err)
 	}

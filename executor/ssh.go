@@ -75,6 +75,17 @@ func (a *SSHAgent) addKey(path string) error {
 	return nil
 }
 
+// Dial returns a connection to the agent, which answers until that is closed or
+// ctx ends.
+func (a *SSHAgent) Dial(ctx context.Context) (net.Conn, error) {
+	near, far := net.Pipe()
+	go func() {
+		_ = a.serve(ctx, far) // its end is the connection's
+		_ = far.Close()
+	}()
+	return near, nil
+}
+
 // serve answers one connection until either side ends it.
 func (a *SSHAgent) serve(ctx context.Context, conn net.Conn) error {
 	if a.socket == "" {

@@ -145,7 +145,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		Store:    store,
 		Registry: cfg.registry(view),
 		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
-		Fetch:    fetcher(store.TempDir()),
+		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
 	}
 	src, err := in.open(ctx, store.TempDir(), builder)
@@ -162,9 +162,23 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	return builder.Build(ctx, plan, o.build)
 }
 
-// fetcher fetches what Dockerfile and command line name by address.
-func fetcher(temp string) *fetch.Client {
-	o := fetch.Options{UserAgent: "bob/" + version, TempDir: temp, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"}}
+// fetcher fetches what Dockerfile and command line name by address, with the
+// secrets and the SSH agent that the build was given.
+func fetcher(temp string, b *executor.Options) *fetch.Client {
+	o := fetch.Options{
+		UserAgent: "bob/" + version, TempDir: temp, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
+		Secret: func(id string) ([]byte, bool) {
+			secret, ok := b.Secrets[id]
+			if !ok {
+				return nil, false
+			}
+			data, err := secret.Read()
+			return data, err == nil
+		},
+	}
+	if agent := b.SSH["default"]; agent != nil {
+		o.Agent = agent.Dial
+	}
 	if home, err := os.UserHomeDir(); err == nil {
 		o.KnownHosts = append(o.KnownHosts, filepath.Join(home, ".ssh", "known_hosts"))
 	}

@@ -107,6 +107,9 @@ func (s *Selection) find(ctx context.Context, src Source) error {
 		s.empty = append(s.empty, src.Path)
 	}
 	for _, m := range matches {
+		if src.Parents != "" && !s.tree.isDir(m) {
+			continue // there is nothing below it
+		}
 		if err := s.take(ctx, src.Path, m, within); err != nil {
 			return err
 		}
@@ -114,8 +117,21 @@ func (s *Selection) find(ctx context.Context, src Source) error {
 	return nil
 }
 
+// isDir reports whether p leads to a directory.
+func (t *Tree) isDir(p string) bool {
+	at, err := t.find(p)
+	if err != nil {
+		return true // take says what is wrong
+	}
+	closeFD(at.dir)
+	return isDir(at.st.Mode)
+}
+
 // require finds out whether p is there.
 func (s *Selection) require(src Source, p string) error {
+	if src.Parents == "." {
+		return &NotFoundError{Source: src.Path} // the pattern matches nothing
+	}
 	at, err := s.tree.find(p)
 	if err != nil {
 		return withSource(err, path.Join(src.Path, src.Parents))
