@@ -107,7 +107,9 @@ func (a readOnlyAgent) SignWithFlags(key ssh.PublicKey, data []byte, flags agent
 	return extended.SignWithFlags(key, data, flags)
 }
 
-func (readOnlyAgent) Extension(string, []byte) ([]byte, error) { return nil, agent.ErrExtensionUnsupported }
+func (readOnlyAgent) Extension(string, []byte) ([]byte, error) {
+	return nil, agent.ErrExtensionUnsupported
+}
 
 // agent gives the process the socket of an agent. The variable is set for the
 // first one even if it wasn't given, as in BuildKit, but not if there is one.
