@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
@@ -35,10 +36,15 @@ func (c command) check() error {
 
 func (c command) checkRun(in *instructions.RunCommand) error {
 	switch {
-	case len(instructions.GetDevices(in)) > 0:
-		return errors.New("RUN --device is not part of the stable Dockerfile language")
 	case len(in.CmdLine) == 0 && !in.PrependShell:
 		return errors.New("RUN [] requires a command")
+	}
+	// There is no device to give: as in a BuildKit without any, those that a
+	// command can do without are left out.
+	for _, d := range instructions.GetDevices(in) {
+		if d.Required {
+			return fmt.Errorf("RUN --device: device %q is required, but no devices can be given to a RUN", d.Name)
+		}
 	}
 	if _, _, err := runArgs(in); err != nil {
 		return err

@@ -83,7 +83,10 @@ func TestErrors(t *testing.T) {
 		{"mount from later, needed", "FROM a AS x\nRUN --mount=from=y,target=/m z\nFROM a AS y\nFROM x\n", 2, 2, `cannot mount from stage "y" to "/m", stage needs to be defined before current command`},
 		{"mount from itself", "FROM a AS x\nRUN --mount=from=x,target=/m z\n", 2, 2, "circular dependency detected on stage: x"},
 		{"mount from no image", "FROM a AS build\nFROM b\nRUN --mount=from=Buidl,target=/m z\n", 3, 3, "(did you mean build?)"},
-		{"device", "FROM a\nRUN --device=x y\n", 2, 2, "RUN --device is not part of the stable Dockerfile language"},
+		{"device", "FROM a\nRUN --device=x,required y\n", 2, 2, `device "x" is required`},
+		{"optional device", "FROM a\nRUN --device=x y\n", 0, 0, ""},
+		{"platform variable", "FROM --platform=$BUILDPLATFROM a\n", 1, 1, "(did you mean BUILDPLATFORM?)"},
+		{"flag like two", "FROM a\nCOPY --chmwn=x a b\n", 2, 2, "unknown flag: --chmwn (did you mean chown?)"},
 		{"security", "FROM a\nRUN --security=none x\n", 2, 2, `security "none" is not valid`},
 
 		// Remote sources.

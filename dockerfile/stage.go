@@ -67,10 +67,10 @@ func (s *Stage) resolve(in instructions.Stage, lex lexer) error {
 			return err
 		}
 		if word == "" {
-			return fmt.Errorf("platform (%s) should not be blank", in.Platform)
+			return fmt.Errorf("platform (%s) should not be blank%s", in.Platform, suggestVariable(in.Platform, sc.globals))
 		}
 		if s.Platform, err = platforms.Parse(word); err != nil {
-			return fmt.Errorf("platform %s: %w", in.Platform, err)
+			return fmt.Errorf("platform %s: %w%s", in.Platform, err, suggestVariable(in.Platform, sc.globals))
 		}
 	}
 	if s.Name != "" {

@@ -3,7 +3,9 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	dfcommand "github.com/moby/buildkit/frontend/dockerfile/command"
@@ -56,6 +58,28 @@ func mistakes(a, b string) int {
 	return next[len(b)]
 }
 
+// DidYouMean returns " (did you mean x?)" where an image that was not found has
+// nearly the name of a stage or of a common image, or "".
+func (s *Stage) DidYouMean(image string) string {
+	names := sortedKeys(s.scope.byName)
+	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
+		names = append(names, name, name+":latest")
+	}
+	return didYouMean(image, names)
+}
+
+// suggestVariable returns a suggestion for a variable in word that is not set.
+func suggestVariable(word string, env *environ) string {
+	for _, m := range variable.FindAllStringSubmatch(word, -1) {
+		if _, ok := env.Get(m[1]); !ok {
+			if hint := didYouMean(m[1], slices.Sorted(maps.Keys(env.entries))); hint != "" {
+				return hint
+			}
+		}
+	}
+	return ""
+}
+
 // suggestWord gives the error of an unknown instruction or flag its suggestion,
 // and returns other errors as they are.
 func suggestWord(err error, instruction string) error {
@@ -96,5 +120,5 @@ var flags = map[string][]string{
 	dfcommand.Copy:        {"chmod", "chown", "exclude", "from", "link", "parents"},
 	dfcommand.From:        {"platform"},
 	dfcommand.Healthcheck: {"interval", "retries", "start-interval", "start-period", "timeout"},
-	dfcommand.Run:         {"mount", "network", "security"},
+	dfcommand.Run:         {"device", "mount", "network", "security"},
 }
