@@ -47,7 +47,7 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	var forwarded *executor.SSHAgent
-	talk := func(_ context.Context, p *sandbox.Process) error {
+	talk := func(ctx context.Context, p *sandbox.Process) error {
 		if !slices.Contains(p.Env, "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0") {
 			t.Errorf("environment is %q", p.Env)
 		}
@@ -55,16 +55,19 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 			t.Fatalf("mounts are %+v", p.Mounts)
 		}
 		socket := shortPath(t, p.Mounts[0].Source)
-		askAgent(t, socket)
+		askAgent(ctx, t, socket)
 		if forwarded == nil {
 			if forwarded, err = executor.NewSSHAgent([]string{socket}); err != nil {
 				t.Fatal(err)
 			}
-			inner := newKit(t, func(_ context.Context, p *sandbox.Process) error {
-				askAgent(t, shortPath(t, p.Mounts[0].Source))
+			inner := newKit(t, func(ctx context.Context, p *sandbox.Process) error {
+				askAgent(ctx, t, shortPath(t, p.Mounts[0].Source))
 				return nil
 			})
-			inner.mustBuild("FROM scratch\nRUN --mount=type=ssh,required x\n", executor.Options{SSH: map[string]*executor.SSHAgent{"default": forwarded}})
+			o := executor.Options{SSH: map[string]*executor.SSHAgent{"default": forwarded}}
+			if _, err := inner.build(ctx, "FROM scratch\nRUN --mount=type=ssh,required x\n", o); err != nil {
+				t.Error(err)
+			}
 		}
 		return nil
 	}
@@ -76,7 +79,7 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 // shortPath returns another path of a socket: addresses are short.
 func shortPath(t *testing.T, socket string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
+	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // t.TempDir is too long for an address
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,9 +92,9 @@ func shortPath(t *testing.T, socket string) string {
 }
 
 // askAgent lists, signs, and is refused everything else.
-func askAgent(t *testing.T, socket string) {
+func askAgent(ctx context.Context, t *testing.T, socket string) {
 	t.Helper()
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "unix", socket)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func (b *build) checkAllowed() error {
 	for _, s := range b.plan.Stages {
 		steps, err := s.Steps(dockerspec.DockerOCIImage{})
 		if err != nil {
-			continue //nolint:nilerr // with the real image it may be none, or is found then
+			continue // with the real image there may be none, or it is found then
 		}
 		for _, step := range steps {
 			if op, ok := step.Op.(*dockerfile.Run); ok {
