@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
 )
@@ -20,7 +21,7 @@ func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfil
 	if waited := bd.group.Wait(); err == nil {
 		err = waited
 	}
-	return append(plan.Warnings[:len(plan.Warnings):len(plan.Warnings)], warnings...), err
+	return append(slices.Clip(plan.Warnings), warnings...), err
 }
 
 // check returns the warnings about the instructions of all stages in the plan.
