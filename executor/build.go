@@ -55,7 +55,7 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 	if b.Clock == nil {
 		b.Clock = time.Now
 	}
-	if b.Fetch == nil {
+	if b.Fetch == nil && b.Store != nil {
 		b.Fetch = fetch.New(fetch.Options{TempDir: b.Store.TempDir()})
 	}
 	return &build{
