@@ -1,0 +1,1 @@
+mkdir -p t/sub t/b t/t; echo a > t/a; ln -s nowhere t/l; echo in > t/b/in; echo int > t/t/int; chmod 755 t/sub; find t -exec touch -h -d @1600000000 {} +; tar --owner=0 --group=0 --sort=name -C t -cf a.tar a l b t sub; rm -r t

@@ -1,0 +1,1 @@
+mkdir tree; echo t > tree/t; echo a > a

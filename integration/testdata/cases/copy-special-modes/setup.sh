@@ -1,0 +1,1 @@
+echo s > suid; chmod 4755 suid; echo g > sgid; chmod 2755 sgid; mkdir sticky; chmod 1777 sticky; echo n > none; chmod 000 none || true; chmod 400 none; mkdir ro; echo in > ro/in; chmod 555 ro; mkfifo fifo; chmod 620 fifo; : > empty; mkdir emptydir; chmod 711 emptydir

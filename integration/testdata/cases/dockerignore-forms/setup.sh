@@ -1,0 +1,1 @@
+mkdir -p dir sub/m sub/rooted deep foo/q/r; touch a.log keep.log sub/b.log rooted sub/rooted/r dir/x dir/again deep/deep.txt deep.txt sub/m/x sub/m/y spaced axb ab x.c z.c dotted sub/one one foo/bar foo/q/bar foo/q/r/bar foo/q/z

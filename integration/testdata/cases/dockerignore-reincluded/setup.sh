@@ -1,0 +1,1 @@
+mkdir -p d/keep d/no; touch d/keep/f d/no/f d/x

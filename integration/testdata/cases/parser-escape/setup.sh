@@ -1,0 +1,1 @@
+echo hm > 'w ` x'
