@@ -184,7 +184,7 @@ func TestModes(t *testing.T) {
 	}
 	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t)} {
 		t.Run(mode, func(t *testing.T) {
-			args := []string{"-test.count=1", "-test.timeout=5m"}
+			args := []string{"-test.count=1", "-test.timeout=20m"}
 			if testing.Verbose() {
 				args = append(args, "-test.v")
 			}
