@@ -86,6 +86,9 @@ func do(words []string) error {
 	case "exchange":
 		return unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, rest[0], unix.RENAME_EXCHANGE)
 	case "remove":
+		if _, err := os.Lstat(path); err != nil {
+			return err // RemoveAll opens the parent, which as a fifo would wait for a writer
+		}
 		return os.RemoveAll(path)
 	case "symlink":
 		return unix.Symlink(rest[0], path)
