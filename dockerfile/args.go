@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -8,6 +9,14 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+)
+
+// Arguments that mean something to the build itself.
+const (
+	argEpoch          = "SOURCE_DATE_EPOCH"
+	argSyntax         = "BUILDKIT_SYNTAX"
+	argHostname       = "BUILDKIT_SANDBOX_HOSTNAME"
+	argCacheNamespace = "BUILDKIT_CACHE_MOUNT_NS"
 )
 
 // environ is a set of variables in the order in which they were last set. That
@@ -43,6 +52,10 @@ func (e *environ) set(key, value string) {
 	}
 	e.entries[key] = entry{value, e.next}
 	e.next++
+}
+
+func (e *environ) clone() *environ {
+	return &environ{entries: maps.Clone(e.entries), next: e.next}
 }
 
 // list returns KEY=value strings in order.
@@ -87,21 +100,43 @@ func platformArgs(o Options, targetStage string) *environ {
 func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
 	lex := newLexer(f.escape)
 	for _, c := range f.globals {
-		for _, arg := range c.Args {
-			value, given := o.BuildArgs[arg.Key]
-			if !given && arg.Value == nil {
-				continue
-			}
-			if !given {
-				var err error
-				if value, err = lex.word(*arg.Value, predefined); err != nil {
-					return nil, locate(err, f.source.of(c.Location()))
-				}
-			}
-			predefined.set(arg.Key, value)
+		if err := declareArgs(c, o.BuildArgs, predefined, lex); err != nil {
+			return nil, locate(err, f.source.of(c.Location()))
 		}
 	}
 	return predefined, nil
+}
+
+// declareArgs sets the build arguments that an ARG outside of a stage declares,
+// or their defaults.
+func declareArgs(c *instructions.ArgCommand, buildArgs map[string]string, env *environ, lex lexer) error {
+	for _, arg := range c.Args {
+		value, given := buildArgs[arg.Key]
+		if !given && arg.Value == nil {
+			continue
+		}
+		if !given {
+			var err error
+			if value, err = lex.word(*arg.Value, env); err != nil {
+				return err
+			}
+		}
+		env.set(arg.Key, value)
+	}
+	return nil
+}
+
+// checkFrontend refuses a file that the syntax directive, or the argument that
+// takes its place, gives to another frontend.
+func (f *File) checkFrontend(buildArgs map[string]string) error {
+	frontend, _, _ := strings.Cut(strings.TrimSpace(buildArgs[argSyntax]), " ")
+	switch {
+	case frontend == "":
+		return f.foreign
+	case frontend == "dockerfile.v0", isOwnFrontend(frontend):
+		return nil
+	}
+	return locate(fmt.Errorf("%s=%s is another frontend: only docker/dockerfile is understood", argSyntax, frontend), f.source.whole())
 }
 
 // argument is an ARG seen by a stage; it shows in the history of its RUNs.
@@ -128,7 +163,7 @@ func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 		word := arg.Key
 		if ok {
 			word += "=" + value
-			if !strings.HasPrefix(arg.Key, "BUILDKIT_SBOM_SCAN_") {
+			if arg.Key != "BUILDKIT_SBOM_SCAN_CONTEXT" && arg.Key != "BUILDKIT_SBOM_SCAN_STAGE" {
 				st.env.set(arg.Key, value)
 			}
 		}

@@ -89,7 +89,7 @@ func TestBase(t *testing.T) {
 		{"FROM --platform=linux/arm64 a", "", "docker.io/library/a:latest", "linux/arm64"},
 		{"FROM --platform=$TARGETPLATFORM a", "TARGETPLATFORM=linux/s390x", "docker.io/library/a:latest", "linux/s390x"},
 		{"FROM --platform=linux/arm64 scratch", "", "", "linux/amd64"},
-		{"FROM --platform=linux/arm64 a AS x\nFROM --platform=linux/s390x X", "", "", "linux/arm64"},
+		{"FROM --platform=linux/arm64 a AS x\nFROM --platform=linux/s390x x", "", "", "linux/arm64"},
 		{"FROM 0", "", "docker.io/library/0:latest", "linux/amd64"},
 		{"FROM a AS b\nFROM b:1", "", "docker.io/library/b:1", "linux/amd64"},
 	} {

@@ -53,6 +53,9 @@ func (st *state) configure(in instructions.Command) (string, error) {
 	case *instructions.VolumeCommand:
 		return st.volume(c)
 	case *instructions.StopSignalCommand:
+		if err := checkSignal(c.Signal); err != nil {
+			return "", err
+		}
 		config.StopSignal = c.Signal
 		return "STOPSIGNAL " + c.Signal, nil
 	case *instructions.OnbuildCommand:

@@ -4,48 +4,198 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	mode "github.com/tonistiigi/dchapes-mode"
 )
 
-func (st *state) copy(c *instructions.CopyCommand, from From) (Op, string) {
-	op := &Copy{From: from, Chown: c.Chown, Chmod: c.Chmod}
-	return op, "COPY" + st.fillCopy(op, c.SourcesAndDest, false)
+// copySpec is a COPY or ADD.
+type copySpec struct {
+	instructions.SourcesAndDest
+
+	add                    bool
+	chown, chmod, checksum string
+	exclude                []string
+	keepGitDir, unpack     *bool // as given, nil otherwise
+	linkGiven, parents     bool
 }
 
-func (st *state) add(c *instructions.AddCommand) (Op, string) {
-	op := &Copy{Chown: c.Chown, Chmod: c.Chmod}
-	return op, "ADD" + st.fillCopy(op, c.SourcesAndDest, true)
+// copySpecOf returns what a COPY or ADD says, false for other instructions.
+func copySpecOf(in instructions.Command) (copySpec, bool) {
+	switch c := in.(type) {
+	case *instructions.CopyCommand:
+		return copySpec{
+			SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod, exclude: c.ExcludePatterns,
+			linkGiven: c.Link, parents: c.Parents,
+		}, true
+	case *instructions.AddCommand:
+		return copySpec{
+			SourcesAndDest: c.SourcesAndDest, add: true, chown: c.Chown, chmod: c.Chmod, checksum: c.Checksum,
+			exclude: c.ExcludePatterns, keepGitDir: c.KeepGitDir, unpack: c.Unpack, linkGiven: c.Link,
+		}, true
+	}
+	return copySpec{}, false
 }
 
-// fillCopy adds sources and destination to a Copy and returns what the history
-// says of it behind the name of the instruction.
-func (st *state) fillCopy(op *Copy, paths instructions.SourcesAndDest, unpack bool) string {
-	var b strings.Builder
-	if op.Chown != "" {
-		b.WriteString(" --chown=" + op.Chown)
+// copy makes the operation of a COPY or ADD, and its history entry.
+func (st *state) copy(c command, in instructions.Command) (Op, string, error) {
+	spec, _ := copySpecOf(in)
+	var from From
+	if len(c.sources) > 0 {
+		from = c.sources[0]
 	}
-	if op.Chmod != "" {
-		b.WriteString(" --chmod=" + op.Chmod)
+	op, err := spec.lower(from, st.dir())
+	if err != nil {
+		return nil, "", err
 	}
-	for _, src := range paths.SourcePaths {
-		b.WriteString(" " + src)
-		// Going up ends at the root, as everywhere in a file system.
-		rel := strings.TrimPrefix(path.Join("/", src), "/")
-		if rel == "" {
-			rel = "."
+	op.Exclude = slices.Clone(op.Exclude)
+	return op, spec.createdBy(), nil
+}
+
+// known returns the parts of the instruction that are the same before and after
+// the variables in it are expanded.
+func (c copySpec) known() copySpec {
+	var sources []string
+	for _, src := range c.SourcePaths {
+		if known(src) {
+			sources = append(sources, src)
 		}
-		op.Sources = append(op.Sources, &Path{Name: rel, Unpack: unpack})
 	}
-	for _, f := range paths.SourceContents {
+	if len(sources) != len(c.SourcePaths) || !known(c.checksum) {
+		c.checksum = ""
+	}
+	if !known(c.chown) {
+		c.chown = ""
+	}
+	if !known(c.chmod) {
+		c.chmod = ""
+	}
+	c.SourcePaths = sources
+	return c
+}
+
+// known tells whether a word is the same before and after expansion.
+func known(word string) bool { return !strings.ContainsAny(word, "$\\`'\"") }
+
+func (c copySpec) name() string {
+	if c.add {
+		return "ADD"
+	}
+	return "COPY"
+}
+
+// lower makes the operation. Paths among the sources are looked up in from, the
+// destination is relative to dir.
+func (c copySpec) lower(from From, dir string) (*Copy, error) {
+	if err := checkChown(c.chown, c.linkGiven); err != nil {
+		return nil, err
+	}
+	if err := checkChmod(c.chmod); err != nil {
+		return nil, err
+	}
+	if err := c.checkChecksum(); err != nil {
+		return nil, err
+	}
+	op := &Copy{
+		From: from, Dest: destination(dir, c.DestPath), Chown: c.chown, Chmod: c.chmod, Exclude: c.exclude,
+		Link: c.linkGiven && c.chmod == "",
+	}
+	remote := remoteOptions{checksum: c.checksum, keepGitDir: c.keepGitDir}
+	for _, src := range c.SourcePaths {
+		source, err := remote.source(src)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%s %s: %w", c.name(), src, err)
+		case source == nil:
+			source = c.path(src)
+		case !c.add:
+			return nil, errCopyRemote(source)
+		}
+		if download, ok := source.(*Download); ok && c.unpack != nil {
+			download.Unpack = *c.unpack
+		}
+		op.Sources = append(op.Sources, source)
+	}
+	for _, f := range c.SourceContents {
+		name := strings.TrimPrefix(f.Path, "/")
+		if err := checkFileName(name); err != nil {
+			return nil, fmt.Errorf("%s heredoc: %w", c.name(), err)
+		}
+		op.Sources = append(op.Sources, &Inline{Name: name, Content: []byte(f.Data)})
+	}
+	return op, nil
+}
+
+func errCopyRemote(source Source) error {
+	if _, ok := source.(*Download); ok {
+		return errors.New("source can't be a URL for COPY: use ADD")
+	}
+	return errors.New("source can't be a git ref for COPY: use ADD")
+}
+
+// path makes the source that src names in the context, a stage or an image.
+func (c copySpec) path(src string) *Path {
+	unpack := c.add
+	if c.unpack != nil {
+		unpack = *c.unpack
+	}
+	if !c.parents {
+		return &Path{Name: relative(src), Unpack: unpack}
+	}
+	top, pattern, pivot := strings.Cut(src, "/./")
+	if !pivot {
+		top, pattern = "/", src
+	}
+	return &Path{
+		Name: relative(top), Parents: relative(pattern), Unpack: unpack,
+		Required: !hasWildcard(top) && !hasWildcard(pattern),
+	}
+}
+
+// relative returns a path relative to the root of where it is looked up. Going
+// up ends at the root, as everywhere in a file system.
+func relative(name string) string {
+	if rel := strings.TrimPrefix(path.Join("/", name), "/"); rel != "" {
+		return rel
+	}
+	return "."
+}
+
+func hasWildcard(pattern string) bool {
+	for i := 0; i < len(pattern); i++ {
+		switch pattern[i] {
+		case '*', '?', '[':
+			return true
+		case '\\':
+			i++
+		}
+	}
+	return false
+}
+
+// createdBy returns the history entry of the instruction.
+func (c copySpec) createdBy() string {
+	var b strings.Builder
+	b.WriteString(c.name())
+	if c.parents {
+		b.WriteString(" --parents")
+	}
+	if c.chown != "" {
+		b.WriteString(" --chown=" + c.chown)
+	}
+	if c.chmod != "" {
+		b.WriteString(" --chmod=" + c.chmod)
+	}
+	for _, src := range c.SourcePaths {
+		b.WriteString(" " + src)
+	}
+	for _, f := range c.SourceContents {
 		b.WriteString(" <<" + f.Path)
-		op.Sources = append(op.Sources, &Inline{Name: strings.TrimPrefix(f.Path, "/"), Content: []byte(f.Data)})
 	}
-	b.WriteString(" " + paths.DestPath + " # buildkit")
-	op.Dest = destination(st.dir(), paths.DestPath)
+	b.WriteString(" " + c.DestPath + " # buildkit")
 	return b.String()
 }
 
@@ -63,124 +213,56 @@ func destination(dir, dest string) string {
 	return dest
 }
 
-// checkCopy refuses what can't be copied. Words in which something is still to
-// be expanded are passed over unless expanded is set.
-func checkCopy(name string, paths instructions.SourcesAndDest, chmod string, expanded bool) error {
-	for _, src := range paths.SourcePaths {
-		kind := remoteKind(src)
-		switch {
-		case kind == "" || !known(src, expanded):
-		case name == "ADD":
-			return fmt.Errorf("ADD of a %s is not supported yet: %s", kind, src)
-		default:
-			return fmt.Errorf("the source of COPY can't be a %s: %s", kind, src)
-		}
-	}
-	for _, f := range paths.SourceContents {
-		if err := checkFileName(strings.TrimPrefix(f.Path, "/")); err != nil {
-			return fmt.Errorf("%s heredoc: %w", name, err)
-		}
-	}
-	if !known(chmod, expanded) {
+// checkChown refuses names with --link: they would have to be looked up in the
+// files below, of which a linked copy is independent.
+func checkChown(chown string, link bool) error {
+	if chown == "" || !link {
 		return nil
 	}
-	return checkChmod(chmod)
-}
-
-// known tells whether a word is the same before and after expansion.
-func known(word string, expanded bool) bool {
-	return expanded || !strings.ContainsAny(word, "$\\`'\"")
-}
-
-var (
-	gitAddress   = regexp.MustCompile(`^[a-zA-Z0-9_.-]+@[a-zA-Z0-9.-]+:`)
-	symbolicMode = regexp.MustCompile(`^[ugoa]*([-+=][rwxXstugo]*)+(,[ugoa]*([-+=][rwxXstugo]*)+)*$`)
-)
-
-// remoteKind returns what a source is that isn't a path, "" if it is one.
-func remoteKind(src string) string {
-	lower := strings.ToLower(src)
-	switch {
-	case strings.HasPrefix(lower, "http://"), strings.HasPrefix(lower, "https://"):
-		base, _, _ := strings.Cut(src, "#")
-		base, _, _ = strings.Cut(base, "?")
-		if strings.HasSuffix(base, ".git") {
-			return "git repository"
-		}
-		return "URL"
-	case strings.HasPrefix(lower, "git://"), strings.HasPrefix(lower, "ssh://"), gitAddress.MatchString(src):
-		return "git repository"
-	}
-	return ""
-}
-
-func checkChmod(mode string) error {
-	if mode == "" {
+	user, group, _ := strings.Cut(chown, ":")
+	if isID(user) && (group == "" || isID(group)) {
 		return nil
 	}
-	bits, err := strconv.ParseUint(mode, 8, 32)
-	switch {
-	case err == nil && bits <= 0o7777:
-		return nil
-	case symbolicMode.MatchString(mode):
-		return fmt.Errorf("--chmod=%s: symbolic modes are not supported yet, use an octal number", mode)
-	}
-	return fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", mode)
+	return fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", chown)
 }
 
-// check refuses instructions that are wrong or not supported, by what they say
-// themselves. See checkCopy for expanded.
-func check(in instructions.Command, expanded bool) error {
-	switch c := in.(type) {
-	case *instructions.RunCommand:
-		return checkRun(c)
-	case *instructions.CopyCommand:
-		switch {
-		case c.Parents:
-			return errors.New("COPY --parents is not supported yet")
-		case len(c.ExcludePatterns) > 0:
-			return errors.New("COPY --exclude is not supported yet")
+// isID tells whether a user or group needs no lookup.
+func isID(s string) bool {
+	_, err := strconv.ParseInt(s, 10, 32)
+	return err == nil || s == "root"
+}
+
+// checkChmod accepts octal numbers and the symbolic modes of chmod(1).
+func checkChmod(chmod string) error {
+	if chmod == "" {
+		return nil
+	}
+	invalid := fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", chmod)
+	if bits, err := strconv.ParseUint(chmod, 8, 32); err == nil {
+		if bits > 0o7777 {
+			return invalid
 		}
-		return checkCopy("COPY", c.SourcesAndDest, c.Chmod, expanded)
-	case *instructions.AddCommand:
-		switch {
-		case len(c.ExcludePatterns) > 0:
-			return errors.New("ADD --exclude is not supported yet")
-		case c.Checksum != "":
-			return errors.New("ADD --checksum is not supported yet")
-		case c.KeepGitDir != nil:
-			return errors.New("ADD --keep-git-dir is not supported yet")
-		case c.Unpack != nil:
-			return errors.New("ADD --unpack is not supported yet")
-		}
-		return checkCopy("ADD", c.SourcesAndDest, c.Chmod, expanded)
-	case *instructions.StopSignalCommand:
-		if known(c.Signal, expanded) {
-			return checkSignal(c.Signal)
-		}
-	case *instructions.ExposeCommand:
-		for _, port := range c.Ports {
-			if !expanded && known(port, false) {
-				if _, err := parsePort(port); err != nil {
-					return err
-				}
-			}
-		}
+		return nil
+	}
+	_, err := mode.Parse(chmod)
+	if _, ok := errors.AsType[*strconv.NumError](err); ok {
+		return invalid // it begins like a number
+	}
+	if err != nil {
+		return fmt.Errorf("--chmod=%s: %w", chmod, err)
 	}
 	return nil
 }
 
-func checkRun(c *instructions.RunCommand) error {
+// checkChecksum refuses --checksum where there is nothing to check.
+func (c copySpec) checkChecksum() error {
 	switch {
-	case len(instructions.GetMounts(c)) > 0:
-		return errors.New("RUN --mount is not supported yet")
-	case len(instructions.GetDevices(c)) > 0:
-		return errors.New("RUN --device is not supported yet")
-	case instructions.GetSecurity(c) != instructions.SecuritySandbox:
-		return fmt.Errorf("RUN --security=%s is not supported yet", instructions.GetSecurity(c))
-	case len(c.CmdLine) == 0 && !c.PrependShell:
-		return errors.New("RUN [] requires a command")
+	case c.checksum == "":
+		return nil
+	case len(c.SourcePaths) != 1:
+		return errors.New("checksum can't be specified for multiple sources")
+	case !isDownload(c.SourcePaths[0]) && !isRepository(c.SourcePaths[0]):
+		return errors.New("checksum requires HTTP(S) or Git sources")
 	}
-	_, _, err := runArgs(c)
-	return err
+	return nil
 }

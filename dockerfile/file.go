@@ -29,6 +29,8 @@ type File struct {
 	escape   rune
 	globals  []*instructions.ArgCommand
 	stages   []instructions.Stage
+	mounts   map[instructions.Command]*parser.Node // of those RUNs that have any
+	foreign  error                                 // the syntax directive names another frontend
 	warnings []Warning
 }
 
@@ -50,14 +52,25 @@ func Parse(name string, r io.Reader) (*File, error) {
 	if err := checkText(src, text); err != nil {
 		return nil, err
 	}
-	f := &File{source: src}
+	f := &File{source: src, mounts: map[instructions.Command]*parser.Node{}}
+	if err := f.parse(text); err != nil {
+		if f.foreign != nil {
+			return nil, f.foreign // which explains it
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// parse fills f with what the text says.
+func (f *File) parse(text []byte) error {
 	lint, err := f.directives(text)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	parsed, err := parser.Parse(bytes.NewReader(text))
 	if err != nil {
-		return nil, f.parserError(err)
+		return f.parserError(err)
 	}
 	f.escape = parsed.EscapeToken
 	for _, w := range parsed.Warnings {
@@ -66,13 +79,13 @@ func Parse(name string, r io.Reader) (*File, error) {
 		}
 	}
 	if err := f.instructions(parsed.AST, lint); err != nil {
-		return nil, err
+		return err
 	}
 	slices.SortStableFunc(f.warnings, func(a, b Warning) int { return a.Location.Start - b.Location.Start })
 	if lint.Error() != nil {
-		return nil, locate(fmt.Errorf("%s (an error because of check=error=true)", f.warnings[0].Text), f.warnings[0].Location)
+		return locate(fmt.Errorf("%s (an error because of check=error=true)", f.warnings[0].Text), f.warnings[0].Location)
 	}
-	return f, nil
+	return nil
 }
 
 func splitLines(text []byte) []string {
@@ -119,7 +132,7 @@ func (f *File) directives(text []byte) (*linter.Linter, error) {
 		if loc.Start == 0 {
 			loc = f.source.at(1, 1)
 		}
-		return nil, locate(fmt.Errorf("syntax %s is another frontend: only docker/dockerfile is understood", frontend), loc)
+		f.foreign = locate(fmt.Errorf("syntax %s is another frontend: only docker/dockerfile is understood", frontend), loc)
 	}
 	var head parser.DirectiveParser
 	for i, line := range f.source.lines {
@@ -176,7 +189,7 @@ func (f *File) instructions(ast *parser.Node, lint *linter.Linter) error {
 		at := f.source.at(node.StartLine, node.EndLine)
 		instruction, err := instructions.ParseInstructionWithLinter(node, lint)
 		if err != nil {
-			return locate(suggestInstruction(err), at)
+			return locate(suggestWord(err, node.Value), at)
 		}
 		switch in := instruction.(type) {
 		case *instructions.Stage:
@@ -192,6 +205,9 @@ func (f *File) instructions(ast *parser.Node, lint *linter.Linter) error {
 				return locate(fmt.Errorf("%s before the first FROM: only ARG may stand there", strings.ToUpper(in.Name())), at)
 			}
 			f.stages[len(f.stages)-1].AddCommand(in)
+			if node := mountNode(in, node); node != nil {
+				f.mounts[in] = node
+			}
 		default:
 			return locate(fmt.Errorf("%s is not an instruction of a stage", strings.ToUpper(node.Value)), at)
 		}

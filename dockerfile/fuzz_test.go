@@ -33,6 +33,11 @@ func addSeeds(f *testing.F, add func(text string)) {
 		"FROM a\n# check=error=true;skip=x\nONBUILD RUN x\n",
 		"# check=\nFROM a\n", "# check=x\nFROM a\n",
 		"FROM a\nRUN <<EOF\n", "FROM a\nONBUILD", "FROM", "FROM a\nHEALTHCHECK", "FROM a\nENV A=${A//?/$A}",
+		"FROM a\nRUN --mount=type=$A,target=$A --mount=from=b,source=/x,target=. --mount=type=secret,id=x,env=A y $A\n",
+		"FROM a\nRUN --mount=type=cache,id=$A,target=/c,mode=0700 --mount=type=ssh --mount=type=tmpfs,target=/t,size=1g y\n",
+		"FROM a\nCOPY --parents --exclude=*.a a/./$A *.b/./c /./ /\nCOPY --link --chmod=u=rwX,go=$A a b\n",
+		"FROM a\nADD --checksum=$A https://x/$A git@x:y.git?ref=a&subdir=b#c:d https://x/y.git?$A /\n",
+		"ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nARG A\nADD https://x/$A /\nFROM named\nFROM a AS named\nCOPY --from=named / /\n",
 		"FROM a AS a\nFROM a AS a\nCOPY --from=a a a", "{", "\ufeffFROM a", "FROM a\n\\\n\\", "FROM a\nCOPY <<a <<a a\na\na\n",
 	} {
 		add(text)
@@ -53,13 +58,20 @@ func FuzzParse(f *testing.F) {
 // that steps are repeatable.
 func FuzzPlan(f *testing.F) {
 	addSeeds(f, func(text string) { f.Add(text, "v", "RUN x") })
+	f.Add("FROM named AS image\nFROM image AS b\n", "/", "RUN --mount=from=image,target=$A x")
 	f.Add("FROM a\nARG A\nRUN $A\n", "$A", "# check=skip=all\nCOPY --from=0 a b")
 	f.Fuzz(func(t *testing.T, text, arg, trigger string) {
 		file, err := dockerfile.Parse("Dockerfile", strings.NewReader(text))
 		if err != nil {
 			return
 		}
-		plan, err := file.Plan(dockerfile.Options{BuildArgs: map[string]string{"A": arg, "http_proxy": arg}, TargetPlatform: amd64, BuildPlatform: arm64})
+		o := dockerfile.Options{
+			BuildArgs: map[string]string{"A": arg, "http_proxy": arg}, TargetPlatform: amd64, BuildPlatform: arm64,
+			Contexts: map[string]dockerfile.Context{"named": {}, "empty": {Image: "scratch"}, "image": {Image: "b"}},
+		}
+		_, err = file.EpochSource(o)
+		checkFuzzError(t, text, err)
+		plan, err := file.Plan(o)
 		if err != nil {
 			checkFuzzError(t, text, err)
 			return

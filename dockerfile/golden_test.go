@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite the plans in testdata")
 
 // TestGolden compares plans with those in testdata/*.txtar. The comment of an
 // archive holds options, one on a line: "target NAME", "arg K=V", "label K=V",
-// "platform arm64". Its files are Dockerfile, the optional base.json (the
+// "platform arm64", "context NAME=IMAGE" (without an image one that is none). Its files are Dockerfile, the optional base.json (the
 // configuration of every base image) and plan.
 func TestGolden(t *testing.T) {
 	t.Parallel()
@@ -75,7 +75,7 @@ func goldenParts(t *testing.T, archive *txtar.Archive) (text string, base docker
 
 func goldenOptions(t *testing.T, comment string) dockerfile.Options {
 	t.Helper()
-	o := dockerfile.Options{BuildArgs: map[string]string{}, Labels: map[string]string{}}
+	o := dockerfile.Options{BuildArgs: map[string]string{}, Labels: map[string]string{}, Contexts: map[string]dockerfile.Context{}}
 	for line := range strings.Lines(comment) {
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		key, value, _ := strings.Cut(rest, "=")
@@ -87,6 +87,8 @@ func goldenOptions(t *testing.T, comment string) dockerfile.Options {
 			o.BuildArgs[key] = value
 		case "label":
 			o.Labels[key] = value
+		case "context":
+			o.Contexts[key] = dockerfile.Context{Image: value}
 		case "platform":
 			o.TargetPlatform, o.PlatformGiven = amd64, true
 			o.TargetPlatform.Architecture = rest

@@ -21,8 +21,9 @@ func (st *state) history(createdBy string, op Op) ocispec.History {
 	return ocispec.History{CreatedBy: createdBy, Comment: historyComment, EmptyLayer: op == nil}
 }
 
-// text returns an instruction as progress shows it.
-func (st *state) text(in instructions.Command, trigger bool) string {
+// text returns an instruction as progress shows it. Variables that a secret is
+// put into show as "****".
+func (st *state) text(cmd command, in instructions.Command) string {
 	code := in.Name()
 	if s, ok := in.(fmt.Stringer); ok {
 		code = s.String()
@@ -31,7 +32,7 @@ func (st *state) text(in instructions.Command, trigger bool) string {
 		code += " (" + summary(c.Files[0].Data) + ")"
 	}
 	if lex, ok := st.textLexer(in); ok {
-		if word, err := lex.word(code, &st.env); err == nil {
+		if word, err := lex.word(code, st.masked(cmd)); err == nil {
 			code = word
 		}
 	}
@@ -39,10 +40,28 @@ func (st *state) text(in instructions.Command, trigger bool) string {
 	if len(fields) > 0 {
 		fields[0] = strings.ToUpper(fields[0])
 	}
-	if trigger {
+	if cmd.trigger {
 		fields = append([]string{"ONBUILD"}, fields...)
 	}
 	return strings.Join(fields, " ")
+}
+
+// masked returns the variables with those hidden that a secret is put into.
+func (st *state) masked(c command) *environ {
+	mounts, err := c.mounts(st.expand)
+	if err != nil {
+		return &st.env // reported where the mounts are made
+	}
+	env := &st.env
+	for _, m := range mounts {
+		if m.Type == instructions.MountTypeSecret && m.Env != nil {
+			if env == &st.env {
+				env = env.clone()
+			}
+			env.set(*m.Env, "****")
+		}
+	}
+	return env
 }
 
 // textLexer returns how the variables of an instruction are shown, false if as

@@ -20,7 +20,7 @@ type BindMount struct {
 
 // CacheMount is a directory that outlives the build and is no part of the image.
 type CacheMount struct {
-	ID       string // by default the target
+	ID       string // BUILDKIT_CACHE_MOUNT_NS, "/" and the id written, by default the target as written but clean
 	Target   string
 	From     *From  // what a new cache begins with; nil is an empty directory
 	Source   string // absolute and clean path in From

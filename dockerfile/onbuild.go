@@ -27,11 +27,11 @@ func (s *Stage) storedTriggers() []string {
 func (s *Stage) triggers(expressions []string) ([]command, error) {
 	out := make([]command, 0, len(expressions))
 	for _, expression := range expressions {
-		c, err := parseTrigger(expression)
+		c, node, err := parseTrigger(expression)
 		if err != nil {
 			return nil, locate(fmt.Errorf("ONBUILD trigger %q of the base: %w", expression, unlocated(err)), s.Location)
 		}
-		out = append(out, command{Command: c, at: s.Location, trigger: true})
+		out = append(out, command{Command: c, node: node, at: s.Location, trigger: true})
 	}
 	return out, nil
 }
@@ -45,42 +45,51 @@ func (s *Stage) imageTriggers(expressions []string) ([]command, error) {
 	}
 	for i := range commands {
 		c := &commands[i]
-		if in, ok := c.Command.(*instructions.CopyCommand); ok && in.From != "" {
-			if c.from, err = s.scope.from(in.From); err != nil {
-				return nil, locate(fmt.Errorf("ONBUILD COPY --from=%s: %w", in.From, err), c.at)
-			}
-			if err := s.checkOrder(c.from); err != nil {
-				return nil, locate(err, c.at)
-			}
+		if err := s.scope.linkCommand(c); err != nil {
+			return nil, locate(fmt.Errorf("ONBUILD %w", err), c.at)
+		}
+		if err := s.checkOrder(*c); err != nil {
+			return nil, locate(err, c.at)
+		}
+		if err := c.check(); err != nil {
+			return nil, locate(err, c.at)
 		}
 	}
 	return commands, nil
 }
 
-func parseTrigger(expression string) (instructions.Command, error) {
+func parseTrigger(expression string) (instructions.Command, *parser.Node, error) {
 	src := &source{lines: splitLines([]byte(expression))}
 	if err := checkText(src, []byte(expression)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	parsed, err := parser.Parse(strings.NewReader(expression))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(parsed.AST.Children) != 1 {
-		return nil, errors.New("not a single instruction")
+		return nil, nil, errors.New("not a single instruction")
 	}
 	node := parsed.AST.Children[0]
 	// A nil linter would not survive a comment with lint options.
 	in, err := instructions.ParseInstructionWithLinter(node, linter.New(&linter.Config{}))
 	if err != nil {
-		return nil, suggestInstruction(err)
+		return nil, nil, suggestWord(err, node.Value)
 	}
 	switch in := in.(type) {
 	case *instructions.OnbuildCommand, *instructions.MaintainerCommand:
-		return nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
+		return nil, nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
 	case instructions.Command:
-		return in, nil
+		return in, mountNode(in, node), nil
 	default:
-		return nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
+		return nil, nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
 	}
+}
+
+// mountNode returns the node of a RUN that has mounts, and nil for others.
+func mountNode(in instructions.Command, node *parser.Node) *parser.Node {
+	if run, ok := in.(*instructions.RunCommand); ok && len(instructions.GetMounts(run)) > 0 {
+		return node
+	}
+	return nil
 }

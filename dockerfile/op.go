@@ -25,6 +25,10 @@ type Run struct {
 	// no confinement. Whoever runs the step must ask whether that is allowed.
 	Insecure bool
 
+	// Hostname is what the build argument BUILDKIT_SANDBOX_HOSTNAME asks for,
+	// "" if the build decides.
+	Hostname string
+
 	// Mounts are what --mount asks for, in the order written.
 	Mounts []Mount
 
@@ -56,7 +60,11 @@ type Copy struct {
 	Chown   string   // "user[:group]", names or numbers; "" is root for the context and the owner in From otherwise
 	Chmod   string   // octal number up to 7777 or a symbolic mode as of chmod(1); "" keeps the modes
 	Exclude []string // patterns, in the syntax of .dockerignore, of what is left out below the directories copied
-	Link    bool     // the result doesn't depend on what is at Dest: the files make a layer of their own
+
+	// Link says that the result doesn't depend on what is at Dest: the files
+	// make a layer of their own. It is never set together with Chmod, with
+	// which BuildKit copies as if --link were not there.
+	Link bool
 }
 
 // Source is something that a Copy copies. The set is closed: *Path, *Inline,
@@ -74,8 +82,13 @@ type Path struct {
 
 	// Parents is, with --parents, what is copied of the directory Name
 	// together with its parent directories below Name: a pattern in the
-	// syntax of .dockerignore. It is "" without --parents.
+	// syntax of .dockerignore, "." for one that matches nothing. It is ""
+	// without --parents.
 	Parents string
+
+	// Required says that Parents holds no wildcard, nor does Name: nothing at
+	// Name/Parents is an error then, as is nothing at Name without --parents.
+	Required bool
 
 	Unpack bool // an archive is unpacked (ADD)
 }
@@ -108,11 +121,12 @@ type Repository struct {
 }
 
 // From is where files are taken from: the build context (zero), a stage, an
-// image, or a named context that is no image.
+// image, a named context that is no image, or scratch, where nothing is.
 type From struct {
 	Stage   *Stage
-	Image   string // normalised reference, to be resolved for the platform of the copying stage
+	Image   string // normalised reference, to be resolved for [Stage.TargetPlatform] of the stage that names it
 	Context string // key of [Options.Contexts]
+	Scratch bool
 }
 
 // Workdir creates a directory with its parents unless it exists, mode 0755.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,6 +24,10 @@ type Options struct {
 	// "::" and a platform, for which alone it then counts. FROM, --from and
 	// mounts that use the name of one get it in place of the stage or image.
 	Contexts map[string]Context
+
+	// SourceEpoch answers [File.EpochSource]: the time of what that returned,
+	// the zero time if it has none.
+	SourceEpoch *time.Time
 
 	// PlatformGiven says that TargetPlatform was asked for: the result is
 	// then labelled with it whatever the base of the target is. Otherwise the
@@ -44,7 +47,7 @@ type Context struct {
 // Plan is what has to be done to build a target. It is immutable and safe for
 // concurrent use.
 type Plan struct {
-	Stages   []*Stage // the needed ones in the order of the file: each after those it needs, the last is the target
+	Stages   []*Stage // the needed ones: each after those it needs, otherwise in the order of the file; the last is the target
 	Warnings []Warning
 
 	// Epoch is the value of SOURCE_DATE_EPOCH, nil without one. No time in the
@@ -60,20 +63,25 @@ func (p *Plan) Target() *Stage { return p.Stages[len(p.Stages)-1] }
 // mistake that can be known without the configuration of a base image is
 // reported here.
 func (f *File) Plan(o Options) (*Plan, error) {
-	targetName := o.Target
-	if targetName == "" {
-		targetName = f.stages[len(f.stages)-1].Name
+	o.BuildArgs = maps.Clone(o.BuildArgs)
+	if err := f.checkFrontend(o.BuildArgs); err != nil {
+		return nil, err
 	}
-	if targetName == "" {
-		targetName = "default"
+	contexts, err := newNamedContexts(o.Contexts)
+	if err != nil {
+		return nil, locate(err, f.source.whole())
 	}
-	globals, err := f.globalArgs(o, platformArgs(o, targetName))
+	globals, err := f.globalArgs(o, platformArgs(o, f.targetName(o)))
+	if err != nil {
+		return nil, err
+	}
+	epoch, err := f.epoch(o, contexts, globals)
 	if err != nil {
 		return nil, err
 	}
 	sc := &scope{
-		file: f, globals: globals, byName: map[string]*Stage{}, platform: o.TargetPlatform,
-		buildArgs: maps.Clone(o.BuildArgs), proxy: proxyEnv(o.BuildArgs),
+		file: f, globals: globals, byName: map[string]*Stage{}, platform: o.TargetPlatform, contexts: contexts,
+		buildArgs: o.BuildArgs, proxy: proxyEnv(o.BuildArgs),
 	}
 	if err := sc.addStages(); err != nil {
 		return nil, err
@@ -93,7 +101,18 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plan{Stages: stages, Warnings: slices.Concat(f.warnings, f.unusedArgs(o.BuildArgs, globals))}, nil
+	return &Plan{Stages: stages, Epoch: epoch, Warnings: slices.Concat(f.warnings, f.unusedArgs(o.BuildArgs, globals))}, nil
+}
+
+// targetName returns the value of TARGETSTAGE.
+func (f *File) targetName(o Options) string {
+	switch last := f.stages[len(f.stages)-1].Name; {
+	case o.Target != "":
+		return o.Target
+	case last != "":
+		return last
+	}
+	return "default"
 }
 
 // scope is what all stages of one plan have in common. It doesn't change once
@@ -106,7 +125,8 @@ type scope struct {
 	platform  ocispec.Platform
 	stages    []*Stage // all of the file
 	byName    map[string]*Stage
-	images    bool // some COPY --from names an image
+	contexts  namedContexts
+	others    bool // some --from names no stage, or a mount has none
 }
 
 // addStages makes the stages of the file and resolves what they are based on.
@@ -118,7 +138,7 @@ func (sc *scope) addStages() error {
 			return locate(err, s.Location)
 		}
 		for _, c := range in.Commands {
-			s.commands = append(s.commands, command{Command: c, at: sc.file.source.of(c.Location())})
+			s.commands = append(s.commands, command{Command: c, at: sc.file.source.of(c.Location()), node: sc.file.mounts[c]})
 		}
 		sc.stages = append(sc.stages, s)
 		if s.Name != "" {
@@ -142,134 +162,9 @@ func (sc *scope) target(name string) (*Stage, error) {
 	return nil, locate(fmt.Errorf("target stage %q could not be found%s", name, hint), sc.file.source.whole())
 }
 
-// link resolves COPY --from in all stages and adds the triggers that stages
-// inherit from stages of the same file.
-func (sc *scope) link() error {
-	for _, s := range sc.stages {
-		if s.Base.Stage != nil {
-			triggers, err := s.triggers(s.Base.Stage.storedTriggers())
-			if err != nil {
-				return err
-			}
-			s.commands = append(triggers, s.commands...)
-		}
-		for i := range s.commands {
-			if err := sc.linkCopy(s, &s.commands[i]); err != nil {
-				return locate(err, s.commands[i].at)
-			}
-		}
-	}
-	return sc.checkCycles()
-}
-
-// linkCopy resolves the --from of a COPY. A name that no stage has is that of
-// an image.
-func (sc *scope) linkCopy(s *Stage, c *command) error {
-	in, ok := c.Command.(*instructions.CopyCommand)
-	if !ok || in.From == "" {
-		return nil
-	}
-	from, err := sc.from(in.From)
-	if err != nil {
-		return fmt.Errorf("COPY --from=%s: %w", in.From, err)
-	}
-	c.from = from
-	if from.Stage != nil {
-		s.sources = append(s.sources, from.Stage)
-	} else {
-		sc.images = true
-	}
-	return nil
-}
-
-func (sc *scope) from(name string) (From, error) {
-	if word, err := newLexer(sc.file.escape).word(name, &environ{}); err != nil {
-		return From{}, err
-	} else if word != name {
-		return From{}, fmt.Errorf("variables are not expanded here: name a stage whose FROM uses a global ARG")
-	}
-	if i, err := strconv.Atoi(name); err == nil {
-		if i < 0 || i >= len(sc.stages) {
-			return From{}, fmt.Errorf("invalid stage index %d: the file has %d stages", i, len(sc.stages))
-		}
-		return From{Stage: sc.stages[i]}, nil
-	}
-	if s, ok := sc.byName[strings.ToLower(name)]; ok {
-		return From{Stage: s}, nil
-	}
-	if name == "scratch" {
-		return From{}, fmt.Errorf("there is nothing to copy in scratch")
-	}
-	ref, err := normalise(name)
-	return From{Image: ref}, err
-}
-
-// normalise returns the full form of an image reference.
-func normalise(name string) (string, error) {
-	ref, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return "", err
-	}
-	return reference.TagNameOnly(ref).String(), nil
-}
-
-// checkCycles refuses stages that copy from each other in a circle, even where
-// they are not needed.
-func (sc *scope) checkCycles() error {
-	const visiting, done = 1, 2
-	marks := make([]int, len(sc.stages))
-	var visit func(*Stage) error
-	visit = func(s *Stage) error {
-		marks[s.Index] = visiting
-		for _, c := range s.commands {
-			src := c.from.Stage
-			if src == nil || marks[src.Index] == done {
-				continue
-			}
-			if marks[src.Index] == visiting {
-				return locate(fmt.Errorf("circular dependency detected on stage: %s", src.label()), c.at)
-			}
-			if err := visit(src); err != nil {
-				return err
-			}
-		}
-		marks[s.Index] = done
-		return nil
-	}
-	for _, s := range sc.stages {
-		if marks[s.Index] == 0 {
-			if err := visit(s); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// needed returns the stages that the target can't do without, checked.
-func (sc *scope) needed(target *Stage) ([]*Stage, error) {
-	need := make([]bool, len(sc.stages))
-	need[target.Index] = true
-	var stages []*Stage
-	for i, s := range slices.Backward(sc.stages) {
-		if !need[i] {
-			continue
-		}
-		if err := s.check(); err != nil {
-			return nil, err
-		}
-		for _, n := range s.Needs() {
-			need[n.Index] = true // lower than i: check refuses later ones
-		}
-		stages = append(stages, s)
-	}
-	slices.Reverse(stages)
-	return stages, nil
-}
-
 // unusedArgs warns of build arguments that nothing in the file declares.
 func (f *File) unusedArgs(buildArgs map[string]string, globals *environ) []Warning {
-	declared := map[string]bool{"SOURCE_DATE_EPOCH": true}
+	declared := map[string]bool{argEpoch: true}
 	for _, k := range globals.Keys() {
 		declared[k] = true
 	}

@@ -84,6 +84,9 @@ func imageWith(env ...string) dockerspec.DockerOCIImage {
 // them.
 func render(p *dockerfile.Plan, base dockerspec.DockerOCIImage) string {
 	var b strings.Builder
+	if p.Epoch != nil {
+		fmt.Fprintf(&b, "epoch %d\n", p.Epoch.Unix())
+	}
 	for _, w := range p.Warnings {
 		fmt.Fprintf(&b, "warning %s: %s\n", w.Location, w.Text)
 	}
@@ -94,6 +97,8 @@ func render(p *dockerfile.Plan, base dockerspec.DockerOCIImage) string {
 			from = "stage " + s.Base.Stage.String()
 		case s.Base.Reference != "":
 			from = s.Base.Reference
+		case s.Base.Context != "":
+			from = "named context " + s.Base.Context
 		}
 		fmt.Fprintf(&b, "stage %d name=%q title=%q platform=%s/%s at %s from %s needs %v\n",
 			s.Index, s.Name, s.Title(), s.Platform.OS, s.Platform.Architecture, s.Location, from, s.Needs())
@@ -118,6 +123,12 @@ func renderStep(b *strings.Builder, step dockerfile.Step, before dockerspec.Dock
 	switch op := step.Op.(type) {
 	case *dockerfile.Run:
 		fmt.Fprintf(b, "    run %q\n    env %q\n    dir %q user %q network %q\n", op.Args, op.Env, op.Dir, op.User, op.Network)
+		if op.Insecure || op.Hostname != "" {
+			fmt.Fprintf(b, "    insecure %t hostname %q\n", op.Insecure, op.Hostname)
+		}
+		for _, m := range op.Mounts {
+			fmt.Fprintf(b, "    mount %s\n", renderMount(m))
+		}
 		if op.Script != nil {
 			fmt.Fprintf(b, "    script %s %q\n", op.Script.Name, op.Script.Content)
 		}
@@ -125,19 +136,21 @@ func renderStep(b *strings.Builder, step dockerfile.Step, before dockerspec.Dock
 			fmt.Fprintf(b, "    proxy %q\n", op.Proxy)
 		}
 	case *dockerfile.Copy:
-		from := "context"
-		if op.From.Stage != nil {
-			from = "stage " + op.From.Stage.String()
-		} else if op.From.Image != "" {
-			from = op.From.Image
+		fmt.Fprintf(b, "    copy from %s to %q chown %q chmod %q\n", renderFrom(op.From), op.Dest, op.Chown, op.Chmod)
+		if op.Link || len(op.Exclude) > 0 {
+			fmt.Fprintf(b, "    link %t exclude %q\n", op.Link, op.Exclude)
 		}
-		fmt.Fprintf(b, "    copy from %s to %q chown %q chmod %q\n", from, op.Dest, op.Chown, op.Chmod)
 		for _, src := range op.Sources {
 			switch src := src.(type) {
 			case *dockerfile.Path:
 				fmt.Fprintf(b, "    path %q parents %q unpack %t\n", src.Name, src.Parents, src.Unpack)
+				if src.Required {
+					b.WriteString("      which must exist\n")
+				}
 			case *dockerfile.Inline:
 				fmt.Fprintf(b, "    file %s %q\n", src.Name, src.Content)
+			default:
+				fmt.Fprintf(b, "    %T %s\n", src, toJSON(src))
 			}
 		}
 	case *dockerfile.Workdir:
@@ -147,6 +160,34 @@ func renderStep(b *strings.Builder, step dockerfile.Step, before dockerspec.Dock
 	for _, change := range changes(before, step.Image) {
 		fmt.Fprintf(b, "    config %s\n", change)
 	}
+}
+
+func renderFrom(from dockerfile.From) string {
+	switch {
+	case from.Stage != nil:
+		return "stage " + from.Stage.String()
+	case from.Image != "":
+		return from.Image
+	case from.Context != "":
+		return "named context " + from.Context
+	case from.Scratch:
+		return "scratch"
+	}
+	return "context"
+}
+
+func renderMount(m dockerfile.Mount) string {
+	switch m := m.(type) {
+	case *dockerfile.BindMount:
+		return fmt.Sprintf("bind %s:%s at %s readonly %t", renderFrom(m.From), m.Source, m.Target, m.ReadOnly)
+	case *dockerfile.CacheMount:
+		from := "nothing"
+		if m.From != nil {
+			from = renderFrom(*m.From)
+		}
+		return fmt.Sprintf("cache %s %s of %s:%s at %s readonly %t owner %+v", m.ID, m.Sharing, from, m.Source, m.Target, m.ReadOnly, m.Owner)
+	}
+	return fmt.Sprintf("%T %s", m, toJSON(m))
 }
 
 // changes lists the fields of the configuration that differ.

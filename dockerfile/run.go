@@ -18,7 +18,7 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 const pipes = "/dev/pipes/"
 
 // run makes the operation of a RUN and its history entry.
-func (st *state) run(c *instructions.RunCommand) (Op, string, error) {
+func (st *state) run(cmd command, c *instructions.RunCommand) (Op, string, error) {
 	args, script, err := runArgs(c)
 	if err != nil {
 		return nil, "", err
@@ -27,7 +27,14 @@ func (st *state) run(c *instructions.RunCommand) (Op, string, error) {
 	if c.PrependShell {
 		shown = st.withShell(args)
 	}
-	op := &Run{Args: slices.Clone(shown), Dir: st.dir(), User: st.image.Config.User, Script: script}
+	op := &Run{
+		Args: slices.Clone(shown), Dir: st.dir(), User: st.image.Config.User, Script: script,
+		Hostname: st.scope.buildArgs[argHostname],
+		Insecure: instructions.GetSecurity(c) == instructions.SecurityInsecure,
+	}
+	if op.Mounts, err = st.mountOps(cmd); err != nil {
+		return nil, "", err
+	}
 	if script != nil {
 		op.Args = args // the interpreter is the script's own; BuildKit has the shell start it
 	}

@@ -3,10 +3,10 @@ package dockerfile
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -21,7 +21,8 @@ type Stage struct {
 
 	scope    *scope
 	commands []command
-	sources  []*Stage // of COPY --from
+	sources  []*Stage // of COPY --from and of mounts
+	replaced bool     // by a named context: the commands are not carried out
 	result   *result  // nil but for the target
 }
 
@@ -38,8 +39,9 @@ type command struct {
 	instructions.Command
 
 	at      Location
-	from    From // of a COPY --from
-	trigger bool // came by ONBUILD
+	node    *parser.Node // of a RUN with mounts
+	sources []From       // of COPY --from, or of each mount of a RUN
+	trigger bool         // came by ONBUILD
 }
 
 // result is what is done to the image of the target at the very end.
@@ -65,13 +67,21 @@ func (s *Stage) resolve(in instructions.Stage, lex lexer) error {
 			return err
 		}
 		if word == "" {
-			return fmt.Errorf("platform (%s) should not be blank", in.Platform)
+			return fmt.Errorf("platform (%s) should not be blank%s", in.Platform, suggestVariable(in.Platform, sc.globals))
 		}
 		if s.Platform, err = platforms.Parse(word); err != nil {
-			return fmt.Errorf("platform %s: %w", in.Platform, err)
+			return fmt.Errorf("platform %s: %w%s", in.Platform, err, suggestVariable(in.Platform, sc.globals))
 		}
 	}
-	if base, ok := sc.byName[strings.ToLower(name)]; ok {
+	if s.Name != "" {
+		if named, err := sc.contexts.find(s.Name, s.Platform); err != nil {
+			return err
+		} else if named != nil {
+			s.Base, s.replaced = named.base(), true
+			return nil
+		}
+	}
+	if base, ok := sc.byName[name]; ok {
 		s.Base.Stage, s.Platform = base, base.Platform
 		return nil
 	}
@@ -79,9 +89,19 @@ func (s *Stage) resolve(in instructions.Stage, lex lexer) error {
 		s.Platform = sc.platform
 		return nil
 	}
-	if s.Base.Reference, err = normalise(name); err != nil {
-		return fmt.Errorf("base name %q: %w", name, err)
+	ref, err := normalise(name)
+	if err != nil {
+		return fmt.Errorf("base name %q: %w%s", name, err, didYouMean(name, sortedKeys(sc.byName)))
 	}
+	named, err := sc.contexts.find(ref, s.Platform)
+	if err != nil {
+		return err
+	}
+	if named != nil {
+		s.Base = named.base()
+		return nil
+	}
+	s.Base.Reference = ref
 	return nil
 }
 
@@ -90,30 +110,45 @@ func (s *Stage) check() error {
 	if s.Platform.OS != "linux" {
 		return locate(fmt.Errorf("platform %s: only Linux images can be built", platforms.Format(s.Platform)), s.Location)
 	}
+	if s.replaced {
+		return nil
+	}
 	for _, c := range s.commands {
-		if err := s.checkOrder(c.from); err != nil {
+		if err := s.checkOrder(c); err != nil {
 			return locate(err, c.at)
 		}
-		if err := check(c.Command, false); err != nil {
+		if err := c.check(); err != nil {
 			return locate(err, c.at)
 		}
 	}
 	return nil
 }
 
-// checkOrder refuses to copy from a stage that is not complete by then.
-func (s *Stage) checkOrder(from From) error {
-	if from.Stage != nil && from.Stage.Index >= s.Index {
-		return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", from.Stage.label(), s.label())
+// checkOrder refuses to take files from a stage that is not complete by then.
+func (s *Stage) checkOrder(c command) error {
+	for i, from := range c.sources {
+		src := from.Stage
+		if src == nil || src.replaced || src.Index < s.Index {
+			continue
+		}
+		run, ok := c.Command.(*instructions.RunCommand)
+		if !ok {
+			return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", src.label(), s.label())
+		}
+		name, target := instructions.GetMounts(run)[i].From, ""
+		if mounts, err := c.mounts(func(word string) (string, error) { return word, nil }); err == nil {
+			target = mounts[i].Target
+		}
+		return fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", name, target)
 	}
 	return nil
 }
 
 // Needs returns the stages that must be built before this one is complete: its
-// base and those it copies from, in the order of the file. A trigger in the
-// configuration of a base image may add a stage that nothing in the file told
-// of: it then shows in a Copy of [Stage.Steps] only, always stands earlier in
-// the file, and need not be part of the Plan.
+// base and those it copies from or mounts, in the order of the file. A trigger
+// in the configuration of a base image may add a stage that nothing in the file
+// told of: it then shows in an Op of [Stage.Steps] only, always stands earlier
+// in the file, and need not be part of the Plan.
 func (s *Stage) Needs() []*Stage {
 	var out []*Stage
 	if s.Base.Stage != nil {
@@ -129,7 +164,7 @@ func (s *Stage) Needs() []*Stage {
 }
 
 // Root returns the stage at which the chain of bases begins: itself unless its
-// base is a stage. Root().Base is an image or scratch.
+// base is a stage. Root().Base is an image, a named context or scratch.
 func (s *Stage) Root() *Stage {
 	for s.Base.Stage != nil {
 		s = s.Base.Stage
@@ -139,13 +174,17 @@ func (s *Stage) Root() *Stage {
 
 // Title returns the name that progress shows for the stage, as in
 // "[build 2/5]": the AS name, "stage-1" for an unnamed one, and nothing when
-// the file has one stage only and copies from no image.
+// the file has one stage only, which copies from no image and has no mounts.
 func (s *Stage) Title() string {
-	if len(s.scope.stages) == 1 && !s.scope.images {
+	if len(s.scope.stages) == 1 && !s.scope.others {
 		return ""
 	}
 	return s.label()
 }
+
+// TargetPlatform returns the platform that is built for. Images that a --from
+// of the stage names are resolved for it, whatever the platform of the stage.
+func (s *Stage) TargetPlatform() ocispec.Platform { return s.scope.platform }
 
 // String returns the name of the stage, or "stage-1" for an unnamed one.
 func (s *Stage) String() string { return s.label() }

@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"errors"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -30,7 +31,9 @@ type Step struct {
 // Steps returns the steps of the stage. The argument is the configuration of
 // the image that Root().Base names, also when the stage is based on another
 // stage: what that one does to the configuration and to the visible arguments
-// is worked out again. It is ignored for scratch, and not changed. The triggers
+// is worked out again. It is zero for a named context that holds no image,
+// ignored for scratch, and never changed. A stage that a named context replaces
+// has no steps. The triggers
 // of the base come first. Steps is pure, its result is the caller's, and every
 // error is an *Error.
 func (s *Stage) Steps(base dockerspec.DockerOCIImage) ([]Step, error) {
@@ -106,10 +109,17 @@ func (s *Stage) enter(base dockerspec.DockerOCIImage) (*state, error) {
 
 // begin returns the state of a stage that is based on an image or scratch.
 func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
-	st := &state{Stage: s, commands: s.commands, lex: newLexer(s.scope.file.escape)}
-	if s.Base.Reference == "" {
+	st := &state{Stage: s, lex: newLexer(s.scope.file.escape)}
+	if s.Base.Reference == "" && (s.Base.Context == "" || reflect.ValueOf(base).IsZero()) {
 		base = dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: s.Platform}}
-		base.Config.WorkingDir = "/"
+		if !s.replaced {
+			base.Config.WorkingDir = "/"
+		}
+	}
+	if s.replaced {
+		st.image = cloneImage(base)
+		st.image.Config.OnBuild = nil
+		return st, nil
 	}
 	triggers, err := s.imageTriggers(base.Config.OnBuild)
 	if err != nil {
@@ -166,18 +176,13 @@ func (st *state) apply(c command) (Step, error) {
 	if err != nil {
 		return Step{}, err
 	}
-	if err := check(in, true); err != nil {
-		return Step{}, err
-	}
-	step := Step{Text: st.text(in, c.trigger), Location: c.at}
+	step := Step{Text: st.text(c, in), Location: c.at}
 	var createdBy string
 	switch in := in.(type) {
 	case *instructions.RunCommand:
-		step.Op, createdBy, err = st.run(in)
-	case *instructions.CopyCommand:
-		step.Op, createdBy = st.copy(in, c.from)
-	case *instructions.AddCommand:
-		step.Op, createdBy = st.add(in)
+		step.Op, createdBy, err = st.run(c, in)
+	case *instructions.CopyCommand, *instructions.AddCommand:
+		step.Op, createdBy, err = st.copy(c, in)
 	case *instructions.WorkdirCommand:
 		step.Op, createdBy = st.workdir(in)
 	case *instructions.ArgCommand:
@@ -187,8 +192,11 @@ func (st *state) apply(c command) (Step, error) {
 	default:
 		createdBy, err = st.configure(in)
 	}
+	if err != nil {
+		return Step{}, err
+	}
 	step.History = st.history(createdBy, step.Op)
-	return step, err
+	return step, nil
 }
 
 // expand replaces the variables in a word by those of the image and the

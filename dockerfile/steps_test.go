@@ -32,7 +32,9 @@ USER u$A
 COPY --chown=$A --chmod=0$G a$A <<F "$B/"
 $A
 F
-RUN --network=host x
+RUN --network=host --mount=target=/m$A --mount=type=cache,target=c,uid=5 x
+COPY --parents --exclude=*.x --link --from=img a/./b /
+ADD --unpack https://x.example/$A /
 ENTRYPOINT y
 STOPSIGNAL $G
 `
@@ -119,7 +121,18 @@ func scribble(step *dockerfile.Step) {
 				list[i] = "scribble"
 			}
 		}
+		for _, m := range op.Mounts {
+			switch m := m.(type) {
+			case *dockerfile.BindMount:
+				m.Target = "scribble"
+			case *dockerfile.CacheMount:
+				m.ID, m.Owner.UID = "scribble", 7
+			}
+		}
 	case *dockerfile.Copy:
+		for i := range op.Exclude {
+			op.Exclude[i] = "scribble"
+		}
 		for i := range op.Sources {
 			switch src := op.Sources[i].(type) {
 			case *dockerfile.Path:
@@ -128,6 +141,8 @@ func scribble(step *dockerfile.Step) {
 				for j := range src.Content {
 					src.Content[j] = '!'
 				}
+			case *dockerfile.Download:
+				src.URL = "scribble"
 			}
 		}
 	}

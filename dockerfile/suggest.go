@@ -3,6 +3,9 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 
 	dfcommand "github.com/moby/buildkit/frontend/dockerfile/command"
@@ -55,19 +58,67 @@ func mistakes(a, b string) int {
 	return next[len(b)]
 }
 
-// suggestInstruction gives the error of an unknown instruction its suggestion,
-// and returns other errors as they are.
-func suggestInstruction(err error) error {
-	unknown, ok := errors.AsType[*instructions.UnknownInstructionError](err)
-	if !ok {
-		return err
+// DidYouMean returns " (did you mean x?)" where an image that was not found has
+// nearly the name of a stage or of a common image, or "".
+func (s *Stage) DidYouMean(image string) string {
+	names := sortedKeys(s.scope.byName)
+	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
+		names = append(names, name, name+":latest")
 	}
-	word, names := unknown.Instruction, sortedKeys(dfcommand.Commands)
-	if word != strings.ToLower(word) {
-		word = strings.ToUpper(word)
-		for i, name := range names {
-			names[i] = strings.ToUpper(name)
+	return didYouMean(image, names)
+}
+
+// suggestVariable returns a suggestion for a variable in word that is not set.
+func suggestVariable(word string, env *environ) string {
+	for _, m := range variable.FindAllStringSubmatch(word, -1) {
+		if _, ok := env.Get(m[1]); !ok {
+			if hint := didYouMean(m[1], slices.Sorted(maps.Keys(env.entries))); hint != "" {
+				return hint
+			}
 		}
 	}
-	return fmt.Errorf("%w%s", unknown, didYouMean(word, names))
+	return ""
+}
+
+// suggestWord gives the error of an unknown instruction or flag its suggestion,
+// and returns other errors as they are.
+func suggestWord(err error, instruction string) error {
+	if unknown, ok := errors.AsType[*instructions.UnknownInstructionError](err); ok {
+		word, names := unknown.Instruction, sortedKeys(dfcommand.Commands)
+		if word != strings.ToLower(word) {
+			word = strings.ToUpper(word)
+			for i, name := range names {
+				names[i] = strings.ToUpper(name)
+			}
+		}
+		return fmt.Errorf("%w%s", unknown, didYouMean(word, names))
+	}
+	if names := flags[strings.ToLower(instruction)]; names != nil {
+		return suggestAmong(err, `unknown flag: --(\S+)`, names)
+	}
+	return err
+}
+
+// suggestMount does the same for a type or sharing mode of a mount.
+func suggestMount(err error) error {
+	err = suggestAmong(err, `unsupported mount type "(.*)"`, []string{"bind", "cache", "secret", "ssh", "tmpfs"})
+	return suggestAmong(err, `unsupported sharing value "(.*)"`, []string{"locked", "private", "shared"})
+}
+
+// suggestAmong makes the suggestion anew in an error whose message matches.
+func suggestAmong(err error, message string, options []string) error {
+	m := regexp.MustCompile(message).FindStringSubmatch(err.Error())
+	if m == nil {
+		return err
+	}
+	return errors.New(m[0] + didYouMean(m[1], options))
+}
+
+// flags are the options of each instruction in sorted order.
+var flags = map[string][]string{
+	dfcommand.Add:         {"checksum", "chmod", "chown", "exclude", "keep-git-dir", "link", "unpack"},
+	dfcommand.Copy:        {"chmod", "chown", "exclude", "from", "link", "parents"},
+	dfcommand.From:        {"platform"},
+	dfcommand.Healthcheck: {"interval", "retries", "start-interval", "start-period", "timeout"},
+	dfcommand.Run:         {"device", "mount", "network", "security"},
 }

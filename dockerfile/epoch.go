@@ -1,0 +1,175 @@
+package dockerfile
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+)
+
+// EpochSource is whose time SOURCE_DATE_EPOCH asks for when it is not a number.
+// One field is set.
+type EpochSource struct {
+	Context string // "context" for the build context, or a key of [Options.Contexts]
+	Source  Source // a *Download or a *Repository
+}
+
+// EpochSource returns whose time SOURCE_DATE_EPOCH asks for, nil if it is not
+// given, empty, or a number. The answer goes into [Options.SourceEpoch]: for a
+// commit the time of the committer, for a download that of Last-Modified or
+// else that of the newest file in the archive, and nothing for anything else.
+func (f *File) EpochSource(o Options) (*EpochSource, error) {
+	contexts, err := newNamedContexts(o.Contexts)
+	if err != nil {
+		return nil, locate(err, f.source.whole())
+	}
+	globals, err := f.globalArgs(o, platformArgs(o, f.targetName(o)))
+	if err != nil {
+		return nil, err
+	}
+	value, at := f.epochValue(o, globals)
+	if _, err := strconv.ParseInt(value, 10, 64); value == "" || err == nil {
+		return nil, nil //nolint:nilnil // nothing to ask for
+	}
+	source, err := f.epochSource(value, o, contexts, globals)
+	return source, locate(err, at)
+}
+
+// epochValue returns SOURCE_DATE_EPOCH and where it is set.
+func (f *File) epochValue(o Options, globals *environ) (string, Location) {
+	if value, ok := o.BuildArgs[argEpoch]; ok {
+		return value, f.source.whole()
+	}
+	value, _ := globals.Get(argEpoch)
+	at := f.source.whole()
+	for _, c := range f.globals {
+		for _, arg := range c.Args {
+			if arg.Key == argEpoch {
+				at = f.source.of(c.Location())
+			}
+		}
+	}
+	return value, at
+}
+
+// epoch returns the time that SOURCE_DATE_EPOCH asks for and puts it into the
+// arguments as a number, or takes the argument out of them if it is none.
+func (f *File) epoch(o Options, contexts namedContexts, globals *environ) (*time.Time, error) {
+	value, at := f.epochValue(o, globals)
+	var epoch *time.Time
+	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
+		t := time.Unix(seconds, 0).UTC()
+		epoch = &t
+	} else if value != "" {
+		source, err := f.epochSource(value, o, contexts, globals)
+		switch {
+		case err != nil:
+			return nil, locate(err, at)
+		case o.SourceEpoch == nil && source.Source != nil:
+			return nil, locate(fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of this source was not looked up", value), at)
+		case o.SourceEpoch != nil && !o.SourceEpoch.IsZero():
+			t := time.Unix(o.SourceEpoch.Unix(), 0).UTC()
+			epoch = &t
+		}
+	}
+	_, given := o.BuildArgs[argEpoch]
+	_, global := globals.Get(argEpoch)
+	if value == "" && !given {
+		return nil, nil //nolint:nilnil // a global argument without a value stays one
+	}
+	if epoch == nil {
+		delete(o.BuildArgs, argEpoch)
+		delete(globals.entries, argEpoch)
+		return nil, nil //nolint:nilnil // no epoch
+	}
+	number := strconv.FormatInt(epoch.Unix(), 10)
+	if given {
+		o.BuildArgs[argEpoch] = number
+	}
+	if global {
+		globals.set(argEpoch, number)
+	}
+	return epoch, nil
+}
+
+// epochSource resolves a SOURCE_DATE_EPOCH that is a name.
+func (f *File) epochSource(value string, o Options, contexts namedContexts, globals *environ) (*EpochSource, error) {
+	if value == "context" {
+		return &EpochSource{Context: value}, nil
+	}
+	if c, err := contexts.find(value, o.TargetPlatform); err != nil {
+		return nil, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %w", err)
+	} else if c != nil {
+		return &EpochSource{Context: c.key}, nil
+	}
+	var names []string
+	for _, stage := range f.stages {
+		if stage.Name != "" && strings.EqualFold(stage.Name, value) {
+			source, err := f.epochStage(stage, o, globals)
+			if err != nil {
+				return nil, locate(err, f.source.of(stage.Location))
+			}
+			return &EpochSource{Source: source}, nil
+		}
+		names = append(names, stage.Name)
+	}
+	return nil, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s%s: it must be a number of seconds, context, or the name of a stage or a named context",
+		value, didYouMean(value, names))
+}
+
+// epochStage returns the one source that a stage adds to scratch.
+func (f *File) epochStage(stage instructions.Stage, o Options, globals *environ) (Source, error) {
+	env := globals.clone()
+	delete(env.entries, argEpoch)
+	lex := newLexer(f.escape)
+	if base, err := lex.word(stage.BaseName, env); err != nil {
+		return nil, err
+	} else if base != "scratch" {
+		return nil, errors.New("SOURCE_DATE_EPOCH stage must use FROM scratch")
+	}
+	one := errors.New("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD")
+	var source Source
+	for _, in := range stage.Commands {
+		var err error
+		switch c := in.(type) {
+		case *instructions.ArgCommand:
+			err = declareArgs(c, o.BuildArgs, env, lex)
+		case *instructions.AddCommand:
+			if source != nil || len(c.SourceContents) != 0 || len(c.SourcePaths) != 1 {
+				return nil, one
+			}
+			source, err = epochAdd(c, env, lex)
+		default:
+			return nil, fmt.Errorf("SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported %s instruction", in.Name())
+		}
+		if err != nil {
+			return nil, locate(err, f.source.of(in.Location()))
+		}
+	}
+	if source == nil {
+		return nil, one
+	}
+	return source, nil
+}
+
+func epochAdd(c *instructions.AddCommand, env *environ, lex lexer) (Source, error) {
+	src, err := lex.word(c.SourcePaths[0], env)
+	if err != nil {
+		return nil, err
+	}
+	remote := remoteOptions{keepGitDir: c.KeepGitDir}
+	if remote.checksum, err = lex.word(c.Checksum, env); err != nil {
+		return nil, err
+	}
+	source, err := remote.source(src)
+	if err != nil {
+		return nil, err
+	}
+	if source == nil {
+		return nil, errors.New("SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD")
+	}
+	return source, nil
+}
