@@ -2,11 +2,13 @@ package executor
 
 // What the tests look at from inside.
 var (
-	AlignHistory = alignHistory
-	FillCreated  = fillCreated
-	LookupUser   = lookupUser
-	LookupOwner  = lookupOwner
-	OCIMediaType = ociMediaType
+	CompleteHistory = completeHistory
+	ClampHistory    = clampHistory
+	LastCreated     = lastCreated
+	LayerDescriptor = layerDescriptor
+	LookupUser      = lookupUser
+	LookupOwner     = lookupOwner
+	OCIMediaType    = ociMediaType
 )
 
 // KeyOf is the key of some values of a kind.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
+	"strings"
 
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -46,7 +46,7 @@ func (b *build) resolve(ctx context.Context, ref string, p ocispec.Platform) (im
 		st.layers = append(st.layers, knownLayer(l, remote))
 		diffIDs = append(diffIDs, l.DiffID)
 	}
-	st.history = alignHistory(st.image.History, len(st.layers), st.image.Created)
+	st.base, st.history = st.image.History, st.image.History
 	st.key = newKey("image").str(identity.ChainID(diffIDs).String()).sum()
 	st.rootfs = &rootfs{make: func(ctx context.Context) (*snapshot.Snapshot, error) { return b.unpack(ctx, ref, remote) }}
 	return &baseImage{remote: remote, state: st}, nil
@@ -65,68 +65,15 @@ func (b *build) unpack(ctx context.Context, ref string, img *registry.Image) (sn
 	return b.Store.Unpack(ctx, layers, b.opts.Jobs)
 }
 
-// alignHistory returns h such that exactly n entries stand for a layer, as the
-// image specification asks. Images squashed or made by other tools may break
-// that rule: surplus entries are marked empty from the oldest on, and missing
-// ones are added.
-func alignHistory(h []ocispec.History, n int, created *time.Time) []ocispec.History {
-	out := make([]ocispec.History, 0, len(h))
-	layers := 0
-	for _, e := range h {
-		if layers == n {
-			e.EmptyLayer = true
-		}
-		if !e.EmptyLayer {
-			layers++
-		}
-		out = append(out, e)
-	}
-	for ; layers < n; layers++ {
-		out = append(out, ocispec.History{Created: created, Comment: "layer without a history entry"})
-	}
-	return out
-}
-
-// fillCreated gives the history entries without a time one, as BuildKit does: a
-// config instruction carries the time of the layer made before it in this
-// build, one before the first such layer the time of that, and where there is
-// no new layer at all the time of the base's last. Thus a build of nothing new
-// says nothing new. It returns the image's own time, nil if no entry has one.
-func fillCreated(h []ocispec.History) *time.Time {
-	var created *time.Time
-	gap := false
-	for _, e := range h {
-		if e.Created == nil {
-			gap = true
-			continue
-		}
-		created = e.Created
-		if gap {
-			break
-		}
-	}
-	gap = false
-	for i := range h {
-		switch {
-		case h[i].Created == nil:
-			gap = true
-			h[i].Created = created
-		case gap:
-			created = h[i].Created
-		}
-	}
-	if len(h) == 0 {
-		return nil
-	}
-	return h[len(h)-1].Created
-}
-
 // assemble returns the config and the manifest of the image that st is, whose
 // layers must be complete.
 func (b *build) assemble(st *state) (*assembled, error) {
 	img := st.image
-	img.History = append([]ocispec.History(nil), st.history...)
-	img.Created = fillCreated(img.History)
+	img.History = completeHistory(st.history, len(st.layers))
+	if b.plan.Epoch != nil {
+		clampHistory(img.History, st.base, *b.plan.Epoch)
+	}
+	img.Created = lastCreated(img.History)
 	img.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}
 	manifest := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -135,7 +82,7 @@ func (b *build) assemble(st *state) (*assembled, error) {
 	}
 	out := &assembled{}
 	for _, l := range st.layers {
-		desc := ocispec.Descriptor{MediaType: ociMediaType(l.blob.MediaType), Digest: l.blob.Digest, Size: l.blob.Size}
+		desc := layerDescriptor(l.blob)
 		manifest.Layers = append(manifest.Layers, desc)
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.diffID)
 		out.layers = append(out.layers, registry.Layer{Descriptor: desc, DiffID: l.diffID})
@@ -168,15 +115,44 @@ type assembled struct {
 	layers           []registry.Layer
 }
 
-// ociMediaType returns the OCI name of a layer media type. Docker's and OCI's
-// name the same bytes, and registries refuse manifests that mix them.
+// layerDescriptor returns how a manifest of ours names the blob d. Docker's and
+// OCI's media types name the same bytes, and registries refuse manifests that mix
+// them; a layer that others were to fetch elsewhere is a layer like any other, as
+// it lies beside the image. Annotations of the base's layers stay.
+func layerDescriptor(d ocispec.Descriptor) ocispec.Descriptor {
+	desc := ocispec.Descriptor{MediaType: ociMediaType(d.MediaType), Digest: d.Digest, Size: d.Size}
+	for key, value := range d.Annotations {
+		if internalAnnotation(key) {
+			continue
+		}
+		if desc.Annotations == nil {
+			desc.Annotations = make(map[string]string)
+		}
+		desc.Annotations[key] = value
+	}
+	return desc
+}
+
+// internalAnnotation reports whether key is one that containerd and BuildKit keep
+// for themselves.
+func internalAnnotation(key string) bool {
+	return key == "containerd.io/uncompressed" || key == "buildkit/createdat" ||
+		strings.HasPrefix(key, "containerd.io/distribution.source.")
+}
+
+// ociMediaType returns the OCI name of a layer media type.
 func ociMediaType(mt string) string {
 	switch mt {
-	case "application/vnd.docker.image.rootfs.diff.tar.gzip":
+	case "application/vnd.docker.image.rootfs.diff.tar.gzip",
+		"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+		"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip":
 		return ocispec.MediaTypeImageLayerGzip
-	case "application/vnd.docker.image.rootfs.diff.tar.zstd":
+	case "application/vnd.docker.image.rootfs.diff.tar.zstd",
+		"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd":
 		return ocispec.MediaTypeImageLayerZstd
-	case "application/vnd.docker.image.rootfs.diff.tar":
+	case "application/vnd.docker.image.rootfs.diff.tar",
+		"application/vnd.docker.image.rootfs.foreign.diff.tar",
+		"application/vnd.oci.image.layer.nondistributable.v1.tar":
 		return ocispec.MediaTypeImageLayer
 	default:
 		return mt

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -40,6 +41,8 @@ type kit struct {
 	requests func(*http.Request) int
 	builder  *executor.Builder
 	store    string
+
+	epoch *time.Time // of the plans that are built
 
 	mu     sync.Mutex
 	ran    []string // the last argument of every process that ran
@@ -185,6 +188,9 @@ func (k *kit) build(ctx context.Context, text string, o executor.Options) (*exec
 	plan, err := f.Plan(dockerfile.Options{TargetPlatform: linuxAMD64, BuildPlatform: linuxAMD64})
 	if err != nil {
 		k.t.Fatal(err)
+	}
+	if k.epoch != nil {
+		plan.Epoch = k.epoch
 	}
 	return k.builder.Build(ctx, plan, o)
 }

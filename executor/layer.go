@@ -2,13 +2,17 @@ package executor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
 	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,8 +26,8 @@ const packBlock = 1 << 20
 // A layer is one layer of an image: of a base image, or made by a step and then
 // promised before it exists.
 type layer struct {
-	image *registry.Image // that the layer belongs to; nil if a step made it
-	of    *finding        // the step's result that it is made of; nil if image is set
+	image *registry.Image    // that the layer belongs to; nil if a step made it
+	of    *snapshot.Snapshot // that it is made of; nil if image is set
 
 	begin sync.Once
 	ready chan struct{} // closed when what follows is valid
@@ -40,8 +44,8 @@ func knownLayer(l registry.Layer, img *registry.Image) *layer {
 	return n
 }
 
-// newLayer is the layer of a step's result, yet to be made.
-func newLayer(f *finding) *layer { return &layer{of: f, ready: make(chan struct{})} }
+// newLayer is the layer of a step's snapshot, yet to be made.
+func newLayer(of *snapshot.Snapshot) *layer { return &layer{of: of, ready: make(chan struct{})} }
 
 // wait returns when the layer's blob is known and lies in the store, or in the
 // registry of the base image.
@@ -72,14 +76,33 @@ func (b *build) start(ctx context.Context, l *layer) {
 	})
 }
 
+// A layerRecord is what the store remembers of the layer made of a snapshot.
+type layerRecord struct {
+	Blob   ocispec.Descriptor
+	DiffID digest.Digest
+}
+
+const layerRecordKind = "layer"
+
+// layerKey is the key of the layer that this build makes of the snapshot id: its
+// bytes depend on the snapshot, which never changes, and on the epoch.
+func (b *build) layerKey(id string) digest.Digest {
+	k := newKey("layer").str(id).bool(b.plan.Epoch != nil)
+	if b.plan.Epoch != nil {
+		k = k.str(b.plan.Epoch.UTC().Format(time.RFC3339Nano))
+	}
+	return k.sum()
+}
+
 // pack makes the blob of a step's layer, unless the store has it.
 func (b *build) pack(ctx context.Context, l *layer) error {
-	known, err := b.known(l.of.rec)
+	key := b.layerKey(l.of.ID())
+	rec, err := b.packed(key)
 	if err != nil {
 		return err
 	}
-	if known {
-		l.blob, l.diffID = l.of.rec.Blob, l.of.rec.DiffID
+	if rec != nil {
+		l.blob, l.diffID = rec.Blob, rec.DiffID
 		return nil
 	}
 	if err := b.packers.Acquire(ctx, 1); err != nil {
@@ -90,9 +113,28 @@ func (b *build) pack(ctx context.Context, l *layer) error {
 	if err := b.compress(ctx, l); err != nil {
 		return fmt.Errorf("layer: %w", err)
 	}
-	rec := *l.of.rec
-	rec.Blob, rec.DiffID = l.blob, l.diffID
-	return b.remember(l.of.key, &rec)
+	return b.remember(layerRecordKind, key, layerRecord{l.blob, l.diffID})
+}
+
+// packed returns what is known of the layer under key if the store still holds
+// its blob, else nil.
+func (b *build) packed(key digest.Digest) (*layerRecord, error) {
+	data, err := b.Store.Record(layerRecordKind, key)
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // as good as none
+	}
+	rec := &layerRecord{}
+	if json.Unmarshal(data, rec) != nil || rec.Blob.Digest == "" {
+		return nil, nil //nolint:nilerr,nilnil // likewise
+	}
+	f, err := b.Store.OpenBlob(rec.Blob.Digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // removed by someone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rec, f.Close()
 }
 
 // compress takes the layer's tar from the snapshot through the hash and the
@@ -100,7 +142,7 @@ func (b *build) pack(ctx context.Context, l *layer) error {
 // upload that breaks costs nothing but the upload: it is made again from the
 // store.
 func (b *build) compress(ctx context.Context, l *layer) (err error) {
-	diff, err := l.of.snap.Diff(ctx)
+	diff, err := l.of.Diff(ctx, b.plan.Epoch)
 	if err != nil {
 		return err
 	}

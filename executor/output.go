@@ -98,7 +98,7 @@ func (b *build) writeFiles(ctx context.Context, o Output, st *state) (err error)
 	if err != nil {
 		return err
 	}
-	files, err := snapshot.Archive(ctx, src.root)
+	files, err := snapshot.Archive(ctx, src.root, b.plan.Epoch)
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,9 @@ import (
 // new one and leaves the old as it is.
 type state struct {
 	image   dockerspec.DockerOCIImage
-	history []ocispec.History
-	layers  []*layer // base first; one for each history entry that isn't empty
+	base    []ocispec.History // of the image that it began with, as it is there
+	history []ocispec.History // base, and what the steps added
+	layers  []*layer          // base first
 	key     digest.Digest
 	rootfs  *rootfs
 }
@@ -73,6 +74,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 	}
 	for _, step := range steps {
 		if step.Op == nil {
+			step.History.Created = b.plan.Epoch
 			st.history = appendHistory(st.history, step.History)
 			continue
 		}

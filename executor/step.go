@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // An operation is what a step does to the file system, ready to run.
@@ -26,10 +24,6 @@ type operation struct {
 type stepRecord struct {
 	Snapshot string    // ID of the snapshot
 	Created  time.Time // when the step ended, for the history
-
-	// The layer made of the snapshot; zero until somebody needed it.
-	Blob   ocispec.Descriptor
-	DiffID digest.Digest
 }
 
 const recordKind = "step"
@@ -75,7 +69,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		return nil, err
 	}
 	rec := &stepRecord{Snapshot: snap.ID(), Created: b.Clock().UTC()}
-	if err := b.remember(op.key, rec); err != nil {
+	if err := b.remember(recordKind, op.key, rec); err != nil {
 		return nil, err
 	}
 	return b.after(ctx, st, t, &finding{op.key, rec, snap}), nil
@@ -117,7 +111,10 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 // after returns the state behind t, whose result is f.
 func (b *build) after(ctx context.Context, st *state, t task, f *finding) *state {
 	t.History.Created = &f.rec.Created
-	l := newLayer(f)
+	if b.plan.Epoch != nil {
+		t.History.Created = b.plan.Epoch
+	}
+	l := newLayer(f.snap)
 	if b.exports.wants(t.stage) {
 		b.start(ctx, l)
 	}
@@ -145,25 +142,10 @@ func (b *build) lookup(key digest.Digest) *finding {
 	return &finding{key, rec, snap}
 }
 
-func (b *build) remember(key digest.Digest, rec *stepRecord) error {
+func (b *build) remember(kind string, key digest.Digest, rec any) error {
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
-	return b.Store.PutRecord(recordKind, key, data)
-}
-
-// known reports whether the store still holds the layer that rec names.
-func (b *build) known(rec *stepRecord) (bool, error) {
-	if rec.Blob.Digest == "" {
-		return false, nil
-	}
-	f, err := b.Store.OpenBlob(rec.Blob.Digest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, f.Close()
+	return b.Store.PutRecord(kind, key, data)
 }

@@ -282,7 +282,7 @@ func TestExtractSparse(t *testing.T) {
 
 func archiveOf(t testing.TB, root string) []byte {
 	t.Helper()
-	r, err := snapshot.Archive(t.Context(), root)
+	r, err := snapshot.Archive(t.Context(), root, nil)
 	must(t, err)
 	b, err := io.ReadAll(r)
 	must(t, err, r.Close())
@@ -334,7 +334,7 @@ func TestArchiveChangingFile(t *testing.T) {
 	for want, size := range map[string]int64{"longer": 9 << 20, "shorter": 1 << 20} {
 		root := t.TempDir()
 		must(t, os.MkdirAll(root+"/d", 0o755), os.WriteFile(root+"/d/file", make([]byte, 8<<20), 0o644))
-		r, err := snapshot.Archive(t.Context(), root)
+		r, err := snapshot.Archive(t.Context(), root, nil)
 		must(t, err)
 		_, err = io.ReadFull(r, make([]byte, 512))
 		must(t, err, os.Truncate(root+"/d/file", size))
@@ -351,12 +351,12 @@ func TestArchiveAbandoned(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	must(t, os.WriteFile(root+"/file", make([]byte, 8<<20), 0o644))
-	r, err := snapshot.Archive(t.Context(), root)
+	r, err := snapshot.Archive(t.Context(), root, nil)
 	must(t, err)
 	_, err = io.ReadFull(r, make([]byte, 512))
 	must(t, err, r.Close())
-	if _, err := snapshot.Archive(t.Context(), root+"/none"); err == nil {
-		r, _ := snapshot.Archive(t.Context(), root+"/none")
+	if _, err := snapshot.Archive(t.Context(), root+"/none", nil); err == nil {
+		r, _ := snapshot.Archive(t.Context(), root+"/none", nil)
 		if _, err := io.ReadAll(r); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("no directory: %v", err)
 		}
@@ -392,7 +392,7 @@ func TestDiffNormalises(t *testing.T) {
 	write(t, a.Root()+"/d/.wh.x", "")
 	sn, err = a.Commit()
 	must(t, err)
-	r, err := sn.Diff(t.Context())
+	r, err := sn.Diff(t.Context(), nil)
 	must(t, err)
 	_, err = io.ReadAll(r)
 	if err == nil || !strings.Contains(err.Error(), `"d/.wh.x": its name begins with .wh.`) {

@@ -78,7 +78,7 @@ func BenchmarkDiff(b *testing.B) {
 			sn := unpack(b, openStore(b, b.TempDir()), layerOf(data, data))
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
-				r, err := sn.Diff(b.Context())
+				r, err := sn.Diff(b.Context(), nil)
 				must(b, err)
 				_, err = io.Copy(io.Discard, r)
 				must(b, err, r.Close())

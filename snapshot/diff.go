@@ -5,15 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Diff returns the layer tar, uncompressed, of what the snapshot changed against
 // its parent. Its bytes are the same each time, whenever and however often it is
 // called: entries are sorted, owners are those of this user namespace, and of the
-// attributes only those are in it that a layer can carry. Sockets are left out.
-// Reading fails when ctx ends. The caller closes the reader, to the end of which
-// it may read or not.
-func (sn *Snapshot) Diff(ctx context.Context) (io.ReadCloser, error) {
+// extended attributes only file capabilities are in it. Sockets are left out.
+// Modification times later than latest are written as latest, if that isn't nil;
+// then the bytes don't depend on when the snapshot was made either. Reading fails
+// when ctx ends. The caller closes the reader, to the end of which it may read or
+// not.
+func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, context.Cause(ctx))
 	}
@@ -21,10 +26,14 @@ func (sn *Snapshot) Diff(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
+	clock, err := noLaterThan(latest)
+	if err != nil {
+		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
+	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
 		st := newStack(lower)
 		defer st.close()
-		if err := writeTree(ctx, w, sn.layers[0], st); err != nil {
+		if err := newWalker(st, clock).writeTree(ctx, w, sn.layers[0]); err != nil {
 			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 		}
 		return nil
@@ -45,19 +54,50 @@ func (sn *Snapshot) parentLayers() ([]string, error) {
 }
 
 // Archive returns the whole tree below the directory root as a tar, entries
-// sorted, the root itself left out. Sockets are left out too. Reading fails when
-// ctx ends or when a file changes its size meanwhile. The caller closes the
-// reader, and leaves root in place until then.
-func Archive(ctx context.Context, root string) (io.ReadCloser, error) {
+// sorted, the root itself left out, with file capabilities and user attributes.
+// Sockets are left out too. Every modification time is written as at, if that
+// isn't nil. Reading fails when ctx ends or when a file changes its size
+// meanwhile. The caller closes the reader, and leaves root in place until then.
+func Archive(ctx context.Context, root string, at *time.Time) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("archive %s: %w", root, context.Cause(ctx))
 	}
+	clock, err := always(at)
+	if err != nil {
+		return nil, fmt.Errorf("archive %s: %w", root, err)
+	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
-		if err := writeTree(ctx, w, root, nil); err != nil {
+		if err := newWalker(nil, clock).writeTree(ctx, w, root); err != nil {
 			return fmt.Errorf("archive %s: %w", root, err)
 		}
 		return nil
 	}), nil
+}
+
+// asIs is the clock that leaves times as they are on the disk.
+func asIs(t unix.Timespec) unix.Timespec { return t }
+
+// noLaterThan is the clock that stops at latest, if that isn't nil.
+func noLaterThan(latest *time.Time) (func(unix.Timespec) unix.Timespec, error) {
+	if latest == nil {
+		return asIs, nil
+	}
+	limit, err := unix.TimeToTimespec(*latest)
+	return func(t unix.Timespec) unix.Timespec {
+		if t.Sec > limit.Sec || t.Sec == limit.Sec && t.Nsec > limit.Nsec {
+			return limit
+		}
+		return t
+	}, err
+}
+
+// always is the clock that shows at and nothing else, if that isn't nil.
+func always(at *time.Time) (func(unix.Timespec) unix.Timespec, error) {
+	if at == nil {
+		return asIs, nil
+	}
+	stopped, err := unix.TimeToTimespec(*at)
+	return func(unix.Timespec) unix.Timespec { return stopped }, err
 }
 
 // streaming is the reading end of a goroutine that writes.

@@ -148,7 +148,7 @@ func unpack(t testing.TB, s *snapshot.Store, layers ...snapshot.Layer) *snapshot
 
 func readDiff(t testing.TB, sn *snapshot.Snapshot) []byte {
 	t.Helper()
-	r, err := sn.Diff(t.Context())
+	r, err := sn.Diff(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ type walker struct {
 	buf   []byte
 	links map[inode]string // first names of files with several
 	lower *stack           // of a snapshot; nil if the tree isn't in overlay format
+	clock func(unix.Timespec) unix.Timespec
 }
 
 type inode struct{ dev, ino uint64 }
@@ -36,19 +37,25 @@ type frame struct {
 
 const writeSize = 1 << 20
 
-// writeTree writes what is below the directory root to w, as a layer against the
-// layers lower if that isn't nil.
-func writeTree(ctx context.Context, w io.Writer, root string, lower *stack) error {
+// newWalker makes a walker for a layer against the layers lower, or for a whole
+// tree if that is nil. clock turns the modification times on the disk into those
+// in the tar.
+func newWalker(lower *stack, clock func(unix.Timespec) unix.Timespec) *walker {
+	return &walker{buf: make([]byte, copySize), links: map[inode]string{}, lower: lower, clock: clock}
+}
+
+// writeTree writes what is below the directory root to w.
+func (k *walker) writeTree(ctx context.Context, w io.Writer, root string) error {
 	bw := bufio.NewWriterSize(w, writeSize)
-	k := &walker{tw: tar.NewWriter(bw), buf: make([]byte, copySize), links: map[inode]string{}, lower: lower}
+	k.tw = tar.NewWriter(bw)
 	f, err := os.Open(root)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	fr := &frame{fd: int(f.Fd())}
-	if lower != nil {
-		fr.lower = lower.root()
+	if k.lower != nil {
+		fr.lower = k.lower.root()
 		opaque, err := isOpaque(fr.fd)
 		if err != nil {
 			return err
@@ -129,7 +136,7 @@ func (k *walker) enter(fr *frame, name string) error {
 	if err != nil {
 		return err
 	}
-	fr.header = header(fr.path+"/", tar.TypeDir, a)
+	fr.header = k.header(fr.path+"/", tar.TypeDir, a)
 	if k.lower == nil || !fr.parent.lower.exists() {
 		return k.flush(fr)
 	}
@@ -152,6 +159,9 @@ func (k *walker) enter(fr *frame, name string) error {
 	if err != nil {
 		return err
 	}
+	// Compared as the tar has them: of two directories made later than the clock
+	// allows, which is the later one depends on the speed of the machine.
+	a.mtime, below.mtime = k.clock(a.mtime), k.clock(below.mtime)
 	if a.equal(below) {
 		return nil
 	}
@@ -176,7 +186,7 @@ func (k *walker) mark(fr *frame, name string) error {
 	if err := k.flush(fr); err != nil {
 		return err
 	}
-	return k.tw.WriteHeader(header(join(fr.path, name), tar.TypeReg, attrs{}))
+	return k.tw.WriteHeader(k.header(join(fr.path, name), tar.TypeReg, attrs{}))
 }
 
 // file writes the entry name of fr, which isn't a directory.
@@ -192,7 +202,7 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	if st.Nlink > 1 {
 		id := inode{st.Dev, st.Ino}
 		if first, ok := k.links[id]; ok {
-			h := header(path, tar.TypeLink, statAttrs(st))
+			h := k.header(path, tar.TypeLink, statAttrs(st))
 			h.Linkname = first
 			return k.tw.WriteHeader(h)
 		}
@@ -209,14 +219,14 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	var h *tar.Header
 	switch kind {
 	case unix.S_IFLNK:
-		h = header(path, tar.TypeSymlink, a)
+		h = k.header(path, tar.TypeSymlink, a)
 		if h.Linkname, err = readlinkat(fr.fd, name); err != nil {
 			return fmt.Errorf("read link: %w", err)
 		}
 	case unix.S_IFIFO:
-		h = header(path, tar.TypeFifo, a)
+		h = k.header(path, tar.TypeFifo, a)
 	case unix.S_IFCHR, unix.S_IFBLK:
-		h = header(path, tar.TypeChar, a)
+		h = k.header(path, tar.TypeChar, a)
 		if kind == unix.S_IFBLK {
 			h.Typeflag = tar.TypeBlock
 		}
@@ -242,7 +252,7 @@ func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
 	if a.xattrs, err = readXattrsFd(f); err != nil {
 		return err
 	}
-	h := header(path, tar.TypeReg, a)
+	h := k.header(path, tar.TypeReg, a)
 	h.Size = st.Size
 	if err := k.tw.WriteHeader(h); err != nil {
 		return err
@@ -253,23 +263,27 @@ func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
 
 // header returns a header of the given type, in the PAX format only if ustar can't
 // hold it: then its bytes depend on nothing but the file.
-func header(path string, kind byte, a attrs) *tar.Header {
+func (k *walker) header(path string, kind byte, a attrs) *tar.Header {
+	mtime := k.clock(a.mtime)
 	h := &tar.Header{
 		Typeflag: kind,
 		Name:     path,
 		Mode:     int64(a.mode),
 		Uid:      a.uid,
 		Gid:      a.gid,
-		ModTime:  time.Unix(a.mtime.Unix()),
+		ModTime:  time.Unix(mtime.Unix()),
 	}
-	if a.mtime.Nsec != 0 {
+	if mtime.Nsec != 0 {
 		h.Format = tar.FormatPAX // otherwise the package rounds to seconds
 	}
-	if len(a.xattrs) > 0 {
-		h.PAXRecords = make(map[string]string, len(a.xattrs))
-		for name, value := range a.xattrs {
-			h.PAXRecords[xattrRecord+name] = value
+	for name, value := range a.xattrs {
+		if k.lower != nil && !layered(name) {
+			continue
 		}
+		if h.PAXRecords == nil {
+			h.PAXRecords = make(map[string]string, len(a.xattrs))
+		}
+		h.PAXRecords[xattrRecord+name] = value
 	}
 	return h
 }

@@ -25,6 +25,11 @@ func archived(name string) bool {
 	return name == capabilityXattr || strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
+// layered reports whether the archived attribute name goes into a layer. As in
+// containerd's layers, and so BuildKit's, that is what a program needs to run:
+// user attributes live as long as the build and are gone in the image.
+func layered(name string) bool { return name == capabilityXattr }
+
 // applied reports whether the extended attribute name of a tar is tried to be set.
 func applied(name string) bool {
 	return name != "security.selinux" &&

@@ -233,8 +233,12 @@ func platformOf(s string) (ocispec.Platform, error) {
 	return platforms.Normalize(p), nil
 }
 
+// epochArg is the variable of https://reproducible-builds.org/specs/source-date-epoch/.
+const epochArg = "SOURCE_DATE_EPOCH"
+
 // buildArgs returns the values of --build-arg. A name alone stands for the
-// variable of the environment, and for nothing if there is none.
+// variable of the environment, and for nothing if there is none. That of
+// SOURCE_DATE_EPOCH counts without being asked for.
 func buildArgs(values []string) (map[string]string, error) {
 	args := make(map[string]string)
 	for _, v := range values {
@@ -248,6 +252,12 @@ func buildArgs(values []string) (map[string]string, error) {
 			}
 		}
 		args[name] = value
+	}
+	// As with buildx, for builds whose scripts know of nothing but the variable.
+	if value := os.Getenv(epochArg); value != "" {
+		if _, given := args[epochArg]; !given {
+			args[epochArg] = value
+		}
 	}
 	return args, nil
 }

@@ -235,3 +235,29 @@ func TestWhereTheImageGoes(t *testing.T) {
 		})
 	}
 }
+
+// TestEpochOfTheEnvironment: SOURCE_DATE_EPOCH is a build argument without being
+// named as one, unless --build-arg gives another value, if only an empty one.
+func TestEpochOfTheEnvironment(t *testing.T) {
+	for _, tt := range []struct {
+		name, env string
+		flags     []string
+		want      map[string]string
+	}{
+		{"set", "1600000000", nil, map[string]string{"SOURCE_DATE_EPOCH": "1600000000"}},
+		{"empty", "", nil, map[string]string{}},
+		{"flag wins", "1600000000", []string{"SOURCE_DATE_EPOCH=5"}, map[string]string{"SOURCE_DATE_EPOCH": "5"}},
+		{"flag turns it off", "1600000000", []string{"SOURCE_DATE_EPOCH="}, map[string]string{"SOURCE_DATE_EPOCH": ""}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("SOURCE_DATE_EPOCH", tt.env)
+			got, err := buildArgs(tt.flags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
