@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 )
@@ -30,8 +32,9 @@ type build struct {
 	stages   map[*dockerfile.Stage]*promise[*state]
 	images   map[imageKey]*promise[*baseImage]
 	views    map[*rootfs]*promise[*source]
-	contexts map[string]*promise[*source]
-	undo     []func() error // run in reverse at the end, whatever happened
+	contexts map[digest.Digest]*promise[*source]  // directories of this machine
+	fetches  map[digest.Digest]*promise[*fetched] // what comes from elsewhere
+	undo     []func() error                       // run in reverse at the end, whatever happened
 }
 
 // newBuild checks what can be checked before anything happens.
@@ -47,10 +50,13 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 			return nil, err
 		}
 	}
+	c := *b
+	b = &c
 	if b.Clock == nil {
-		c := *b
-		c.Clock = time.Now
-		b = &c
+		b.Clock = time.Now
+	}
+	if b.Fetch == nil {
+		b.Fetch = fetch.New(fetch.Options{TempDir: b.Store.TempDir()})
 	}
 	return &build{
 		Builder:  b,
@@ -62,7 +68,8 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 		stages:   make(map[*dockerfile.Stage]*promise[*state]),
 		images:   make(map[imageKey]*promise[*baseImage]),
 		views:    make(map[*rootfs]*promise[*source]),
-		contexts: make(map[string]*promise[*source]),
+		contexts: make(map[digest.Digest]*promise[*source]),
+		fetches:  make(map[digest.Digest]*promise[*fetched]),
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -25,6 +26,7 @@ type Builder struct {
 	Store    *snapshot.Store
 	Registry *registry.Client
 	Runner   Runner
+	Fetch    *fetch.Client    // nil: one without credentials
 	Clock    func() time.Time // nil: time.Now
 	Progress func(Event)      // nil: nobody watches; called from several goroutines
 }
@@ -35,6 +37,9 @@ type Options struct {
 	Context string
 	// Ignore holds the patterns of .dockerignore, in their order.
 	Ignore []string
+	// Contexts are the named contexts that are no images of a registry, by the
+	// keys of [dockerfile.Options.Contexts].
+	Contexts map[string]Context
 	// NoCache runs every step even if its result is known.
 	NoCache bool
 	// Jobs bounds the operations under way at once; 0 means one per CPU.

@@ -17,16 +17,26 @@ import (
 // it selects, so that a known result needs no file of the source.
 const aliasKind = "alias"
 
-// A copying is one COPY or ADD: what is copied, opened only when needed.
+// A copying is one COPY or ADD: its sources, each copied as if by an instruction
+// of its own.
 type copying struct {
 	*dockerfile.Copy
-	paths  []string // of the source
-	files  []*dockerfile.Inline
-	open   func(context.Context) (*source, error) // nil: only inline files
-	unpack bool
-	warn   func(string)
 
-	selection *filecopy.Selection
+	from  *origin // of paths; nil if there are none
+	parts []part
+	warn  func(string)
+}
+
+// A part is one source of a copying. What it stands for is opened only when
+// needed.
+type part interface {
+	// shape adds to k all about the part but content that must be read first.
+	shape(k keyHash) keyHash
+	// digest returns the digest of what is copied beyond the shape, "" if that
+	// says everything.
+	digest(ctx context.Context) (digest.Digest, error)
+	// copyTo copies the part into the file system below root.
+	copyTo(ctx context.Context, root string, v *vertex) error
 }
 
 // copyOperation prepares COPY and ADD. Their key holds the content that is
@@ -35,65 +45,77 @@ type copying struct {
 func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Copy, s *dockerfile.Stage) (*operation, error) {
 	c := &copying{Copy: op, warn: b.progress.warn}
 	for _, src := range op.Sources {
-		switch src := src.(type) {
-		case *dockerfile.Path:
-			c.paths = append(c.paths, src.Name)
-			c.unpack = src.Unpack
-		case *dockerfile.Inline:
-			c.files = append(c.files, src)
-		default:
-			return nil, fmt.Errorf("a source of type %T is not supported yet", src)
-		}
-	}
-	shape := c.shape(st.key)
-	var alias digest.Digest
-	switch {
-	case op.From.Stage != nil || op.From.Image != "":
-		from, err := b.copyFrom(ctx, op.From, s)
+		p, err := b.part(ctx, c, src, s)
 		if err != nil {
 			return nil, err
 		}
-		c.open = func(ctx context.Context) (*source, error) { return b.view(ctx, from.rootfs).wait(ctx) }
-		alias = newKey("copy from").str(shape.String()).str(from.key.String()).sum()
+		c.parts = append(c.parts, p)
+	}
+	shape := c.shape(st.key)
+	var alias digest.Digest
+	if c.from != nil && c.from.key != "" {
+		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
 		if key, ok := b.alias(alias); ok {
-			return b.copyAs(key, c), nil
+			return &operation{key: key, run: c.run}, nil
 		}
-	case len(c.paths) > 0:
-		c.open = b.openContext
 	}
-	content, err := c.digest(ctx)
-	if err != nil {
-		return nil, err
+	k := newKey("copy content").str(shape.String())
+	for _, p := range c.parts {
+		content, err := p.digest(ctx)
+		if err != nil {
+			return nil, err
+		}
+		k = k.str(content.String())
 	}
-	key := newKey("copy content").str(shape.String()).str(content.String()).sum()
+	key := k.sum()
 	if alias != "" {
 		if err := b.Store.PutRecord(aliasKind, alias, []byte(key)); err != nil {
 			return nil, err
 		}
 	}
-	return b.copyAs(key, c), nil
+	return &operation{key: key, run: c.run}, nil
 }
 
-// shape is the key of everything about a copy but the content selected.
+// part prepares one source of c.
+func (b *build) part(ctx context.Context, c *copying, src dockerfile.Source, s *dockerfile.Stage) (part, error) {
+	switch src := src.(type) {
+	case *dockerfile.Path:
+		if c.from == nil {
+			from, err := b.origin(ctx, c.From, s)
+			if err != nil {
+				return nil, err
+			}
+			c.from = from
+		}
+		return &pathPart{Path: src, copying: c}, nil
+	case *dockerfile.Inline:
+		return &inlinePart{Inline: src, copying: c}, nil
+	case *dockerfile.Download:
+		f, err := b.download(ctx, src).wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// The one file there, whatever it is called.
+		return &fetchedPart{copying: c, key: f.key, open: f.open(b), pattern: "*", unpack: src.Unpack}, nil
+	case *dockerfile.Repository:
+		f, err := b.repository(ctx, src).wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &fetchedPart{copying: c, key: f.key, open: f.open(b), pattern: "."}, nil
+	default:
+		return nil, fmt.Errorf("no source %T", src)
+	}
+}
+
+// shape is the key of everything about a copy but content that must be read.
 func (c *copying) shape(parent digest.Digest) digest.Digest {
-	k := newKey("copy").str(parent.String()).list(c.paths).str(c.Dest).str(c.Chown).str(c.Chmod).bool(c.unpack).
-		bool(c.From != dockerfile.From{})
-	for _, f := range c.files {
-		k = k.str(f.Name).str(string(f.Content))
+	k := newKey("copy").str(parent.String()).str(c.Dest).str(c.Chown).str(c.Chmod).list(c.Exclude).bool(c.Link).
+		bool(c.from != nil && c.from.owners)
+	for _, p := range c.parts {
+		k = p.shape(k)
 	}
 	return k.sum()
-}
-
-// copyFrom returns the state that --from names.
-func (b *build) copyFrom(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*state, error) {
-	if from.Stage != nil {
-		return b.stage(ctx, from.Stage).wait(ctx)
-	}
-	img, err := b.image(ctx, from.Image, s.Platform).wait(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return img.state, nil
 }
 
 // alias returns the key recorded under a, if its result is there as well.
@@ -109,14 +131,14 @@ func (b *build) alias(a digest.Digest) (digest.Digest, bool) {
 	return key, b.lookup(key) != nil
 }
 
-// openContext opens the build context, once for the build.
-func (b *build) openContext(ctx context.Context) (*source, error) {
-	return once(b, b.contexts, b.opts.Context, func() (*source, error) {
-		if b.opts.Context == "" {
-			return nil, errors.New("there is no build context: name a directory as the last argument of bob build")
+// run copies into the file system below root.
+func (c *copying) run(ctx context.Context, root string, v *vertex) error {
+	for _, p := range c.parts {
+		if err := p.copyTo(ctx, root, v); err != nil {
+			return err
 		}
-		return b.openTree(b.opts.Context, b.opts.Ignore)
-	}).wait(ctx)
+	}
+	return nil
 }
 
 // unpackArchives is what ADD does with a file that turns out to be an archive.
@@ -127,75 +149,11 @@ var unpackArchives = &filecopy.Unpack{
 	},
 }
 
-func (b *build) copyAs(key digest.Digest, c *copying) *operation {
-	return &operation{key: key, run: c.run}
-}
-
-// load selects the files that are copied.
-func (c *copying) load(ctx context.Context) error {
-	if c.selection != nil || c.open == nil {
-		return nil
-	}
-	src, err := c.open(ctx)
-	if err != nil {
-		return err
-	}
-	if c.selection, err = src.tree.Select(ctx, c.paths); err != nil {
-		return err
-	}
-	for _, name := range c.selection.Sockets() {
-		c.warn(fmt.Sprintf("%s: a socket can't be copied and is left out", name))
-	}
-	for _, pattern := range c.selection.Empty() {
-		c.warn(fmt.Sprintf("%s: no file matches", pattern))
-	}
-	return nil
-}
-
-// digest returns the digest of the content that is copied.
-func (c *copying) digest(ctx context.Context) (digest.Digest, error) {
-	if err := c.load(ctx); err != nil {
-		return "", err
-	}
-	switch {
-	case c.selection == nil:
-		return "", nil
-	case c.keepsOwners():
-		return c.selection.DigestWithOwners(ctx)
-	default:
-		return c.selection.Digest(ctx)
-	}
-}
-
-// keepsOwners reports whether what is copied keeps its owners: that of a stage
-// or an image does, while that of the context belongs to root.
-func (c *copying) keepsOwners() bool { return c.From != (dockerfile.From{}) && c.Chown == "" }
-
-// run copies into the file system below root.
-func (c *copying) run(ctx context.Context, root string, v *vertex) error {
-	if err := c.load(ctx); err != nil {
-		return err
-	}
-	o, err := c.options(root, v)
-	if err != nil {
-		return err
-	}
-	if c.selection != nil {
-		if err := c.selection.CopyTo(ctx, root, c.Dest, o); err != nil {
-			return err
-		}
-	}
-	for _, f := range c.files {
-		if err := filecopy.WriteFile(ctx, root, c.Dest, f.Name, f.Content, o); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *copying) options(root string, v *vertex) (filecopy.Options, error) {
+// options returns how files arrive: with owners of their own only if keepOwners
+// is set, as in a stage or image; those of the context belong to root.
+func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (filecopy.Options, error) {
 	o := filecopy.Options{DirDest: len(c.Sources) > 1}
-	if !c.keepsOwners() {
+	if !keepOwners {
 		owner, err := v.owner(root, c.Chown)
 		if err != nil {
 			return o, fmt.Errorf("--chown=%s: %w", c.Chown, err)
@@ -210,8 +168,19 @@ func (c *copying) options(root string, v *vertex) (filecopy.Options, error) {
 		m := uint32(mode)
 		o.Mode = &m
 	}
-	if c.unpack {
+	if unpack {
 		o.Unpack = unpackArchives
 	}
 	return o, nil
+}
+
+// checkSupported refuses what can't be copied rightly.
+func (c *copying) checkSupported() error {
+	switch {
+	case len(c.Exclude) > 0:
+		return errors.New("--exclude is not supported yet")
+	case c.Link:
+		return errors.New("--link is not supported yet")
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/registry"
@@ -25,15 +26,20 @@ type imageKey struct{ ref, platform string }
 
 // image returns the promise of the image ref for p.
 func (b *build) image(ctx context.Context, ref string, p ocispec.Platform) *promise[*baseImage] {
-	key := imageKey{ref, platforms.FormatAll(p)}
-	return once(b, b.images, key, func() (*baseImage, error) { return b.resolve(ctx, ref, p) })
+	return b.imageOf(ref, p, func() (*registry.Image, error) { return b.Registry.Resolve(ctx, ref, p) })
 }
 
-func (b *build) resolve(ctx context.Context, ref string, p ocispec.Platform) (img *baseImage, err error) {
+// imageOf returns the promise of the image called name that resolve finds.
+func (b *build) imageOf(name string, p ocispec.Platform, resolve func() (*registry.Image, error)) *promise[*baseImage] {
+	key := imageKey{name, platforms.FormatAll(p)}
+	return once(b, b.images, key, func() (*baseImage, error) { return b.resolve(name, resolve) })
+}
+
+func (b *build) resolve(ref string, resolve func() (*registry.Image, error)) (img *baseImage, err error) {
 	v := b.progress.start("[internal] load metadata for " + ref)
 	defer func() { v.done(err) }()
 
-	remote, err := b.Registry.Resolve(ctx, ref, p)
+	remote, err := resolve()
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +75,11 @@ func (b *build) unpack(ctx context.Context, ref string, img *registry.Image) (sn
 // layers must be complete.
 func (b *build) assemble(st *state) (*assembled, error) {
 	img := st.image
-	img.History = completeHistory(st.history, len(st.layers))
+	history := st.history
+	if st.missing != nil {
+		history = append(slices.Clip(history), *st.missing)
+	}
+	img.History = completeHistory(history, len(st.layers))
 	if b.plan.Epoch != nil {
 		clampHistory(img.History, st.base, *b.plan.Epoch)
 	}

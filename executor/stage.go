@@ -21,6 +21,10 @@ type state struct {
 	layers  []*layer          // base first
 	key     digest.Digest
 	rootfs  *rootfs
+
+	// missing is the history entry that comes last because the first layer has
+	// none, nil in most images. As BuildKit has it, it tells of the last layer.
+	missing *ocispec.History
 }
 
 // with returns s with one more layer, which leads to r, and its history.
@@ -91,6 +95,13 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 // from, zero for scratch.
 func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec.DockerOCIImage, error) {
 	root := s.Root()
+	if l := b.opts.Contexts[root.Base.Context].Layout; l != nil {
+		img, err := b.layout(ctx, l, root.Platform).wait(ctx)
+		if err != nil {
+			return dockerspec.DockerOCIImage{}, err
+		}
+		return img.state.image, nil
+	}
 	if root.Base.Reference == "" {
 		return dockerspec.DockerOCIImage{}, nil
 	}
@@ -117,6 +128,17 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 			}
 		}
 		return img.state, nil
+	case s.Base.Context != "":
+		st, err := b.contextBase(ctx, s)
+		if err != nil {
+			return nil, &StepError{Step: "FROM " + s.Base.Context, Location: s.Location, Err: err}
+		}
+		if b.exports.wants(s) {
+			for _, l := range st.layers {
+				b.start(ctx, l)
+			}
+		}
+		return st, nil
 	default:
 		return scratch(), nil
 	}

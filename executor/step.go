@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // An operation is what a step does to the file system, ready to run.
@@ -58,9 +60,18 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := b.make(ctx, parent, op, t.title())
+	if err != nil {
+		return nil, err
+	}
+	return b.after(ctx, st, t, f), nil
+}
+
+// make runs op over parent, when its turn has come, and remembers the result.
+func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
 	var snap *snapshot.Snapshot
-	err = b.limited(ctx, func() error {
-		v := b.progress.start(t.title())
+	err := b.limited(ctx, func() (err error) {
+		v := b.progress.start(title)
 		snap, err = b.execute(ctx, parent, op, v)
 		v.done(err)
 		return err
@@ -72,7 +83,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	if err := b.remember(recordKind, op.key, rec); err != nil {
 		return nil, err
 	}
-	return b.after(ctx, st, t, &finding{op.key, rec, snap}), nil
+	return &finding{op.key, rec, snap}, nil
 }
 
 func (t task) title() string { return t.number + " " + t.Text }
@@ -110,15 +121,32 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 
 // after returns the state behind t, whose result is f.
 func (b *build) after(ctx context.Context, st *state, t task, f *finding) *state {
-	t.History.Created = &f.rec.Created
-	if b.plan.Epoch != nil {
-		t.History.Created = b.plan.Epoch
-	}
+	t.History.Created = b.created(f)
 	l := newLayer(f.snap)
 	if b.exports.wants(t.stage) {
 		b.start(ctx, l)
 	}
-	return st.with(f.key, l, &rootfs{snap: f.snap}, t.History)
+	next := st.with(f.key, l, &rootfs{snap: f.snap}, t.History)
+	if next.missing != nil {
+		next.missing = &ocispec.History{Created: t.History.Created, CreatedBy: describe(t), Comment: next.missing.Comment}
+	}
+	return next
+}
+
+// created returns the time that the history has of f.
+func (b *build) created(f *finding) *time.Time {
+	if b.plan.Epoch != nil {
+		return b.plan.Epoch
+	}
+	return &f.rec.Created
+}
+
+// describe returns what BuildKit calls the layer that t makes.
+func describe(t task) string {
+	if run, ok := t.Op.(*dockerfile.Run); ok {
+		return "mount / from exec " + strings.Join(run.Args, " ")
+	}
+	return t.title()
 }
 
 // lookup returns what is known under key, nil if that is nothing, not wanted,

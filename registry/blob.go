@@ -18,6 +18,9 @@ import (
 // io.EOF. It continues where it was after transient failures. The caller closes
 // it; cancelling ctx ends it. It is for one goroutine.
 func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if i.layout != nil {
+		return i.layout.blob(ctx, opPullBlob, d)
+	}
 	return i.session.blob(ctx, opPullBlob, d)
 }
 

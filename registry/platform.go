@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -16,10 +17,21 @@ import (
 // platforms are opened to find out.
 const maxUnnamed = 16
 
+// A keeper has the documents of images: a repository of a registry, or a layout.
+type keeper interface {
+	// manifest gets a manifest or index by tag or digest, verified.
+	manifest(ctx context.Context, identifier string, want ocispec.Descriptor) (*document, error)
+	// config gets a config blob, verified.
+	config(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
+	// reference names an image for ever.
+	reference(d digest.Digest) string
+	fail(op, digest string, cause error) *Error
+}
+
 // choose follows doc to the image for p.
-func (s *session) choose(ctx context.Context, doc *document, p ocispec.Platform, depth int) (*Image, error) {
+func choose(ctx context.Context, s keeper, doc *document, p ocispec.Platform, depth int) (*Image, error) {
 	if !doc.isIndex() {
-		im, err := s.image(ctx, doc)
+		im, err := image(ctx, s, doc)
 		if err != nil {
 			return nil, err
 		}
@@ -28,7 +40,7 @@ func (s *session) choose(ctx context.Context, doc *document, p ocispec.Platform,
 			return nil, s.fail(opPullConfig, im.Manifest.Config.Digest.String(), err)
 		}
 		if !platforms.Only(p).Match(has) {
-			return nil, s.noPlatform(p, []string{platforms.Format(has)})
+			return nil, noPlatform(s, p, []string{platforms.Format(has)})
 		}
 		return im, nil
 	}
@@ -45,17 +57,17 @@ func (s *session) choose(ctx context.Context, doc *document, p ocispec.Platform,
 			return nil, err
 		}
 		if child.isIndex() {
-			return s.choose(ctx, child, p, depth+1)
+			return choose(ctx, s, child, p, depth+1)
 		}
 		// The index has spoken: configs of old tools know less.
-		return s.image(ctx, child)
+		return image(ctx, s, child)
 	}
 	for _, d := range unnamed[:min(len(unnamed), maxUnnamed)] {
 		child, err := s.manifest(ctx, d.Digest.String(), d)
 		if err != nil {
 			return nil, err
 		}
-		im, err := s.choose(ctx, child, p, depth+1)
+		im, err := choose(ctx, s, child, p, depth+1)
 		var mismatch *platformError
 		switch {
 		case err == nil:
@@ -66,7 +78,7 @@ func (s *session) choose(ctx context.Context, doc *document, p ocispec.Platform,
 			return nil, err
 		}
 	}
-	return nil, s.noPlatform(p, there)
+	return nil, noPlatform(s, p, there)
 }
 
 // readIndex returns the entries that match p, best first, those that name no
@@ -155,7 +167,7 @@ func (e *platformError) Error() string {
 // Is says that what was asked for isn't there.
 func (e *platformError) Is(target error) bool { return target == ErrNotFound }
 
-func (s *session) noPlatform(p ocispec.Platform, there []string) *Error {
+func noPlatform(s keeper, p ocispec.Platform, there []string) *Error {
 	for i := range there {
 		there[i] = words(there[i])
 	}

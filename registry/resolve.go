@@ -32,11 +32,11 @@ const (
 	mediaTypeSchema1Signed  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
 
-// Image is one image of a registry: for one platform, verified down to its
+// Image is one image of a registry or an image layout: for one platform, verified down to its
 // config. It is safe for concurrent use; its fields are not to be changed.
 type Image struct {
 	// Reference is the image's repository with the digest of its manifest:
-	// what names it for ever.
+	// what names it for ever. In a layout it is "": no registry knows it.
 	Reference string
 	// Digest is that of Raw.
 	Digest digest.Digest
@@ -53,7 +53,8 @@ type Image struct {
 	// Layers are those of the manifest, base first.
 	Layers []Layer
 
-	session *session
+	session *session // nil: layout is set
+	layout  *LayoutImage
 }
 
 // Layer is a layer's blob together with the digest of the tar in it.
@@ -85,11 +86,11 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	im, err := s.choose(ctx, doc, p, 0)
+	im, err := choose(ctx, s, doc, p, 0)
 	if err != nil {
 		return nil, err
 	}
-	im.Root = doc.digest
+	im.Root, im.session = doc.digest, s
 	return im, nil
 }
 
@@ -235,13 +236,12 @@ func oneOf(mediaType, oci, docker string) (string, error) {
 }
 
 // image reads the image whose manifest doc is.
-func (s *session) image(ctx context.Context, doc *document) (*Image, error) {
+func image(ctx context.Context, s keeper, doc *document) (*Image, error) {
 	im := &Image{
 		Digest:    doc.digest,
-		Reference: displayRepository(s.ref.Context()) + "@" + doc.digest.String(),
+		Reference: s.reference(doc.digest),
 		MediaType: doc.mediaType,
 		Raw:       doc.body,
-		session:   s,
 	}
 	if err := json.Unmarshal(doc.body, &im.Manifest); err != nil {
 		return nil, s.fail(opPullManifest, "", fmt.Errorf("read manifest: %w", err))
@@ -308,6 +308,11 @@ func layers(m *ocispec.Manifest, config []byte) ([]Layer, error) {
 		joined[i] = Layer{Descriptor: m.Layers[i], DiffID: id}
 	}
 	return joined, nil
+}
+
+// reference implements keeper.
+func (s *session) reference(d digest.Digest) string {
+	return displayRepository(s.ref.Context()) + "@" + d.String()
 }
 
 // config gets a config blob.

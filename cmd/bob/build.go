@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
@@ -27,7 +28,7 @@ import (
 type buildConfig struct {
 	file, target, platform, network  text
 	tags, buildArgs, labels, outputs *list
-	addHosts, ulimits                *list
+	addHosts, ulimits, buildContexts *list
 	noCache, pull, quiet, insecure   bool
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
@@ -43,10 +44,10 @@ func newBuildCommand(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
 	cfg.register(fs)
 	return &ffcli.Command{
 		Name:       "build",
-		ShortUsage: "bob build [flags] <directory | ->",
+		ShortUsage: "bob build [flags] <directory | URL | ->",
 		ShortHelp:  "Build an image from a Dockerfile",
-		LongHelp: "Build an image from a Dockerfile and the files of a directory, or of a tar on\n" +
-			"standard input (-). With -t the image is pushed to the registry it names.\n" +
+		LongHelp: "Build an image from a Dockerfile and the files of a directory, of a git repository\n" +
+			"or archive at a URL, or of a tar on standard input (-). With -t the image is pushed to the registry it names.\n" +
 			"Standard output is the digest of the image's manifest and nothing else.",
 		FlagSet: fs,
 		Options: envOptions(),
@@ -57,10 +58,12 @@ func newBuildCommand(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
 func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.tags, cfg.buildArgs, cfg.labels = newList("tag"), newList("build-arg"), newList("label")
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
+	cfg.buildContexts = newList("build-context")
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
 	fs.Var(cfg.buildArgs, "build-arg", "`NAME=value` for an ARG; NAME alone takes it from the environment; repeatable")
+	fs.Var(cfg.buildContexts, "build-context", "`name=value` of a directory, docker-image://REF, oci-layout://PATH or URL in place of an image or stage; repeatable")
 	fs.Var(cfg.labels, "label", "`name=value` put on the image; repeatable")
 	fs.Var(cfg.addHosts, "add-host", "`name:address` for /etc/hosts in RUN; repeatable")
 	fs.Var(cfg.ulimits, "ulimit", "`name=soft[:hard]` limit for RUN; repeatable")
@@ -124,15 +127,6 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	src, err := in.open(ctx, store.TempDir())
-	if err != nil {
-		return nil, err
-	}
-	plan, err := src.file.Plan(o.plan)
-	if err != nil {
-		return nil, err
-	}
-	o.build.Context, o.build.Ignore = src.context, src.ignore
 	builder := &executor.Builder{
 		Store: store,
 		Registry: registry.New(registry.Options{
@@ -143,9 +137,29 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 			},
 		}),
 		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
+		Fetch:    fetcher(store.TempDir()),
 		Progress: view.Event,
 	}
+	src, err := in.open(ctx, store.TempDir(), builder)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, src.close()) }()
+	plan, err := src.file.Plan(o.plan)
+	if err != nil {
+		return nil, err
+	}
+	o.build.Context, o.build.Ignore = src.context, src.ignore
 	return builder.Build(ctx, plan, o.build)
+}
+
+// fetcher fetches what Dockerfile and command line name by address.
+func fetcher(temp string) *fetch.Client {
+	o := fetch.Options{UserAgent: "bob/" + version, TempDir: temp, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"}}
+	if home, err := os.UserHomeDir(); err == nil {
+		o.KnownHosts = append(o.KnownHosts, filepath.Join(home, ".ssh", "known_hosts"))
+	}
+	return fetch.New(o)
 }
 
 // view returns the mode in which progress is shown.

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
 )
@@ -22,13 +24,19 @@ type inputs struct {
 	context    string // a directory, or - for a tar on stdin
 	dockerfile string // a path, or - for stdin; empty for the context's Dockerfile
 	stdin      io.Reader
+	remote     dockerfile.Source // of a context at an address; nil otherwise
 }
+
+// inside reports whether the files come from elsewhere: the Dockerfile is one of
+// them, and no link among them may lead out.
+func (in *inputs) inside() bool { return in.context == stdinName || in.remote != nil }
 
 // sources are inputs as the build takes them.
 type sources struct {
 	file    *dockerfile.File
 	context string
 	ignore  []string
+	close   func() error // ends the use of context
 }
 
 const stdinName = "-"
@@ -39,18 +47,26 @@ func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
 		return nil, usageErrorf("bob build takes one argument, the build context (a directory, or - for a tar on standard input); got %d", len(args))
 	}
 	in := &inputs{context: args[0], dockerfile: string(cfg.file), stdin: cfg.stdin}
+	if fetch.CheckURL(in.dockerfile) == nil {
+		return nil, usageErrorf("-f %s: a Dockerfile at a URL is taken as the context: bob build %[1]s", fetch.Redact(in.dockerfile))
+	}
 	if in.context == stdinName {
 		if in.dockerfile == stdinName {
 			return nil, usageErrorf("the context and the Dockerfile can't both be read from standard input")
 		}
 		return in, nil
 	}
-	for _, scheme := range []string{"http://", "https://", "git://", "ssh://", "git@"} {
-		if strings.HasPrefix(in.context, scheme) {
-			return nil, usageErrorf("context %s: remote contexts are not supported; fetch it first, or pipe a tar to bob build -", in.context)
-		}
-	}
 	fi, err := os.Stat(in.context)
+	if err == nil && fi.IsDir() {
+		return in, nil // whatever its name looks like
+	}
+	if in.remote, err = cfg.remoteContext(in.context); err != nil {
+		return nil, usageErrorf("context %s: %v", fetch.Redact(in.context), err)
+	}
+	if in.remote != nil {
+		return in, nil
+	}
+	fi, err = os.Stat(in.context)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, usageErrorf("context %s: no such directory", in.context)
@@ -64,12 +80,25 @@ func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
 
 // open reads the Dockerfile and the ignore file, and unpacks a context that is
 // a tar into scratch.
-func (in *inputs) open(ctx context.Context, scratch string) (*sources, error) {
-	src := &sources{context: in.context}
-	if in.context == stdinName {
-		var err error
+func (in *inputs) open(ctx context.Context, scratch string, b *executor.Builder) (_ *sources, err error) {
+	src := &sources{context: in.context, close: func() error { return nil }}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, src.close())
+		}
+	}()
+	switch {
+	case in.context == stdinName:
 		if src.context, err = in.unpack(ctx, filepath.Join(scratch, "context")); err != nil {
 			return nil, fmt.Errorf("context from standard input: %w", err)
+		}
+	case in.remote != nil:
+		if src.context, src.close, err = b.Open(ctx, in.remote); err != nil {
+			src.close = func() error { return nil }
+			return nil, fmt.Errorf("context %s: %w", fetch.Redact(in.context), err)
+		}
+		if src.context, err = in.arrived(ctx, src.context, filepath.Join(scratch, "context")); err != nil {
+			return nil, fmt.Errorf("context %s: %w", fetch.Redact(in.context), err)
 		}
 	}
 	name, text, err := in.readDockerfile(src.context)
@@ -112,7 +141,9 @@ func (in *inputs) path(contextDir string) string {
 		return ""
 	case in.dockerfile == "":
 		return filepath.Join(contextDir, "Dockerfile")
-	case in.context == stdinName:
+	case in.remote != nil && filepath.IsAbs(in.dockerfile):
+		return in.dockerfile // a file of this machine, as in docker build
+	case in.inside():
 		return filepath.Join(contextDir, filepath.Clean("/"+in.dockerfile))
 	default:
 		return in.dockerfile
@@ -127,7 +158,7 @@ func (in *inputs) readDockerfile(contextDir string) (name string, text []byte, e
 	}
 	f, err := in.openFile(contextDir, path)
 	name = path
-	if in.context == stdinName {
+	if in.inside() && strings.HasPrefix(path, contextDir) {
 		name, _ = filepath.Rel(contextDir, path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -144,7 +175,7 @@ func (in *inputs) readDockerfile(contextDir string) (name string, text []byte, e
 // openFile opens a file beside or in the context. What came as a tar is opened
 // inside its directory only: a link in it may point anywhere.
 func (in *inputs) openFile(contextDir, path string) (*os.File, error) {
-	if in.context != stdinName {
+	if !in.inside() || !strings.HasPrefix(path, contextDir+"/") {
 		return os.Open(path)
 	}
 	root, err := os.OpenRoot(contextDir)

@@ -61,6 +61,9 @@ func (cfg *buildConfig) options() (*options, error) {
 			return nil, usageErrorf("--%s %s: can't be written to its directory: %v", name, file, err)
 		}
 	}
+	if err := cfg.contexts(o); err != nil {
+		return nil, err
+	}
 	return o, cfg.exports(&o.build)
 }
 

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/registry"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// contexts sets the named contexts of --build-context, as buildx has them.
+func (cfg *buildConfig) contexts(o *options) error {
+	o.plan.Contexts = make(map[string]dockerfile.Context)
+	o.build.Contexts = make(map[string]executor.Context)
+	for _, spec := range cfg.buildContexts.values {
+		name, value, ok := strings.Cut(spec, "=")
+		if !ok || name == "" || value == "" {
+			return usageErrorf("--build-context %s: want name=value", spec)
+		}
+		name = strings.ToLower(name)
+		word, _, _ := strings.Cut(name, "::")
+		if _, err := reference.ParseNormalizedNamed(word); err != nil {
+			return usageErrorf("--build-context %s: name: %v", spec, err)
+		}
+		c, image, err := namedContext(value)
+		if err != nil {
+			return usageErrorf("--build-context %s: %v", spec, err)
+		}
+		o.plan.Contexts[name] = dockerfile.Context{Image: image}
+		delete(o.build.Contexts, name)
+		if c != nil {
+			o.build.Contexts[name] = *c
+		}
+	}
+	return nil
+}
+
+// namedContext returns what the value of a --build-context stands for: an image
+// of a registry, or something else.
+func namedContext(value string) (c *executor.Context, image string, err error) {
+	scheme, rest, _ := strings.Cut(value, "://")
+	switch {
+	case scheme == "docker-image":
+		if rest != "scratch" {
+			_, err = reference.ParseNormalizedNamed(rest)
+		}
+		return nil, rest, err
+	case scheme == "oci-layout":
+		layout, err := layoutImage(rest)
+		return &executor.Context{Layout: layout}, "", err
+	case strings.HasPrefix(value, "target:"):
+		return nil, "", errors.New("target: is for buildx bake; name the stage in the Dockerfile, or build it first and use oci-layout://")
+	}
+	src, err := dockerfile.RemoteContext(value)
+	if err != nil {
+		return nil, "", err
+	}
+	switch src := src.(type) {
+	case *dockerfile.Repository:
+		return &executor.Context{Repository: src}, "", nil
+	case *dockerfile.Download:
+		return &executor.Context{URL: src.URL}, "", nil
+	}
+	c, err = directoryContext(value)
+	return c, "", err
+}
+
+// directoryContext opens a directory with its .dockerignore.
+func directoryContext(dir string) (*executor.Context, error) {
+	dir, err := filepath.Abs(strings.TrimPrefix(dir, "local:"))
+	if err != nil {
+		return nil, err
+	}
+	switch fi, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errors.New("no such directory; want a directory, docker-image://, oci-layout://, or a URL")
+	case err != nil:
+		return nil, err
+	case !fi.IsDir():
+		return nil, errors.New("not a directory")
+	}
+	c := &executor.Context{Dir: dir}
+	f, err := os.Open(filepath.Join(dir, ".dockerignore"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if c.Ignore, err = filecopy.ReadIgnore(f); err != nil {
+		return nil, fmt.Errorf(".dockerignore: %w", err)
+	}
+	return c, nil
+}
+
+// layoutImage parses PATH[:TAG][@DIGEST].
+func layoutImage(spec string) (*registry.LayoutImage, error) {
+	l := &registry.LayoutImage{Dir: spec}
+	if path, dgst, ok := strings.Cut(spec, "@"); ok {
+		l.Dir, l.Digest = path, digest.Digest(dgst)
+		if err := l.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("digest %q: %w", dgst, err)
+		}
+	}
+	if i := strings.LastIndexByte(l.Dir, ':'); i > strings.LastIndexByte(l.Dir, '/') {
+		l.Dir, l.Tag = l.Dir[:i], l.Dir[i+1:]
+	}
+	if _, err := os.Stat(filepath.Join(l.Dir, "index.json")); err != nil {
+		return nil, fmt.Errorf("no OCI image layout: %w", err)
+	}
+	var err error
+	l.Dir, err = filepath.Abs(l.Dir)
+	return l, err
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot"
+)
+
+// remoteContext returns what the address of the build context stands for, nil
+// if it is none.
+func (cfg *buildConfig) remoteContext(address string) (dockerfile.Source, error) {
+	src, err := dockerfile.RemoteContext(address)
+	if err != nil {
+		return nil, err
+	}
+	switch src := src.(type) {
+	case *dockerfile.Download:
+		return src, fetch.CheckURL(src.URL)
+	case *dockerfile.Repository:
+		args, err := buildArgs(cfg.buildArgs.values)
+		if err != nil {
+			return nil, err
+		}
+		if keep, err := strconv.ParseBool(args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]); err == nil && keep {
+			src.KeepGitDir = true
+		}
+		src.CommitTime = src.CommitTime || args["SOURCE_DATE_EPOCH"] != ""
+		return src, nil
+	}
+	return nil, nil //nolint:nilnil // documented
+}
+
+// arrived returns the directory with the files of a context that was fetched to
+// dir: an archive is unpacked to scratch, any other single file is a Dockerfile.
+func (in *inputs) arrived(ctx context.Context, dir, scratch string) (string, error) {
+	if _, ok := in.remote.(*dockerfile.Download); !ok {
+		return dir, nil
+	}
+	f, err := os.Open(filepath.Join(dir, dockerfile.ContextFileName))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	header := make([]byte, filecopy.HeaderSize)
+	n, err := io.ReadFull(f, header)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", err
+	}
+	if !snapshot.IsArchive(header[:n]) {
+		in.dockerfile = dockerfile.ContextFileName
+		return dir, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(scratch, 0o700); err != nil {
+		return "", err
+	}
+	return scratch, filecopy.UnpackContext(ctx, f, scratch)
+}

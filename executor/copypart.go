@@ -1,0 +1,130 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/opencontainers/go-digest"
+)
+
+// A pathPart is a path in the build context, a stage, an image or a named
+// context.
+type pathPart struct {
+	*dockerfile.Path
+
+	copying   *copying
+	selection *filecopy.Selection
+}
+
+func (p *pathPart) shape(k keyHash) keyHash {
+	return k.str("path").str(p.Name).str(p.Parents).bool(p.Unpack)
+}
+
+// load selects the files that are copied.
+func (p *pathPart) load(ctx context.Context) error {
+	if p.selection != nil {
+		return nil
+	}
+	if err := p.copying.checkSupported(); err != nil {
+		return err
+	}
+	if p.Parents != "" {
+		return errors.New("--parents is not supported yet")
+	}
+	src, err := p.copying.from.open(ctx)
+	if err != nil {
+		return err
+	}
+	if p.selection, err = src.tree.Select(ctx, []string{p.Name}); err != nil {
+		return err
+	}
+	for _, name := range p.selection.Sockets() {
+		p.copying.warn(fmt.Sprintf("%s: a socket can't be copied and is left out", name))
+	}
+	for _, pattern := range p.selection.Empty() {
+		p.copying.warn(fmt.Sprintf("%s: no file matches", pattern))
+	}
+	return nil
+}
+
+// keepsOwners reports whether what is copied keeps its owners.
+func (p *pathPart) keepsOwners() bool { return p.copying.from.owners && p.copying.Chown == "" }
+
+func (p *pathPart) digest(ctx context.Context) (digest.Digest, error) {
+	if err := p.load(ctx); err != nil {
+		return "", err
+	}
+	if p.keepsOwners() {
+		return p.selection.DigestWithOwners(ctx)
+	}
+	return p.selection.Digest(ctx)
+}
+
+func (p *pathPart) copyTo(ctx context.Context, root string, v *vertex) error {
+	if err := p.load(ctx); err != nil {
+		return err
+	}
+	o, err := p.copying.options(root, v, p.keepsOwners(), p.Unpack)
+	if err != nil {
+		return err
+	}
+	return p.selection.CopyTo(ctx, root, p.copying.Dest, o)
+}
+
+// An inlinePart is a heredoc.
+type inlinePart struct {
+	*dockerfile.Inline
+
+	copying *copying
+}
+
+func (p *inlinePart) shape(k keyHash) keyHash {
+	return k.str("inline").str(p.Name).str(string(p.Content))
+}
+
+func (p *inlinePart) digest(context.Context) (digest.Digest, error) { return "", nil }
+
+func (p *inlinePart) copyTo(ctx context.Context, root string, v *vertex) error {
+	o, err := p.copying.options(root, v, false, false)
+	if err != nil {
+		return err
+	}
+	return filecopy.WriteFile(ctx, root, p.copying.Dest, p.Name, p.Content, o)
+}
+
+// A fetchedPart is a file or a tree that came from elsewhere: all of it.
+type fetchedPart struct {
+	copying *copying
+	key     digest.Digest // of the files
+	open    func(context.Context) (*source, error)
+	pattern string // of what is copied
+	unpack  bool
+}
+
+func (p *fetchedPart) shape(k keyHash) keyHash {
+	return k.str("fetched").str(p.key.String()).str(p.pattern).bool(p.unpack)
+}
+
+func (p *fetchedPart) digest(context.Context) (digest.Digest, error) { return "", nil }
+
+func (p *fetchedPart) copyTo(ctx context.Context, root string, v *vertex) error {
+	if err := p.copying.checkSupported(); err != nil {
+		return err
+	}
+	src, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	selection, err := src.tree.Select(ctx, []string{p.pattern})
+	if err != nil {
+		return err
+	}
+	o, err := p.copying.options(root, v, false, p.unpack)
+	if err != nil {
+		return err
+	}
+	return selection.CopyTo(ctx, root, p.copying.Dest, o)
+}

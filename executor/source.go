@@ -1,0 +1,106 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/opencontainers/go-digest"
+)
+
+// An origin is what a From names, before anything of it is read.
+type origin struct {
+	// key identifies all of its files, "" where that is known only by reading
+	// them: for directories of this machine.
+	key digest.Digest
+	// owners says that files have owners worth keeping.
+	owners bool
+	open   func(context.Context) (*source, error)
+}
+
+// source opens the files that from names for reading by a step of s. The tree
+// is closed when the build ends.
+func (b *build) source(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*source, error) {
+	o, err := b.origin(ctx, from, s)
+	if err != nil {
+		return nil, err
+	}
+	return o.open(ctx)
+}
+
+// origin returns what from names for a step of s. It waits for a stage to be
+// built, and makes no file present.
+func (b *build) origin(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
+	switch {
+	case from.Scratch:
+		return b.stateOrigin(scratch()), nil
+	case from.Stage != nil:
+		st, err := b.stage(ctx, from.Stage).wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return b.stateOrigin(st), nil
+	case from.Image != "":
+		img, err := b.image(ctx, from.Image, s.TargetPlatform()).wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return b.stateOrigin(img.state), nil
+	case from.Context != "":
+		return b.contextOrigin(ctx, from.Context, s)
+	default:
+		return &origin{open: b.openContext}, nil
+	}
+}
+
+func (b *build) stateOrigin(st *state) *origin {
+	return &origin{key: st.key, owners: true, open: func(ctx context.Context) (*source, error) {
+		return b.view(ctx, st.rootfs).wait(ctx)
+	}}
+}
+
+// contextOrigin returns the files of the named context called name.
+func (b *build) contextOrigin(ctx context.Context, name string, s *dockerfile.Stage) (*origin, error) {
+	c, ok := b.opts.Contexts[name]
+	if !ok {
+		return nil, fmt.Errorf("no context is called %q", name)
+	}
+	if c.Layout != nil {
+		img, err := b.layout(ctx, c.Layout, s.TargetPlatform()).wait(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("context %q: %w", name, err)
+		}
+		return b.stateOrigin(img.state), nil
+	}
+	if c.Repository != nil || c.URL != "" {
+		f, err := b.fetchContext(ctx, &c)
+		if err != nil {
+			return nil, fmt.Errorf("context %q: %w", name, err)
+		}
+		return &origin{key: f.key, open: f.open(b)}, nil
+	}
+	return &origin{open: func(ctx context.Context) (*source, error) { return b.openDir(ctx, c.Dir, c.Ignore) }}, nil
+}
+
+// fetchContext gets a context that lies elsewhere.
+func (b *build) fetchContext(ctx context.Context, c *Context) (*fetched, error) {
+	if c.Repository != nil {
+		return b.repository(ctx, c.Repository).wait(ctx)
+	}
+	return b.download(ctx, &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName}).wait(ctx)
+}
+
+// openContext opens the build context, once for the build.
+func (b *build) openContext(ctx context.Context) (*source, error) {
+	if b.opts.Context == "" {
+		return nil, errors.New("there is no build context: name a directory as the last argument of bob build")
+	}
+	return b.openDir(ctx, b.opts.Context, b.opts.Ignore)
+}
+
+// openDir opens a directory of this machine, once for the build.
+func (b *build) openDir(ctx context.Context, dir string, ignore []string) (*source, error) {
+	key := newKey("directory").str(dir).list(ignore).sum()
+	return once(b, b.contexts, key, func() (*source, error) { return b.openTree(dir, ignore) }).wait(ctx)
+}
