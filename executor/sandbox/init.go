@@ -17,12 +17,19 @@ import (
 // where to read the container's configuration.
 const initPipe = "_LIBCONTAINER_INITPIPE"
 
+// libcontainer has a thread of this process join each container's mount
+// namespace, after which the Go runtime ends it. The main thread can't be
+// ended: it would keep the namespace and all mounts in it, and be what
+// /proc/self shows from then on. The main goroutine holds it so that no other
+// one runs on it. That takes an init function: before main begins, the main
+// goroutine is on the main thread; later it may be anywhere.
+func init() { runtime.LockOSThread() }
+
 // Init must be the first statement of main, and of TestMain in every package
 // whose tests run containers. In a process that libcontainer re-executed to
 // become a container's first process it never returns; in one that the
 // containers/storage library re-executed for itself it exits when that work is
-// done; in any other it returns at once, with the main goroutine locked to the
-// main thread.
+// done; in any other it returns at once.
 func Init() {
 	if _, piped := os.LookupEnv(initPipe); piped && len(os.Args) == 2 && os.Args[1] == "init" {
 		// The thread that runs libcontainer's init is the one that executes
@@ -38,10 +45,4 @@ func Init() {
 	if reexec.Init() {
 		os.Exit(0)
 	}
-	// libcontainer has a thread of this process join each container's mount
-	// namespace, after which the Go runtime ends it. The main thread can't be
-	// ended: it would keep the namespace and all mounts in it, and be what
-	// /proc/self shows from then on. Main holds it so that no other goroutine
-	// runs on it.
-	runtime.LockOSThread()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -290,14 +291,16 @@ func runIn(ctx context.Context, container *libcontainer.Container, p *Process) e
 		for _, s := range streams {
 			_ = s.finish()
 		}
-		return errors.Join(startFailure(ctx, err), reap(container, process))
+		return errors.Join(startFailure(ctx, err), reap(process))
 	}
 	for _, s := range streams {
 		s.start(cancel)
 	}
 	stop := context.AfterFunc(ctx, func() {
-		// An error says that the process has ended meanwhile.
-		_ = container.Signal(unix.SIGKILL)
+		// Its being the first of a PID namespace, all others die with it. The
+		// container's own Signal would look in /proc first whether it runs,
+		// and do nothing when that fails. An error says that it has ended.
+		_ = process.Signal(unix.SIGKILL)
 	})
 	err = exitStatus(process.Wait())
 	killed := !stop()
@@ -343,11 +346,12 @@ func startFailure(ctx context.Context, err error) error {
 }
 
 // reap kills and waits for what a failed start may have left running.
-func reap(container *libcontainer.Container, process *libcontainer.Process) error {
-	if err := container.Signal(unix.SIGKILL); err != nil {
+func reap(process *libcontainer.Process) error {
+	if err := process.Signal(unix.SIGKILL); err != nil {
 		return nil //nolint:nilerr // nothing runs
 	}
-	if _, err := process.Wait(); err != nil {
+	var exit *exec.ExitError
+	if _, err := process.Wait(); err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("wait for container: %w", err)
 	}
 	return nil
