@@ -148,6 +148,7 @@ type argument struct{ key, value string }
 func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 	words := []string{"ARG"}
 	for _, arg := range c.Args {
+		st.checker.secret("ARG", arg.Key)
 		value, ok := st.scope.buildArgs[arg.Key]
 		switch {
 		case ok:
@@ -163,7 +164,7 @@ func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 		word := arg.Key
 		if ok {
 			word += "=" + value
-			if arg.Key != "BUILDKIT_SBOM_SCAN_CONTEXT" && arg.Key != "BUILDKIT_SBOM_SCAN_STAGE" {
+			if !isScanArg(arg.Key) {
 				st.env.set(arg.Key, value)
 			}
 		}

@@ -35,7 +35,7 @@ func TestErrors(t *testing.T) {
 		{"escape", "# escape=x\nFROM a\n", 1, 1, `escape "x" must be`},
 		{"escape twice", "# escape=`\n# escape=`\nFROM a\n", 2, 2, "only one escape parser directive"},
 		{"check option", "# check=foo=bar\nFROM a\n", 1, 1, `invalid check option "foo"`},
-		{"check error", "# check=error=true\nFROM a AS B\n", 2, 2, "StageNameCasing"},
+		{"check option after a shebang", "#!/x\n# check=foo=bar\nFROM a\n", 2, 2, `invalid check option "foo"`},
 
 		// Instructions and flags.
 		{"unknown instruction", "FROM a\nRNU x\n", 2, 2, "unknown instruction: RNU (did you mean RUN?)"},

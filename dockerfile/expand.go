@@ -29,13 +29,19 @@ type lexer struct {
 func newLexer(escape rune) lexer { return lexer{shell.NewLex(escape), escape} }
 
 // word replaces the variables in a word and removes its quotes.
-func (l lexer) word(word string, env shell.EnvGetter) (out string, err error) {
+func (l lexer) word(word string, env shell.EnvGetter) (string, error) {
+	match, err := l.match(word, env)
+	return match.Result, err
+}
+
+// match is like word and tells which variables there were.
+func (l lexer) match(word string, env shell.EnvGetter) (out shell.ProcessWordResult, err error) {
 	err = l.within(word, env, func(env shell.EnvGetter) (err error) {
-		out, _, err = l.ProcessWord(word, env)
+		out, err = l.ProcessWordWithMatches(word, env)
 		return err
 	})
-	if len(out) > len(word)+maxExpansion {
-		return "", errTooLarge()
+	if len(out.Result) > len(word)+maxExpansion {
+		return shell.ProcessWordResult{}, errTooLarge()
 	}
 	return out, err
 }

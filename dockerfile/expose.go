@@ -23,6 +23,7 @@ func (st *state) expose(c *instructions.ExposeCommand) (string, error) {
 			return "", err
 		}
 		for _, w := range words {
+			st.checker.port(w)
 			more, err := parsePort(w)
 			if err != nil {
 				return "", err

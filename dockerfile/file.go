@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -25,19 +24,18 @@ const utf8BOM = "\xef\xbb\xbf"
 
 // File is a parsed Dockerfile. It is immutable and safe for concurrent use.
 type File struct {
-	source   *source
-	escape   rune
-	globals  []*instructions.ArgCommand
-	stages   []instructions.Stage
-	mounts   map[instructions.Command]*parser.Node // of those RUNs that have any
-	foreign  error                                 // the syntax directive names another frontend
-	warnings []Warning
-}
+	source  *source
+	escape  rune
+	globals []*instructions.ArgCommand
+	stages  []instructions.Stage
+	mounts  map[instructions.Command]*parser.Node // of those RUNs that have any
+	foreign error                                 // the syntax directive names another frontend
 
-// Warning is a remark on a Dockerfile that doesn't keep it from being built.
-type Warning struct {
-	Location Location
-	Text     string
+	// What the linter needs.
+	nodes         []*parser.Node // all instructions
+	continuations []parser.Range // where empty lines are continued
+	check         string         // value of the check directive
+	checkAt       Location
 }
 
 // Parse reads a Dockerfile to the end of r. The name is used in messages only.
@@ -64,28 +62,20 @@ func Parse(name string, r io.Reader) (*File, error) {
 
 // parse fills f with what the text says.
 func (f *File) parse(text []byte) error {
-	lint, err := f.directives(text)
-	if err != nil {
+	if err := f.directives(text); err != nil {
 		return err
 	}
 	parsed, err := parser.Parse(bytes.NewReader(text))
 	if err != nil {
 		return f.parserError(err)
 	}
-	f.escape = parsed.EscapeToken
+	f.escape, f.nodes = parsed.EscapeToken, parsed.AST.Children
 	for _, w := range parsed.Warnings {
 		if w.Location != nil {
-			lint.Run(&linter.RuleNoEmptyContinuation, []parser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
+			f.continuations = append(f.continuations, *w.Location)
 		}
 	}
-	if err := f.instructions(parsed.AST, lint); err != nil {
-		return err
-	}
-	slices.SortStableFunc(f.warnings, func(a, b Warning) int { return a.Location.Start - b.Location.Start })
-	if lint.Error() != nil {
-		return locate(fmt.Errorf("%s (an error because of check=error=true)", f.warnings[0].Text), f.warnings[0].Location)
-	}
-	return nil
+	return f.instructions(parsed.AST)
 }
 
 func splitLines(text []byte) []string {
@@ -123,10 +113,9 @@ func checkText(src *source, text []byte) error {
 }
 
 // directives reads the comments at the head of the file: syntax, check and
-// escape, and returns the linter that check asks for. They are read here first
-// because the parser reports their errors one line early.
-func (f *File) directives(text []byte) (*linter.Linter, error) {
-	config := &linter.Config{}
+// escape. They are read here first because the parser reports their errors one
+// line early.
+func (f *File) directives(text []byte) error {
 	if frontend, _, at, ok := parser.DetectSyntax(text); ok && !isOwnFrontend(frontend) {
 		loc := f.source.of(at)
 		if loc.Start == 0 {
@@ -139,25 +128,18 @@ func (f *File) directives(text []byte) (*linter.Linter, error) {
 		at := f.source.at(i+1, i+1)
 		directive, err := head.ParseLine([]byte(strings.TrimLeftFunc(line, unicode.IsSpace)))
 		if err != nil {
-			return nil, locate(err, at)
+			return locate(err, at)
 		}
 		if directive == nil {
 			break
 		}
-		switch directive.Name {
-		case "escape":
-			if directive.Value != `\` && directive.Value != "`" {
-				return nil, locate(fmt.Errorf("escape %q must be \\ or `", directive.Value), at)
-			}
-		case "check":
-			options, _, _ := strings.Cut(directive.Value, " ")
-			if config, err = linter.ParseLintOptions(options); err != nil {
-				return nil, locate(fmt.Errorf("check %q: %w", options, err), at)
-			}
+		if directive.Name == "escape" && directive.Value != `\` && directive.Value != "`" {
+			return locate(fmt.Errorf("escape %q must be \\ or `", directive.Value), at)
 		}
 	}
-	config.Warn = f.warn
-	return linter.New(config), nil
+	check, _, at, _ := parser.ParseDirective("check", text)
+	f.check, f.checkAt = check, f.source.of(at)
+	return nil
 }
 
 // isOwnFrontend tells whether the reference of a syntax directive names the
@@ -170,10 +152,6 @@ func isOwnFrontend(ref string) bool {
 	return named.Name() == "docker.io/docker/dockerfile" || named.Name() == "docker.io/docker/dockerfile-upstream"
 }
 
-func (f *File) warn(rule, _, _, text string, at []parser.Range) {
-	f.warnings = append(f.warnings, Warning{Location: f.source.of(at), Text: rule + ": " + text})
-}
-
 // parserError turns an error of the line parser into an Error.
 func (f *File) parserError(err error) error {
 	loc := f.source.at(1, 1)
@@ -184,7 +162,8 @@ func (f *File) parserError(err error) error {
 }
 
 // instructions sorts the parsed lines into global arguments and stages.
-func (f *File) instructions(ast *parser.Node, lint *linter.Linter) error {
+func (f *File) instructions(ast *parser.Node) error {
+	lint := linter.New(&linter.Config{}) // a nil one would not survive a comment with lint options
 	for _, node := range ast.Children {
 		at := f.source.at(node.StartLine, node.EndLine)
 		instruction, err := instructions.ParseInstructionWithLinter(node, lint)

@@ -48,7 +48,7 @@ func (st *state) text(cmd command, in instructions.Command) string {
 
 // masked returns the variables with those hidden that a secret is put into.
 func (st *state) masked(c command) *environ {
-	mounts, err := c.mounts(st.expand)
+	mounts, err := c.mounts(func(word string) (string, error) { return st.lex.word(word, &st.env) }) // no warnings for what is only shown
 	if err != nil {
 		return &st.env // reported where the mounts are made
 	}

@@ -148,10 +148,15 @@ func (sc *scope) checkCycles() error {
 	return nil
 }
 
-// needed returns the stages that the target can't do without, checked, each
+// needed returns the stages that the target can't do without, or all, checked, each
 // behind those it needs.
-func (sc *scope) needed(target *Stage) ([]*Stage, error) {
+func (sc *scope) needed(target *Stage, all bool) ([]*Stage, error) {
 	need := map[*Stage]bool{target: true}
+	for _, s := range sc.stages {
+		if all {
+			need[s] = true
+		}
+	}
 	for queue := []*Stage{target}; len(queue) > 0; queue = queue[1:] {
 		for _, n := range queue[0].Needs() {
 			if !need[n] {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -24,6 +25,13 @@ type Options struct {
 	// "::" and a platform, for which alone it then counts. FROM, --from and
 	// mounts that use the name of one get it in place of the stage or image.
 	Contexts map[string]Context
+
+	// Ignore holds the patterns of .dockerignore. Only warnings depend on it.
+	Ignore []string
+
+	// AllStages has the plan hold all stages of the file when no target is
+	// asked for, as for a check of the whole file.
+	AllStages bool
 
 	// SourceEpoch answers [File.EpochSource]: the time of what that returned,
 	// the zero time if it has none.
@@ -47,8 +55,12 @@ type Context struct {
 // Plan is what has to be done to build a target. It is immutable and safe for
 // concurrent use.
 type Plan struct {
-	Stages   []*Stage // the needed ones: each after those it needs, otherwise in the order of the file; the last is the target
-	Warnings []Warning
+	Stages   []*Stage  // the needed ones: each after those it needs, otherwise in the order of the file; the last is the target
+	Warnings []Warning // about the file; [Stage.Lint] has those about instructions
+
+	// Strict says that nothing may be built when there is a warning that
+	// [Violations] makes an error of: the check=error=true of BuildKit.
+	Strict bool
 
 	// Epoch is the value of SOURCE_DATE_EPOCH, nil without one. No time in the
 	// result may be later; see https://reproducible-builds.org/specs/source-date-epoch/.
@@ -67,6 +79,14 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	if err := f.checkFrontend(o.BuildArgs); err != nil {
 		return nil, err
 	}
+	checks, err := f.checkConfig(o.BuildArgs)
+	if err != nil {
+		return nil, err
+	}
+	warnings, err := f.Lint(o)
+	if err != nil {
+		return nil, err
+	}
 	contexts, err := newNamedContexts(o.Contexts)
 	if err != nil {
 		return nil, locate(err, f.source.whole())
@@ -81,7 +101,7 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	}
 	sc := &scope{
 		file: f, globals: globals, byName: map[string]*Stage{}, platform: o.TargetPlatform, contexts: contexts,
-		buildArgs: o.BuildArgs, proxy: proxyEnv(o.BuildArgs),
+		buildArgs: o.BuildArgs, proxy: proxyEnv(o.BuildArgs), checks: checks, ignore: slices.Clone(o.Ignore),
 	}
 	if err := sc.addStages(); err != nil {
 		return nil, err
@@ -97,11 +117,12 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	if err := sc.link(); err != nil {
 		return nil, err
 	}
-	stages, err := sc.needed(target)
+	stages, err := sc.needed(target, o.AllStages && o.Target == "")
 	if err != nil {
 		return nil, err
 	}
-	return &Plan{Stages: stages, Epoch: epoch, Warnings: slices.Concat(f.warnings, f.unusedArgs(o.BuildArgs, globals))}, nil
+	warnings = append(warnings, f.unusedArgs(o.BuildArgs, globals)...)
+	return &Plan{Stages: stages, Epoch: epoch, Warnings: warnings, Strict: checks.ReturnAsError}, nil
 }
 
 // targetName returns the value of TARGETSTAGE.
@@ -125,6 +146,8 @@ type scope struct {
 	platform  ocispec.Platform
 	stages    []*Stage // all of the file
 	byName    map[string]*Stage
+	checks    *linter.Config
+	ignore    []string
 	contexts  namedContexts
 	others    bool // some --from names no stage, or a mount has none
 }

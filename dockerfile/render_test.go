@@ -88,7 +88,7 @@ func render(p *dockerfile.Plan, base dockerspec.DockerOCIImage) string {
 		fmt.Fprintf(&b, "epoch %d\n", p.Epoch.Unix())
 	}
 	for _, w := range p.Warnings {
-		fmt.Fprintf(&b, "warning %s: %s\n", w.Location, w.Text)
+		fmt.Fprintf(&b, "warning %s\n", w)
 	}
 	for _, s := range p.Stages {
 		from := "scratch"

@@ -71,23 +71,26 @@ func (st *state) mountOp(m *instructions.Mount, from From) (Mount, error) {
 		return st.secretMount(m)
 	case instructions.MountTypeSSH:
 		return st.sshMount(m)
-	}
-	target := st.target(m.Target)
-	if target == "/" {
-		return nil, fmt.Errorf("invalid mount target %q: a mount can't replace the root", m.Target)
-	}
-	switch m.Type {
-	case instructions.MountTypeTmpfs:
-		return &TmpfsMount{Target: target, Size: m.SizeLimit, ReadOnly: m.ReadOnly}, nil
-	case instructions.MountTypeCache:
-		return st.cacheMount(m, from, target), nil
-	case instructions.MountTypeBind:
-		if m.From == "" {
-			from = From{}
-		}
-		return &BindMount{From: from, Source: path.Join("/", m.Source), Target: target, ReadOnly: m.ReadOnly}, nil
+	case instructions.MountTypeBind, instructions.MountTypeCache, instructions.MountTypeTmpfs:
+		return st.fileMount(m, from)
 	}
 	return nil, fmt.Errorf("mount type %q is unknown", m.Type)
+}
+
+// fileMount makes a mount that may be anywhere but on the root.
+func (st *state) fileMount(m *instructions.Mount, from From) (Mount, error) {
+	target := st.target(m.Target)
+	switch {
+	case target == "/":
+		return nil, fmt.Errorf("invalid mount target %q: a mount can't replace the root", m.Target)
+	case m.Type == instructions.MountTypeTmpfs:
+		return &TmpfsMount{Target: target, Size: m.SizeLimit, ReadOnly: m.ReadOnly}, nil
+	case m.Type == instructions.MountTypeCache:
+		return st.cacheMount(m, from, target), nil
+	case m.From == "":
+		from = From{}
+	}
+	return &BindMount{From: from, Source: path.Join("/", m.Source), Target: target, ReadOnly: m.ReadOnly}, nil
 }
 
 // target returns the absolute path of a mount.
@@ -124,13 +127,13 @@ func (st *state) cacheMount(m *instructions.Mount, from From, target string) *Ca
 func mountOwner(m *instructions.Mount, mode uint32) MountOwner {
 	owner := MountOwner{Mode: mode}
 	if m.UID != nil {
-		owner.UID = uint32(*m.UID) //nolint:gosec // parsed as 32 bits
+		owner.UID = uint32(*m.UID)
 	}
 	if m.GID != nil {
-		owner.GID = uint32(*m.GID) //nolint:gosec // parsed as 32 bits
+		owner.GID = uint32(*m.GID)
 	}
 	if m.Mode != nil {
-		owner.Mode = uint32(*m.Mode & 0o777) //nolint:gosec // parsed as 32 bits
+		owner.Mode = uint32(*m.Mode & 0o777)
 	}
 	return owner
 }

@@ -80,6 +80,9 @@ type state struct {
 	args     []argument // declared so far, also by the stages below
 	cmdSet   bool       // this stage has a CMD
 	lex      lexer
+
+	checker    *checker // nil: nobody wants warnings
+	workdirSet bool     // some WORKDIR came, here or in the stages below
 }
 
 // enter returns the state before the first instruction of s, having gone
@@ -172,10 +175,12 @@ func (st *state) final() dockerspec.DockerOCIImage {
 
 // apply carries out one instruction on the state.
 func (st *state) apply(c command) (Step, error) {
+	st.checker.begin(c)
 	in, err := st.expandCommand(c.Command)
 	if err != nil {
 		return Step{}, err
 	}
+	st.inspect(in, c.sources)
 	step := Step{Text: st.text(c, in), Location: c.at}
 	var createdBy string
 	switch in := in.(type) {
@@ -202,7 +207,9 @@ func (st *state) apply(c command) (Step, error) {
 // expand replaces the variables in a word by those of the image and the
 // declared arguments.
 func (st *state) expand(word string) (string, error) {
-	return st.lex.word(word, &st.env)
+	match, err := st.lex.match(word, &st.env)
+	st.undefined(match.Unmatched)
+	return match.Result, err
 }
 
 // expandCommand returns the instruction with its variables replaced, where the
@@ -249,7 +256,9 @@ func (st *state) expandCommand(in instructions.Command) (instructions.Command, e
 func (st *state) expandRaw(word string) (string, error) {
 	lex := newLexer('\\')
 	lex.SkipProcessQuotes = true
-	return lex.word(word, &st.env)
+	match, err := lex.match(word, &st.env)
+	st.undefined(match.Unmatched)
+	return match.Result, err
 }
 
 func cloneSources(s instructions.SourcesAndDest) instructions.SourcesAndDest {

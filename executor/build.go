@@ -55,7 +55,7 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 	if b.Clock == nil {
 		b.Clock = time.Now
 	}
-	if b.Fetch == nil {
+	if b.Fetch == nil && b.Store != nil {
 		b.Fetch = fetch.New(fetch.Options{TempDir: b.Store.TempDir()})
 	}
 	return &build{
@@ -78,10 +78,16 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 func (b *build) run(ctx context.Context) (result *Result, err error) {
 	defer func() { err = errors.Join(err, b.cleanUp()) }()
 
-	for _, w := range b.plan.Warnings {
-		b.progress.warn(fmt.Sprintf("%s: %s", w.Location, w.Text))
+	b.progress.remark(b.plan.Warnings)
+	if err := b.checkAllowed(); err != nil {
+		return nil, err
 	}
-	b.group, ctx = errgroup.WithContext(ctx)
+	ctx = b.begin(ctx)
+	if b.plan.Strict {
+		if err := b.approve(ctx); err != nil {
+			return nil, errors.Join(err, b.group.Wait())
+		}
+	}
 	if b.exports, err = b.newExports(ctx); err != nil {
 		return nil, errors.Join(err, b.group.Wait())
 	}
@@ -100,6 +106,13 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		return nil, err
 	}
 	return result, nil
+}
+
+// begin gives the build the group of its goroutines, and returns the context that
+// the first error of one ends.
+func (b *build) begin(ctx context.Context) context.Context {
+	b.group, ctx = errgroup.WithContext(ctx)
+	return ctx
 }
 
 // onCleanUp has f run when the build ends. What was registered last runs first.

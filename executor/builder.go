@@ -54,6 +54,13 @@ type Options struct {
 	Network sandbox.Network
 	// ExtraHosts are lines for /etc/hosts in RUN, as "name:address".
 	ExtraHosts []string
+	// Secrets are what --mount=type=secret may show, by ID.
+	Secrets map[string]Secret
+	// SSH are the agents that --mount=type=ssh may show, by ID.
+	SSH map[string]*SSHAgent
+	// AllowInsecure lets RUN --security=insecure run. Without it the build
+	// fails before anything runs.
+	AllowInsecure bool
 	// ShmSize is the size of /dev/shm in RUN in bytes; 0 means 64 MiB.
 	ShmSize int64
 	// Ulimits are resource limits of RUN.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
+	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -24,6 +24,7 @@ type copying struct {
 
 	from  *origin // of paths; nil if there are none
 	parts []part
+	empty bool // the step begins with no file at all
 	warn  func(string)
 }
 
@@ -43,7 +44,7 @@ type part interface {
 // copied and not where it came from: a stage that is built anew but turns out
 // the same changes nothing behind it.
 func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Copy, s *dockerfile.Stage) (*operation, error) {
-	c := &copying{Copy: op, warn: b.progress.warn}
+	c := &copying{Copy: op, empty: len(st.layers) == 0, warn: b.progress.warn}
 	for _, src := range op.Sources {
 		p, err := b.part(ctx, c, src, s)
 		if err != nil {
@@ -51,12 +52,16 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 		}
 		c.parts = append(c.parts, p)
 	}
+	run := c.run
+	if op.Link {
+		run = b.linked(c.run)
+	}
 	shape := c.shape(st.key)
 	var alias digest.Digest
 	if c.from != nil && c.from.key != "" {
 		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
 		if key, ok := b.alias(alias); ok {
-			return &operation{key: key, run: c.run}, nil
+			return &operation{key: key, run: run}, nil
 		}
 	}
 	k := newKey("copy content").str(shape.String())
@@ -73,7 +78,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 			return nil, err
 		}
 	}
-	return &operation{key: key, run: c.run}, nil
+	return &operation{key: key, run: run}, nil
 }
 
 // part prepares one source of c.
@@ -141,19 +146,52 @@ func (c *copying) run(ctx context.Context, root string, v *vertex) error {
 	return nil
 }
 
+// linked returns what --link makes of run: it copies into an empty file system,
+// and the result is laid over that of the step. As in BuildKit the copy sees
+// nothing of what is there: links in its way become directories, and directories
+// that exist get the mode and owner of those made anew.
+func (b *build) linked(run func(context.Context, string, *vertex) error) func(context.Context, string, *vertex) error {
+	return func(ctx context.Context, root string, v *vertex) (err error) {
+		alone, err := b.Store.Prepare(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, alone.Discard()) }()
+		if err := run(ctx, alone.Root(), v); err != nil {
+			return err
+		}
+		files, err := snapshot.Archive(ctx, alone.Root(), nil)
+		if err != nil {
+			return err
+		}
+		defer files.Close()
+		return snapshot.Extract(ctx, root, "/", files, snapshot.ExtractOptions{})
+	}
+}
+
 // unpackArchives is what ADD does with a file that turns out to be an archive.
-var unpackArchives = &filecopy.Unpack{
-	IsArchive: snapshot.IsArchive,
-	Extract: func(ctx context.Context, root, dir string, r io.Reader) error {
-		return snapshot.Extract(ctx, root, dir, r, snapshot.ExtractOptions{})
-	},
+// With an owner, everything in the archive gets that one.
+func unpackArchives(owner *filecopy.Owner) *filecopy.Unpack {
+	o := snapshot.ExtractOptions{}
+	if owner != nil {
+		o.Owner = &snapshot.Owner{UID: int(owner.UID), GID: int(owner.GID)}
+	}
+	return &filecopy.Unpack{
+		IsArchive: snapshot.IsArchive,
+		Extract: func(ctx context.Context, root, dir string, r io.Reader) error {
+			return snapshot.Extract(ctx, root, dir, r, o)
+		},
+	}
 }
 
 // options returns how files arrive: with owners of their own only if keepOwners
 // is set, as in a stage or image; those of the context belong to root.
 func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (filecopy.Options, error) {
-	o := filecopy.Options{DirDest: len(c.Sources) > 1}
+	o := filecopy.Options{}
 	if !keepOwners {
+		if c.empty && !isNumeric(c.Chown) {
+			return o, fmt.Errorf("--chown=%s: the stage is still empty and knows no names: use numbers", c.Chown)
+		}
 		owner, err := v.owner(root, c.Chown)
 		if err != nil {
 			return o, fmt.Errorf("--chown=%s: %w", c.Chown, err)
@@ -161,26 +199,20 @@ func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (file
 		o.Owner = owner
 	}
 	if c.Chmod != "" {
-		mode, err := strconv.ParseUint(c.Chmod, 8, 32)
-		if err != nil {
-			return o, fmt.Errorf("--chmod=%s: %w", c.Chmod, err)
+		var err error
+		if o.Mode, err = filecopy.ParseChmod(c.Chmod); err != nil {
+			return o, fmt.Errorf("--chmod: %w", err)
 		}
-		m := uint32(mode)
-		o.Mode = &m
 	}
 	if unpack {
-		o.Unpack = unpackArchives
+		var owner *filecopy.Owner
+		if c.Chown != "" {
+			owner = o.Owner
+		}
+		o.Unpack = unpackArchives(owner)
 	}
 	return o, nil
 }
 
-// checkSupported refuses what can't be copied rightly.
-func (c *copying) checkSupported() error {
-	switch {
-	case len(c.Exclude) > 0:
-		return errors.New("--exclude is not supported yet")
-	case c.Link:
-		return errors.New("--link is not supported yet")
-	}
-	return nil
-}
+// isNumeric reports whether "user[:group]" holds no name.
+func isNumeric(owner string) bool { return strings.Trim(owner, "0123456789:") == "" }

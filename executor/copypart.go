@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -28,17 +27,11 @@ func (p *pathPart) load(ctx context.Context) error {
 	if p.selection != nil {
 		return nil
 	}
-	if err := p.copying.checkSupported(); err != nil {
-		return err
-	}
-	if p.Parents != "" {
-		return errors.New("--parents is not supported yet")
-	}
 	src, err := p.copying.from.open(ctx)
 	if err != nil {
 		return err
 	}
-	if p.selection, err = src.tree.Select(ctx, []string{p.Name}); err != nil {
+	if p.selection, err = src.tree.Select(ctx, p.sources()); err != nil {
 		return err
 	}
 	for _, name := range p.selection.Sockets() {
@@ -48,6 +41,10 @@ func (p *pathPart) load(ctx context.Context) error {
 		p.copying.warn(fmt.Sprintf("%s: no file matches", pattern))
 	}
 	return nil
+}
+
+func (p *pathPart) sources() []filecopy.Source {
+	return []filecopy.Source{{Path: p.Name, Parents: p.Parents, Required: p.Required, Exclude: p.copying.Exclude}}
 }
 
 // keepsOwners reports whether what is copied keeps its owners.
@@ -111,14 +108,11 @@ func (p *fetchedPart) shape(k keyHash) keyHash {
 func (p *fetchedPart) digest(context.Context) (digest.Digest, error) { return "", nil }
 
 func (p *fetchedPart) copyTo(ctx context.Context, root string, v *vertex) error {
-	if err := p.copying.checkSupported(); err != nil {
-		return err
-	}
 	src, err := p.open(ctx)
 	if err != nil {
 		return err
 	}
-	selection, err := src.tree.Select(ctx, []string{p.pattern})
+	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: p.pattern, Exclude: p.copying.Exclude}})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (b *build) repository(ctx context.Context, r *dockerfile.Repository) *promi
 	return once(b, b.fetches, k, func() (f *fetched, err error) {
 		v := b.progress.start("[internal] resolve git source " + fetch.Redact(r.Remote))
 		defer func() { v.done(err) }()
-		at, err := b.fetcher().Resolve(ctx, want)
+		at, err := b.Fetch.Resolve(ctx, want)
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +64,7 @@ func (b *build) checkout(ctx context.Context, r fetch.Repository, at *fetch.Comm
 	if err != nil {
 		return nil, err
 	}
-	if err := b.fetcher().Checkout(ctx, r, at, active.Root()); err != nil {
+	if err := b.Fetch.Checkout(ctx, r, at, active.Root()); err != nil {
 		return nil, errors.Join(err, active.Discard())
 	}
 	if snap, err = active.Commit(); err != nil {
@@ -120,7 +120,7 @@ func (b *build) get(ctx context.Context, d *dockerfile.Download, record digest.D
 	var active *snapshot.Active
 	var t *transfer
 	file := fetch.File{URL: d.URL, Name: d.Name, Checksum: d.Checksum}
-	version, err := b.fetcher().Download(ctx, file, known, func() (string, error) {
+	version, err := b.Fetch.Download(ctx, file, known, func() (string, error) {
 		if active == nil {
 			var err error
 			if active, err = b.Store.Prepare(ctx, nil); err != nil {
@@ -148,6 +148,3 @@ func (b *build) get(ctx context.Context, d *dockerfile.Download, record digest.D
 	}
 	return version, snap, b.remember(downloadKind, record, downloadRecord{*version, snap.ID()})
 }
-
-// fetcher returns what fetches from elsewhere.
-func (b *build) fetcher() *fetch.Client { return b.Fetch }

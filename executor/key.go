@@ -16,7 +16,7 @@ type keyHash struct{ h hash.Hash }
 // version in it changes whenever the meaning of a key does.
 func newKey(kind string) keyHash {
 	k := keyHash{sha256.New()}
-	return k.str("bob.key.v1").str(kind)
+	return k.str("bob.key.v2").str(kind)
 }
 
 func (k keyHash) str(s string) keyHash {

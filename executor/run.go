@@ -13,23 +13,61 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/containerd/platforms"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
 // scriptDir is where a RUN finds the body of a heredoc that names its own
 // interpreter.
 const scriptDir = "/dev/pipes"
 
-func (b *build) runOperation(st *state, op *dockerfile.Run, s *dockerfile.Stage) *operation {
+func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (*operation, error) {
+	if err := b.allowed(op); err != nil {
+		return nil, err
+	}
+	found, err := b.mountSources(ctx, op, s)
+	if err != nil {
+		return nil, err
+	}
 	key := newKey("run").str(st.key.String()).str(platforms.FormatAll(s.Platform)).
 		list(op.Args).list(visible(op)).str(op.Dir).str(op.User).str(op.Network).
 		list(b.opts.ExtraHosts).str(fmt.Sprint(b.opts.Network, b.opts.ShmSize, b.opts.Ulimits))
 	if op.Script != nil {
 		key = key.str(string(op.Script.Content))
 	}
+	if op.Insecure || op.Hostname != "" || len(op.Mounts) > 0 {
+		key = mountKey(key.bool(op.Insecure).str(op.Hostname), op, found)
+	}
 	return &operation{
 		key: key.sum(),
-		run: func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, v) },
+		run: func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, found, v) },
+	}, nil
+}
+
+// allowed refuses what a RUN may ask for only with the user's leave.
+func (b *build) allowed(op *dockerfile.Run) error {
+	if op.Insecure && !b.opts.AllowInsecure {
+		return errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
 	}
+	return nil
+}
+
+// checkAllowed refuses a plan before anything runs. What the triggers of a base
+// image ask for is not known yet and refused at their step.
+func (b *build) checkAllowed() error {
+	for _, s := range b.plan.Stages {
+		steps, err := s.Steps(dockerspec.DockerOCIImage{})
+		if err != nil {
+			continue // with the real image there may be none, or it is found then
+		}
+		for _, step := range steps {
+			if op, ok := step.Op.(*dockerfile.Run); ok {
+				if err := b.allowed(op); err != nil {
+					return locate(err, step)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // visible is what RUN sees and its key holds. Which proxy fetched something
@@ -38,7 +76,7 @@ func visible(op *dockerfile.Run) []string {
 	return slices.DeleteFunc(slices.Clone(op.Env), func(kv string) bool { return slices.Contains(op.Proxy, kv) })
 }
 
-func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, v *vertex) error {
+func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *vertex) (err error) {
 	who, err := lookupUser(root, op.User)
 	if err != nil {
 		return err
@@ -51,6 +89,8 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 		UID:        who.UID,
 		GID:        who.GID,
 		Groups:     who.Groups,
+		Hostname:   op.Hostname,
+		Insecure:   op.Insecure,
 		ExtraHosts: b.opts.ExtraHosts,
 		Network:    b.network(op),
 		ShmSize:    b.opts.ShmSize,
@@ -60,6 +100,11 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 	}
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		p.Env = append(slices.Clip(p.Env), "HOME="+who.Home)
+	}
+	mounts, err := b.mount(ctx, p, op, found, v)
+	defer func() { err = errors.Join(err, mounts.close()) }()
+	if err != nil {
+		return err
 	}
 	if op.Script != nil {
 		m, remove, err := b.mountScript(op.Script)

@@ -17,16 +17,8 @@ type origin struct {
 	// owners says that files have owners worth keeping.
 	owners bool
 	open   func(context.Context) (*source, error)
-}
-
-// source opens the files that from names for reading by a step of s. The tree
-// is closed when the build ends.
-func (b *build) source(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*source, error) {
-	o, err := b.origin(ctx, from, s)
-	if err != nil {
-		return nil, err
-	}
-	return o.open(ctx)
+	// rootfs holds all of its files; nil for directories of this machine.
+	rootfs *rootfs
 }
 
 // origin returns what from names for a step of s. It waits for a stage to be
@@ -55,7 +47,7 @@ func (b *build) origin(ctx context.Context, from dockerfile.From, s *dockerfile.
 }
 
 func (b *build) stateOrigin(st *state) *origin {
-	return &origin{key: st.key, owners: true, open: func(ctx context.Context) (*source, error) {
+	return &origin{key: st.key, owners: true, rootfs: st.rootfs, open: func(ctx context.Context) (*source, error) {
 		return b.view(ctx, st.rootfs).wait(ctx)
 	}}
 }
@@ -78,7 +70,7 @@ func (b *build) contextOrigin(ctx context.Context, name string, s *dockerfile.St
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
-		return &origin{key: f.key, open: f.open(b)}, nil
+		return &origin{key: f.key, rootfs: f.rootfs, open: f.open(b)}, nil
 	}
 	return &origin{open: func(ctx context.Context) (*source, error) { return b.openDir(ctx, c.Dir, c.Ignore) }}, nil
 }

@@ -64,6 +64,9 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 	if err != nil {
 		return nil, err
 	}
+	if err := b.lint(ctx, s); err != nil {
+		return nil, err
+	}
 	steps, err := s.Steps(root)
 	if err != nil {
 		return nil, err

@@ -92,7 +92,7 @@ func (t task) title() string { return t.number + " " + t.Text }
 func (b *build) operation(ctx context.Context, st *state, t task) (*operation, error) {
 	switch op := t.Op.(type) {
 	case *dockerfile.Run:
-		return b.runOperation(st, op, t.stage), nil
+		return b.runOperation(ctx, st, op, t.stage)
 	case *dockerfile.Copy:
 		return b.copyOperation(ctx, st, op, t.stage)
 	case *dockerfile.Workdir:

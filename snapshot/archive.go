@@ -8,13 +8,18 @@ import (
 
 // ExtractOptions tell Extract what not to take from the archive.
 type ExtractOptions struct {
-	NoChown bool // files belong to the process, not to whom the archive says
+	NoChown bool   // files belong to the process, not to whom the archive says
+	Owner   *Owner // files belong to this one, not to whom the archive says
 }
+
+// Owner is a numeric user and group.
+type Owner struct{ UID, GID int }
 
 // Extract unpacks a tar, plain or compressed by gzip, bzip2, xz or zstd, into the
 // directory dir of the tree root. Links in dir, and in the tree where an entry's
 // parent directory is looked up, are followed within root as if it were the root
-// of the file system; nothing outside is touched. Missing directories are made
+// of the file system; nothing outside is touched, and a ".." in the name of an entry
+// ends at dir. Missing directories are made
 // with mode 0755. An entry replaces what is there, with all below it, unless both
 // are directories. Whiteouts are ordinary files. Device nodes below /dev are left
 // out where they can't be made. After an error some of the entries are there.

@@ -90,8 +90,8 @@ func TestExtractHostile(t *testing.T) {
 			j := newJail(t)
 			err := snapshot.Extract(t.Context(), j.root, dir, bytes.NewReader(b), noChown)
 			j.check(t, name+" into "+dir)
-			if strings.HasPrefix(name, "dot dot") && err == nil {
-				t.Errorf("%s: no error", name)
+			if strings.HasPrefix(name, "dot dot") && err != nil {
+				t.Errorf("%s: %v, though .. ends at the top", name, err)
 			}
 		}
 	}

@@ -29,6 +29,7 @@
 //	ids/<fingerprint>/garbage/<random>       renamed away, being removed
 //	ids/<fingerprint>/locks/<id>             held while a layer is unpacked
 //	ids/<fingerprint>/empty                  a lower directory where there is none
+//	ids/<fingerprint>/caches/<hex>/<n>/fs    a cache mount, see Store.CacheMount
 //
 // Files in snapshots have owners as they are on the disk, which differ with the
 // mapping of the user namespace. So snapshots live below a fingerprint of

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	name, err := cleanName(hdr.Name)
+	name, err := x.name(hdr.Name)
 	if err != nil {
 		return err
 	}
@@ -96,6 +97,16 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 		return unix.ENAMETOOLONG
 	}
 	return x.create(ctx, p, base, hdr, r)
+}
+
+// name returns a name in the archive in its shortest form. A layer may not name
+// anything above its root; what is unpacked elsewhere is confined to the place it
+// goes to, where ".." ends at the top.
+func (x *extractor) name(name string) (string, error) {
+	if x.layer == nil && len(name) <= maxName {
+		name = path.Join("/", name)
+	}
+	return cleanName(name)
 }
 
 // rootEntry is for the entry "./". Only a layer sets the root's attributes: what
@@ -122,6 +133,9 @@ func (x *extractor) attrs(hdr *tar.Header) (attrs, error) {
 	}
 	a.mtime = t
 	a.uid, a.gid = hdr.Uid, hdr.Gid
+	if o := x.opt.Owner; o != nil {
+		a.uid, a.gid = o.UID, o.GID
+	}
 	const noID = 1<<32 - 1 // chown takes it for "unchanged"
 	if !x.opt.NoChown && (a.uid < 0 || a.uid >= noID || a.gid < 0 || a.gid >= noID) {
 		return a, fmt.Errorf("owner %d:%d: %w", a.uid, a.gid, unix.EINVAL)
@@ -371,7 +385,7 @@ func fdPath(fd int, base string) string { return "/proc/self/fd/" + strconv.Itoa
 
 // link makes the entry base of p another name of the entry target.
 func (x *extractor) link(p *dir, base, target string) error {
-	name, err := cleanName(target)
+	name, err := x.name(target)
 	if err != nil {
 		return fmt.Errorf("target %q: %w", target, err)
 	}

@@ -29,10 +29,12 @@ type buildConfig struct {
 	file, target, platform, network  text
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
+	secrets, ssh, allow              *list
 	noCache, pull, quiet, insecure   bool
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
-	cache                            string
+	cache, call                      string
+	checkOnly                        bool
 	jobs                             int
 	stdin                            io.Reader
 	stdout, stderr                   io.Writer
@@ -59,6 +61,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.tags, cfg.buildArgs, cfg.labels = newList("tag"), newList("build-arg"), newList("label")
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
 	cfg.buildContexts = newList("build-context")
+	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
@@ -67,6 +70,9 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.labels, "label", "`name=value` put on the image; repeatable")
 	fs.Var(cfg.addHosts, "add-host", "`name:address` for /etc/hosts in RUN; repeatable")
 	fs.Var(cfg.ulimits, "ulimit", "`name=soft[:hard]` limit for RUN; repeatable")
+	fs.Var(cfg.secrets, "secret", "`spec` of a secret for RUN, id=NAME,src=PATH or id=NAME,env=NAME; repeatable")
+	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
+	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
 	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to build for (default: this machine's)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host or none; default is host")
@@ -81,6 +87,8 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
 	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
+	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
 }
 
@@ -99,6 +107,12 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if only, err := cfg.wantsCheck(); only || err != nil {
+		if err != nil {
+			return err
+		}
+		return cfg.check(ctx, in, o, mode)
+	}
 	cache, err := cacheDir(cfg.cache)
 	if err != nil {
 		return err
@@ -106,7 +120,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
 		return err
 	}
-	view, err := progress.New(mode, cfg.stderr, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
+	view, err := cfg.newView(mode)
 	if err != nil {
 		return err
 	}
@@ -128,16 +142,10 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	builder := &executor.Builder{
-		Store: store,
-		Registry: registry.New(registry.Options{
-			Insecure:  cfg.insecure,
-			UserAgent: "bob/" + version,
-			Notice: func(text string) {
-				view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
-			},
-		}),
+		Store:    store,
+		Registry: cfg.registry(view),
 		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
-		Fetch:    fetcher(store.TempDir()),
+		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
 	}
 	src, err := in.open(ctx, store.TempDir(), builder)
@@ -145,6 +153,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
+	o.plan.Ignore = src.ignore
 	plan, err := src.file.Plan(o.plan)
 	if err != nil {
 		return nil, err
@@ -153,9 +162,23 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	return builder.Build(ctx, plan, o.build)
 }
 
-// fetcher fetches what Dockerfile and command line name by address.
-func fetcher(temp string) *fetch.Client {
-	o := fetch.Options{UserAgent: "bob/" + version, TempDir: temp, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"}}
+// fetcher fetches what Dockerfile and command line name by address, with the
+// secrets and the SSH agent that the build was given.
+func fetcher(temp string, b *executor.Options) *fetch.Client {
+	o := fetch.Options{
+		UserAgent: "bob/" + version, TempDir: temp, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
+		Secret: func(id string) ([]byte, bool) {
+			secret, ok := b.Secrets[id]
+			if !ok {
+				return nil, false
+			}
+			data, err := secret.Read()
+			return data, err == nil
+		},
+	}
+	if agent := b.SSH["default"]; agent != nil {
+		o.Agent = agent.Dial
+	}
 	if home, err := os.UserHomeDir(); err == nil {
 		o.KnownHosts = append(o.KnownHosts, filepath.Join(home, ".ssh", "known_hosts"))
 	}
@@ -172,6 +195,21 @@ func (cfg *buildConfig) view() (progress.Mode, error) {
 		return mode, usageErrorf("--progress: %v", err)
 	}
 	return mode, nil
+}
+
+func (cfg *buildConfig) newView(mode progress.Mode) (progress.View, error) {
+	return progress.New(mode, cfg.stderr, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
+}
+
+// registry returns the client of a build that view shows.
+func (cfg *buildConfig) registry(view progress.View) *registry.Client {
+	return registry.New(registry.Options{
+		Insecure:  cfg.insecure,
+		UserAgent: "bob/" + version,
+		Notice: func(text string) {
+			view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
+		},
+	})
 }
 
 // announce writes the result to where it was asked for. Where no image was made

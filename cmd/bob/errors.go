@@ -32,6 +32,9 @@ func exitCode(err error) int {
 // report tells the user why bob ends: with the excerpt of the Dockerfile where
 // an instruction is to blame.
 func report(w io.Writer, err error) {
+	if errors.Is(err, errWarned) {
+		return
+	}
 	if loc, ok := location(err); ok {
 		_, _ = fmt.Fprint(w, loc.Excerpt())
 	}

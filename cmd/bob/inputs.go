@@ -79,7 +79,7 @@ func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
 }
 
 // open reads the Dockerfile and the ignore file, and unpacks a context that is
-// a tar into scratch.
+// a tar into scratch. Only for a remote context does it need b.
 func (in *inputs) open(ctx context.Context, scratch string, b *executor.Builder) (_ *sources, err error) {
 	src := &sources{context: in.context, close: func() error { return nil }}
 	defer func() {

@@ -49,6 +49,9 @@ func (cfg *buildConfig) options() (*options, error) {
 		return nil, usageErrorf("--jobs %d: a negative number", cfg.jobs)
 	}
 	o.build.NoCache, o.build.Jobs = cfg.noCache, cfg.jobs
+	if err := cfg.confidential(&o.build); err != nil {
+		return nil, err
+	}
 	if err := cfg.runOptions(&o.build); err != nil {
 		return nil, err
 	}

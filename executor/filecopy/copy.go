@@ -25,13 +25,9 @@ type Options struct {
 	// and leaves made directories to the process. A build context's files
 	// belong to &Owner{} unless --chown says otherwise.
 	Owner *Owner
-	// Mode is the --chmod: permission, set-ID and sticky bits (0 to 07777) of
-	// every file and directory copied. Directories made on the way to the
-	// destination get its lower nine bits, as from BuildKit.
-	Mode *uint32
-	// DirDest says that the destination is a directory even if it doesn't end
-	// with a slash: more than one source was written.
-	DirDest bool
+	// Mode is the --chmod of every file and directory copied, nil to keep the
+	// modes of the source.
+	Mode *Chmod
 	// Unpack, if set, unpacks local archives into the destination (ADD).
 	Unpack *Unpack
 }
@@ -51,11 +47,7 @@ type Unpack struct {
 const HeaderSize = 1 << 20
 
 func (o *Options) maker() maker {
-	m := maker{mode: 0o755, owner: o.Owner}
-	if o.Mode != nil {
-		m.mode = *o.Mode & 0o777
-	}
-	return m
+	return maker{mode: o.Mode.made(), owner: o.Owner}
 }
 
 // copier is one CopyTo.
@@ -64,7 +56,8 @@ type copier struct {
 	sel     *Selection
 	opts    *Options
 	content *contentCopier
-	base    int // destination directory of the source being copied
+	base    int  // destination directory of the source being copied
+	linking bool // what is copied is one directory: links in it stay links of each other
 	leaders map[inode]leader
 }
 
@@ -75,56 +68,61 @@ type leader struct {
 }
 
 // CopyTo copies the selection to dest, a path inside the directory root: links
-// on the way are followed as if root were "/". See the table in the package
-// documentation for what becomes of what is there already. The umask has no
-// influence. After an error, what was copied remains.
+// on the way are followed as if root were "/". What is copied goes there one
+// source after the other, as if each were copied by itself. See the table in the
+// package documentation for what becomes of what is there already. The umask has
+// no influence. After an error, what was copied remains.
 func (s *Selection) CopyTo(ctx context.Context, root, dest string, o Options) error {
-	if len(s.sources) == 0 {
-		return nil
-	}
 	fd, err := openRoot(root)
 	if err != nil {
 		return err
 	}
 	defer closeFD(fd)
-	at, err := locate(fd, dest, o.maker())
-	if err != nil {
-		return fmt.Errorf("copy to %q: %w", dest, err)
-	}
-	defer at.close()
-	if o.DirDest || len(s.sources) > 1 || endsInDir(dest) {
-		if err := at.enter(o.maker()); err != nil {
-			return fmt.Errorf("copy to %q: %w", dest, err)
-		}
-	}
 	content := &contentCopier{}
 	for i := 0; i < len(s.sources); {
-		run := s.sources[i : i+1]
-		done, err := s.unpack(ctx, root, run[0], at, &o)
-		if err == nil && !done {
-			run = s.run(i, &o)
-			c := &copier{sel: s, opts: &o, content: content, leaders: make(map[inode]leader)}
-			err = c.copy(ctx, run, at)
-		}
+		n, err := s.copyNext(ctx, target{root, fd, dest}, i, &o, content)
 		if err != nil {
-			return fmt.Errorf("copy %q to %q: %w", run[0].pattern, dest, err)
+			return fmt.Errorf("copy %q to %q: %w", s.sources[i].pattern, dest, err)
 		}
-		i += len(run)
+		i += n
 	}
 	return nil
+}
+
+// target is where a copy goes.
+type target struct {
+	root string
+	fd   int // of root
+	dest string
+}
+
+// copyNext copies the i-th source, and those behind it that can be copied side
+// by side with it. It returns how many that were.
+func (s *Selection) copyNext(ctx context.Context, to target, i int, o *Options, content *contentCopier) (int, error) {
+	at, err := locate(to.fd, to.dest, o.maker())
+	if err != nil {
+		return 0, err
+	}
+	defer at.close()
+	run := s.sources[i : i+1]
+	if done, err := s.unpack(ctx, to.root, run[0], at, o); done || err != nil {
+		return 1, err
+	}
+	if endsInDir(to.dest) {
+		if err := at.enter(o.maker()); err != nil {
+			return 0, err
+		}
+	}
+	if at.name == "" && o.Unpack == nil && !isDir(run[0].node.mode) {
+		run = filesAlongside(s.sources[i:])
+	}
+	c := &copier{sel: s, opts: o, content: content, leaders: make(map[inode]leader)}
+	return len(run), c.copy(ctx, run, at)
 }
 
 // endsInDir reports whether the path as written can only be a directory.
 func endsInDir(p string) bool {
 	return strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || p == "" || p == "."
-}
-
-// run returns the sources from the i-th on that can be copied side by side.
-func (s *Selection) run(i int, o *Options) []*source {
-	if isDir(s.sources[i].node.mode) || o.Unpack != nil {
-		return s.sources[i : i+1]
-	}
-	return filesAlongside(s.sources[i:])
 }
 
 // unpack unpacks src into the directory at if it is an archive to unpack.
@@ -188,10 +186,13 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 	p := &pair{src: src, dst: dst, from: first.rel, to: at.path}
 	var items []item
 	if whole {
+		c.linking = true
 		items = itemsOf(first.node.children)
 		// The directory stays as it is but for the time: BuildKit gives it
-		// that of the source.
-		p.finish = func() error { return setTime(dst, ".", first.node.mtime) }
+		// that of the source. The root of a tree has none that was ever said.
+		if first.rel != "" {
+			p.finish = func() error { return setTime(dst, ".", first.node.mtime) }
+		}
 	} else {
 		p.from = path.Dir(first.rel)
 		p.to = path.Dir(at.path)
@@ -254,7 +255,7 @@ func (c *copier) dir(ctx context.Context, p *pair, rel string, items []item) (er
 	for _, it := range items {
 		switch {
 		case isDir(it.mode):
-		case it.manyLinks && c.sel.names[it.inode()] > 1:
+		case c.linking && it.manyLinks && c.sel.names[it.inode()] > 1:
 			if err := c.linked(ctx, p, rel, it); err != nil {
 				return err
 			}
@@ -292,14 +293,15 @@ func (c *copier) files(ctx context.Context, p *pair, items []item) error {
 }
 
 // subdir copies the directory it, which gets the metadata of the source even if
-// it exists.
+// it exists. One that is only the parent of what is copied gets them when it is
+// made, and of them nothing but the mode if it exists.
 func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error {
 	from, to := path.Join(p.from, it.name), path.Join(p.to, it.as)
 	src, err := enter(p.src, it.node, from)
 	if err != nil {
 		return err
 	}
-	dst, err := makeOrOpen(p.dst, it.as)
+	dst, made, err := makeOrOpen(p.dst, it.as)
 	if err != nil {
 		closeFD(src)
 		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
@@ -309,11 +311,14 @@ func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error
 	}
 	sub := &pair{src: src, dst: dst, from: from, to: to}
 	sub.finish = func() error {
+		if it.parentOnly && !made {
+			return fchmod(dst, it.mode)
+		}
 		attrs, err := readAttrs(src)
 		if err != nil {
 			return err
 		}
-		if err := c.metadata(dst, it.node, attrs); err != nil {
+		if err := c.metadata(dst, it.node, attrs); err != nil || it.parentOnly {
 			return err
 		}
 		return setTime(dst, ".", it.mtime)
@@ -321,14 +326,16 @@ func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error
 	return c.dir(ctx, sub, path.Join(rel, it.as), itemsOf(it.children))
 }
 
-// makeOrOpen opens the directory name in dir. A new one is accessible for the
-// process alone until it gets its metadata.
-func makeOrOpen(dir int, name string) (int, error) {
-	err := retry(func() error { return unix.Mkdirat(dir, name, 0o700) })
+// makeOrOpen opens the directory name in dir and reports whether it made it. A
+// new one is accessible for the process alone until it gets its metadata.
+func makeOrOpen(dir int, name string) (fd int, made bool, err error) {
+	err = retry(func() error { return unix.Mkdirat(dir, name, 0o700) })
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return -1, err
+		return -1, false, err
 	}
-	return openat(dir, name, openDir)
+	made = err == nil
+	fd, err = openat(dir, name, openDir)
+	return fd, made, err
 }
 
 // metadata gives the open file fd owner, mode and attributes, in the order that
@@ -352,8 +359,5 @@ func (c *copier) owner(n *node) (uid, gid uint32) {
 }
 
 func (c *copier) mode(n *node) uint32 {
-	if c.opts.Mode != nil {
-		return *c.opts.Mode & 0o7777
-	}
-	return n.mode & 0o7777
+	return c.opts.Mode.of(n.mode)
 }

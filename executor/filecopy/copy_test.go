@@ -74,7 +74,6 @@ func metaSource(t *testing.T) string {
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	mode := func(m uint32) *uint32 { return &m }
 	tests := []struct {
 		name    string
 		sources []string
@@ -107,7 +106,7 @@ func TestMetadata(t *testing.T) {
 			"mode",
 			[]string{"d"},
 			"/p/q/",
-			filecopy.Options{Owner: &filecopy.Owner{}, Mode: mode(0o4751)},
+			filecopy.Options{Owner: &filecopy.Owner{}, Mode: chmod(t, "4751")},
 			map[string]string{
 				"p": "0751 0:0 now", "p/q": "0751 0:0 stamp", "p/q/f": "4751 0:0 stamp", "p/q/sub": "4751 0:0 stamp",
 				"p/q/link": "0777 0:0 stamp", "p/q/tmp": "4751 0:0 stamp",
@@ -219,7 +218,8 @@ func TestHardLinks(t *testing.T) {
 	}{
 		{[]string{"a"}, []string{"one", "two", "z/three"}, 3},
 		{[]string{"b"}, []string{"outside"}, 1},
-		{[]string{"a/*o*"}, []string{"one", "two"}, 2},
+		{[]string{"a/*o*"}, []string{"one"}, 1},
+		{[]string{"a/*o*"}, []string{"two"}, 1},
 	} {
 		// The destination has one of the names already.
 		root := build(t, "d/two=old")

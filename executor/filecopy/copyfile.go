@@ -202,7 +202,7 @@ func writeInline(root, dest, name string, content []byte, o *Options) error {
 		return err
 	}
 	defer at.close()
-	if o.DirDest || endsInDir(dest) {
+	if endsInDir(dest) {
 		if err := at.enter(o.maker()); err != nil {
 			return err
 		}
@@ -219,12 +219,8 @@ func writeInline(root, dest, name string, content []byte, o *Options) error {
 	if err == nil && o.Owner != nil {
 		err = fchown(out, o.Owner.UID, o.Owner.GID)
 	}
-	mode := uint32(0o644)
-	if o.Mode != nil {
-		mode = *o.Mode
-	}
 	if err == nil {
-		err = fchmod(out, mode)
+		err = fchmod(out, o.Mode.of(unix.S_IFREG|0o644))
 	}
 	if e := unix.Close(out); err == nil {
 		err = e

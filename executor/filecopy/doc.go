@@ -19,7 +19,7 @@
 //
 //	destination as written           source              result
 //	----------------------           ------              ------
-//	ends with / or /., or DirDest    any                 a directory; made if missing
+//	ends with / or /.                any                 a directory; made if missing
 //	a directory                      file, link          destination/name of the source as written
 //	a directory                      directory           its contents, merged
 //	missing                          file, link          the destination itself
@@ -44,14 +44,18 @@
 //	of what                          mode             owner               modification time
 //	-------                          ----             -----               -----------------
 //	copied files and directories     --chmod, or own  Owner, or own       own, to the nanosecond
+//	parents of what is copied        --chmod, or own  Owner, or own       now
+//	such a parent, if it existed     own              kept                now
 //	copied links                     -                Owner, or own       own
 //	the destination, if it existed   kept             kept                of the source directory; kept for files
 //	the destination, if made         0755 or --chmod  Owner, or process   the same
 //	directories made on the way      0755 or --chmod  Owner, or process   now
 //	heredocs                         0644 or --chmod  Owner, or process   now
 //
-// Set-ID and sticky bits are kept. Of --chmod, directories made on the way take
-// the lower nine bits. The umask has no influence. Access times are left to the
+// The root of a tree has no time: what its contents go to has the present one.
+// Parents are those of --parents, below the source. Set-ID and sticky bits are
+// kept. Of an octal --chmod, directories made on the way take the lower nine
+// bits, of a symbolic one nothing. The umask has no influence. Access times are left to the
 // kernel. Extended attributes security.capability and user.* are copied where
 // the file system has them, others (labels, access control lists, the records of
 // overlayfs) are not.
@@ -66,7 +70,8 @@
 //	a link inside a directory        the link, as it is
 //	missing, or excluded             error: not found, with the pattern that excludes it
 //	a wildcard without matches       nothing
-//	files with several names         hard links of each other, also at the destination
+//	names of one file in a directory hard links of each other, also at the destination
+//	names of one file by a wildcard  files of their own
 //	sparse files                     sparse
 //	a fifo                           a fifo; it is never opened
 //	a device                         a device, if the kernel lets the process make one
@@ -74,11 +79,12 @@
 //	a socket                         error
 //	anything that changes meanwhile  ErrChanged
 //
-// BuildKit differs in these: it makes an empty file of a socket; it copies links
-// of one file that are matched by a wildcard as separate files; with several
-// sources it writes each to a destination without a slash in turn, so that only
-// the last remains, where this package makes it a directory; it doesn't look into
-// an excluded directory for an exception that ends in two wildcards ("a/*/**").
+// Several sources, and the matches of a wildcard, are copied in turn: to a
+// destination that is no directory each replaces the one before.
+//
+// BuildKit differs in these: it makes an empty file of a socket; it doesn't look
+// into an excluded directory for an exception that ends in two wildcards
+// ("a/*/**").
 //
 // # Confinement
 //
@@ -92,8 +98,8 @@
 //
 // # Limits
 //
-// The package doesn't resolve user names, fetch URLs, interpret archives (see
-// Unpack) or know --parents and --exclude. It needs Linux; copy_file_range(2),
+// The package doesn't resolve user names, fetch URLs or interpret archives (see
+// Unpack). It needs Linux; copy_file_range(2),
 // SEEK_HOLE and extended attributes are used where they exist. A file that is
 // rewritten with the same size and modification time isn't noticed.
 package filecopy

@@ -52,19 +52,22 @@ func copyScripts(dir, root string) error {
 		return err
 	}
 	defer tree.Close()
-	if _, err := tree.Select(ctx, []string{"missing.sh"}); err != nil {
+	if _, err := tree.Select(ctx, paths("missing.sh")); err != nil {
 		fmt.Println("select", err)
 	}
-	selection, err := tree.Select(ctx, []string{"*.sh"})
+	selection, err := tree.Select(ctx, paths("*.sh"))
 	if err != nil {
 		return err
 	}
 	if _, err := selection.Digest(ctx); err != nil { // part of the cache key
 		return err
 	}
-	mode := uint32(0o755)
+	mode, err := filecopy.ParseChmod("0755")
+	if err != nil {
+		return err
+	}
 	owner := &filecopy.Owner{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
-	err = selection.CopyTo(ctx, root, "/usr/local/bin/", filecopy.Options{Owner: owner, Mode: &mode, DirDest: true})
+	err = selection.CopyTo(ctx, root, "/usr/local/bin/", filecopy.Options{Owner: owner, Mode: mode})
 	if err != nil {
 		return err
 	}

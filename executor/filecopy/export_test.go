@@ -22,3 +22,6 @@ func (s *Selection) Paths() []string {
 	}
 	return out
 }
+
+// Nodes returns how many files were looked at and not dismissed by their name.
+func (s *Selection) Nodes() int { return s.nodes }

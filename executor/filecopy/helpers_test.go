@@ -43,9 +43,25 @@ func open(tb testing.TB, dir string, ignore ...string) *filecopy.Tree {
 	return tree
 }
 
-func pick(tb testing.TB, tree *filecopy.Tree, sources ...string) *filecopy.Selection {
+func chmod(tb testing.TB, mode string) *filecopy.Chmod {
 	tb.Helper()
-	s, err := tree.Select(tb.Context(), sources)
+	c, err := filecopy.ParseChmod(mode)
+	must(tb, err)
+	return c
+}
+
+// paths are sources that are nothing but paths.
+func paths(names ...string) []filecopy.Source {
+	sources := make([]filecopy.Source, len(names))
+	for i, name := range names {
+		sources[i].Path = name
+	}
+	return sources
+}
+
+func pick(tb testing.TB, tree *filecopy.Tree, names ...string) *filecopy.Selection {
+	tb.Helper()
+	s, err := tree.Select(tb.Context(), paths(names...))
 	must(tb, err)
 	return s
 }

@@ -13,7 +13,6 @@ import (
 
 func TestWriteFile(t *testing.T) {
 	t.Parallel()
-	mode := uint32(0o4755)
 	for _, tt := range []struct {
 		dest    string
 		options filecopy.Options
@@ -22,8 +21,8 @@ func TestWriteFile(t *testing.T) {
 	}{
 		{"/x", filecopy.Options{}, "x", 0o644},
 		{"/x/", filecopy.Options{}, "x/name", 0o644},
-		{"/x", filecopy.Options{DirDest: true}, "x/name", 0o644},
-		{"/there", filecopy.Options{Mode: &mode}, "there/name", 0o4755},
+		{"/there", filecopy.Options{Mode: chmod(t, "4755")}, "there/name", 0o4755},
+		{"/x", filecopy.Options{Mode: chmod(t, "a+X,o=")}, "x", 0o640},
 		{"/there/old", filecopy.Options{Owner: self()}, "there/old", 0o644},
 		{"/link", filecopy.Options{}, "there/old", 0o644},
 		{"/p/q/r", filecopy.Options{}, "p/q/r", 0o644},

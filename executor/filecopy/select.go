@@ -23,6 +23,23 @@ type Selection struct {
 	names   map[inode]int // names in the selection, of files that have several
 }
 
+// A Source names what is copied: a file, or the contents of a directory.
+type Source struct {
+	// Path is relative to the root of the tree and confined to it ("../x" is
+	// "x"). It may be a wildcard in the syntax of path.Match, whose "*" and "?"
+	// never match a slash, and then stands for any number of sources.
+	Path string
+	// Parents, if not "", is a pattern in the syntax of .dockerignore, relative
+	// to Path: only what matches it is copied of a directory, together with its
+	// parent directories below Path (COPY --parents).
+	Parents string
+	// Required says that Path/Parents, which hold no wildcard, must exist.
+	Required bool
+	// Exclude are patterns in the syntax of .dockerignore, relative to Path, of
+	// what is left out of a directory (COPY --exclude).
+	Exclude []string
+}
+
 // source is one file, or one directory whose contents are meant.
 type source struct {
 	pattern string
@@ -31,7 +48,9 @@ type source struct {
 	node    *node
 }
 
+// add gives n its place.
 func (s *Selection) add(n *node) {
+	n.id = s.nodes
 	s.nodes++
 	if n.manyLinks {
 		s.names[n.inode()]++
@@ -48,43 +67,81 @@ func (s *Selection) Sockets() []string { return s.sockets }
 // for, before directories are descended into. With 0, CopyTo does nothing.
 func (s *Selection) Sources() int { return len(s.sources) }
 
-// Select finds what the patterns stand for. Each is a path relative to the root
-// of the tree, confined to it ("../x" is "x"), or a wildcard in the syntax of
-// path.Match, whose "*" and "?" never match a slash. A pattern that names a
-// symbolic link stands for its target, resolved as if the tree's root were "/";
-// links found inside a directory stay links. A path that isn't there is a
-// *NotFoundError; a wildcard without matches is no error (see Empty).
-func (t *Tree) Select(ctx context.Context, patterns []string) (*Selection, error) {
+// Select finds what the sources stand for. A path that names a symbolic link
+// stands for its target, resolved as if the tree's root were "/"; links found
+// inside a directory stay links. A path that isn't there is a *NotFoundError; a
+// wildcard without matches is no error (see Empty).
+func (t *Tree) Select(ctx context.Context, sources []Source) (*Selection, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &Selection{tree: t, names: make(map[inode]int)}
-	for _, pattern := range patterns {
-		clean := path.Join("/", pattern)[1:]
-		if !isWildcard(clean) {
-			if err := s.take(ctx, pattern, clean); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		matches, err := t.glob(ctx, clean)
-		if err != nil {
-			return nil, withSource(err, pattern)
-		}
-		if len(matches) == 0 {
-			s.empty = append(s.empty, pattern)
-		}
-		for _, m := range matches {
-			if err := s.take(ctx, pattern, m); err != nil {
-				return nil, err
-			}
+	for _, src := range sources {
+		if err := s.find(ctx, src); err != nil {
+			return nil, err
 		}
 	}
 	s.dropRepeated()
 	return s, nil
 }
 
+// find adds all that src stands for.
+func (s *Selection) find(ctx context.Context, src Source) error {
+	within, err := newWithin(src)
+	if err != nil {
+		return fmt.Errorf("select %q: %w", src.Path, err)
+	}
+	clean := path.Join("/", src.Path)[1:]
+	if src.Required {
+		if err := s.require(src, path.Join("/", clean, src.Parents)[1:]); err != nil {
+			return err
+		}
+	}
+	if !isWildcard(clean) {
+		return s.take(ctx, src.Path, clean, within)
+	}
+	matches, err := s.tree.glob(ctx, clean)
+	if err != nil {
+		return withSource(err, src.Path)
+	}
+	if len(matches) == 0 {
+		s.empty = append(s.empty, src.Path)
+	}
+	for _, m := range matches {
+		if src.Parents != "" && !s.tree.isDir(m) {
+			continue // there is nothing below it
+		}
+		if err := s.take(ctx, src.Path, m, within); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isDir reports whether p leads to a directory.
+func (t *Tree) isDir(p string) bool {
+	at, err := t.find(p)
+	if err != nil {
+		return true // take says what is wrong
+	}
+	closeFD(at.dir)
+	return isDir(at.st.Mode)
+}
+
+// require finds out whether p is there.
+func (s *Selection) require(src Source, p string) error {
+	if src.Parents == "." {
+		return &NotFoundError{Source: src.Path} // the pattern matches nothing
+	}
+	at, err := s.tree.find(p)
+	if err != nil {
+		return withSource(err, path.Join(src.Path, src.Parents))
+	}
+	closeFD(at.dir)
+	return nil
+}
+
 // take adds what the path p leads to.
-func (s *Selection) take(ctx context.Context, pattern, p string) error {
+func (s *Selection) take(ctx context.Context, pattern, p string, w *within) error {
 	at, err := s.tree.find(p)
 	if err != nil {
 		if isWildcard(pattern) {
@@ -97,7 +154,6 @@ func (s *Selection) take(ctx context.Context, pattern, p string) error {
 		return fmt.Errorf("select %q: a socket can't be copied", pattern)
 	}
 	n := newNode(path.Base(at.rel), &at.st)
-	n.id = s.nodes
 	s.add(n)
 	if isDir(at.st.Mode) {
 		fd, err := openat(at.dir, ".", openDir)
@@ -105,8 +161,8 @@ func (s *Selection) take(ctx context.Context, pattern, p string) error {
 			return fmt.Errorf("open %q: %w", at.rel, err)
 		}
 		defer closeFD(fd)
-		scan := &scanner{filter: s.tree.filter, sel: s}
-		if n.children, err = scan.children(ctx, fd, at.rel, at.info); err != nil {
+		scan := &scanner{filter: s.tree.filter, within: w, sel: s}
+		if n.children, err = scan.children(ctx, fd, spot{rel: at.rel, info: at.info}); err != nil {
 			return fmt.Errorf("select %q: %w", pattern, err)
 		}
 		if at.excluded && len(n.children) == 0 {
@@ -234,8 +290,8 @@ func (t *Tree) globName(ctx context.Context, dir *found, fd int, name string, pa
 		return t.globIn(ctx, &at, parts)
 	}
 	// An excluded directory is there if something in it is.
-	scan := &scanner{filter: t.filter, sel: &Selection{names: make(map[inode]int)}}
-	inside, err := scan.children(ctx, at.dir, at.rel, at.info)
+	scan := &scanner{filter: t.filter, within: &within{}, sel: &Selection{names: make(map[inode]int)}}
+	inside, err := scan.children(ctx, at.dir, spot{rel: at.rel, info: at.info})
 	if err != nil || len(inside) == 0 {
 		return nil, err
 	}

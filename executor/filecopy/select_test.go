@@ -46,7 +46,8 @@ func TestSelectAndPlace(t *testing.T) {
 		{"contents of directory", []string{"other"}, "/x", []string{"x/", "x/five.go=other/five.go", "x/four.txt=other/four.txt"}, ""},
 		{"contents into existing", []string{"other/"}, "/etc", []string{"etc/five.go=other/five.go", "etc/four.txt=other/four.txt"}, ""},
 		{"directory onto file", []string{"other"}, "/file", nil, "non-directory"},
-		{"two sources", []string{"a.txt", "other"}, "/x", []string{"x/", "x/a.txt=a.txt", "x/five.go=other/five.go", "x/four.txt=other/four.txt"}, ""},
+		{"two sources", []string{"a.txt", "other"}, "/x/", []string{"x/", "x/a.txt=a.txt", "x/five.go=other/five.go", "x/four.txt=other/four.txt"}, ""},
+		{"directory onto the file before it", []string{"a.txt", "other"}, "/x", nil, "non-directory"},
 		{"wildcard", []string{"?.txt"}, "/x/", []string{"x/", "x/a.txt=a.txt", "x/b.txt=b.txt"}, ""},
 		{"wildcard of directories", []string{"ot*"}, "/x/", []string{"x/", "x/five.go=other/five.go", "x/four.txt=other/four.txt"}, ""},
 		{"wildcard in the middle", []string{"*/*.go"}, "/x/", []string{"x/", "x/five.go=other/five.go"}, ""},
@@ -86,7 +87,7 @@ func TestSelectAndPlace(t *testing.T) {
 			t.Parallel()
 			src, root := build(t, context...), build(t, image...)
 			before := list(t, root)
-			s, err := open(t, src).Select(t.Context(), tt.sources)
+			s, err := open(t, src).Select(t.Context(), paths(tt.sources...))
 			if err == nil {
 				err = s.CopyTo(t.Context(), root, tt.dest, filecopy.Options{Owner: self()})
 			}
@@ -116,7 +117,7 @@ func TestNotFoundError(t *testing.T) {
 		"docs/kep/b":  `"docs/kep/b": not found`,
 		"docs/keep/c": `"docs/keep/c": not found`,
 	} {
-		_, err := tree.Select(t.Context(), []string{source})
+		_, err := tree.Select(t.Context(), paths(source))
 		var missing *filecopy.NotFoundError
 		if !errors.As(err, &missing) || !errors.Is(err, fs.ErrNotExist) || err.Error() != want {
 			t.Errorf("Select(%q): %v, want %s", source, err, want)
@@ -140,7 +141,7 @@ func TestSockets(t *testing.T) {
 	defer unix.Close(at)
 	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path.Join("/proc/self/fd", itoa(at), "sock")}))
 	tree := open(t, src)
-	if _, err := tree.Select(t.Context(), []string{"d/sock"}); err == nil || !strings.Contains(err.Error(), "a socket can't be copied") {
+	if _, err := tree.Select(t.Context(), paths("d/sock")); err == nil || !strings.Contains(err.Error(), "a socket can't be copied") {
 		t.Errorf("selecting a socket: %v", err)
 	}
 	s := pick(t, tree, "d", "d/s*")

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
+	"github.com/moby/sys/capability"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -62,8 +64,7 @@ var readOnlyPaths = [...]string{
 // newConfig returns libcontainer's configuration of a container called id for
 // the process with the mounts. root is absolute and free of symlinks.
 func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fallback) (*configs.Config, error) {
-	capabilities := defaultCapabilities[:]
-	filter, err := seccompFilter(capabilities)
+	confinement, err := confine(p)
 	if err != nil {
 		return nil, err
 	}
@@ -81,12 +82,12 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fal
 		Namespaces: configs.Namespaces{
 			{Type: configs.NEWNS}, {Type: configs.NEWPID}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS},
 		},
-		Capabilities:  processCapabilities(capabilities, p.UID),
-		Seccomp:       filter,
+		Capabilities:  confinement.capabilities,
+		Seccomp:       confinement.filter,
 		Rlimits:       limits,
 		Umask:         &umask,
-		MaskPaths:     slices.Clone(maskedPaths[:]),
-		ReadonlyPaths: slices.Clone(readOnlyPaths[:]),
+		MaskPaths:     confinement.masked,
+		ReadonlyPaths: confinement.readOnly,
 		// Inside a user namespace joining a new session keyring counts
 		// against the quota of the user outside, and container engines
 		// refuse keyctl(2) altogether.
@@ -103,6 +104,61 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fal
 	}
 	p.Network.apply(config)
 	return config, nil
+}
+
+// confinement is what keeps a command from the rest of the machine.
+type confinement struct {
+	capabilities     *configs.Capabilities
+	filter           *configs.Seccomp
+	masked, readOnly []string
+}
+
+// confine returns the confinement of the process.
+func confine(p *Process) (*confinement, error) {
+	if p.Insecure {
+		all, err := allCapabilities()
+		if err != nil {
+			return nil, err
+		}
+		// The ambient ones are what a command of another user than root keeps.
+		return &confinement{capabilities: &configs.Capabilities{
+			Bounding: all, Permitted: all, Effective: all, Inheritable: all, Ambient: all,
+		}}, nil
+	}
+	capabilities := defaultCapabilities[:]
+	filter, err := seccompFilter(capabilities)
+	if err != nil {
+		return nil, err
+	}
+	return &confinement{
+		capabilities: processCapabilities(capabilities, p.UID),
+		filter:       filter,
+		masked:       slices.Clone(maskedPaths[:]),
+		readOnly:     slices.Clone(readOnlyPaths[:]),
+	}, nil
+}
+
+// allCapabilities returns the names of the capabilities that bob has and may
+// hand on.
+func allCapabilities() ([]string, error) {
+	own, err := capability.NewPid2(0)
+	if err == nil {
+		err = own.Load()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read own capabilities: %w", err)
+	}
+	known, err := capability.ListSupported()
+	if err != nil {
+		return nil, fmt.Errorf("list capabilities: %w", err)
+	}
+	var names []string
+	for _, c := range known {
+		if own.Get(capability.PERMITTED, c) && own.Get(capability.BOUNDING, c) {
+			names = append(names, "CAP_"+strings.ToUpper(c.String()))
+		}
+	}
+	return names, nil
 }
 
 // processCapabilities returns the capabilities of a process of the user. For

@@ -64,31 +64,32 @@ func (m *mountPoints) resolve(target string) (string, error) {
 
 // make sees to it that something can be mounted on the resolved path: a
 // directory, or a file if isDir is false. What exists is left alone, whatever
-// it is: the mount then says what is wrong with it.
-func (m *mountPoints) make(resolved string, isDir bool) error {
+// it is: the mount then says what is wrong with it. It reports whether the path
+// itself was made.
+func (m *mountPoints) make(resolved string, isDir bool) (made bool, err error) {
 	name := strings.TrimPrefix(resolved, "/")
 	if name == "" {
-		return fmt.Errorf("mount point %s: the root itself can't be mounted on", resolved)
+		return false, fmt.Errorf("mount point %s: the root itself can't be mounted on", resolved)
 	}
 	elements := strings.Split(name, "/")
 	for i := range elements {
 		prefix := path.Join(elements[:i+1]...)
-		if err := m.makeOne(prefix, isDir || i < len(elements)-1); err != nil {
-			return fmt.Errorf("make mount point %s: %w", resolved, err)
+		if made, err = m.makeOne(prefix, isDir || i < len(elements)-1); err != nil {
+			return false, fmt.Errorf("make mount point %s: %w", resolved, err)
 		}
 	}
-	return nil
+	return made, nil
 }
 
-// makeOne makes one stub unless the name exists.
-func (m *mountPoints) makeOne(name string, isDir bool) error {
+// makeOne makes one stub unless the name exists, and reports whether it did.
+func (m *mountPoints) makeOne(name string, isDir bool) (made bool, err error) {
 	if _, err := m.root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return false, err
 	}
 	dir := path.Dir(name)
 	before, err := m.mtime(dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if isDir {
 		if err = m.root.Mkdir(name, 0o755); err == nil {
@@ -98,11 +99,11 @@ func (m *mountPoints) makeOne(name string, isDir bool) error {
 		err = m.makeFile(name)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	info, err := m.root.Lstat(name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	m.stubs = append(m.stubs, stub{name: name, info: info})
 	p := m.parents[dir]
@@ -112,7 +113,7 @@ func (m *mountPoints) makeOne(name string, isDir bool) error {
 	}
 	p.stubs++
 	p.after, err = m.mtime(dir)
-	return err
+	return true, err
 }
 
 // makeFile makes an empty file.

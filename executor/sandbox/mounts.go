@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,17 +14,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount is a bind mount.
+// Mount is something mounted in the container for its command.
 type Mount struct {
-	// Source is an absolute path outside of the container, a file or a
-	// directory. Mounts below it come along.
+	// Kind says what is mounted, and which of the other fields count.
+	Kind MountKind
+	// Source, of a Bind, is an absolute path outside of the container: a file,
+	// a directory or a socket. Mounts below it come along.
 	Source string
 	// Target is an absolute path in the container. It is made for the run if
 	// the image lacks it and removed afterwards if still empty. Below an
 	// earlier mount's target it is made in that mount's source, and stays.
 	Target string
-	// ReadOnly refuses writes, also in mounts below Source.
+	// ReadOnly refuses writes, also in mounts below Source. A Memory always does.
 	ReadOnly bool
+	// Size, of a Tmpfs, is its limit in bytes; 0 is the kernel's, half of the
+	// memory.
+	Size int64
+	// File is what a Memory shows.
+	File File
+}
+
+// MountKind is a kind of Mount.
+type MountKind int
+
+// The kinds of mounts.
+const (
+	// Bind shows a file, directory or socket of the host; the zero value.
+	Bind MountKind = iota
+	// Tmpfs is an empty file system in memory. Its mode is that of the
+	// directory it hides, or 1777 if there is none, as runc makes it.
+	Tmpfs
+	// Memory is a file that exists in memory only, and only for the container:
+	// it is never written to a disk, and goes with bob however bob ends.
+	Memory
+)
+
+// File is a file in memory.
+type File struct {
+	Content  []byte
+	UID, GID uint32 // as the container knows them
+	Mode     uint32 // permission bits
 }
 
 // defaultShmSize is the size of /dev/shm in bytes if none is asked for.
@@ -35,6 +65,9 @@ const noAccess = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
 // deviceNodes are the devices of every container.
 var deviceNodes = [...]string{"null", "zero", "full", "random", "urandom", "tty"}
 
+// insecureDevices are further devices of an insecure container.
+var insecureDevices = [...]string{"kmsg", "cuse", "fuse", "kvm", "net/tun", "loop-control"}
+
 // systemMounts returns what every container has mounted, in order.
 func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
 	shm := p.ShmSize
@@ -45,9 +78,7 @@ func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
 		procMount(refused),
 		{
 			Source: "tmpfs", Destination: "/dev", Device: "tmpfs",
-			// Without nodev a command with CAP_MKNOD could make here, and
-			// open, any device of the host.
-			Flags: unix.MS_NOSUID | unix.MS_STRICTATIME | unix.MS_NODEV,
+			Flags: devFlags(p),
 			Data:  "mode=755,size=65536k",
 		},
 		{
@@ -62,13 +93,13 @@ func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
 		},
 		{Source: "mqueue", Destination: "/dev/mqueue", Device: "mqueue", Flags: noAccess},
 	}
-	for _, name := range deviceNodes {
+	for _, name := range deviceNames(p, userNS) {
 		// Bound rather than made: a node on a nodev file system is dead, and
 		// a user namespace can make none. Read-only doesn't keep anyone from
 		// writing to a device, but root from changing the mode and owner of
 		// the host's node.
 		device := "/dev/" + name
-		if _, err := os.Stat(device); err == nil {
+		if info, err := os.Stat(device); err == nil && info.Mode()&os.ModeDevice != 0 {
 			mounts = append(mounts, &configs.Mount{
 				Source: device, Destination: device, Device: "bind", Flags: unix.MS_BIND,
 				RecAttr: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
@@ -76,6 +107,36 @@ func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
 		}
 	}
 	return append(mounts, sysMount(p, userNS, refused))
+}
+
+// devFlags returns the mount flags of /dev. Without nodev a command with
+// CAP_MKNOD could make there, and open, any device of the host: that is what an
+// insecure one asks for.
+func devFlags(p *Process) int {
+	flags := unix.MS_NOSUID | unix.MS_STRICTATIME
+	if !p.Insecure {
+		flags |= unix.MS_NODEV
+	}
+	return flags
+}
+
+// deviceNames returns the names in /dev of the devices of the container. As in
+// BuildKit an insecure one has further ones unless it is in a user namespace,
+// where they could not be opened.
+func deviceNames(p *Process, userNS bool) []string {
+	names := slices.Clone(deviceNodes[:])
+	if !p.Insecure || userNS {
+		return names
+	}
+	names = append(names, insecureDevices[:]...)
+	loops, err := filepath.Glob("/dev/loop[0-9]*")
+	if err != nil {
+		return names
+	}
+	for _, loop := range loops {
+		names = append(names, filepath.Base(loop))
+	}
+	return names
 }
 
 // procMount returns the mount of /proc.
@@ -89,20 +150,25 @@ func procMount(refused fallback) *configs.Mount {
 	return &configs.Mount{Source: "proc", Destination: "/proc", Device: "proc", Flags: noAccess}
 }
 
-// sysMount returns the mount of /sys, which is read-only. A sysfs shows the
+// sysMount returns the mount of /sys, which is read-only unless the container
+// is insecure. A sysfs shows the
 // devices of one network namespace and only its owner may mount it: inside a
 // user namespace that is no question of trying.
 func sysMount(p *Process, userNS bool, refused fallback) *configs.Mount {
+	attr, flags := uint64(unix.MOUNT_ATTR_RDONLY), unix.MS_RDONLY
+	if p.Insecure {
+		attr, flags = 0, 0
+	}
 	if refused&boundSys != 0 || userNS && p.Network != None {
 		return &configs.Mount{
 			Source: "/sys", Destination: "/sys", Device: "bind",
 			Flags:   unix.MS_BIND | unix.MS_REC,
-			RecAttr: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NODEV},
+			RecAttr: &unix.MountAttr{Attr_set: attr | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NODEV},
 		}
 	}
 	return &configs.Mount{
 		Source: "sysfs", Destination: "/sys", Device: "sysfs",
-		Flags: noAccess | unix.MS_RDONLY,
+		Flags: noAccess | flags,
 	}
 }
 
@@ -122,10 +188,10 @@ func ttyGroup() string {
 	return ""
 }
 
-// bindMount converts m to a mount on the target.
-func bindMount(m Mount, target string) *configs.Mount {
+// bindMount converts a Bind.
+func bindMount(m Mount) *configs.Mount {
 	bind := &configs.Mount{
-		Source: m.Source, Destination: target, Device: "bind",
+		Source: m.Source, Destination: m.Target, Device: "bind",
 		Flags:   unix.MS_BIND | unix.MS_REC,
 		RecAttr: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV},
 	}
@@ -135,44 +201,89 @@ func bindMount(m Mount, target string) *configs.Mount {
 	return bind
 }
 
+// tmpfsMount converts a Tmpfs. As in BuildKit programs in it can be executed.
+func tmpfsMount(m Mount) *configs.Mount {
+	tmpfs := &configs.Mount{
+		Source: "tmpfs", Destination: m.Target, Device: "tmpfs",
+		Flags: unix.MS_NOSUID | unix.MS_NODEV,
+	}
+	if m.ReadOnly {
+		tmpfs.Flags |= unix.MS_RDONLY
+	}
+	if m.Size > 0 {
+		tmpfs.Data = "size=" + strconv.FormatInt(m.Size, 10)
+	}
+	return tmpfs
+}
+
+// A placement puts mounts into a root file system, one after the other.
+type placement struct {
+	points  *mountPoints
+	placed  []*configs.Mount
+	covered []string // targets so far, as written and resolved
+}
+
 // placeMounts resolves the targets of all mounts of the container in the root
 // file system and makes the mount points that are missing there. It returns
-// the mounts for libcontainer.
-func placeMounts(points *mountPoints, system []*configs.Mount, binds []Mount) ([]*configs.Mount, error) {
-	var placed []*configs.Mount
-	var covered []string // targets so far, as written and resolved
-	place := func(m *configs.Mount, isDir bool) error {
-		placed = append(placed, m)
-		target := path.Clean(m.Destination)
-		if isBelow(target, covered) {
-			return nil // what the root file system has there is hidden
+// the mounts for libcontainer. memory is where files in memory are made.
+func placeMounts(points *mountPoints, system []*configs.Mount, mounts []Mount, memory *memoryFiles) ([]*configs.Mount, error) {
+	p := &placement{points: points}
+	for _, m := range system {
+		if err := p.place(m, true); err != nil {
+			return nil, err
 		}
-		resolved, err := points.resolve(target)
+	}
+	for _, m := range mounts {
+		if err := p.add(m, memory); err != nil {
+			return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
+		}
+	}
+	return p.placed, nil
+}
+
+// add places one mount of the process.
+func (p *placement) add(m Mount, memory *memoryFiles) error {
+	switch m.Kind {
+	case Tmpfs:
+		return p.place(tmpfsMount(m), true)
+	case Memory:
+		bind, err := memory.mount(m)
 		if err != nil {
 			return err
 		}
-		if isBelow(resolved, covered) {
-			return nil
-		}
-		m.Destination = resolved
-		covered = append(covered, target, resolved)
-		return points.make(resolved, isDir)
+		return p.place(bind, false)
+	case Bind:
 	}
-	for _, m := range system {
-		if err := place(m, true); err != nil {
-			return nil, err
-		}
+	info, err := os.Stat(m.Source)
+	if err != nil {
+		return err
 	}
-	for _, m := range binds {
-		info, err := os.Stat(m.Source)
-		if err != nil {
-			return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
-		}
-		if err := place(bindMount(m, m.Target), info.IsDir()); err != nil {
-			return nil, err
-		}
+	return p.place(bindMount(m), info.IsDir())
+}
+
+// place places one mount on a directory, or a file if isDir is false.
+func (p *placement) place(m *configs.Mount, isDir bool) error {
+	p.placed = append(p.placed, m)
+	target := path.Clean(m.Destination)
+	if isBelow(target, p.covered) {
+		return nil // what the root file system has there is hidden
 	}
-	return placed, nil
+	resolved, err := p.points.resolve(target)
+	if err != nil {
+		return err
+	}
+	if isBelow(resolved, p.covered) {
+		return nil
+	}
+	m.Destination = resolved
+	p.covered = append(p.covered, target, resolved)
+	made, err := p.points.make(resolved, isDir)
+	if made && m.Device == "tmpfs" && target != "/dev" {
+		// libcontainer gives a tmpfs the mode of what is there, which here is
+		// a stub. The last of several modes counts.
+		m.Data = strings.TrimPrefix(m.Data+",mode=1777", ",")
+	}
+	return err
 }
 
 // isBelow reports whether the target lies below one of the mount points.

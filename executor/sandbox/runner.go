@@ -52,6 +52,11 @@ type Process struct {
 	Network Network
 	// Mounts are mounted in order, after those that every container has.
 	Mounts []Mount
+	// Insecure gives the command every capability that bob has itself, whatever
+	// its user, and takes the confinement away: no seccomp filter, no masked
+	// or read-only path, a writable /sys and, outside of user namespaces, the
+	// devices of the host.
+	Insecure bool
 	// ShmSize is the size of /dev/shm in bytes, 0 is 64 MiB.
 	ShmSize int64
 	// Ulimits are resource limits; those not named are bob's own.
@@ -142,7 +147,7 @@ func (p *Process) check() error {
 		return fmt.Errorf("run: working directory %s is not absolute", p.Dir)
 	}
 	for _, m := range p.Mounts {
-		if !filepath.IsAbs(m.Source) || !filepath.IsAbs(m.Target) {
+		if m.Kind == Bind && !filepath.IsAbs(m.Source) || !filepath.IsAbs(m.Target) {
 			return fmt.Errorf("run: mount of %s on %s: want absolute paths", m.Source, m.Target)
 		}
 	}
@@ -165,7 +170,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	defer clean(func() error { return os.RemoveAll(state) })
 
 	userNS := inUserNamespace()
-	if !userNS {
+	if !userNS && !p.Insecure {
 		unmount, errMount := forbidDevices(root)
 		if errMount != nil {
 			return errMount
@@ -181,7 +186,9 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	defer clean(points.remove)
-	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), append(etc, p.Mounts...))
+	memory := &memoryFiles{dir: filepath.Join(state, "memory")}
+	defer clean(memory.remove)
+	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), append(etc, p.Mounts...), memory)
 	if err != nil {
 		return err
 	}

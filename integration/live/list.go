@@ -87,6 +87,8 @@ func sum(path string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
+// attributes lists those that a layer carries: as in BuildKit not what users
+// attach.
 func attributes(path string, into map[string]string) error {
 	names := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, names)
@@ -94,6 +96,9 @@ func attributes(path string, into map[string]string) error {
 		return err
 	}
 	for name := range strings.FieldsFuncSeq(string(names[:n]), func(r rune) bool { return r == 0 }) {
+		if strings.HasPrefix(name, "user.") {
+			continue
+		}
 		value := make([]byte, 64<<10)
 		n, err := unix.Lgetxattr(path, name, value)
 		if err != nil {

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/progress"
+)
+
+// errWarned ends a check that found something. All is said by then.
+var errWarned = errors.New("the check has found warnings")
+
+// wantsCheck reports whether --check or --call=check asks for a check.
+func (cfg *buildConfig) wantsCheck() (bool, error) {
+	switch cfg.call {
+	case "", "build":
+		return cfg.checkOnly, nil
+	case "check", "lint":
+		return true, nil
+	case "outline", "targets", "subrequests.describe":
+		return false, usageErrorf("--call=%s is not supported; want build or check", cfg.call)
+	default:
+		return false, usageErrorf("--call %s: want build or check", cfg.call)
+	}
+}
+
+// check prints the warnings about a Dockerfile on standard output and builds
+// nothing. It needs no namespaces and leaves no files.
+func (cfg *buildConfig) check(ctx context.Context, in *inputs, o *options, mode progress.Mode) (err error) {
+	if in.remote != nil {
+		return usageErrorf("--check reads a context on this machine only: fetch %s first", fetch.Redact(in.context))
+	}
+	scratch, err := os.MkdirTemp("", "bob-check-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+	src, err := in.open(ctx, scratch, nil)
+	if err != nil {
+		return err
+	}
+	o.plan.AllStages, o.plan.Ignore = true, src.ignore
+	warnings, err := cfg.findings(ctx, src.file, o, mode)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	printed := printFindings(cfg.stdout, warnings, err == nil)
+	return errors.Join(err, printed)
+}
+
+// findings returns the warnings of BuildKit's rules by the lines they are at,
+// and the error that kept more from being found or that they are.
+func (cfg *buildConfig) findings(ctx context.Context, file *dockerfile.File, o *options, mode progress.Mode) ([]dockerfile.Warning, error) {
+	plan, err := file.Plan(o.plan)
+	if err != nil {
+		warnings, _ := file.Lint(o.plan) // its error is the plan's
+		return warnings, err
+	}
+	view, err := cfg.newView(mode)
+	if err != nil {
+		return nil, err
+	}
+	builder := &executor.Builder{Registry: cfg.registry(view), Progress: view.Event}
+	warnings, err := builder.Check(ctx, plan)
+	err = errors.Join(err, view.Close())
+	warnings = slices.DeleteFunc(warnings, func(w dockerfile.Warning) bool { return w.Rule == "" })
+	slices.SortStableFunc(warnings, func(a, b dockerfile.Warning) int { return a.Location.Start - b.Location.Start })
+	if err == nil && plan.Strict {
+		err = dockerfile.Violations(warnings)
+	}
+	return warnings, err
+}
+
+// printFindings writes warnings as buildx does. The error is errWarned if there
+// are any; complete says that there is no other one.
+func printFindings(w io.Writer, warnings []dockerfile.Warning, complete bool) error {
+	switch n := len(warnings); {
+	case n == 0 && complete:
+		_, err := fmt.Fprintln(w, "Check complete, no warnings found.")
+		return err
+	case n == 0:
+		return nil
+	case n == 1:
+		fmt.Fprintln(w, "Check complete, 1 warning has been found!")
+	default:
+		fmt.Fprintf(w, "Check complete, %d warnings have been found!\n", n)
+	}
+	for _, f := range warnings {
+		fmt.Fprintf(w, "\nWARNING: %s", f.Rule)
+		if f.URL != "" {
+			fmt.Fprintf(w, " - %s", f.URL)
+		}
+		fmt.Fprintf(w, "\n%s\n%s", f.Text, f.Location.Excerpt())
+	}
+	if !complete {
+		fmt.Fprintln(w)
+		return nil
+	}
+	return errWarned
+}

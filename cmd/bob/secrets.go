@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/csv"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bobbuild/bob/executor"
+)
+
+// confidential sets what --secret, --ssh and --allow give to RUN.
+func (cfg *buildConfig) confidential(o *executor.Options) error {
+	o.Secrets = make(map[string]executor.Secret)
+	for _, spec := range cfg.secrets.values {
+		id, secret, err := parseSecret(spec)
+		if err != nil {
+			return err
+		}
+		o.Secrets[id] = secret
+	}
+	o.SSH = make(map[string]*executor.SSHAgent)
+	for _, spec := range cfg.ssh.values {
+		id, value, _ := strings.Cut(spec, "=")
+		if id == "" {
+			return usageErrorf("--ssh %s: the ID is missing; want default or id=path", spec)
+		}
+		if o.SSH[id] != nil {
+			return usageErrorf("--ssh %s: there is already an agent with the ID %s", spec, id)
+		}
+		agent, err := sshAgent(value)
+		if err != nil {
+			return usageErrorf("--ssh %s: %v", spec, err)
+		}
+		o.SSH[id] = agent
+	}
+	for _, name := range cfg.allow.values {
+		switch name {
+		case "security.insecure":
+			o.AllowInsecure = true
+		case "network.host": // which RUN has anyway
+		default:
+			return usageErrorf("--allow %s: unknown entitlement; want security.insecure or network.host", name)
+		}
+	}
+	return nil
+}
+
+// sshAgent opens what --ssh names: paths with commas between them, none for the
+// user's own agent.
+func sshAgent(paths string) (*executor.SSHAgent, error) {
+	if paths != "" {
+		return executor.NewSSHAgent(strings.Split(paths, ","))
+	}
+	socket := os.Getenv("SSH_AUTH_SOCK")
+	if socket == "" {
+		return nil, usageErrorf("SSH_AUTH_SOCK is not set: start ssh-agent, or name a socket or key as id=path")
+	}
+	return executor.NewSSHAgent([]string{socket})
+}
+
+// parseSecret parses the argument of --secret, as docker build has it. A file is
+// read when it is used, a variable now: the environment doesn't change.
+func parseSecret(spec string) (id string, secret executor.Secret, err error) {
+	fail := func(format string, args ...any) (string, executor.Secret, error) {
+		return "", executor.Secret{}, usageErrorf("--secret %s: "+format, append([]any{spec}, args...)...)
+	}
+	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
+	if err != nil {
+		return fail("%v", err)
+	}
+	var kind, file, env string
+	for _, field := range fields {
+		key, value, ok := strings.Cut(field, "=")
+		if !ok {
+			return fail("field %q is no key=value", field)
+		}
+		switch key = strings.ToLower(key); key {
+		case "type":
+			if value != "file" && value != "env" {
+				return fail("unknown type %q; want file or env", value)
+			}
+			kind = value
+		case "id":
+			id = value
+		case "source", "src":
+			file = value
+		case "env":
+			env = value
+		default:
+			return fail("unknown field %q; want id, src, env or type", key)
+		}
+	}
+	if id == "" {
+		return fail("the id is missing")
+	}
+	if kind == "env" && env == "" {
+		file, env = "", file // src names the variable
+	}
+	if env == "" && file == "" {
+		if _, set := os.LookupEnv(id); set && kind != "file" || kind == "env" {
+			env = id
+		} else {
+			file = id
+		}
+	}
+	if file == "" {
+		// One that isn't set is empty, as with docker build.
+		return id, executor.Secret{Data: []byte(os.Getenv(env))}, nil
+	}
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return fail("%v", err)
+	case info.IsDir():
+		return fail("%s is a directory", file)
+	case info.Size() > executor.MaxSecretSize:
+		return fail("%s has %d bytes, more than the %d that a secret may have", file, info.Size(), executor.MaxSecretSize)
+	}
+	if file, err = filepath.Abs(file); err != nil {
+		return fail("%v", err)
+	}
+	return id, executor.Secret{File: file}, nil
+}

@@ -1,0 +1,411 @@
+package executor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// Kinds of records: the content that a mount's source selects in a stage or an
+// image, and the snapshot that holds content of the build context.
+const (
+	mountedKind = "mounted"
+	contextKind = "context"
+)
+
+// A mountSource is where a bind mount or a new cache mount takes its files from.
+type mountSource struct {
+	content digest.Digest // of what the source selects
+	source  string        // absolute and clean path in the snapshot
+	// snapshot makes the files present. It is nil for the empty file system.
+	snapshot func(ctx context.Context) (*snapshot.Snapshot, error)
+}
+
+// mountSources are those of the mounts of a RUN, by their place in Run.Mounts; nil
+// where there is none.
+type mountSources []*mountSource
+
+// mountSources finds out what the mounts of op select. A source that is missing is
+// an error here, before the command runs.
+func (b *build) mountSources(ctx context.Context, op *dockerfile.Run, s *dockerfile.Stage) (mountSources, error) {
+	found := make(mountSources, len(op.Mounts))
+	for i, m := range op.Mounts {
+		var err error
+		switch m := m.(type) {
+		case *dockerfile.BindMount:
+			if found[i], err = b.mountSource(ctx, m.From, m.Source, s); err != nil {
+				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
+			}
+		case *dockerfile.CacheMount:
+			if m.From == nil || emptied(m) {
+				continue
+			}
+			if found[i], err = b.mountSource(ctx, *m.From, m.Source, s); err != nil {
+				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
+			}
+		}
+	}
+	return found, nil
+}
+
+// mountSource finds source in from.
+func (b *build) mountSource(ctx context.Context, from dockerfile.From, source string, s *dockerfile.Stage) (*mountSource, error) {
+	o, err := b.origin(ctx, from, s)
+	if err != nil {
+		return nil, err
+	}
+	if o.rootfs == nil {
+		return b.copiedSource(ctx, o, source)
+	}
+	m := &mountSource{source: source, snapshot: o.rootfs.snapshot}
+	if source == "/" {
+		// Hashing a whole root file system would cost more than it saves:
+		// its key stands for its content.
+		m.content = o.key
+		return m, nil
+	}
+	record := newKey("mounted").str(o.key.String()).str(source).sum()
+	if data, err := b.Store.Record(mountedKind, record); err == nil && !b.opts.NoCache {
+		if m.content, err = digest.Parse(string(data)); err == nil {
+			return m, nil
+		}
+	}
+	src, err := o.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	selection, err := selectOne(ctx, src, source)
+	if err != nil {
+		return nil, err
+	}
+	if m.content, err = selection.DigestWithOwners(ctx); err != nil {
+		return nil, err
+	}
+	return m, b.Store.PutRecord(mountedKind, record, []byte(m.content))
+}
+
+// copiedSource finds source in a directory of this machine. What it selects, and
+// only that, is copied into a snapshot once for each content: a command never
+// sees the directory itself, nor anything that .dockerignore leaves out.
+func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mountSource, error) {
+	src, err := o.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	selection, err := selectOne(ctx, src, source)
+	if err != nil {
+		return nil, err
+	}
+	content, err := selection.Digest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &mountSource{content: content, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
+		if id, err := b.Store.Record(contextKind, content); err == nil {
+			if snap, err := b.Store.Snapshot(string(id)); err == nil {
+				return snap, nil
+			}
+		}
+		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, root string, _ *vertex) error {
+			return selection.CopyTo(ctx, root, "/mount", filecopy.Options{Owner: &filecopy.Owner{}})
+		}}, nil)
+		if err != nil {
+			return nil, err
+		}
+		return snap, b.Store.PutRecord(contextKind, content, []byte(snap.ID()))
+	}}, nil
+}
+
+// selectOne selects what is at the path, whose characters stand for themselves.
+func selectOne(ctx context.Context, src *source, name string) (*filecopy.Selection, error) {
+	pattern := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(name)
+	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}})
+	if err == nil && selection.Sources() == 0 && pattern != name {
+		err = &filecopy.NotFoundError{Source: name}
+	}
+	return selection, err
+}
+
+// mountKey adds to a key what the mounts of op have to do with the result, as
+// in BuildKit: never what a cache mount, a secret or an agent holds.
+func mountKey(k keyHash, op *dockerfile.Run, found mountSources) keyHash {
+	for i, m := range op.Mounts {
+		content := ""
+		if found[i] != nil {
+			content = found[i].content.String()
+		}
+		switch m := m.(type) {
+		case *dockerfile.BindMount:
+			k = k.str("bind").str(content).str(m.Target).bool(m.ReadOnly)
+		case *dockerfile.CacheMount:
+			// The ID is part of the key only if none was written.
+			_, id, _ := strings.Cut(m.ID, "/")
+			plain := m.Sharing == "shared" && (m.ID == m.Target || id == m.Target)
+			k = k.str("cache").str(content).str(m.Target).bool(m.ReadOnly).bool(plain).str(cacheOwner(m))
+		case *dockerfile.TmpfsMount:
+			k = k.str("tmpfs").str(m.Target).bool(m.ReadOnly).str(fmt.Sprint(m.Size))
+		case *dockerfile.SecretMount:
+			k = k.str("secret").str(m.ID).str(m.Target).str(m.Env).bool(m.Required).str(fmt.Sprint(m.Owner))
+		case *dockerfile.SSHMount:
+			k = k.str("ssh").str(m.ID).str(m.Target).bool(m.Required).str(fmt.Sprint(m.Owner))
+		}
+	}
+	return k
+}
+
+// emptied reports whether BuildKit begins a cache mount with a directory of its
+// own in place of what From has: it does when an owner or a mode is given and no
+// source.
+func emptied(m *dockerfile.CacheMount) bool { return m.Owner != nil && m.Source == "/" }
+
+// cacheOwner is the owner and mode of a new cache mount as part of a key.
+func cacheOwner(m *dockerfile.CacheMount) string {
+	if !emptied(m) {
+		return ""
+	}
+	return fmt.Sprint(*m.Owner)
+}
+
+// A mounting is the mounts of one running command.
+type mounting struct {
+	*build
+	op      *dockerfile.Run
+	process *sandbox.Process
+	vertex  *vertex
+	dir     string // private, for sockets and sources
+	agents  int
+	undo    []func() error // in reverse
+	caches  map[digest.Digest]*snapshot.CacheMount
+}
+
+// mount gives the process the mounts of op. The caller calls close when it has
+// ended, also after an error.
+func (b *build) mount(ctx context.Context, p *sandbox.Process, op *dockerfile.Run, found mountSources, v *vertex) (*mounting, error) {
+	m := &mounting{build: b, op: op, process: p, vertex: v, caches: make(map[digest.Digest]*snapshot.CacheMount)}
+	if len(op.Mounts) == 0 {
+		return m, nil
+	}
+	var err error
+	if m.dir, err = os.MkdirTemp(b.Store.TempDir(), "mounts-"); err != nil {
+		return m, err
+	}
+	m.undo = append(m.undo, func() error { return os.RemoveAll(m.dir) })
+	if err := m.holdCaches(ctx, found); err != nil {
+		return m, err
+	}
+	for i, spec := range op.Mounts {
+		if err := m.add(ctx, spec, found[i]); err != nil {
+			return m, err
+		}
+	}
+	// Parents are mounted first, whatever the order in which they are written.
+	slices.SortStableFunc(p.Mounts, func(a, b sandbox.Mount) int { return cmp.Compare(a.Target, b.Target) })
+	return m, nil
+}
+
+// close ends all that the mounts need.
+func (m *mounting) close() error {
+	var errs []error
+	for _, f := range slices.Backward(m.undo) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *mountSource) error {
+	switch spec := spec.(type) {
+	case *dockerfile.BindMount:
+		root, err := m.files(ctx, from, spec.ReadOnly)
+		if err != nil {
+			return fmt.Errorf("mount on %s: %w", spec.Target, err)
+		}
+		return m.bind(root, from.source, spec.Target, spec.ReadOnly)
+	case *dockerfile.CacheMount:
+		source := spec.Source
+		if from != nil || emptied(spec) {
+			source = "/" // was copied
+		}
+		return m.bind(m.caches[cacheKey(spec, from)].Root(), source, spec.Target, spec.ReadOnly)
+	case *dockerfile.TmpfsMount:
+		m.process.Mounts = append(m.process.Mounts, sandbox.Mount{
+			Kind: sandbox.Tmpfs, Target: spec.Target, Size: spec.Size, ReadOnly: spec.ReadOnly,
+		})
+		return nil
+	case *dockerfile.SecretMount:
+		return m.secret(spec)
+	case *dockerfile.SSHMount:
+		return m.agent(ctx, spec)
+	default:
+		return fmt.Errorf("no mount %T", spec)
+	}
+}
+
+// files mounts the files of an origin for this command: those that may be
+// written as a copy that is discarded.
+func (m *mounting) files(ctx context.Context, from *mountSource, readOnly bool) (string, error) {
+	snap, err := from.snapshot(ctx)
+	if err != nil {
+		return "", err
+	}
+	if readOnly {
+		v, err := m.Store.View(ctx, snap)
+		if err != nil {
+			return "", err
+		}
+		m.undo = append(m.undo, v.Close)
+		return v.Root(), nil
+	}
+	a, err := m.Store.Prepare(ctx, snap)
+	if err != nil {
+		return "", err
+	}
+	m.undo = append(m.undo, a.Discard)
+	return a.Root(), nil
+}
+
+// bind has source, resolved inside root by the kernel, shown at target. It is
+// bound by its descriptor: another command may change a cache mount meanwhile.
+func (m *mounting) bind(root, source, target string, readOnly bool) error {
+	if source != "/" {
+		handle, err := pathrs.OpenInRoot(root, source)
+		if err != nil {
+			return fmt.Errorf("mount on %s: source %s: %w", target, source, err)
+		}
+		defer handle.Close()
+		place := filepath.Join(m.dir, fmt.Sprint(len(m.process.Mounts)))
+		if err := makePlace(handle, place); err != nil {
+			return err
+		}
+		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()), place, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount on %s: %w", target, &os.PathError{Op: "bind", Path: source, Err: err})
+		}
+		m.undo = append(m.undo, func() error { return unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+		root = place
+	}
+	m.process.Mounts = append(m.process.Mounts, sandbox.Mount{Source: root, Target: target, ReadOnly: readOnly})
+	return nil
+}
+
+// makePlace makes an empty file or directory, as the handle is one.
+func makePlace(handle *os.File, place string) error {
+	info, err := handle.Stat()
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return os.Mkdir(place, 0o700)
+	}
+	return os.WriteFile(place, nil, 0o600)
+}
+
+// cacheKey names a cache. As in BuildKit one with the same ID that begins with
+// something else is another cache.
+func cacheKey(m *dockerfile.CacheMount, from *mountSource) digest.Digest {
+	k := newKey("cache mount").str(m.ID).str(cacheOwner(m))
+	if from != nil {
+		// Only what the source selects is copied, where BuildKit keeps all of
+		// From under one ID.
+		k = k.str(from.content.String()).str(m.Source)
+	}
+	return k.sum()
+}
+
+// holdCaches opens the cache mounts, each once for the command, in an order that
+// all commands have: two that want the same ones can't wait for each other.
+func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
+	type wanted struct {
+		key  digest.Digest
+		spec *dockerfile.CacheMount
+		from *mountSource
+	}
+	var caches []wanted
+	for i, spec := range m.op.Mounts {
+		if spec, ok := spec.(*dockerfile.CacheMount); ok {
+			caches = append(caches, wanted{cacheKey(spec, found[i]), spec, found[i]})
+		}
+	}
+	slices.SortStableFunc(caches, func(a, b wanted) int { return cmp.Compare(a.key, b.key) })
+	sharings := map[string]snapshot.Sharing{"private": snapshot.Private, "locked": snapshot.Locked}
+	for _, w := range caches {
+		if m.caches[w.key] != nil {
+			continue
+		}
+		waiting := func() {
+			_, _ = fmt.Fprintf(m.vertex.logger(2), "waiting for the cache mount on %s, which another build uses\n", w.spec.Target)
+		}
+		c, err := m.Store.CacheMount(ctx, w.key, sharings[w.spec.Sharing], waiting, func(dir string) error {
+			return m.fillCache(ctx, dir, w.spec, w.from)
+		})
+		if err != nil {
+			return fmt.Errorf("mount on %s: %w", w.spec.Target, err)
+		}
+		m.undo = append(m.undo, c.Close)
+		m.caches[w.key] = c
+	}
+	return nil
+}
+
+// likeSource gives the directory dir the owner and mode of the one at source,
+// resolved inside root, of which it holds the contents.
+func likeSource(dir, root, source string) error {
+	handle, err := pathrs.OpenInRoot(root, source)
+	if err != nil {
+		return err
+	}
+	defer handle.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(handle.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if err := os.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(dir, st.Mode&0o7777)
+}
+
+// fillCache makes what a new cache begins with at the path.
+func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.CacheMount, from *mountSource) error {
+	if from != nil {
+		root, err := m.files(ctx, from, true)
+		if err != nil {
+			return err
+		}
+		src, err := m.openTree(root, nil)
+		if err != nil {
+			return err
+		}
+		selection, err := selectOne(ctx, src, from.source)
+		if err != nil {
+			return err
+		}
+		if err := selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{}); err != nil {
+			return err
+		}
+		return likeSource(dir, root, from.source)
+	}
+	owner := dockerfile.MountOwner{Mode: 0o755}
+	if emptied(spec) {
+		owner = *spec.Owner
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Lchown(dir, int(owner.UID), int(owner.GID)); err != nil {
+		return err
+	}
+	return unix.Chmod(dir, owner.Mode&0o7777)
+}

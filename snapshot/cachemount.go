@@ -1,0 +1,178 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// Sharing says who may use a cache mount at the same time.
+type Sharing int
+
+// The kinds of sharing, as RUN --mount=type=cache,sharing= has them.
+const (
+	Shared  Sharing = iota // any number of users together
+	Private                // one user; whoever finds it in use gets another directory
+	Locked                 // one user; whoever finds it in use waits
+)
+
+// A CacheMount is a directory that outlives builds and is no part of any image,
+// held by one user. Its methods may be called concurrently.
+type CacheMount struct {
+	root string
+	lock *os.File
+}
+
+// Root returns the path of what is mounted: what fill made.
+func (c *CacheMount) Root() string { return c.root }
+
+// Close lets others have the directory. A second call does nothing.
+func (c *CacheMount) Close() error {
+	if err := c.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("close cache mount: %w", err)
+	}
+	return nil
+}
+
+// CacheMount returns a directory of the cache that key names, for as long as
+// the caller doesn't close it. All builds and processes of the store with the
+// same ID mapping share it; nothing but the user removes it. If there is none
+// that may be used, fill makes the file or directory at the path it is given,
+// whose parent is empty. While Locked waits for others, waiting is called once,
+// if it isn't nil; ctx ends the wait.
+//
+// A cache has numbered instances, caches/<key>/<n>/fs. Each is used under the
+// flock(2) of the file beside it: shared for Shared, exclusive otherwise. So the
+// kernel ends the use by a process that is killed.
+func (s *Store) CacheMount(ctx context.Context, key digest.Digest, sharing Sharing, waiting func(), fill func(path string) error) (*CacheMount, error) {
+	c, err := s.cacheMount(ctx, key, sharing, waiting, fill)
+	if err != nil {
+		return nil, fmt.Errorf("open cache mount: %w", err)
+	}
+	return c, nil
+}
+
+func (s *Store) cacheMount(ctx context.Context, key digest.Digest, sharing Sharing, waiting func(), fill func(path string) error) (*CacheMount, error) {
+	if err := key.Validate(); err != nil {
+		return nil, fmt.Errorf("key %q: %w", key, err)
+	}
+	dir := filepath.Join(s.own("caches"), key.Encoded())
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	for {
+		c, err := s.tryCacheMount(ctx, dir, sharing, fill)
+		if c != nil || err != nil {
+			return c, err
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(cachePause):
+		}
+	}
+}
+
+// cachePause is how often a waiting user looks again. A blocking flock(2) can't
+// be given up when the build is cancelled.
+const cachePause = 50 * time.Millisecond
+
+// tryCacheMount returns an instance, a new one if need be, or nil if Locked has
+// to wait. The guard has one user at a time look and make.
+func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
+	release, err := waitLock(ctx, filepath.Join(dir, guardName))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	instances, err := cacheInstances(dir)
+	if err != nil {
+		return nil, err
+	}
+	next := 0
+	for _, n := range instances {
+		c, err := openCacheInstance(filepath.Join(dir, strconv.Itoa(n)), sharing)
+		if c != nil || err != nil {
+			return c, err
+		}
+		next = n + 1
+	}
+	if sharing == Locked && len(instances) > 0 {
+		return nil, nil //nolint:nilnil // documented result
+	}
+	return s.newCacheInstance(filepath.Join(dir, strconv.Itoa(next)), sharing, fill)
+}
+
+// cacheInstances returns the numbers of the instances in dir, in order.
+func cacheInstances(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil && e.IsDir() {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+// openCacheInstance returns the instance in dir, nil if others keep it from
+// being used.
+func openCacheInstance(dir string, sharing Sharing) (*CacheMount, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, sharing.how()|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, nil //nolint:nilnil // documented result
+		}
+		return nil, err
+	}
+	return &CacheMount{root: filepath.Join(dir, "fs"), lock: f}, nil
+}
+
+func (s Sharing) how() int {
+	if s == Shared {
+		return unix.LOCK_SH
+	}
+	return unix.LOCK_EX
+}
+
+// newCacheInstance makes the instance dir. It is filled as a claim, whose lock
+// becomes the instance's.
+func (s *Store) newCacheInstance(dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
+	c, err := newClaim(s.own("active"))
+	if err != nil {
+		return nil, err
+	}
+	err = fill(filepath.Join(c.path, "fs"))
+	if err == nil {
+		err = os.Rename(c.path, dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.discard(c))
+	}
+	// Nobody else looks for an instance meanwhile, so that turning the lock
+	// into a shared one, which gives it up for a moment, loses it to nobody.
+	if err := flock(c.lock, sharing.how()); err != nil {
+		return nil, errors.Join(err, c.lock.Close())
+	}
+	return &CacheMount{root: filepath.Join(dir, "fs"), lock: c.lock}, nil
+}
