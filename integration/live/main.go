@@ -86,11 +86,14 @@ func do(words []string) error {
 	case "exchange":
 		return unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, rest[0], unix.RENAME_EXCHANGE)
 	case "remove":
+		if _, err := os.Lstat(path); err != nil {
+			return err // RemoveAll opens the parent, which as a fifo would wait for a writer
+		}
 		return os.RemoveAll(path)
 	case "symlink":
 		return unix.Symlink(rest[0], path)
 	case "link":
-		return unix.Link(path, rest[0])
+		return link(path, rest[0])
 	case "fifo":
 		return unix.Mkfifo(path, mode(rest[0]))
 	case "xattr":
@@ -101,6 +104,17 @@ func do(words []string) error {
 		return unix.Lsetxattr(path, "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00"+strings.Repeat("\x00", 12)), 0)
 	}
 	return unix.ENOSYS
+}
+
+// link links path to name and keeps the inode open. An overlay may give the two
+// names of a file that it has just copied up different inode numbers once the
+// inode has left the kernel's cache: it knows of the lower file at path alone.
+func link(path, name string) error {
+	if err := unix.Link(path, name); err != nil {
+		return err
+	}
+	_, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	return err
 }
 
 func write(path string, flag int, at int64, body string) error {

@@ -1,1 +1,2 @@
-echo a > a; touch -d @1600000000 a; tar --owner=0 --group=0 -cf a.tar a; gzip -nk a.tar; echo f > f
+mkdir -p t/d && echo a > t/a && echo b > t/d/b
+tar --owner=1000 --group=50 --mtime=@1600000000 --sort=name -C t -cf a.tar a d && gzip -nk a.tar && rm -r t
