@@ -163,6 +163,17 @@ func (s *Stage) Needs() []*Stage {
 	return out
 }
 
+// Insecure returns where the stage has a RUN --security=insecure, false if it has
+// none. Those that triggers of a base image bring show in [Stage.Steps] only.
+func (s *Stage) Insecure() (Location, bool) {
+	for _, c := range s.commands {
+		if in, ok := c.Command.(*instructions.RunCommand); ok && instructions.GetSecurity(in) == instructions.SecurityInsecure {
+			return c.at, true
+		}
+	}
+	return Location{}, false
+}
+
 // Root returns the stage at which the chain of bases begins: itself unless its
 // base is a stage. Root().Base is an image, a named context or scratch.
 func (s *Stage) Root() *Stage {

@@ -58,9 +58,14 @@ func mistakes(a, b string) int {
 	return next[len(b)]
 }
 
-// DidYouMean returns " (did you mean x?)" where an image that was not found has
-// nearly the name of a stage or of a common image, or "".
-func (s *Stage) DidYouMean(image string) string {
+// DidYouMean returns " (did you mean x?)" where the image that the stage is based
+// on has nearly the name of a stage or of a common image, or "". It is for an
+// image that was not found.
+func (s *Stage) DidYouMean() string {
+	image, err := familiar(s.Base.Reference)
+	if err != nil {
+		return ""
+	}
 	names := sortedKeys(s.scope.byName)
 	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
 		names = append(names, name, name+":latest")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -24,7 +23,6 @@ type copying struct {
 
 	from  *origin // of paths; nil if there are none
 	parts []part
-	empty bool // the step begins with no file at all
 	warn  func(string)
 }
 
@@ -44,7 +42,10 @@ type part interface {
 // copied and not where it came from: a stage that is built anew but turns out
 // the same changes nothing behind it.
 func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Copy, s *dockerfile.Stage) (*operation, error) {
-	c := &copying{Copy: op, empty: len(st.layers) == 0, warn: b.progress.warn}
+	if err := st.knows(op.Chown); err != nil {
+		return nil, fmt.Errorf("--chown=%s: %w", op.Chown, err)
+	}
+	c := &copying{Copy: op, warn: b.progress.warn}
 	for _, src := range op.Sources {
 		p, err := b.part(ctx, c, src, s)
 		if err != nil {
@@ -189,9 +190,6 @@ func unpackArchives(owner *filecopy.Owner) *filecopy.Unpack {
 func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (filecopy.Options, error) {
 	o := filecopy.Options{}
 	if !keepOwners {
-		if c.empty && !isNumeric(c.Chown) {
-			return o, fmt.Errorf("--chown=%s: the stage is still empty and knows no names: use numbers", c.Chown)
-		}
 		owner, err := v.owner(root, c.Chown)
 		if err != nil {
 			return o, fmt.Errorf("--chown=%s: %w", c.Chown, err)
@@ -213,6 +211,3 @@ func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (file
 	}
 	return o, nil
 }
-
-// isNumeric reports whether "user[:group]" holds no name.
-func isNumeric(owner string) bool { return strings.Trim(owner, "0123456789:") == "" }

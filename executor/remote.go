@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/snapshot"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -14,9 +18,7 @@ import (
 // until the function is called that it also returns. A build may use the
 // directory as its context.
 func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, closeIt func() error, err error) {
-	quiet := *b
-	quiet.Progress = nil // its vertices would have the numbers of the build's
-	bd, err := newBuild(&quiet, &dockerfile.Plan{}, Options{})
+	bd, err := b.aside()
 	if err != nil {
 		return "", nil, err
 	}
@@ -43,4 +45,56 @@ func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, 
 		return "", nil, err
 	}
 	return v.Root(), v.Close, nil
+}
+
+// aside returns a build of nothing, for what is fetched before the build itself.
+func (b *Builder) aside() (*build, error) {
+	quiet := *b
+	quiet.Progress = nil // its vertices would have the numbers of the build's
+	return newBuild(&quiet, &dockerfile.Plan{}, Options{})
+}
+
+// Time returns the time that SOURCE_DATE_EPOCH takes from src: of a
+// *dockerfile.Repository that of the commit, of a *dockerfile.Download that of
+// Last-Modified or else of the newest file in the archive that it is. It is zero
+// where nothing tells.
+func (b *Builder) Time(ctx context.Context, src dockerfile.Source) (time.Time, error) {
+	switch src := src.(type) {
+	case *dockerfile.Repository:
+		bd, err := b.aside()
+		if err != nil {
+			return time.Time{}, err
+		}
+		return bd.Fetch.CommitTime(ctx, fetch.Repository(*src))
+	case *dockerfile.Download:
+		return b.downloadTime(ctx, src)
+	default:
+		return time.Time{}, fmt.Errorf("a %T has no time", src)
+	}
+}
+
+func (b *Builder) downloadTime(ctx context.Context, src *dockerfile.Download) (t time.Time, err error) {
+	dir, closeIt, err := b.Open(ctx, src)
+	if err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, closeIt()) }()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return t, err
+	}
+	defer root.Close()
+	f, err := root.Open(src.Name)
+	if err != nil {
+		return t, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return t, err
+	}
+	if fi.ModTime().Unix() != 0 { // else the server said nothing
+		return fi.ModTime(), nil
+	}
+	return snapshot.ArchiveTime(f), nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/containerd/platforms"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
 // scriptDir is where a RUN finds the body of a heredoc that names its own
@@ -21,8 +20,8 @@ import (
 const scriptDir = "/dev/pipes"
 
 func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (*operation, error) {
-	if err := b.allowed(op); err != nil {
-		return nil, err
+	if op.Insecure && !b.opts.AllowInsecure {
+		return nil, errInsecure
 	}
 	found, err := b.mountSources(ctx, op, s)
 	if err != nil {
@@ -43,28 +42,18 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	}, nil
 }
 
-// allowed refuses what a RUN may ask for only with the user's leave.
-func (b *build) allowed(op *dockerfile.Run) error {
-	if op.Insecure && !b.opts.AllowInsecure {
-		return errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
-	}
-	return nil
-}
+var errInsecure = errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
 
-// checkAllowed refuses a plan before anything runs. What the triggers of a base
-// image ask for is not known yet and refused at their step.
+// checkAllowed refuses, before anything runs, a plan that asks for what takes the
+// user's leave. What the triggers of a base image ask for is not known by then and
+// refused at their step.
 func (b *build) checkAllowed() error {
+	if b.opts.AllowInsecure {
+		return nil
+	}
 	for _, s := range b.plan.Stages {
-		steps, err := s.Steps(dockerspec.DockerOCIImage{})
-		if err != nil {
-			continue // with the real image there may be none, or it is found then
-		}
-		for _, step := range steps {
-			if op, ok := step.Op.(*dockerfile.Run); ok {
-				if err := b.allowed(op); err != nil {
-					return locate(err, step)
-				}
-			}
+		if at, ok := s.Insecure(); ok {
+			return &StepError{Step: "RUN --security=insecure", Location: at, Err: errInsecure}
 		}
 	}
 	return nil

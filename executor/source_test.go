@@ -1,6 +1,9 @@
 package executor_test
 
 import (
+	"archive/tar"
+	"bytes"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -8,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -108,4 +112,40 @@ func TestNamedContexts(t *testing.T) {
 		}
 	}
 	k.clean()
+}
+
+// TestTime checks what SOURCE_DATE_EPOCH takes from a file.
+func TestTime(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	stamp, newest := time.Unix(1_500_000_000, 0), time.Unix(1_400_000_000, 0)
+	var archive bytes.Buffer
+	tw := tar.NewWriter(&archive)
+	for name, at := range map[string]time.Time{"old": time.Unix(1, 0), "new": newest} {
+		if err := tw.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, ModTime: at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The time of what is no regular file doesn't count.
+	if err := errors.Join(tw.WriteHeader(&tar.Header{Name: "d/", Typeflag: tar.TypeDir, ModTime: stamp}), tw.Close()); err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/dated":
+			w.Header().Set("Last-Modified", stamp.UTC().Format(http.TimeFormat))
+			fallthrough
+		case "/archive":
+			_, _ = w.Write(archive.Bytes())
+		default:
+			_, _ = w.Write([]byte("text"))
+		}
+	}))
+	t.Cleanup(srv.Close)
+	for path, want := range map[string]time.Time{"/dated": stamp, "/archive": newest, "/text": {}} {
+		got, err := k.builder.Time(t.Context(), &dockerfile.Download{URL: srv.URL + path, Name: "file"})
+		if err != nil || !got.Equal(want) {
+			t.Errorf("%s: %v, %v; want %v", path, got, err, want)
+		}
+	}
 }

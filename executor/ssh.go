@@ -79,7 +79,9 @@ func (a *SSHAgent) addKey(path string) error {
 // ctx ends.
 func (a *SSHAgent) Dial(ctx context.Context) (net.Conn, error) {
 	near, far := net.Pipe()
+	stop := context.AfterFunc(ctx, func() { _ = far.Close() })
 	go func() {
+		defer stop()
 		_ = a.serve(ctx, far) // its end is the connection's
 		_ = far.Close()
 	}()

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/registry"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -123,6 +124,9 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	case s.Base.Reference != "":
 		img, err := b.image(ctx, s.Base.Reference, s.Platform).wait(ctx)
 		if err != nil {
+			if errors.Is(err, registry.ErrNotFound) {
+				err = fmt.Errorf("%w%s", err, s.DidYouMean())
+			}
 			return nil, &StepError{Step: "FROM " + s.Base.Reference, Location: s.Location, Err: err}
 		}
 		if b.exports.wants(s) {

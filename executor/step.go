@@ -96,7 +96,7 @@ func (b *build) operation(ctx context.Context, st *state, t task) (*operation, e
 	case *dockerfile.Copy:
 		return b.copyOperation(ctx, st, op, t.stage)
 	case *dockerfile.Workdir:
-		return b.workdirOperation(st, op), nil
+		return b.workdirOperation(st, op)
 	default:
 		return nil, fmt.Errorf("no operation %T", op)
 	}

@@ -45,6 +45,34 @@ func lookupUser(root, name string) (*account, error) {
 	return id, nil
 }
 
+// errNoNames says that nothing can be looked up yet.
+var errNoNames = errors.New("the stage is still empty and knows no names: use numbers")
+
+// knows returns an error if spec, "user[:group]", holds a name that has to be
+// looked up in files that aren't there: as with BuildKit those of a stage that is
+// still empty.
+func (s *state) knows(spec string) error {
+	if len(s.layers) > 0 {
+		return nil
+	}
+	for part := range strings.SplitSeq(spec, ":") {
+		if _, ok := ownerID(part); !ok && part != "" {
+			return errNoNames
+		}
+	}
+	return nil
+}
+
+// ownerID returns the ID that part of an owner stands for without being looked
+// up: a number, or root, which BuildKit takes for 0 whatever the image says.
+func ownerID(part string) (uint32, bool) {
+	if part == "root" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(part, 10, 32)
+	return uint32(n), err == nil
+}
+
 // lookupOwner resolves "user[:group]", as --chown has it, by the image's own
 // files. Without a group the group is the user's own, or has the number of the
 // user. A name that the image doesn't know stands for ID 0, as in BuildKit, and
@@ -57,8 +85,8 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 	defer closeFiles()
 	owner = &filecopy.Owner{}
 	name, groupName, _ := strings.Cut(spec, ":")
-	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
-		owner.UID, owner.GID = uint32(n), uint32(n)
+	if id, ok := ownerID(name); ok {
+		owner.UID, owner.GID = id, id
 	} else if name != "" {
 		u, err := user.ParsePasswdFilter(passwd, func(u user.User) bool { return u.Name == name })
 		if err != nil {
@@ -70,8 +98,8 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 			unknown = append(unknown, "user "+name)
 		}
 	}
-	if n, err := strconv.ParseUint(groupName, 10, 32); err == nil {
-		owner.GID = uint32(n)
+	if id, ok := ownerID(groupName); ok {
+		owner.GID = id
 	} else if groupName != "" {
 		g, err := user.ParseGroupFilter(group, func(g user.Group) bool { return g.Name == groupName })
 		if err != nil {

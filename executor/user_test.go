@@ -106,6 +106,23 @@ func TestLookupOwner(t *testing.T) {
 	}
 }
 
+// TestRootIsZero checks that root is not looked up, as in BuildKit.
+func TestRootIsZero(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	writeTree(t, root, map[string]string{
+		"etc/passwd": "root:x:3:9:root:/root:/bin/sh\napp:x:1000:1001::/:/bin/sh\n", "etc/group": "root:x:5:\n",
+	})
+	for spec, want := range map[string]filecopy.Owner{
+		"root": {}, "root:root": {}, "app:root": {UID: 1000}, "root:7": {GID: 7}, "app": {UID: 1000, GID: 1001},
+	} {
+		got, unknown, err := executor.LookupOwner(root, spec)
+		if err != nil || *got != want || len(unknown) > 0 {
+			t.Errorf("%s is %+v, unknown %q, error %v; want %+v", spec, got, unknown, err, want)
+		}
+	}
+}
+
 // An image's account files may be links; they lead inside the image only.
 func TestAccountsStayInsideTheImage(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -9,7 +10,10 @@ import (
 
 // workdirOperation prepares WORKDIR, whose directory belongs to the USER in
 // force.
-func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) *operation {
+func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation, error) {
+	if err := st.knows(op.User); err != nil {
+		return nil, fmt.Errorf("user %s: %w", op.User, err)
+	}
 	return &operation{
 		key: newKey("workdir").str(st.key.String()).str(op.Path).str(op.User).sum(),
 		run: func(_ context.Context, root string, v *vertex) error {
@@ -19,5 +23,5 @@ func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) *operation {
 			}
 			return filecopy.MakeDir(root, op.Path, owner)
 		},
-	}
+	}, nil
 }

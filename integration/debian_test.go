@@ -60,4 +60,5 @@ func TestApt(t *testing.T) {
 			t.Errorf("%s came back", path)
 		}
 	}
+	sshAgent(t, b)
 }

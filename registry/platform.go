@@ -28,12 +28,14 @@ type keeper interface {
 	fail(op, digest string, cause error) *Error
 }
 
-// choose follows doc to the image for p.
+// choose follows doc to the image for p. What a reference names directly, at depth
+// 0, is taken whatever its platform: only an index offers a choice. BuildKit does
+// so too, and warns.
 func choose(ctx context.Context, s keeper, doc *document, p ocispec.Platform, depth int) (*Image, error) {
 	if !doc.isIndex() {
 		im, err := image(ctx, s, doc)
-		if err != nil {
-			return nil, err
+		if err != nil || depth == 0 {
+			return im, err
 		}
 		has, err := configPlatform(im.Config, p)
 		if err != nil {

@@ -66,7 +66,8 @@ type Layer struct {
 // Resolve finds the image that ref (with tag or digest, of an index or of a
 // manifest) names for a platform. Variants match as containerd matches them: an
 // arm/v7 image does for arm64, 386 for amd64, when there is nothing better. An
-// image without a platform for p is an error that lists those there are.
+// index without an image for p is an error that lists those there are; a manifest
+// that is named directly is taken whatever platform it is for.
 //
 // All bytes are verified; no layer is pulled.
 func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*Image, error) {

@@ -1,9 +1,12 @@
 package snapshot
 
 import (
+	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // ExtractOptions tell Extract what not to take from the archive.
@@ -57,4 +60,26 @@ func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOption
 		return fmt.Errorf("read to the end: %w", err)
 	}
 	return x.finish()
+}
+
+// ArchiveTime returns the latest modification time of a regular file in a tar,
+// plain or compressed; zero if r is no archive, or one that has none.
+func ArchiveTime(r io.Reader) time.Time {
+	var latest time.Time
+	content, err := decompress(r)
+	if err != nil {
+		return latest
+	}
+	defer content.Close()
+	for archive := tar.NewReader(content); ; {
+		h, err := archive.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return latest
+		case err != nil:
+			return time.Time{}
+		case h.FileInfo().Mode().IsRegular() && h.ModTime.After(latest):
+			latest = h.ModTime
+		}
+	}
 }

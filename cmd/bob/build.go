@@ -154,6 +154,9 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
 	o.plan.Ignore = src.ignore
+	if o.plan.SourceEpoch, err = in.epoch(ctx, src.file, o, builder); err != nil {
+		return nil, err
+	}
 	plan, err := src.file.Plan(o.plan)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -47,6 +48,7 @@ func (cfg *buildConfig) check(ctx context.Context, in *inputs, o *options, mode 
 		return err
 	}
 	o.plan.AllStages, o.plan.Ignore = true, src.ignore
+	o.plan.SourceEpoch = &time.Time{} // no warning depends on it
 	warnings, err := cfg.findings(ctx, src.file, o, mode)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
@@ -65,4 +68,29 @@ func (in *inputs) arrived(ctx context.Context, dir, scratch string) (string, err
 		return "", err
 	}
 	return scratch, filecopy.UnpackContext(ctx, f, scratch)
+}
+
+// epoch returns the time of what SOURCE_DATE_EPOCH names, zero if that has none,
+// and nil if it names nothing. Directories have no time.
+func (in *inputs) epoch(ctx context.Context, file *dockerfile.File, o *options, b *executor.Builder) (*time.Time, error) {
+	named, err := file.EpochSource(o.plan)
+	if named == nil || err != nil {
+		return nil, err
+	}
+	src := named.Source
+	if named.Context == "context" {
+		src = in.remote
+	} else if c, ok := o.build.Contexts[named.Context]; ok && c.Repository != nil {
+		src = c.Repository
+	} else if ok && c.URL != "" {
+		src = &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName}
+	}
+	if src == nil {
+		return &time.Time{}, nil
+	}
+	t, err := b.Time(ctx, src)
+	if err != nil {
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+	}
+	return &t, nil
 }

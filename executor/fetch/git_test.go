@@ -97,6 +97,9 @@ func TestModesAndTimes(t *testing.T) {
 			t.Errorf("%s: %v of %v, want %v of %v", name, fi.Mode(), fi.ModTime(), mode, when)
 		}
 	}
+	if got, err := newClient(t).CommitTime(t.Context(), fetch.Repository{Remote: h.remote("r")}); err != nil || !got.Equal(when) {
+		t.Errorf("time of the commit: %v, %v", got, err)
+	}
 	if target, err := os.Readlink(filepath.Join(dir, "link")); target != "/etc/passwd" {
 		t.Errorf("link leads to %q, %v", target, err)
 	}
