@@ -15,16 +15,21 @@ import (
 // Blob opens a blob of the image's repository. The reader verifies size and
 // digest: when they aren't d's its last Read returns an error that is
 // [ErrCorrupt] in place of io.EOF, so that nothing may be believed before
-// io.EOF. It continues where it was after transient failures. The caller closes
-// it; cancelling ctx ends it. It is for one goroutine.
+// io.EOF. It continues where it was after transient failures, and at the next
+// place when a mirror fails. The caller closes it; cancelling ctx ends it. It is
+// for one goroutine.
 func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	if i.layout != nil {
 		return i.layout.blob(ctx, opPullBlob, d)
 	}
-	return i.session.blob(ctx, opPullBlob, d)
+	return i.source.blob(ctx, d)
 }
 
-func (s *session) blob(ctx context.Context, op string, d ocispec.Descriptor) (io.ReadCloser, error) {
+// blob opens a blob. next, if it isn't nil, names another session that may have
+// it when s has failed, else the error to end with.
+func (s *session) blob(
+	ctx context.Context, op string, d ocispec.Descriptor, next func(failed *session, err error) (*session, error),
+) (io.ReadCloser, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words(d.Digest.String()), err))
 	}
@@ -33,13 +38,21 @@ func (s *session) blob(ctx context.Context, op string, d ocispec.Descriptor) (io
 		op:       op,
 		want:     d,
 		verifier: d.Digest.Verifier(),
-		retrier: retrier{
-			client: s.client,
-			what:   op + " " + d.Digest.String() + " of " + displayRepository(s.ref.Context()),
-		},
+		retrier:  s.blobRetrier(op, d),
 	}
 	r.open = func() error { return r.connect(ctx) }
-	r.again = func(err error) error { return r.retrier.wait(ctx, err) }
+	r.again = func(err error) error {
+		err = r.retrier.wait(ctx, err)
+		if err == nil || next == nil {
+			return err
+		}
+		other, err := next(r.session, err)
+		if err != nil {
+			return err
+		}
+		r.session, r.retrier = other, other.blobRetrier(op, d)
+		return nil
+	}
 	for {
 		err := r.open()
 		if err == nil {
@@ -49,6 +62,10 @@ func (s *session) blob(ctx context.Context, op string, d ocispec.Descriptor) (io
 			return nil, err
 		}
 	}
+}
+
+func (s *session) blobRetrier(op string, d ocispec.Descriptor) retrier {
+	return retrier{client: s.client, what: op + " " + d.Digest.String() + " of " + displayRepository(s.ref.Context())}
 }
 
 // blobReader reads one blob over as many responses as it takes.

@@ -27,6 +27,12 @@ type endpoint struct {
 	http      *http.Client
 }
 
+// endpointKey is a host and whether plain HTTP and any certificate will do.
+type endpointKey struct {
+	host     string
+	insecure bool
+}
+
 // endpointEntry holds the endpoint of one host once it is known.
 type endpointEntry struct {
 	gate     gate
@@ -34,12 +40,13 @@ type endpointEntry struct {
 }
 
 // endpoint finds out, once for each host, how to reach it.
-func (c *Client) endpoint(ctx context.Context, reg name.Registry) (*endpoint, error) {
+func (c *Client) endpoint(ctx context.Context, reg name.Registry, insecure bool) (*endpoint, error) {
+	key := endpointKey{reg.RegistryStr(), insecure}
 	c.mu.Lock()
-	entry := c.endpoints[reg.RegistryStr()]
+	entry := c.endpoints[key]
 	if entry == nil {
 		entry = &endpointEntry{gate: newGate()}
-		c.endpoints[reg.RegistryStr()] = entry
+		c.endpoints[key] = entry
 	}
 	c.mu.Unlock()
 
@@ -50,7 +57,7 @@ func (c *Client) endpoint(ctx context.Context, reg name.Registry) (*endpoint, er
 	if entry.endpoint != nil {
 		return entry.endpoint, nil
 	}
-	found, err := c.probe(ctx, reg)
+	found, err := c.probe(ctx, reg, insecure)
 	if err != nil {
 		return nil, err
 	}
@@ -65,18 +72,22 @@ const opConnect = "connect to"
 // go-containerregistry's transport.Ping isn't used: it takes plain HTTP from
 // every private address without being asked, and none from "localhost" without
 // a port.
-func (c *Client) probe(ctx context.Context, reg name.Registry) (*endpoint, error) {
+func (c *Client) probe(ctx context.Context, reg name.Registry, insecure bool) (*endpoint, error) {
+	certs, err := c.hostCertificates(displayHost(reg))
+	if err != nil {
+		return nil, &Error{Op: "read the certificates for", Host: displayHost(reg), Err: err, permanent: true}
+	}
 	if isLoopback(reg.RegistryStr()) {
-		plain := c.newEndpoint(reg, "http", true)
+		plain := c.newEndpoint(reg, "http", true, certs)
 		err := plain.pingRetried(ctx)
 		if err == nil || !errors.Is(err, errSpeaksTLS) {
 			return plain, err
 		}
-		secure := c.newEndpoint(reg, "https", true)
+		secure := c.newEndpoint(reg, "https", true, certs)
 		return secure, secure.pingRetried(ctx)
 	}
-	secure := c.newEndpoint(reg, "https", c.insecure)
-	if !c.insecure {
+	secure := c.newEndpoint(reg, "https", insecure, certs)
+	if !insecure {
 		return secure, secure.pingRetried(ctx)
 	}
 	first := secure.ping(ctx)
@@ -84,7 +95,7 @@ func (c *Client) probe(ctx context.Context, reg name.Registry) (*endpoint, error
 	if first == nil || ctx.Err() != nil || (errors.As(first, &e) && e.Status != 0) {
 		return secure, first
 	}
-	plain := c.newEndpoint(reg, "http", true)
+	plain := c.newEndpoint(reg, "http", true, certs)
 	if err := plain.pingRetried(ctx); err != nil {
 		if errors.Is(first, http.ErrSchemeMismatch) {
 			return nil, err
@@ -95,8 +106,12 @@ func (c *Client) probe(ctx context.Context, reg name.Registry) (*endpoint, error
 	return plain, nil
 }
 
-func (c *Client) newEndpoint(reg name.Registry, scheme string, lax bool) *endpoint {
-	carrier := &hostTransport{client: c, host: reg.RegistryStr(), lax: lax}
+func (c *Client) newEndpoint(reg name.Registry, scheme string, lax bool, certs hostCertificates) *endpoint {
+	carrier := &hostTransport{client: c, host: reg.RegistryStr(), lax: lax, home: c.verified}
+	if lax {
+		carrier.home = c.unverified
+	}
+	carrier.home = certs.carrier(carrier.home)
 	return &endpoint{
 		client:    c,
 		registry:  reg,

@@ -151,16 +151,15 @@ func (e *Error) explainStatus() (what, hint string) {
 }
 
 func (e *Error) explainNotFound(status string) (what, hint string) {
-	has := func(code string) bool { return slices.Contains(e.Codes, code) }
 	const private = "check the name; if it is private, log in with \"docker login "
 	switch {
-	case has("NAME_UNKNOWN"):
+	case e.has("NAME_UNKNOWN"):
 		return "no such repository " + status, private + e.Host + "\""
-	case has("BLOB_UPLOAD_UNKNOWN"):
+	case e.has("BLOB_UPLOAD_UNKNOWN"):
 		return "the registry has forgotten the upload " + status, "push again"
-	case has("BLOB_UNKNOWN") || e.Digest != "":
+	case e.has("BLOB_UNKNOWN") || e.Digest != "":
 		return "the registry has no such blob, the image there is incomplete " + status, "push that image again"
-	case has("MANIFEST_UNKNOWN") || e.Reference != "":
+	case e.has("MANIFEST_UNKNOWN") || e.Reference != "":
 		return "no such image " + status, private + e.Host + "\""
 	}
 	return "nothing there " + status, "is this a registry?"
@@ -183,8 +182,17 @@ func explainCause(err error, host string) (what, hint string) {
 		cert    *tls.CertificateVerificationError
 		stalled *stallError
 		netErr  net.Error
+		proxy   *proxyError
+		op      *net.OpError
 	)
 	switch {
+	case errors.As(err, &proxy):
+		return proxy.Error() + " for " + host, "check HTTPS_PROXY, and whether " + host + " belongs into NO_PROXY"
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return "the proxy that HTTP_PROXY or HTTPS_PROXY names doesn't answer: " + redactText(op.Err.Error()),
+			"check these variables, and whether " + host + " belongs into NO_PROXY"
+	case errors.As(err, &op) && op.Net == "unix":
+		return redactText(err.Error()), "is bob proxy running, and is --proxy its socket?"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &stalled):
 		return err.Error(), ""
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -249,6 +257,8 @@ func (e *Error) fill(resp *http.Response, body []byte) {
 	}
 	e.Message = words(strings.Join(said, "; "))
 }
+
+func (e *Error) has(code string) bool { return slices.Contains(e.Codes, code) }
 
 // codePattern is what the distribution-spec allows as a code.
 var codePattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)

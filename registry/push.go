@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -34,29 +33,39 @@ type Push struct {
 	session *session
 
 	mu         sync.Mutex
-	done       map[digest.Digest]bool // blobs known to be there
-	mounting   map[string]*session    // with the right to read from a repository, by its name
-	spare      *url.URL               // an upload nobody uses yet; nil: none
+	mounting   map[string]*session        // with the right to read from a repository, by its name
+	broken     map[digest.Digest]*url.URL // streamed uploads that may be gone on with
+	spare      *url.URL                   // an upload nobody uses yet; nil: none
 	spareUntil time.Time
 }
 
 // Push prepares to push to ref: it reaches the registry, authenticates, and
 // begins an upload to see whether it may, so that a missing right shows before
-// anything is built. Cancelling ctx later does not end the Push.
+// anything is built. Cancelling ctx later does not end the Push. Pushes of one
+// client share what they know: a blob is sent once for all tags of a repository,
+// and mounted from there into others of the same registry.
 func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
 	parsed, err := parseReference(ref)
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.session(ctx, parsed, "pull,push")
+	at, err := c.conf.pushPlace(parsed)
+	if err != nil {
+		return nil, refused(opPreparePush, parsed, err)
+	}
+	s, err := c.session(ctx, at, actionsPush)
 	if err != nil {
 		return nil, err
 	}
-	p := &Push{session: s, done: make(map[digest.Digest]bool), mounting: make(map[string]*session)}
+	p := &Push{session: s, mounting: make(map[string]*session), broken: make(map[digest.Digest]*url.URL)}
+	if c.mayPush(parsed.Context()) {
+		return p, nil
+	}
 	location, _, err := s.begin(ctx, opPreparePush, "", nil)
 	if err != nil {
 		return nil, err
 	}
+	c.takesPushes(parsed.Context())
 	p.spare, p.spareUntil = location, time.Now().Add(spareLife)
 	return p, nil
 }
@@ -72,18 +81,6 @@ func (p *Push) takeSpare() *url.URL {
 		return nil
 	}
 	return spare
-}
-
-func (p *Push) has(d digest.Digest) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.done[d]
-}
-
-func (p *Push) note(d digest.Digest) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.done[d] = true
 }
 
 // begin starts an upload and returns where it goes on. With a mount query the
@@ -162,25 +159,42 @@ func (p *Push) Blob(ctx context.Context, d ocispec.Descriptor, from string, open
 	if err := d.Digest.Validate(); err != nil || d.Size < 0 {
 		return p.session.fail(opPushBlob, "", fmt.Errorf("%w: descriptor %q of %d bytes", ErrCorrupt, words(d.Digest.String()), d.Size))
 	}
-	if p.has(d.Digest) {
+	known, repo := p.session.client.known, p.session.ref.Context()
+	if known.has(repo, d.Digest) {
 		return nil
 	}
-	there, err := p.exists(ctx, d.Digest)
-	if err != nil {
+	bringing := known.bringing(repo, d.Digest)
+	if err := bringing.lock(ctx); err != nil {
+		return p.session.fail(opPushBlob, d.Digest.String(), err)
+	}
+	defer bringing.unlock()
+	if known.has(repo, d.Digest) {
+		return nil
+	}
+	if err := p.bring(ctx, d, from, open); err != nil {
 		return err
 	}
-	if there {
-		p.note(d.Digest)
-		return nil
-	}
-	location, mounted := p.mount(ctx, d.Digest, from)
-	if !mounted {
-		if err := p.upload(ctx, d, location, open); err != nil {
-			return err
-		}
-	}
-	p.note(d.Digest)
+	known.note(repo, d.Digest)
 	return nil
+}
+
+// bring makes sure that the repository has a blob.
+func (p *Push) bring(ctx context.Context, d ocispec.Descriptor, from string, open func() (io.ReadCloser, error)) error {
+	if there, err := p.exists(ctx, d.Digest); there || err != nil {
+		return err
+	}
+	up := &blobUpload{push: p, want: d, open: open, location: p.takeBroken(d.Digest)}
+	if up.location == nil {
+		var mounted bool
+		if up.location, mounted = p.mount(ctx, d.Digest, from); mounted {
+			return nil
+		}
+		if up.location == nil {
+			up.location = p.takeSpare()
+		}
+		up.fresh = up.location != nil
+	}
+	return up.run(ctx)
 }
 
 // exists asks whether the registry has a blob.
@@ -206,18 +220,22 @@ func (p *Push) exists(ctx context.Context, d digest.Digest) (bool, error) {
 // mount tries to mount a blob. When the registry won't, the upload that it
 // began instead is returned, or nil. It never fails: uploading will tell.
 func (p *Push) mount(ctx context.Context, d digest.Digest, from string) (location *url.URL, mounted bool) {
-	if from == "" {
-		return nil, false
+	here := p.session.ref.Context()
+	if source, err := parseReference(from); err == nil {
+		location, mounted = p.mountFrom(ctx, d, source.Context())
 	}
-	source, err := parseReference(from)
-	if err != nil {
-		return nil, false
+	if there, ok := p.session.client.origin(here, d); ok && location == nil && !mounted {
+		location, mounted = p.mountFrom(ctx, d, there)
 	}
-	here, there := p.session.ref.Context(), source.Context()
+	return location, mounted
+}
+
+func (p *Push) mountFrom(ctx context.Context, d digest.Digest, there name.Repository) (location *url.URL, mounted bool) {
+	here := p.session.ref.Context()
 	if there.RegistryStr() != here.RegistryStr() || there.RepositoryStr() == here.RepositoryStr() {
 		return nil, false
 	}
-	location, mounted, err = p.mountSession(there).begin(ctx, opPushBlob, d.String(), url.Values{
+	location, mounted, err := p.mountSession(there).begin(ctx, opPushBlob, d.String(), url.Values{
 		"mount": {d.String()},
 		"from":  {there.RepositoryStr()},
 	})
@@ -238,43 +256,6 @@ func (p *Push) mountSession(from name.Repository) *session {
 		p.mounting[from.RepositoryStr()] = s
 	}
 	return s
-}
-
-// upload sends a blob in one PUT, from the start on for each attempt. location is
-// an upload that is begun already, or nil.
-func (p *Push) upload(ctx context.Context, d ocispec.Descriptor, location *url.URL, open func() (io.ReadCloser, error)) error {
-	if location == nil {
-		location = p.takeSpare()
-	}
-	dgst := d.Digest.String()
-	return p.session.client.run(ctx, opPushBlob+" "+p.session.subject(dgst), func() error {
-		target := location
-		location = nil
-		if target == nil {
-			var err error
-			if target, _, err = p.session.begin(ctx, opPushBlob, dgst, nil); err != nil {
-				return final(err)
-			}
-		}
-		err := p.session.perform(ctx, &call{
-			op:     opPushBlob,
-			digest: dgst,
-			method: http.MethodPut,
-			url:    withDigest(target, d.Digest),
-			header: http.Header{"Content-Type": {"application/octet-stream"}},
-			accept: []int{http.StatusCreated, http.StatusNoContent},
-			body:   open,
-			size:   d.Size,
-			commit: true,
-		}, func(resp *http.Response) error { return p.session.checkDigest(opPushBlob, d.Digest, resp) })
-		var e *Error
-		if errors.As(err, &e) && slices.Contains(e.Codes, "BLOB_UPLOAD_UNKNOWN") {
-			// The upload has expired, a fresh one hasn't.
-			e.Status, e.Err = 0, io.ErrUnexpectedEOF
-			return e
-		}
-		return err
-	})
 }
 
 // final marks an error that was retried already.

@@ -53,8 +53,8 @@ type Image struct {
 	// Layers are those of the manifest, base first.
 	Layers []Layer
 
-	session *session // nil: layout is set
-	layout  *LayoutImage
+	source *source // nil: layout is set
+	layout *LayoutImage
 }
 
 // Layer is a layer's blob together with the digest of the tar in it.
@@ -69,21 +69,36 @@ type Layer struct {
 // index without an image for p is an error that lists those there are; a manifest
 // that is named directly is taken whatever platform it is for.
 //
-// All bytes are verified; no layer is pulled.
+// All bytes are verified; no layer is pulled. Mirrors that [Options.Conf] names
+// are asked first; the image bears the name it was asked for by.
 func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*Image, error) {
 	parsed, err := parseReference(ref)
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.session(ctx, parsed, "pull")
+	src, err := c.source(parsed)
 	if err != nil {
 		return nil, err
 	}
+	s, err := src.current(ctx)
+	for err == nil {
+		var im *Image
+		if im, err = s.image(ctx, p); err == nil {
+			im.source = src
+			return im, nil
+		}
+		s, err = src.after(ctx, s, err)
+	}
+	return nil, err
+}
+
+// image finds the image that the session's reference names for a platform.
+func (s *session) image(ctx context.Context, p ocispec.Platform) (*Image, error) {
 	root := ocispec.Descriptor{Size: -1}
-	if d, ok := parsed.(name.Digest); ok {
+	if d, ok := s.ref.(name.Digest); ok {
 		root.Digest = digest.Digest(d.DigestStr())
 	}
-	doc, err := s.manifest(ctx, parsed.Identifier(), root)
+	doc, err := s.manifest(ctx, s.ref.Identifier(), root)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +106,10 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	im.Root, im.session = doc.digest, s
+	im.Root = doc.digest
+	for _, l := range im.Layers {
+		s.client.seen(s.ref.Context(), l.Digest)
+	}
 	return im, nil
 }
 
@@ -313,12 +331,12 @@ func layers(m *ocispec.Manifest, config []byte) ([]Layer, error) {
 
 // reference implements keeper.
 func (s *session) reference(d digest.Digest) string {
-	return displayRepository(s.ref.Context()) + "@" + d.String()
+	return displayRepository(s.named) + "@" + d.String()
 }
 
 // config gets a config blob.
 func (s *session) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	blob, err := s.blob(ctx, opPullConfig, d)
+	blob, err := s.blob(ctx, opPullConfig, d, nil)
 	if err != nil {
 		return nil, err
 	}

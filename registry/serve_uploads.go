@@ -166,14 +166,32 @@ func (s *server) append(w http.ResponseWriter, r *http.Request, u *fileUpload, i
 		internalError(w, err)
 		return false
 	}
-	n, err := copyAt(f, u.size, io.TeeReader(r.Body, u.hasher.Hash()))
+	in := &bodyReader{inner: io.TeeReader(r.Body, u.hasher.Hash())}
+	n, err := copyAt(f, u.size, in)
+	u.size += n
 	if err = errors.Join(err, f.Close()); err != nil {
-		s.dropUpload(u, id)
+		if in.err == nil { // the file lacks bytes that the hash has
+			s.dropUpload(u, id)
+		}
 		internalError(w, err)
 		return false
 	}
-	u.size += n
 	return true
+}
+
+// bodyReader remembers why a request's body broke. What came before it stays, and
+// the client may go on from there.
+type bodyReader struct {
+	inner io.Reader
+	err   error // nil: it didn't
+}
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	n, err := b.inner.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	return n, err
 }
 
 func copyAt(f *os.File, offset int64, r io.Reader) (int64, error) {

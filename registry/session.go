@@ -22,11 +22,18 @@ import (
 // token authentication).
 const defaultTokenLife = 60 * time.Second
 
+// What a session may do in its repository.
+const (
+	actionsPull = "pull"
+	actionsPush = "pull,push"
+)
+
 // session is the authorised use of one repository.
 type session struct {
 	client    *Client
 	endpoint  *endpoint
 	ref       name.Reference
+	named     name.Repository // what references call it; another than ref's at a mirror
 	auth      authn.Authenticator
 	anonymous bool
 
@@ -39,8 +46,9 @@ type session struct {
 
 // session reaches the registry of ref and gets the right to do actions ("pull",
 // "pull,push") in its repository.
-func (c *Client) session(ctx context.Context, ref name.Reference, actions string) (*session, error) {
-	ep, err := c.endpoint(ctx, ref.Context().Registry)
+func (c *Client) session(ctx context.Context, at place, actions string) (*session, error) {
+	ref := at.ref
+	ep, err := c.endpoint(ctx, ref.Context().Registry, c.insecure || at.insecure)
 	if err != nil {
 		if e, ok := errors.AsType[*Error](err); ok {
 			e.Repository = displayRepository(ref.Context())
@@ -51,15 +59,21 @@ func (c *Client) session(ctx context.Context, ref name.Reference, actions string
 		client:    c,
 		endpoint:  ep,
 		ref:       ref,
+		named:     ref.Context(),
 		gate:      newGate(),
 		scopes:    []string{ref.Scope(actions)},
 		challenge: ep.challenge,
 	}
-	s.auth, err = authn.Resolve(ctx, c.keychain, ref.Context())
+	keychain := c.keychain
+	if actions != actionsPull {
+		keychain = c.pushKeychain
+	}
+	s.auth, err = authn.Resolve(ctx, keychain, ref.Context())
 	if err != nil {
 		return nil, s.fail("read the credentials for", "", errors.New(redactText(err.Error())))
 	}
 	s.anonymous = s.auth == authn.Anonymous
+	s.tellCredential()
 	err = c.run(ctx, opAuthenticate+" "+displayRepository(ref.Context()), func() error {
 		_, err := s.authorization(ctx)
 		return err
@@ -71,6 +85,22 @@ func (c *Client) session(ctx context.Context, ref name.Reference, actions string
 }
 
 const opAuthenticate = "authenticate for"
+
+// tellCredential says where the credential comes from.
+func (s *session) tellCredential() {
+	host, origin := displayHost(s.ref.Context().Registry), ""
+	switch found := s.auth.(type) {
+	case *credential:
+		origin = found.origin
+	default:
+		if !s.anonymous {
+			origin = "the keychain"
+		}
+	}
+	if s.client.first("credential\x00" + host + "\x00" + origin) {
+		s.client.credential(host, origin)
+	}
+}
 
 // fail makes an error of a cause.
 func (s *session) fail(op, digest string, cause error) *Error {
@@ -210,10 +240,11 @@ func (s *session) with(scope string) *session {
 		client:    s.client,
 		endpoint:  s.endpoint,
 		ref:       s.ref,
+		named:     s.named,
 		auth:      s.auth,
 		anonymous: s.anonymous,
 		gate:      newGate(),
-		scopes:    []string{s.ref.Scope("pull,push"), scope},
+		scopes:    []string{s.ref.Scope(actionsPush), scope},
 		challenge: s.endpoint.challenge,
 	}
 }

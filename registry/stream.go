@@ -24,7 +24,8 @@ const (
 
 // Upload is a blob on its way whose digest isn't known yet. It is for one
 // goroutine. It can't be retried: after an error the caller pushes the blob by
-// [Push.Blob], from bytes it has kept.
+// [Push.Blob], from bytes it has kept. If it has told the digest by a Commit that
+// failed, Blob goes on where the upload broke, when the registry can.
 type Upload struct {
 	push   *Push
 	pipe   *chunkPipe
@@ -119,7 +120,8 @@ func (u *Upload) failure() error {
 }
 
 // Commit sends what is left, waits until the registry has all of it, and ends
-// the upload as the blob d. The registry checks that the bytes are d's.
+// the upload as the blob d. The registry checks that the bytes are d's. After a
+// Write that failed it fails as well, but the upload stays for [Push.Blob].
 func (u *Upload) Commit(d digest.Digest) error {
 	if u.closed || u.finished {
 		return errClosed
@@ -127,15 +129,17 @@ func (u *Upload) Commit(d digest.Digest) error {
 	u.finished = true
 	u.pipe.finish()
 	<-u.answered
-	if u.err != nil {
-		return u.err
-	}
-	if err := u.commit(d, u.location); err != nil {
-		return err
+	err := u.err
+	if err == nil {
+		err = u.commit(d, u.location)
 	}
 	u.closed = true
 	u.cancel()
-	u.push.note(d)
+	if err != nil {
+		u.push.leave(d, u.location)
+		return err
+	}
+	u.push.session.client.note(u.push.session.ref.Context(), d)
 	return nil
 }
 

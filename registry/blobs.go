@@ -1,0 +1,97 @@
+package registry
+
+import (
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
+)
+
+// blobKey is a blob on a registry, whatever its repository.
+type blobKey struct {
+	host   string
+	digest digest.Digest
+}
+
+// blobEntry is what is known of one.
+type blobEntry struct {
+	seen   []name.Repository // an image there names it: it may be mounted from
+	stored map[string]bool   // repositories that have it for sure
+	gates  map[string]gate   // held by who brings it to a repository
+}
+
+// blob returns the entry of a blob. k.mu is held.
+func (k *known) blob(repo name.Repository, d digest.Digest) *blobEntry {
+	key := blobKey{repo.RegistryStr(), d}
+	e := k.blobs[key]
+	if e == nil {
+		e = &blobEntry{stored: make(map[string]bool), gates: make(map[string]gate)}
+		k.blobs[key] = e
+	}
+	return e
+}
+
+// seen notes that a repository should have a blob.
+func (k *known) seen(repo name.Repository, d digest.Digest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.blob(repo, d)
+	e.seen = append(e.seen, repo)
+}
+
+// note notes that a repository has a blob.
+func (k *known) note(repo name.Repository, d digest.Digest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.blob(repo, d)
+	if !e.stored[repo.RepositoryStr()] {
+		e.stored[repo.RepositoryStr()] = true
+		e.seen = append([]name.Repository{repo}, e.seen...)
+	}
+}
+
+// has says whether a repository has a blob for sure.
+func (k *known) has(repo name.Repository, d digest.Digest) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.blob(repo, d).stored[repo.RepositoryStr()]
+}
+
+// origin returns another repository of the same registry that a blob may be mounted
+// from, the likeliest one.
+func (k *known) origin(repo name.Repository, d digest.Digest) (from name.Repository, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.blob(repo, d).seen {
+		if r.RepositoryStr() != repo.RepositoryStr() {
+			return r, true
+		}
+	}
+	return from, false
+}
+
+// bringing is held by whoever brings a blob to a repository, so that it is
+// brought once.
+func (k *known) bringing(repo name.Repository, d digest.Digest) gate {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.blob(repo, d)
+	g, ok := e.gates[repo.RepositoryStr()]
+	if !ok {
+		g = newGate()
+		e.gates[repo.RepositoryStr()] = g
+	}
+	return g
+}
+
+// mayPush says whether a repository was found to take pushes.
+func (k *known) mayPush(repo name.Repository) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.probed[repo.Name()]
+}
+
+// takesPushes notes that a repository does.
+func (k *known) takesPushes(repo name.Repository) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.probed[repo.Name()] = true
+}

@@ -1,0 +1,110 @@
+package registry
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// hostCertificates are what one registry's certificate is checked with and what
+// is shown to it. The zero value is what all hosts have.
+type hostCertificates struct {
+	roots *x509.CertPool // nil: those of all hosts
+	own   []tls.Certificate
+}
+
+// hostCertificates reads the first of the directories that has one for host, as
+// docker and podman do: every *.crt in it is trusted, every *.cert is shown to
+// the registry with its *.key.
+func (c *Client) hostCertificates(host string) (hostCertificates, error) {
+	found := hostCertificates{own: c.certificates}
+	for _, parent := range c.certDirs {
+		dir := filepath.Join(parent, host)
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return found, err
+		}
+		for _, e := range entries {
+			if err := found.add(c.roots, dir, e.Name()); err != nil {
+				return found, err
+			}
+		}
+		return found, nil
+	}
+	return found, nil
+}
+
+func (h *hostCertificates) add(all *x509.CertPool, dir, name string) error {
+	path := filepath.Join(dir, name)
+	switch filepath.Ext(name) {
+	case ".crt":
+		if h.roots == nil {
+			var err error
+			if h.roots, err = clonePool(all); err != nil {
+				return err
+			}
+		}
+		return addCA(h.roots, path)
+	case ".cert":
+		pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
+		if err != nil {
+			return fmt.Errorf("client certificate %s: %w", path, err)
+		}
+		h.own = append(h.own[:len(h.own):len(h.own)], pair)
+	}
+	return nil
+}
+
+func clonePool(pool *x509.CertPool) (*x509.CertPool, error) {
+	if pool != nil {
+		return pool.Clone(), nil
+	}
+	return x509.SystemCertPool()
+}
+
+func addCA(pool *x509.CertPool, path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return fmt.Errorf("%s holds no certificate in PEM form", path)
+	}
+	return nil
+}
+
+// SystemRoots are the machine's certificate authorities and those of a PEM file.
+func SystemRoots(caFile string) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	return pool, addCA(pool, caFile)
+}
+
+// carrier is what carries the requests to a host with certificates of its own.
+func (h *hostCertificates) carrier(base http.RoundTripper) http.RoundTripper {
+	t, ok := base.(*http.Transport)
+	if !ok || h.roots == nil && len(h.own) == 0 {
+		return base
+	}
+	t = t.Clone()
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if h.roots != nil {
+		t.TLSClientConfig.RootCAs = h.roots
+	}
+	t.TLSClientConfig.Certificates = append(t.TLSClientConfig.Certificates, h.own...)
+	t.TLSClientConfig.NextProtos = []string{"http/1.1"} // Clone has put h2 there
+	return t
+}

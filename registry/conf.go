@@ -1,0 +1,237 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// Conf is what registries.conf files say of registries: a subset of
+// containers-registries.conf(5), version 2. nil says nothing.
+type Conf struct {
+	// Ignored are settings that bob doesn't follow, a sentence each.
+	Ignored []string
+
+	rules []rule
+	// searches is the file whose search list begins with another registry than
+	// Docker Hub, "" if none does.
+	searches string
+}
+
+// rule is one [[registry]].
+type rule struct {
+	Prefix       string   `toml:"prefix"`
+	Location     string   `toml:"location"`
+	Insecure     bool     `toml:"insecure"`
+	Blocked      bool     `toml:"blocked"`
+	ByDigestOnly bool     `toml:"mirror-by-digest-only"`
+	Mirrors      []mirror `toml:"mirror"`
+
+	file string
+}
+
+// mirror is one [[registry.mirror]].
+type mirror struct {
+	Location string `toml:"location"`
+	Insecure bool   `toml:"insecure"`
+	Pulls    string `toml:"pull-from-mirror"`
+}
+
+// ReadConf reads registries.conf files. A [[registry]] of a later one replaces
+// that with the same prefix of an earlier one.
+func ReadConf(paths ...string) (*Conf, error) {
+	c := &Conf{}
+	for _, path := range paths {
+		if err := c.read(path); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return c, nil
+}
+
+func (c *Conf) read(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	var file struct {
+		Rules   []rule            `toml:"registry"`
+		Search  []string          `toml:"unqualified-search-registries"`
+		Helpers []string          `toml:"credential-helpers"`
+		Short   string            `toml:"short-name-mode"`
+		Aliases map[string]string `toml:"aliases"`
+		Version any               `toml:"registries"` // of version 1
+	}
+	meta, err := toml.Decode(string(text), &file)
+	if syntax, ok := errors.AsType[toml.ParseError](err); ok {
+		return fmt.Errorf("line %d: %s", syntax.Position.Line, syntax.Message)
+	}
+	if err != nil {
+		return err
+	}
+	if file.Version != nil {
+		return errors.New("this is version 1 of the format; write [[registry]] tables, see containers-registries.conf(5)")
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return fmt.Errorf("unknown setting %q; bob knows prefix, location, insecure, blocked, mirror-by-digest-only "+
+			"and mirror (location, insecure, pull-from-mirror) of a registry", unknown[0].String())
+	}
+	if len(file.Search) > 0 {
+		c.searches = ""
+		if file.Search[0] != hubHost {
+			c.searches = path
+		}
+	}
+	if helpers := slices.DeleteFunc(file.Helpers, func(h string) bool { return h == "containers-auth.json" }); len(helpers) > 0 {
+		c.Ignored = append(c.Ignored, path+": credential-helpers is not followed; name helpers in the credHelpers of docker's config.json or containers' auth.json")
+	}
+	for i, r := range file.Rules {
+		r.file = path
+		if err := r.complete(); err != nil {
+			return fmt.Errorf("[[registry]] %d: %w", i+1, err)
+		}
+		c.rules = slices.DeleteFunc(c.rules, func(old rule) bool { return old.Prefix == r.Prefix })
+		c.rules = append(c.rules, r)
+	}
+	return nil
+}
+
+// complete checks the rule and fills in what it leaves out.
+func (r *rule) complete() error {
+	if r.Prefix == "" {
+		r.Prefix = r.Location
+	}
+	if r.Prefix == "" {
+		return errors.New("it has neither prefix nor location")
+	}
+	wildcard := strings.HasPrefix(r.Prefix, "*.")
+	if r.Location == "" && !wildcard {
+		r.Location = r.Prefix
+	}
+	places := []*string{&r.Prefix, &r.Location}
+	for i := range r.Mirrors {
+		m := &r.Mirrors[i]
+		if m.Location == "" {
+			return fmt.Errorf("mirror %d of %s has no location", i+1, r.Prefix)
+		}
+		switch m.Pulls {
+		case "", "all", "digest-only", "tag-only":
+		default:
+			return fmt.Errorf("mirror %s: pull-from-mirror is all, digest-only or tag-only, not %q", m.Location, m.Pulls)
+		}
+		places = append(places, &m.Location)
+	}
+	for _, p := range places {
+		*p = strings.TrimRight(*p, "/")
+		if strings.Contains(*p, "://") {
+			return fmt.Errorf("%s: write it without a scheme", redactText(*p))
+		}
+	}
+	return nil
+}
+
+// matched returns how much of ref the rule's prefix stands for, 0 if it isn't
+// meant.
+func (r *rule) matched(ref string) int {
+	if domain, ok := strings.CutPrefix(r.Prefix, "*"); ok && strings.HasPrefix(domain, ".") {
+		host, _, _ := strings.Cut(ref, "/")
+		bare, _, _ := strings.Cut(host, ":")
+		if strings.HasSuffix(bare, domain) && len(bare) > len(domain) {
+			return len(bare)
+		}
+		return 0
+	}
+	rest, ok := strings.CutPrefix(ref, r.Prefix)
+	ends := "/"
+	if strings.Contains(r.Prefix, "/") {
+		ends = "/:@" // else a colon begins a port
+	}
+	if ok && (rest == "" || strings.ContainsAny(rest[:1], ends)) {
+		return len(r.Prefix)
+	}
+	return 0
+}
+
+// rule returns the rule with the longest prefix that ref begins with, nil if
+// there is none, and how long the beginning is.
+func (c *Conf) rule(ref string) (best *rule, length int) {
+	if c == nil {
+		return nil, 0
+	}
+	for i := range c.rules {
+		r := &c.rules[i]
+		if n := r.matched(ref); n > 0 && (best == nil || r.weight() > best.weight()) {
+			best, length = r, n
+		}
+	}
+	return best, length
+}
+
+// weight orders the rules that a reference matches: a wildcard is less than any
+// name that it covers.
+func (r *rule) weight() int { return len(strings.TrimPrefix(r.Prefix, "*")) }
+
+// place is where an image is got from or pushed to.
+type place struct {
+	ref      name.Reference
+	insecure bool
+	mirror   bool // there is another place behind it
+}
+
+func (p place) host() string { return displayHost(p.ref.Context().Registry) }
+
+var errBlocked = errors.New("the registry is blocked")
+
+// pushPlace is where a push to ref goes: never to a mirror or another location.
+func (c *Conf) pushPlace(ref name.Reference) (place, error) {
+	r, _ := c.rule(displayReference(ref))
+	if r == nil {
+		return place{ref: ref}, nil
+	}
+	return place{ref: ref, insecure: r.Insecure}, r.allow()
+}
+
+// pullPlaces are where ref is to be looked for: mirrors first, the registry
+// itself last.
+func (c *Conf) pullPlaces(ref name.Reference) ([]place, error) {
+	text := displayReference(ref)
+	r, length := c.rule(text)
+	if r == nil {
+		return []place{{ref: ref}}, nil
+	}
+	if err := r.allow(); err != nil {
+		return nil, err
+	}
+	_, byDigest := ref.(name.Digest)
+	var places []place
+	for _, m := range r.Mirrors {
+		if (r.ByDigestOnly || m.Pulls == "digest-only") && !byDigest || m.Pulls == "tag-only" && byDigest {
+			continue
+		}
+		at, err := parseReference(m.Location + text[length:])
+		if err != nil {
+			return nil, fmt.Errorf("mirror %s in %s: %w", m.Location, r.file, err)
+		}
+		places = append(places, place{ref: at, insecure: m.Insecure, mirror: true})
+	}
+	if r.Location != "" {
+		at, err := parseReference(r.Location + text[length:])
+		if err != nil {
+			return nil, fmt.Errorf("location %s in %s: %w", r.Location, r.file, err)
+		}
+		ref = at
+	}
+	return append(places, place{ref: ref, insecure: r.Insecure}), nil
+}
+
+func (r *rule) allow() error {
+	if !r.Blocked {
+		return nil
+	}
+	return fmt.Errorf("%w by %q in %s; take another image, or change that file", errBlocked, r.Prefix, r.file)
+}
