@@ -162,12 +162,12 @@ func (b *build) pushManifest(ctx context.Context, t *target, img *assembled) (er
 }
 
 // A streaming is an upload that runs while its layer is being compressed. It
-// never fails as a writer: when the upload breaks the rest is dropped, and the
-// layer is sent again when it is whole.
+// never fails as a writer: when the upload breaks the rest is dropped, and sent
+// when the layer is whole.
 type streaming struct {
 	ctx    context.Context //nolint:containedctx // of one upload, which the value stands for
 	target *target
-	up     *registry.Upload // nil: there is no upload, or none any more
+	up     *registry.Upload // nil: there is no upload
 }
 
 // stream begins an upload to the first target.
@@ -185,20 +185,19 @@ func (e *exports) stream(ctx context.Context) *streaming {
 
 func (s *streaming) Write(p []byte) (int, error) {
 	if s.up != nil {
-		if _, err := s.up.Write(p); err != nil {
-			s.close()
-		}
+		_, _ = s.up.Write(p) // Commit tells of what went wrong
 	}
 	return len(p), nil
 }
 
-// commit ends the upload under the digest that the bytes turned out to have.
+// commit ends the upload under the digest that the bytes turned out to have: a
+// broken one too, which is then gone on with.
 func (s *streaming) commit(b *build, d digest.Digest) {
 	if s.up == nil {
 		return
 	}
 	if err := s.up.Commit(d); err != nil {
-		return // sent again from the store
+		return // the rest is sent from the store
 	}
 	once(b, s.target.sent, d, func() (struct{}, error) { return struct{}{}, nil })
 }
