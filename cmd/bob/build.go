@@ -30,12 +30,13 @@ type buildConfig struct {
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
 	secrets, ssh, allow              *list
-	noCache, pull, quiet, insecure   bool
+	noCache, pull, quiet             bool
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	checkOnly                        bool
 	jobs                             int
+	registries                       registryConfig
 	stdin                            io.Reader
 	stdout, stderr                   io.Writer
 }
@@ -62,6 +63,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
 	cfg.buildContexts = newList("build-context")
 	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
+	cfg.registries.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
@@ -80,7 +82,6 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(&cfg.rootless, "rootless", "enter a user namespace first; always done without root")
 	fs.BoolVar(&cfg.noCache, "no-cache", false, "run every step, even if its result is known")
 	fs.BoolVar(&cfg.pull, "pull", false, "resolve base images at their registry; bob always does")
-	fs.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS for any registry; loopback needs no leave")
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
 	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
 	fs.StringVar(&cfg.iidfile, "iidfile", "", "write the image ID (the config's digest) to `file`")
@@ -206,12 +207,8 @@ func (cfg *buildConfig) newView(mode progress.Mode) (progress.View, error) {
 
 // registry returns the client of a build that view shows.
 func (cfg *buildConfig) registry(view progress.View) *registry.Client {
-	return registry.New(registry.Options{
-		Insecure:  cfg.insecure,
-		UserAgent: "bob/" + version,
-		Notice: func(text string) {
-			view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
-		},
+	return cfg.registries.client(func(text string) {
+		view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
 	})
 }
 

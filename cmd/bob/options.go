@@ -67,6 +67,9 @@ func (cfg *buildConfig) options() (*options, error) {
 	if err := cfg.contexts(o); err != nil {
 		return nil, err
 	}
+	if err := cfg.registries.check(); err != nil {
+		return nil, err
+	}
 	return o, cfg.exports(&o.build)
 }
 

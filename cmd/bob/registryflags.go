@@ -1,0 +1,190 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bobbuild/bob/registry"
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// registryConfig is how registries are reached, as the command line has it.
+type registryConfig struct {
+	insecure, verbose            bool
+	conf, ca, cert, key, proxied text
+
+	options registry.Options // what check made of it
+}
+
+func (cfg *registryConfig) register(flags *flag.FlagSet) {
+	flags.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS for any registry; loopback needs no leave")
+	flags.BoolVar(&cfg.verbose, "verbose", false, "say which credential is used for which registry, and where it comes from")
+	flags.Var(&cfg.conf, "registries-conf", "`file` of mirrors and settings of registries (default: containers' registries.conf)")
+	flags.Var(&cfg.ca, "registry-ca", "`file` of certificate authorities, in PEM form, trusted beside the machine's")
+	flags.Var(&cfg.cert, "registry-cert", "`file` of the certificate shown to registries, in PEM form")
+	flags.Var(&cfg.key, "registry-key", "`file` of the key of --registry-cert")
+	flags.Var(&cfg.proxied, "proxy", "`unix:///path` of the socket of bob proxy, which localhost:8080 then stands for")
+}
+
+// check checks the flags and reads what they name.
+func (cfg *registryConfig) check() error {
+	o := registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}
+	var err error
+	if o.Conf, err = registry.ReadConf(cfg.confFiles()...); err != nil {
+		return usageErrorf("%v", err)
+	}
+	if cfg.ca != "" {
+		if o.Roots, err = registry.SystemRoots(string(cfg.ca)); err != nil {
+			return usageErrorf("--registry-ca: %v", err)
+		}
+	}
+	if (cfg.cert == "") != (cfg.key == "") {
+		return usageErrorf("--registry-cert and --registry-key go together")
+	}
+	if cfg.cert != "" {
+		pair, err := tls.LoadX509KeyPair(string(cfg.cert), string(cfg.key))
+		if err != nil {
+			return usageErrorf("--registry-cert: %v", err)
+		}
+		o.Certificates = []tls.Certificate{pair}
+	}
+	o.CertDirs = append(inConfig("containers/certs.d"), "/etc/containers/certs.d", "/etc/docker/certs.d")
+	if cfg.proxied != "" {
+		path, ok := strings.CutPrefix(string(cfg.proxied), "unix://")
+		if !ok || !filepath.IsAbs(path) {
+			return usageErrorf("--proxy %s: want unix:///path", cfg.proxied)
+		}
+		o.Socket = path
+	}
+	o.Keychain, o.PushKeychain, err = keychains()
+	cfg.options = o
+	return err
+}
+
+// confFiles returns the registries.conf files that count, later ones more. One
+// that is named counts alone; podman's own have directories of more beside them.
+func (cfg *registryConfig) confFiles() []string {
+	if cfg.conf != "" {
+		return []string{string(cfg.conf)}
+	}
+	if named := os.Getenv("CONTAINERS_REGISTRIES_CONF"); named != "" {
+		return []string{named}
+	}
+	const system = "/etc/containers/registries.conf"
+	var files []string
+	own := inConfig("containers/registries.conf")
+	for _, file := range append(own, system) {
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			files = append(files, file)
+			break
+		}
+	}
+	parts := append([]string{system}, own...)
+	if len(files) > 0 && files[0] != system {
+		parts = own
+	}
+	for _, part := range parts {
+		more, err := filepath.Glob(part + ".d/*.conf") // sorted
+		if err == nil {
+			files = append(files, more...)
+		}
+	}
+	return files
+}
+
+// inConfig returns the path in the user's own configuration, nothing if there is
+// none.
+func inConfig(path string) []string {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return nil
+	}
+	return []string{filepath.Join(dir, path)}
+}
+
+// Variables with credentials: docker's auths as JSON, encrypted if there is a key.
+const (
+	baseAuthVariable   = "BOB_BASELAYER_AUTH"
+	targetAuthVariable = "BOB_WSLAYER_AUTH"
+	keyVariable        = "BOB_AUTH_KEY"
+)
+
+// keychains returns where credentials for pulls and pushes are looked for: in the
+// variables, which count first for what they are named after, then where docker
+// keeps them, then where podman does.
+func keychains() (pull, push authn.Keychain, err error) {
+	base, err := authVariable(baseAuthVariable)
+	if err != nil {
+		return nil, nil, err
+	}
+	target, err := authVariable(targetAuthVariable)
+	if err != nil {
+		return nil, nil, err
+	}
+	var files []authn.Keychain
+	for _, file := range authFiles() {
+		files = append(files, registry.AuthFile(file))
+	}
+	stored := authn.NewMultiKeychain(files...)
+	return authn.NewMultiKeychain(base, target, stored), authn.NewMultiKeychain(target, base, stored), nil
+}
+
+// authVariable reads the credentials in a variable; without it there are none.
+func authVariable(variable string) (*registry.Auths, error) {
+	text := []byte(os.Getenv(variable))
+	if len(text) == 0 {
+		text = []byte("{}")
+	} else if key := os.Getenv(keyVariable); key != "" {
+		var err error
+		if text, err = registry.Unseal([]byte(key), string(text)); err != nil {
+			return nil, usageErrorf("%s, with the key in %s: %v", variable, keyVariable, err)
+		}
+	}
+	auths, err := registry.ParseAuths(text, variable)
+	if err != nil {
+		return nil, usageErrorf("%v", err)
+	}
+	return auths, nil
+}
+
+// authFiles returns docker's and podman's files of credentials, those that count
+// more first.
+func authFiles() []string {
+	var files []string
+	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+		files = append(files, filepath.Join(dir, "config.json"))
+	} else if home, err := os.UserHomeDir(); err == nil {
+		files = append(files, filepath.Join(home, ".docker", "config.json"))
+	}
+	if file := os.Getenv("REGISTRY_AUTH_FILE"); file != "" {
+		return append(files, file)
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		files = append(files, filepath.Join(dir, "containers", "auth.json"))
+	}
+	return append(files, inConfig("containers/auth.json")...)
+}
+
+// client returns the client that the flags ask for; notice shows a remark.
+func (cfg *registryConfig) client(notice func(string)) *registry.Client {
+	o := cfg.options
+	for _, ignored := range o.Conf.Ignored {
+		notice(ignored)
+	}
+	o.Notice = notice
+	if cfg.verbose {
+		o.Credential = func(host, origin string) {
+			if origin == "" {
+				notice("credentials for " + host + ": none are known")
+				return
+			}
+			notice("credentials for " + host + ": from " + origin)
+		}
+	}
+	return registry.New(o)
+}
