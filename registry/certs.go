@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -59,7 +60,7 @@ func (h *hostCertificates) add(all *x509.CertPool, dir, name string) error {
 		if err != nil {
 			return fmt.Errorf("client certificate %s: %w", path, err)
 		}
-		h.own = append(h.own[:len(h.own):len(h.own)], pair)
+		h.own = append(slices.Clip(h.own), pair)
 	}
 	return nil
 }

@@ -21,6 +21,12 @@ import (
 // returns its host.
 func serveDistribution(t *testing.T) string {
 	t.Helper()
+	return serveDistributionWith(t, "")
+}
+
+// serveDistributionWith starts it with more lines of configuration.
+func serveDistributionWith(t *testing.T, more string) string {
+	t.Helper()
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
 		t.Skip("docker-registry is not installed")
@@ -35,7 +41,7 @@ func serveDistribution(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, host)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %s, secret: s}\n%s", dir, host, more)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -6,4 +6,5 @@ var (
 	ParseChallenges = parseChallenges
 	RedactText      = redactText
 	RetryAfter      = retryAfter
+	UploadOffset    = uploadOffset
 )
