@@ -131,6 +131,10 @@ func (r *rule) complete() error {
 		if strings.Contains(*p, "://") {
 			return fmt.Errorf("%s: write it without a scheme", redactText(*p))
 		}
+		// References that begin otherwise are Docker Hub's.
+		if host, _, _ := strings.Cut(*p, "/"); *p != "" && !strings.ContainsAny(host, ".:") && host != "localhost" {
+			return fmt.Errorf("%s: %q isn't the name of a host", *p, host)
+		}
 	}
 	return nil
 }
@@ -140,9 +144,8 @@ func (r *rule) complete() error {
 func (r *rule) matched(ref string) int {
 	if domain, ok := strings.CutPrefix(r.Prefix, "*"); ok && strings.HasPrefix(domain, ".") {
 		host, _, _ := strings.Cut(ref, "/")
-		bare, _, _ := strings.Cut(host, ":")
-		if strings.HasSuffix(bare, domain) && len(bare) > len(domain) {
-			return len(bare)
+		if strings.HasSuffix(host, domain) && len(host) > len(domain) {
+			return len(host)
 		}
 		return 0
 	}
@@ -213,20 +216,28 @@ func (c *Conf) pullPlaces(ref name.Reference) ([]place, error) {
 		if (r.ByDigestOnly || m.Pulls == "digest-only") && !byDigest || m.Pulls == "tag-only" && byDigest {
 			continue
 		}
-		at, err := parseReference(m.Location + text[length:])
+		at, err := relocated(m.Location, text[length:])
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s in %s: %w", m.Location, r.file, err)
 		}
 		places = append(places, place{ref: at, insecure: m.Insecure, mirror: true})
 	}
 	if r.Location != "" {
-		at, err := parseReference(r.Location + text[length:])
+		at, err := relocated(r.Location, text[length:])
 		if err != nil {
 			return nil, fmt.Errorf("location %s in %s: %w", r.Location, r.file, err)
 		}
 		ref = at
 	}
 	return append(places, place{ref: ref, insecure: r.Insecure}), nil
+}
+
+// relocated is the reference with location in the place of its beginning.
+func relocated(location, rest string) (name.Reference, error) {
+	if !strings.Contains(location+rest, "/") {
+		return nil, errors.New("as the prefix is a whole repository, it has to be one too")
+	}
+	return parseReference(location + rest)
 }
 
 func (r *rule) allow() error {

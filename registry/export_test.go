@@ -8,3 +8,24 @@ var (
 	RetryAfter      = retryAfter
 	UploadOffset    = uploadOffset
 )
+
+// PullPlaces are where ref is looked for, in words.
+func PullPlaces(c *Conf, ref string) ([]string, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	places, err := c.pullPlaces(parsed)
+	var words []string
+	for _, at := range places {
+		text := displayReference(at.ref)
+		if at.insecure {
+			text += " insecure"
+		}
+		if at.mirror {
+			text += " mirror"
+		}
+		words = append(words, text)
+	}
+	return words, err
+}

@@ -1,0 +1,365 @@
+package registry_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/bobbuild/bob/registry"
+)
+
+// readConf reads files of a registries.conf, in which NAME stands for the values.
+func readConf(t *testing.T, replace map[string]string, texts ...string) (*registry.Conf, error) {
+	t.Helper()
+	var paths []string
+	for i, text := range texts {
+		for name, value := range replace {
+			text = strings.ReplaceAll(text, name, value)
+		}
+		path := filepath.Join(t.TempDir(), string(rune('a'+i))+".conf")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return registry.ReadConf(paths...)
+}
+
+func TestBadConf(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"[[registry]\n":                   "line 1",
+		"x = 1\ny = \"":                   "line 2",
+		"[[registry]]\nprefx = \"a\"":     `unknown setting "registry.prefx"`,
+		"[[registry]]\ninsecure = true\n": "[[registry]] 1: it has neither prefix nor location",
+		"[[registry]]\nlocation = \"a.b\"\n[[registry.mirror]]\ninsecure = true":              "mirror 1 of a.b has no location",
+		"[[registry]]\nlocation = \"https://a.b\"":                                            "without a scheme",
+		"[[registry]]\nlocation = \"a.b\"\ninsecure = \"yes\"":                                "insecure",
+		"[[registry]]\nlocation = \"a\"\nmirror = [{location=\"b\",pull-from-mirror=\"no\"}]": "digest-only",
+		"[[registry]]\nlocation = \"mirror/cache\"":                                           `"mirror" isn't the name of a host`,
+		"[registries.search]\nregistries = [\"a.b\"]":                                         "version 1",
+	} {
+		_, err := readConf(t, nil, text)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "a.conf: ") {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := registry.ReadConf(filepath.Join(t.TempDir(), "none.conf")); err == nil || !strings.Contains(err.Error(), "none.conf: no such file") {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestConfPlaces(t *testing.T) {
+	t.Parallel()
+	c, err := readConf(t, nil, `
+unqualified-search-registries = ["docker.io"]
+short-name-mode = "enforcing"
+credential-helpers = ["containers-auth.json", "pass"]
+[aliases]
+"x" = "y/x"
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+[[registry.mirror]]
+location = "mirror.test:5000/hub"
+insecure = true
+[[registry]]
+location = "quay.io/team/"
+[[registry.mirror]]
+location = "one.test"
+pull-from-mirror = "digest-only"
+[[registry.mirror]]
+location = "two.test/x"
+pull-from-mirror = "tag-only"
+[[registry]]
+location = "quay.io/team/secret"
+mirror-by-digest-only = true
+mirror = [{location = "three.test"}]
+[[registry]]
+prefix = "*.corp.test"
+[[registry.mirror]]
+location = "cache.test"
+[[registry]]
+prefix = "a.corp.test"
+location = "b.test/other"
+[[registry]]
+location = "insecure.test:80"
+insecure = true
+[[registry]]
+location = "replaced.test"
+`, `
+[[registry]]
+location = "replaced.test"
+insecure = true
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Ignored) != 1 || !strings.Contains(c.Ignored[0], "credential-helpers") {
+		t.Errorf("ignored: %q", c.Ignored)
+	}
+	digest := "@sha256:" + strings.Repeat("0", 64)
+	for ref, want := range map[string]string{
+		"debian":                           "mirror.test:5000/hub/library/debian:latest insecure mirror, docker.io/library/debian:latest",
+		"docker.io/a/b" + digest:           "mirror.test:5000/hub/a/b" + digest + " insecure mirror, docker.io/a/b" + digest,
+		"quay.io/team/app:1":               "two.test/x/app:1 mirror, quay.io/team/app:1",
+		"quay.io/team/app:1" + digest:      "one.test/app" + digest + " mirror, quay.io/team/app" + digest,
+		"quay.io/team2/app:1":              "quay.io/team2/app:1",
+		"quay.io:443/team/app:1":           "quay.io:443/team/app:1",
+		"quay.io/team/secret:1":            "quay.io/team/secret:1",
+		"quay.io/team/secret" + digest:     "mirror three.test in FILE: as the prefix is a whole repository, it has to be one too",
+		"x.corp.test/app:1":                "cache.test/app:1 mirror, x.corp.test/app:1",
+		"x.corp.test:5000/app:1":           "x.corp.test:5000/app:1",
+		"a.corp.test/app:1":                "b.test/other/app:1",
+		"corp.test/app:1":                  "corp.test/app:1",
+		"insecure.test:80/app:1":           "insecure.test:80/app:1 insecure",
+		"insecure.test:8080/app:1":         "insecure.test:8080/app:1",
+		"insecure.test/app:1":              "insecure.test/app:1",
+		"replaced.test/app:1":              "replaced.test/app:1 insecure",
+		"unknown.test:5000/team/secret/x":  "unknown.test:5000/team/secret/x:latest",
+		"mirror.test:5000/hub/library/app": "mirror.test:5000/hub/library/app:latest",
+	} {
+		got, err := registry.PullPlaces(c, ref)
+		text := strings.Join(got, ", ")
+		if err != nil {
+			text = regexp.MustCompile(` in /\S*:`).ReplaceAllString(err.Error(), " in FILE:")
+		}
+		if text != want {
+			t.Errorf("%s:\n got %s\nwant %s", ref, text, want)
+		}
+	}
+}
+
+// hostLogin is a keychain with a password for each host, to tell who got which.
+type hostLogin struct{}
+
+func (hostLogin) Resolve(r authn.Resource) (authn.Authenticator, error) {
+	return &authn.Basic{Username: "ann", Password: "secret-of-" + r.RegistryStr()}, nil
+}
+
+// basicFor lets in those who bring the password of the host they come to, and notes
+// all passwords.
+type basicFor struct {
+	inner http.Handler
+
+	mu   sync.Mutex
+	seen []string
+}
+
+func (b *basicFor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, password, ok := r.BasicAuth()
+	if ok {
+		b.mu.Lock()
+		b.seen = append(b.seen, password)
+		b.mu.Unlock()
+	}
+	if password != "secret-of-"+r.Host {
+		say(401, "UNAUTHORIZED", "WWW-Authenticate", `Basic realm="x"`)(w, r)
+		return
+	}
+	b.inner.ServeHTTP(w, r)
+}
+
+const mirrorConf = `
+[[registry]]
+location = "UPSTREAM"
+[[registry.mirror]]
+location = "MIRROR/cache"
+`
+
+// TestMirrors pulls by way of a mirror that works, and of mirrors that fail in every
+// way; the image is the same, and one notice says so.
+func TestMirrors(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, amd64, 300_000, 1000)
+	blob := "/blobs/" + f.descs[0].Digest.String()
+	cutInTheMiddle := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "300000")
+		_, _ = w.Write(f.layers[0][:100_000])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	tests := map[string]struct {
+		fault  func(http.ResponseWriter, *http.Request) bool // of the mirror; nil: it isn't there
+		notice string                                        // "": none, upstream isn't asked
+	}{
+		"works":           {harmless, ""},
+		"not there":       {nil, "connection refused"},
+		"no such image":   {on("GET", "/manifests/", always(say(404, "MANIFEST_UNKNOWN"))), "no such image"},
+		"denied":          {on("GET", "/manifests/", always(say(403, "DENIED"))), "access denied"},
+		"500":             {on("GET", "/manifests/", always(say(500, "UNKNOWN"))), "problem of its own"},
+		"429":             {on("GET", "/manifests/", always(say(429, "TOOMANYREQUESTS", "Retry-After", "3600"))), "too many requests"},
+		"ping 503":        {on("GET", "/v2/", always(say(503, ""))), "problem of its own"},
+		"reset":           {on("GET", "/manifests/", always(reset)), "connection reset"},
+		"another image":   {on("GET", "/manifests/", always(body("application/json", `{"schemaVersion":2}`))), "neither a manifest"},
+		"no config":       {on("GET", "/blobs/", always(say(404, "BLOB_UNKNOWN"))), "no such blob"},
+		"no blob":         {on("GET", blob, always(say(404, "BLOB_UNKNOWN"))), "no such blob"},
+		"blob of another": {on("GET", blob, always(body("", "short"))), "5 bytes instead of 300000"},
+		"blob breaks":     {on("GET", blob, always(cutInTheMiddle)), "after 100000 of 300000 bytes"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked := &meter{inner: newInner(t)}
+			upstreamAuth := &basicFor{inner: asked}
+			mirrorAuth := &basicFor{inner: newInner(t)}
+			upstream := serve(t, upstreamAuth)
+			gate := &faulty{inner: mirrorAuth, fault: tt.fault}
+			mirror := serve(t, gate)
+			login := func(o *registry.Options) { o.Keychain = hostLogin{} }
+			f.push(t.Context(), t, newClient(t, login), upstream+"/team/app:1")
+			f.push(t.Context(), t, newClient(t, login), mirror+"/cache/team/app:1")
+			before := asked.count("GET /manifests/")
+			gate.armed.Store(true)
+			if tt.fault == nil {
+				mirror = "127.0.0.1:9"
+			}
+			conf, err := readConf(t, map[string]string{"UPSTREAM": upstream, "MIRROR": mirror}, mirrorConf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			var notices []string
+			c := newClient(t, func(o *registry.Options) {
+				o.Keychain, o.Conf = hostLogin{}, conf
+				o.Notice = func(s string) {
+					mu.Lock()
+					defer mu.Unlock()
+					notices = append(notices, s)
+				}
+			})
+			im := f.check(t.Context(), t, c, upstream+"/team/app:1")
+			if !strings.HasPrefix(im.Reference, upstream+"/team/app@sha256:") {
+				t.Errorf("the image calls itself %s", im.Reference)
+			}
+			switch {
+			case tt.notice == "" && len(notices) > 0:
+				t.Errorf("notices %q", notices)
+			case tt.notice == "" && asked.count("GET /manifests/") != before:
+				t.Error("the registry was asked although the mirror has it")
+			case tt.notice != "" && (len(notices) != 1 || !strings.Contains(notices[0], tt.notice) ||
+				!strings.HasPrefix(notices[0], "mirror "+mirror+"/cache/team/app of "+upstream+"/team/app: ") ||
+				!strings.HasSuffix(notices[0], "going on at "+upstream)):
+				t.Errorf("notices %q, want one with %q", notices, tt.notice)
+			}
+			for host, got := range map[string][]string{upstream: upstreamAuth.seen, mirror: mirrorAuth.seen} {
+				for _, password := range got {
+					if password != "secret-of-"+host && mirror != "127.0.0.1:9" {
+						t.Errorf("%s got %s", host, password)
+					}
+				}
+			}
+			if text := strings.Join(notices, "\n"); strings.Contains(text, "secret-of") {
+				t.Errorf("notices hold a password: %s", text)
+			}
+		})
+	}
+}
+
+// TestMirrorIsNeverPushedTo pushes to a registry that has a mirror, and then mounts
+// from the mirror what was pulled from it.
+func TestMirrorIsNeverPushedTo(t *testing.T) {
+	t.Parallel()
+	atMirror, atUpstream := &meter{inner: newInner(t)}, &meter{inner: newInner(t)}
+	mirror, upstream := serve(t, atMirror), serve(t, atUpstream)
+	conf, err := readConf(t, map[string]string{"UPSTREAM": upstream, "MIRROR": mirror}, mirrorConf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, func(o *registry.Options) { o.Conf = conf })
+	f := newFixture(t, amd64, 1000, 1000)
+	f.push(t.Context(), t, c, upstream+"/app:1")
+	if atMirror.seen != nil {
+		t.Errorf("a push asked the mirror: %q", atMirror.seen)
+	}
+	f.push(t.Context(), t, newClient(t, nil), mirror+"/cache/app:1")
+	im := f.check(t.Context(), t, c, upstream+"/app:1")
+	before := atMirror.bytes.Load()
+	p, err := c.Push(t.Context(), mirror+"/result:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range im.Layers {
+		if err := p.Blob(t.Context(), l.Descriptor, im.Reference, mustNotOpen(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := atMirror.bytes.Load(); n != before {
+		t.Errorf("%d bytes were sent of what could be mounted", n-before)
+	}
+}
+
+// TestDeadMirrorIsLeft checks that a mirror nobody answers at is asked once.
+func TestDeadMirrorIsLeft(t *testing.T) {
+	t.Parallel()
+	upstream := serveEmbedded(t)
+	conf, err := readConf(t, map[string]string{"UPSTREAM": upstream, "MIRROR": "127.0.0.1:9"}, mirrorConf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, amd64, 1000)
+	f.push(t.Context(), t, newClient(t, nil), upstream+"/app:1")
+	f.push(t.Context(), t, newClient(t, nil), upstream+"/other:1")
+	var notices []string
+	c := newClient(t, func(o *registry.Options) {
+		o.Conf = conf
+		o.Notice = func(s string) { notices = append(notices, s) }
+	})
+	f.check(t.Context(), t, c, upstream+"/app:1")
+	f.check(t.Context(), t, c, upstream+"/other:1")
+	if len(notices) != 1 {
+		t.Errorf("notices %q", notices)
+	}
+}
+
+func TestBlocked(t *testing.T) {
+	t.Parallel()
+	m := &meter{inner: newInner(t)}
+	host := serve(t, m)
+	conf, err := readConf(t, map[string]string{"HOST": host}, "[[registry]]\nlocation = \"HOST/bad\"\nblocked = true\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, func(o *registry.Options) { o.Conf = conf })
+	_, err = c.Resolve(t.Context(), host+"/bad/app:1", amd64)
+	checkError(t, err, host, nil, "blocked", "a.conf", host+"/bad/app:1", "change that file")
+	_, err = c.Push(t.Context(), host+"/bad/app:1")
+	checkError(t, err, host, nil, "blocked", "a.conf", host+"/bad/app:1")
+	if m.seen != nil {
+		t.Errorf("it was asked: %q", m.seen)
+	}
+	f := newFixture(t, amd64, 1000)
+	f.push(t.Context(), t, c, host+"/good/app:1")
+}
+
+// TestSearchIsNotFollowed checks that who relies on the search list is told.
+func TestSearchIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	hub := serveEmbedded(t)
+	conf, err := readConf(t, map[string]string{"HUB": hub}, "unqualified-search-registries = [\"quay.io\", \"docker.io\"]\n"+
+		"[[registry]]\nprefix = \"docker.io\"\nlocation = \"HUB\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, amd64, 1000)
+	var notices []string
+	c := newClient(t, func(o *registry.Options) {
+		o.Conf = conf
+		o.Notice = func(s string) { notices = append(notices, s) }
+	})
+	f.push(t.Context(), t, c, hub+"/library/app:latest")
+	if len(notices) > 0 {
+		t.Errorf("notices %q", notices)
+	}
+	f.check(t.Context(), t, c, "app")
+	f.check(t.Context(), t, c, "docker.io/library/app")
+	if len(notices) != 1 || !strings.Contains(notices[0], "unqualified-search-registries") || !strings.Contains(notices[0], "a.conf") {
+		t.Errorf("notices %q", notices)
+	}
+}
