@@ -34,7 +34,7 @@ func readConf(t *testing.T, replace map[string]string, texts ...string) (*regist
 func TestBadConf(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"[[registry]\n":                   "line 1",
+		"[[registry] x":                   "line 1",
 		"x = 1\ny = \"":                   "line 2",
 		"[[registry]]\nprefx = \"a\"":     `unknown setting "registry.prefx"`,
 		"[[registry]]\ninsecure = true\n": "[[registry]] 1: it has neither prefix nor location",

@@ -60,15 +60,29 @@ func displayReference(ref name.Reference) string {
 // isLoopback says whether host, with or without a port, is this machine:
 // localhost, 127.0.0.0/8 or ::1. Names are not looked up.
 func isLoopback(host string) bool {
+	addr, ok := address(host)
+	return ok && addr.IsLoopback()
+}
+
+// isNear says whether host is this machine or a private address (RFC 1918, RFC
+// 4193).
+func isNear(host string) bool {
+	addr, ok := address(host)
+	return ok && (addr.IsLoopback() || addr.IsPrivate())
+}
+
+// address is the address that host, with or without a port, is; of names, only
+// localhost has one.
+func address(host string) (addr netip.Addr, ok bool) {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if host == "localhost" {
-		return true
+		host = "127.0.0.1"
 	}
 	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
+	return addr, err == nil
 }
 
 // sameHost says whether u is on host (name[:port]), a missing port being that

@@ -275,7 +275,7 @@ func (s *session) fetchToken(ctx context.Context, config *authn.AuthConfig) erro
 	tokenCtx, cancel := context.WithTimeoutCause(ctx, idle, &stallError{idle})
 	defer cancel()
 	carrier := tokenTransport{s.endpoint.transport}
-	token, err := transport.Exchange(tokenCtx, s.ref.Context().Registry, s.auth, carrier, s.scopes, s.challenge)
+	token, err := transport.Exchange(tokenCtx, s.realmKeeper(), s.auth, carrier, s.scopes, s.challenge)
 	if err != nil {
 		if stall := stalled(tokenCtx); stall != nil && ctx.Err() == nil {
 			err = stall
@@ -296,6 +296,22 @@ func (s *session) fetchToken(ctx context.Context, config *authn.AuthConfig) erro
 	// Renewed ahead of time, since an upload can't be asked to start again.
 	s.expires = time.Now().Add(life - min(life/4, 30*time.Second))
 	return nil
+}
+
+// realmKeeper is the registry that the token server is held against. Exchange
+// refuses token servers at private addresses unless they are the registry itself,
+// lest a registry anywhere points to this machine's neighbours. One that is at such
+// an address is a neighbour already, and may.
+func (s *session) realmKeeper() name.Registry {
+	reg := s.ref.Context().Registry
+	realm, err := url.Parse(s.challenge.Parameters["realm"])
+	if err != nil || !isNear(reg.RegistryStr()) || !isNear(realm.Host) {
+		return reg
+	}
+	if near, err := name.NewRegistry(realm.Host); err == nil {
+		return near
+	}
+	return reg
 }
 
 // tokenError makes an error of what a token server answered.
