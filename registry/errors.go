@@ -203,6 +203,9 @@ func explainCause(err error, host string) (what, hint string) {
 		return "connection refused", "is the registry running, and is the port right?"
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no such host " + dns.Name, "check the name and this machine's DNS"
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
+		return "the registry doesn't take this client's certificate, or wants one: " + op.Err.Error(),
+			"show it one that it knows, with --registry-cert and --registry-key"
 	case errors.As(err, &cert):
 		return "certificate not trusted: " + cert.Err.Error(), certHint(cert.Err)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
@@ -219,7 +222,7 @@ func certHint(err error) string {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return "use a name that the certificate holds, or --insecure"
 	}
-	return "add its CA to this machine's trust store, or use --insecure"
+	return "add its CA to this machine's trust store, name it with --registry-ca, or use --insecure"
 }
 
 // bareCause strips what net/http wraps around a cause: it repeats the URL,
