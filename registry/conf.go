@@ -179,39 +179,39 @@ func (c *Conf) rule(ref string) (best *rule, length int) {
 // name that it covers.
 func (r *rule) weight() int { return len(strings.TrimPrefix(r.Prefix, "*")) }
 
-// place is where an image is got from or pushed to.
-type place struct {
+// site is where an image is got from or pushed to.
+type site struct {
 	ref      name.Reference
 	insecure bool
-	mirror   bool // there is another place behind it
+	mirror   bool // there is another site behind it
 }
 
-func (p place) host() string { return displayHost(p.ref.Context().Registry) }
+func (s site) host() string { return displayHost(s.ref.Context().Registry) }
 
 var errBlocked = errors.New("the registry is blocked")
 
-// pushPlace is where a push to ref goes: never to a mirror or another location.
-func (c *Conf) pushPlace(ref name.Reference) (place, error) {
+// pushSite is where a push to ref goes: never to a mirror or another location.
+func (c *Conf) pushSite(ref name.Reference) (site, error) {
 	r, _ := c.rule(displayReference(ref))
 	if r == nil {
-		return place{ref: ref}, nil
+		return site{ref: ref}, nil
 	}
-	return place{ref: ref, insecure: r.Insecure}, r.allow()
+	return site{ref: ref, insecure: r.Insecure}, r.allow()
 }
 
-// pullPlaces are where ref is to be looked for: mirrors first, the registry
+// pullSites are where ref is to be looked for: mirrors first, the registry
 // itself last.
-func (c *Conf) pullPlaces(ref name.Reference) ([]place, error) {
+func (c *Conf) pullSites(ref name.Reference) ([]site, error) {
 	text := displayReference(ref)
 	r, length := c.rule(text)
 	if r == nil {
-		return []place{{ref: ref}}, nil
+		return []site{{ref: ref}}, nil
 	}
 	if err := r.allow(); err != nil {
 		return nil, err
 	}
 	_, byDigest := ref.(name.Digest)
-	var places []place
+	var sites []site
 	for _, m := range r.Mirrors {
 		if (r.ByDigestOnly || m.Pulls == "digest-only") && !byDigest || m.Pulls == "tag-only" && byDigest {
 			continue
@@ -220,7 +220,7 @@ func (c *Conf) pullPlaces(ref name.Reference) ([]place, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s in %s: %w", m.Location, r.file, err)
 		}
-		places = append(places, place{ref: at, insecure: m.Insecure, mirror: true})
+		sites = append(sites, site{ref: at, insecure: m.Insecure, mirror: true})
 	}
 	if r.Location != "" {
 		at, err := relocated(r.Location, text[length:])
@@ -229,7 +229,7 @@ func (c *Conf) pullPlaces(ref name.Reference) ([]place, error) {
 		}
 		ref = at
 	}
-	return append(places, place{ref: ref, insecure: r.Insecure}), nil
+	return append(sites, site{ref: ref, insecure: r.Insecure}), nil
 }
 
 // relocated is the reference with location in the place of its beginning.

@@ -125,7 +125,7 @@ insecure = true
 		"unknown.test:5000/team/secret/x":  "unknown.test:5000/team/secret/x:latest",
 		"mirror.test:5000/hub/library/app": "mirror.test:5000/hub/library/app:latest",
 	} {
-		got, err := registry.PullPlaces(c, ref)
+		got, err := registry.PullSites(c, ref)
 		text := strings.Join(got, ", ")
 		if err != nil {
 			text = regexp.MustCompile(` in /\S*:`).ReplaceAllString(err.Error(), " in FILE:")

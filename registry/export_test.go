@@ -9,15 +9,15 @@ var (
 	UploadOffset    = uploadOffset
 )
 
-// PullPlaces are where ref is looked for, in words.
-func PullPlaces(c *Conf, ref string) ([]string, error) {
+// PullSites are where ref is looked for, in words.
+func PullSites(c *Conf, ref string) ([]string, error) {
 	parsed, err := parseReference(ref)
 	if err != nil {
 		return nil, err
 	}
-	places, err := c.pullPlaces(parsed)
+	sites, err := c.pullSites(parsed)
 	var words []string
-	for _, at := range places {
+	for _, at := range sites {
 		text := displayReference(at.ref)
 		if at.insecure {
 			text += " insecure"

@@ -49,7 +49,7 @@ func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, err := c.conf.pushPlace(parsed)
+	at, err := c.conf.pushSite(parsed)
 	if err != nil {
 		return nil, refused(opPreparePush, parsed, err)
 	}

@@ -53,8 +53,8 @@ type Image struct {
 	// Layers are those of the manifest, base first.
 	Layers []Layer
 
-	source *source // nil: layout is set
-	layout *LayoutImage
+	mirrors *mirrors // nil: layout is set
+	layout  *LayoutImage
 }
 
 // Layer is a layer's blob together with the digest of the tar in it.
@@ -76,7 +76,7 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	src, err := c.source(parsed)
+	src, err := c.mirrors(parsed)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	for err == nil {
 		var im *Image
 		if im, err = s.image(ctx, p); err == nil {
-			im.source = src
+			im.mirrors = src
 			return im, nil
 		}
 		s, err = src.after(ctx, s, err)

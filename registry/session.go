@@ -46,7 +46,7 @@ type session struct {
 
 // session reaches the registry of ref and gets the right to do actions ("pull",
 // "pull,push") in its repository.
-func (c *Client) session(ctx context.Context, at place, actions string) (*session, error) {
+func (c *Client) session(ctx context.Context, at site, actions string) (*session, error) {
 	ref := at.ref
 	ep, err := c.endpoint(ctx, ref.Context().Registry, c.insecure || at.insecure)
 	if err != nil {

@@ -11,21 +11,21 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// source is where an image is got from: the first of its places that can be
+// mirrors is where an image is got from: the first of its sites that can be
 // used, and those behind it for when that one fails. It is safe for concurrent
 // use.
-type source struct {
+type mirrors struct {
 	client *Client
 	named  name.Reference // as it was asked for
 
 	gate    gate     // guards what follows
-	session *session // at the first place; nil: not begun
-	places  []place
+	session *session // at the first site; nil: not begun
+	sites   []site
 }
 
-// source returns where to look for ref. It reaches nothing yet.
-func (c *Client) source(ref name.Reference) (*source, error) {
-	places, err := c.conf.pullPlaces(ref)
+// mirrors returns where to look for ref. It reaches nothing yet.
+func (c *Client) mirrors(ref name.Reference) (*mirrors, error) {
+	sites, err := c.conf.pullSites(ref)
 	if err != nil {
 		return nil, refused(opPullManifest, ref, err)
 	}
@@ -34,8 +34,8 @@ func (c *Client) source(ref name.Reference) (*source, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	places = slices.DeleteFunc(places, func(at place) bool { return at.mirror && c.down[at.host()] })
-	return &source{client: c, named: ref, gate: newGate(), places: places}, nil
+	sites = slices.DeleteFunc(sites, func(at site) bool { return at.mirror && c.down[at.host()] })
+	return &mirrors{client: c, named: ref, gate: newGate(), sites: sites}, nil
 }
 
 // refused is an operation that isn't even tried.
@@ -47,12 +47,12 @@ func refused(op string, ref name.Reference, err error) *Error {
 }
 
 // current returns the session to use.
-func (s *source) current(ctx context.Context) (*session, error) { return s.after(ctx, nil, nil) }
+func (s *mirrors) current(ctx context.Context) (*session, error) { return s.after(ctx, nil, nil) }
 
 // after returns the session to use when failed, if it isn't nil, has failed with
-// err: that of the next place, unless somebody else has moved on already. Without
-// a next place it returns err.
-func (s *source) after(ctx context.Context, failed *session, err error) (*session, error) {
+// err: that of the next site, unless somebody else has moved on already. Without
+// a next site it returns err.
+func (s *mirrors) after(ctx context.Context, failed *session, err error) (*session, error) {
 	if err := s.gate.lock(ctx); err != nil {
 		return nil, refused(opPullManifest, s.named, err)
 	}
@@ -68,9 +68,9 @@ func (s *source) after(ctx context.Context, failed *session, err error) (*sessio
 	return s.session, nil
 }
 
-// open makes a session at the first place.
-func (s *source) open(ctx context.Context) error {
-	c, at := s.client, s.places[0]
+// open makes a session at the first site.
+func (s *mirrors) open(ctx context.Context) error {
+	c, at := s.client, s.sites[0]
 	if at.mirror {
 		c = c.impatient()
 	}
@@ -83,10 +83,10 @@ func (s *source) open(ctx context.Context) error {
 	return nil
 }
 
-// leave gives a mirror up because of err and says so; there is always a place
-// behind it. It is false at the last place, and when ctx has ended.
-func (s *source) leave(ctx context.Context, err error) bool {
-	at := s.places[0]
+// leave gives a mirror up because of err and says so; there is always a site
+// behind it. It is false at the last site, and when ctx has ended.
+func (s *mirrors) leave(ctx context.Context, err error) bool {
+	at := s.sites[0]
 	if !at.mirror || ctx.Err() != nil {
 		return false
 	}
@@ -95,14 +95,14 @@ func (s *source) leave(ctx context.Context, err error) bool {
 		s.client.down[at.host()] = true
 		s.client.mu.Unlock()
 	}
-	s.session, s.places = nil, s.places[1:]
+	s.session, s.sites = nil, s.sites[1:]
 	s.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", displayRepository(at.ref.Context()),
-		displayRepository(s.named.Context()), reason(err), s.places[0].host()))
+		displayRepository(s.named.Context()), reason(err), s.sites[0].host()))
 	return true
 }
 
 // blob opens a blob of the image.
-func (s *source) blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+func (s *mirrors) blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	at, err := s.current(ctx)
 	if err != nil {
 		return nil, err
