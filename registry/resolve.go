@@ -267,12 +267,19 @@ func image(ctx context.Context, s keeper, doc *document) (*Image, error) {
 // checkManifest refuses what isn't an image, and descriptors that can't be true.
 func checkManifest(m *ocispec.Manifest) error {
 	if !isImageConfig(m.Config.MediaType) {
-		return fmt.Errorf("not a container image: its config is of type %q", words(m.Config.MediaType))
+		return &artifactError{m.Config.MediaType}
 	}
 	if err := checkDescriptor("config", m.Config); err != nil {
 		return err
 	}
 	return checkDescriptors("layer", m.Layers)
+}
+
+// artifactError is a manifest of something else than an image.
+type artifactError struct{ configType string }
+
+func (e *artifactError) Error() string {
+	return fmt.Sprintf("not a container image: its config is of type %q", words(e.configType))
 }
 
 func isImageConfig(mediaType string) bool {
