@@ -79,7 +79,10 @@ func findDockerImage(files members, ref string) (*dockerImage, error) {
 }
 
 func chooseEntry(entries []dockerEntry, ref string) (dockerEntry, error) {
-	if ref == "" && len(entries) == 1 {
+	switch {
+	case len(entries) == 0:
+		return dockerEntry{}, fmt.Errorf("%w: it holds no image", ErrNotFound)
+	case ref == "" && len(entries) == 1:
 		return entries[0], nil
 	}
 	wanted := ""

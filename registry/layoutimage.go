@@ -85,7 +85,7 @@ func (l *LayoutImage) find() (ocispec.Descriptor, error) {
 	}
 	index, err := l.file(ocispec.ImageIndexFile)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, fmt.Errorf("no OCI image layout: %w", err)
 	}
 	defer func() { _ = index.Close() }() // only read
 	entries, err := readEntries(index)
@@ -98,12 +98,12 @@ func (l *LayoutImage) find() (ocispec.Descriptor, error) {
 	}
 	for _, d := range entries {
 		if name := d.Annotations[ocispec.AnnotationRefName]; name == tag || d.Annotations[annotationImageName] == tag {
-			return d, d.Digest.Validate()
+			return d, checkDescriptor("image", d)
 		}
 	}
 	other := func(d ocispec.Descriptor) bool { return d.Digest != entries[0].Digest }
 	if l.Tag == "" && len(entries) > 0 && !slices.ContainsFunc(entries, other) {
-		return entries[0], entries[0].Digest.Validate()
+		return entries[0], checkDescriptor("image", entries[0])
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("%w: index.json has no image with tag %q: name one by :TAG or @DIGEST", ErrNotFound, tag)
 }

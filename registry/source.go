@@ -92,8 +92,11 @@ func (s *source) openFile(ctx context.Context, p *place, o sourceOptions) error 
 		s.closers = append(s.closers, f)
 		l.members = files
 		// bob's own docker archives are both, and lose nothing as a layout.
-		if kind == inFile && files[ocispec.ImageIndexFile] == nil && files[dockerManifestFile] != nil {
+		if kind == inFile && files[ocispec.ImageIndexFile] == nil {
 			kind = inDockerArchive
+			if files[dockerManifestFile] == nil {
+				return fmt.Errorf("read %s: neither an OCI image layout nor a docker archive", p.path)
+			}
 		}
 	}
 	if kind == inDockerArchive {
