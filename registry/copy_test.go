@@ -260,19 +260,19 @@ func (a aliases) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	alias, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
-	real, ok := a[alias]
+	target, ok := a[alias]
 	if !ok {
 		http.NotFound(w, r)
 		return
 	}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(&url.URL{Scheme: "http", Host: real.host})
-			p.Out.URL.Path = "/v2/" + real.repository + "/" + rest
+			p.SetURL(&url.URL{Scheme: "http", Host: target.host})
+			p.Out.URL.Path = "/v2/" + target.repository + "/" + rest
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			if l := resp.Header.Get("Location"); l != "" {
-				resp.Header.Set("Location", strings.Replace(l, "/v2/"+real.repository+"/", "/v2/"+alias+"/", 1))
+				resp.Header.Set("Location", strings.Replace(l, "/v2/"+target.repository+"/", "/v2/"+alias+"/", 1))
 			}
 			return nil
 		},
