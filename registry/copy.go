@@ -59,6 +59,8 @@ type CopyOptions struct {
 // foreign or non-distributable type) are not copied, as the image-spec wants; nor
 // is what a manifest's subject refers to, or what refers to the image.
 //
+// In a layout that is a directory other images stay; an archive is made anew.
+//
 // A docker archive has no manifest and its layers are not compressed. It becomes
 // an image with docker's media types at a registry, with OCI's in a layout, and
 // with layers compressed by gzip. An image for a docker archive loses its manifest.
