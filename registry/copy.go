@@ -20,7 +20,7 @@ import (
 const (
 	opCopy      = "copy"
 	defaultJobs = 4
-	// maxDocuments bounds the manifests of one copy together, bytes.
+	// maxDocuments bounds the manifests in the indexes of one copy, bytes.
 	maxDocuments = 64 << 20
 )
 
@@ -149,7 +149,7 @@ type cargo struct {
 	blobs     []ocispec.Descriptor
 	foreign   []ocispec.Descriptor // not copied
 	seen      map[digest.Digest]bool
-	size      int64 // of the documents, bytes
+	size      int64 // of the manifests in indexes, bytes
 }
 
 // first says whether d was not seen before.
@@ -165,9 +165,6 @@ func (g *cargo) gather(ctx context.Context, doc *document, depth int) error {
 		return g.source.fail(opCopy, "", fmt.Errorf("%w: indexes nested more than %d deep", ErrCorrupt, maxNesting))
 	}
 	g.seen[doc.digest] = true
-	if g.size += int64(len(doc.body)); g.size > maxDocuments {
-		return g.source.fail(opCopy, "", fmt.Errorf("%w: its manifests have more than %d MiB together", ErrCorrupt, maxDocuments>>20))
-	}
 	var m struct {
 		Config    *ocispec.Descriptor  `json:"config"`
 		Layers    []ocispec.Descriptor `json:"layers"`
@@ -210,14 +207,13 @@ func (g *cargo) gather(ctx context.Context, doc *document, depth int) error {
 // gatherAll adds the manifests of an index.
 func (g *cargo) gatherAll(ctx context.Context, children []ocispec.Descriptor, depth int) error {
 	var fresh []ocispec.Descriptor
-	size := g.size
 	for _, d := range children {
 		if g.first(d.Digest) {
 			fresh = append(fresh, d)
-			size += d.Size
+			g.size += d.Size
 		}
 	}
-	if size > maxDocuments {
+	if g.size > maxDocuments {
 		return g.source.fail(opCopy, "", fmt.Errorf("%w: its manifests have more than %d MiB together", ErrCorrupt, maxDocuments>>20))
 	}
 	docs := make([]*document, len(fresh))
