@@ -1,5 +1,6 @@
 // Package registry talks to image registries: it resolves references to
-// images, pulls their blobs, pushes new ones, and writes images as archives.
+// images, pulls their blobs, pushes new ones, and copies and inspects them, also
+// as archives.
 //
 // # Terms
 //
@@ -37,7 +38,8 @@
 //
 // # Not here
 //
-// The package keeps nothing on disk (but for [Handler], the embedded
-// registry, and [WriteOCIDir]), unpacks no layer, and computes no layer. It
-// needs no kernel feature.
+// The package keeps nothing on disk but what it is asked to write, and for as
+// long as [Client.Copy] takes the layers of a docker archive. It unpacks no layer
+// and computes none; those of docker archives are compressed. It needs no kernel
+// feature.
 package registry
