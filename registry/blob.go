@@ -22,7 +22,7 @@ func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, 
 	if i.layout != nil {
 		return i.layout.blob(ctx, opPullBlob, d)
 	}
-	return i.mirrors.blob(ctx, d)
+	return i.mirrors.blob(ctx, opPullBlob, d)
 }
 
 // blob opens a blob. next, if it isn't nil, names another session that may have

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -47,30 +48,30 @@ func refused(op string, ref name.Reference, err error) *Error {
 }
 
 // current returns the session to use.
-func (s *mirrors) current(ctx context.Context) (*session, error) { return s.after(ctx, nil, nil) }
+func (m *mirrors) current(ctx context.Context) (*session, error) { return m.after(ctx, nil, nil) }
 
 // after returns the session to use when failed, if it isn't nil, has failed with
 // err: that of the next site, unless somebody else has moved on already. Without
 // a next site it returns err.
-func (s *mirrors) after(ctx context.Context, failed *session, err error) (*session, error) {
-	if err := s.gate.lock(ctx); err != nil {
-		return nil, refused(opPullManifest, s.named, err)
+func (m *mirrors) after(ctx context.Context, failed *session, err error) (*session, error) {
+	if err := m.gate.lock(ctx); err != nil {
+		return nil, refused(opPullManifest, m.named, err)
 	}
-	defer s.gate.unlock()
-	if failed != nil && failed == s.session && !s.leave(ctx, err) {
+	defer m.gate.unlock()
+	if failed != nil && failed == m.session && !m.leave(ctx, err) {
 		return nil, err
 	}
-	for s.session == nil {
-		if err := s.open(ctx); err != nil && !s.leave(ctx, err) {
+	for m.session == nil {
+		if err := m.open(ctx); err != nil && !m.leave(ctx, err) {
 			return nil, err
 		}
 	}
-	return s.session, nil
+	return m.session, nil
 }
 
 // open makes a session at the first site.
-func (s *mirrors) open(ctx context.Context) error {
-	c, at := s.client, s.sites[0]
+func (m *mirrors) open(ctx context.Context) error {
+	c, at := m.client, m.sites[0]
 	if at.mirror {
 		c = c.impatient()
 	}
@@ -78,36 +79,73 @@ func (s *mirrors) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	session.named = s.named.Context()
-	s.session = session
+	session.named = m.named.Context()
+	m.session = session
 	return nil
 }
 
 // leave gives a mirror up because of err and says so; there is always a site
 // behind it. It is false at the last site, and when ctx has ended.
-func (s *mirrors) leave(ctx context.Context, err error) bool {
-	at := s.sites[0]
+func (m *mirrors) leave(ctx context.Context, err error) bool {
+	at := m.sites[0]
 	if !at.mirror || ctx.Err() != nil {
 		return false
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Op == opConnect {
-		s.client.mu.Lock()
-		s.client.down[at.host()] = true
-		s.client.mu.Unlock()
+		m.client.mu.Lock()
+		m.client.down[at.host()] = true
+		m.client.mu.Unlock()
 	}
-	s.session, s.sites = nil, s.sites[1:]
-	s.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", displayRepository(at.ref.Context()),
-		displayRepository(s.named.Context()), reason(err), s.sites[0].host()))
+	m.session, m.sites = nil, m.sites[1:]
+	m.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", displayRepository(at.ref.Context()),
+		displayRepository(m.named.Context()), reason(err), m.sites[0].host()))
 	return true
 }
 
-// blob opens a blob of the image.
-func (s *mirrors) blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	at, err := s.current(ctx)
+// ask has f ask the sites, one after the other until one answers.
+func ask[T any](ctx context.Context, m *mirrors, f func(*session) (T, error)) (T, error) {
+	s, err := m.current(ctx)
+	for err == nil {
+		var answer T
+		if answer, err = f(s); err == nil {
+			return answer, nil
+		}
+		s, err = m.after(ctx, s, err)
+	}
+	var none T
+	return none, err
+}
+
+// root gets what the reference names.
+func (m *mirrors) root(ctx context.Context) (*document, error) {
+	return ask(ctx, m, func(s *session) (*document, error) { return s.root(ctx) })
+}
+
+func (m *mirrors) manifest(ctx context.Context, identifier string, want ocispec.Descriptor) (*document, error) {
+	return ask(ctx, m, func(s *session) (*document, error) { return s.manifest(ctx, identifier, want) })
+}
+
+func (m *mirrors) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	return ask(ctx, m, func(s *session) ([]byte, error) { return s.config(ctx, d) })
+}
+
+func (m *mirrors) blob(ctx context.Context, op string, d ocispec.Descriptor) (io.ReadCloser, error) {
+	at, err := m.current(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return at.blob(ctx, opPullBlob, d, func(failed *session, err error) (*session, error) {
-		return s.after(ctx, failed, err)
+	return at.blob(ctx, op, d, func(failed *session, err error) (*session, error) {
+		return m.after(ctx, failed, err)
 	})
+}
+
+func (m *mirrors) reference(d digest.Digest) string {
+	return displayRepository(m.named.Context()) + "@" + d.String()
+}
+
+func (m *mirrors) fail(op, digest string, cause error) *Error {
+	return &Error{
+		Op: op, Host: displayHost(m.named.Context().Registry), Repository: displayRepository(m.named.Context()),
+		Reference: displayReference(m.named), Digest: digest, Err: cause,
+	}
 }

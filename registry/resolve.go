@@ -76,29 +76,54 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	src, err := c.mirrors(parsed)
+	m, err := c.mirrors(parsed)
 	if err != nil {
 		return nil, err
 	}
-	s, err := src.current(ctx)
-	for err == nil {
-		var im *Image
-		if im, err = s.image(ctx, p); err == nil {
-			im.mirrors = src
-			return im, nil
-		}
-		s, err = src.after(ctx, s, err)
+	im, err := ask(ctx, m, func(s *session) (*Image, error) { return s.image(ctx, p) })
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	im.mirrors = m
+	return im, nil
+}
+
+// Annotations returns the annotations of the manifest or index that ref names. It
+// makes one request for a manifest and none for a blob.
+func (c *Client) Annotations(ctx context.Context, ref string) (map[string]string, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.mirrors(parsed)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := m.root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var annotated struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := json.Unmarshal(doc.body, &annotated); err != nil {
+		return nil, m.fail(opPullManifest, doc.digest.String(), fmt.Errorf("%w: %w", ErrCorrupt, err))
+	}
+	return annotated.Annotations, nil
+}
+
+// root gets what the session's reference names.
+func (s *session) root(ctx context.Context) (*document, error) {
+	want := ocispec.Descriptor{Size: -1}
+	if d, ok := s.ref.(name.Digest); ok {
+		want.Digest = digest.Digest(d.DigestStr())
+	}
+	return s.manifest(ctx, s.ref.Identifier(), want)
 }
 
 // image finds the image that the session's reference names for a platform.
 func (s *session) image(ctx context.Context, p ocispec.Platform) (*Image, error) {
-	root := ocispec.Descriptor{Size: -1}
-	if d, ok := s.ref.(name.Digest); ok {
-		root.Digest = digest.Digest(d.DigestStr())
-	}
-	doc, err := s.manifest(ctx, s.ref.Identifier(), root)
+	doc, err := s.root(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -47,19 +45,15 @@ type sourceOptions struct {
 // open reaches what is at p. The caller closes the source.
 func (c *Client) open(ctx context.Context, p *place, o sourceOptions) (*source, error) {
 	if p.kind == inRegistry {
-		s, err := c.session(ctx, p.ref, "pull")
+		m, err := c.mirrors(p.ref)
 		if err != nil {
 			return nil, err
 		}
-		want := ocispec.Descriptor{Size: -1}
-		if d, ok := p.ref.(name.Digest); ok {
-			want.Digest = digest.Digest(d.DigestStr())
-		}
-		root, err := s.manifest(ctx, p.ref.Identifier(), want)
+		root, err := m.root(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return &source{content: s, root: root, ref: displayReference(p.ref)}, nil
+		return &source{content: m, root: root, ref: displayReference(p.ref)}, nil
 	}
 	s := &source{}
 	err := s.openFile(ctx, p, o)
