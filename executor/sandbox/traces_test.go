@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -251,6 +252,29 @@ func TestHostileWorkingDirectory(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(root, outside, "new/file")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDescriptorAsWorkingDirectory tries whether one of those that start a
+// container leads from its working directory to the machine's root.
+func TestDescriptorAsWorkingDirectory(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "file"), []byte("alive"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root := newRoot(t)
+	before := tree(t, root)
+	for n := range 24 {
+		var out bytes.Buffer
+		p := shell(root, "/bin/busybox cat "+strings.Repeat("../", 30)+outside+"/file")
+		p.Dir, p.Stdout = fmt.Sprintf("/proc/self/fd/%d", n), &out
+		if err := newRunner(t).Run(t.Context(), p); err == nil || out.Len() > 0 {
+			t.Errorf("in %s: %v, %q", p.Dir, err, &out)
+		}
+	}
+	if after := tree(t, root); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 }
 
