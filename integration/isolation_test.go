@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -85,6 +86,9 @@ func TestMountsStayInside(t *testing.T) {
 			result := b.bob("build", "--progress=plain", "-t", b.ref, "-f", "Dockerfile", "context")
 			if result.Code != test.code {
 				t.Errorf("exit code %d, want %d\n%s", result.Code, test.code, result.Stderr)
+			}
+			if test.code == 1 && strings.Contains(name, "source") && !matches("not found", result.Stderr) {
+				t.Errorf("what is missing is not named\n%s", result.Stderr)
 			}
 			if strings.Contains(result.Stderr, "alive") {
 				t.Errorf("the command saw the host's file\n%s", result.Stderr)
@@ -379,11 +383,10 @@ func TestKilledWithSecrets(t *testing.T) {
 }
 
 // wantNowhere fails the test if one of the texts is in a file below the
-// workbench's directory, or is the name of one, other than in the directory of
-// what was given.
+// workbench's directory, other than in the directory of what was given.
 func (b *workbench) wantNowhere(when string, texts ...string) {
 	b.t.Helper()
-	found := 0
+	seen := map[uint64]bool{} // by inode: busybox has hundreds of names
 	err := filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -395,20 +398,77 @@ func (b *workbench) wantNowhere(when string, texts ...string) {
 		case !d.Type().IsRegular():
 			return nil
 		}
-		content, err := os.ReadFile(path)
+		content, err := readOnce(path, seen)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		found++
 		for _, text := range texts {
-			if strings.Contains(path+string(content), text) {
+			if bytes.Contains(content, []byte(text)) {
 				b.t.Errorf("%s: a secret is in %s", when, path)
 			}
 		}
 		return err
 	})
 	check(b.t, err)
-	if found == 0 {
+	if len(seen) == 0 {
 		b.t.Errorf("%s: no file was looked at", when)
+	}
+}
+
+// readOnce reads a file, unless it has seen its inode.
+func readOnce(path string, seen map[uint64]bool) ([]byte, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || seen[stat.Ino] {
+		return nil, nil
+	}
+	seen[stat.Ino] = true
+	return os.ReadFile(path)
+}
+
+// TestRunSeesNothingOfBob starts bob as a careless program would, with descriptors,
+// variables and dispositions of its own: a command gets none of them.
+func TestRunSeesNothingOfBob(t *testing.T) {
+	t.Parallel()
+	b := newWorkbench(t)
+	out := b.canary()
+	bob, err := lab.Bob()
+	check(t, err)
+	b.write(map[string]string{"context/f": "f\n", "Dockerfile": "FROM $REGISTRY/busybox\n" +
+		"RUN echo variables $(env | cut -d= -f1 | sort) && echo descriptors $(ls /proc/self/fd)\n" + // 3 is the directory
+		"RUN echo $(grep SigIgn /proc/self/status) && echo session $(cut -d' ' -f5-7 /proc/1/stat)\n" +
+		"RUN echo limits $(ulimit -Sn) $(cat /proc/self/oom_score_adj)\n" +
+		"RUN umask && mkdir /d && touch /f && echo modes $(stat -c %a /d /f)\n" +
+		"WORKDIR /w\nCOPY f /copied/f\nRUN echo made $(stat -c %a /w /copied /copied/f)\n" +
+		"RUN echo others $(cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -c CREDENTIAL)\n" +
+		"RUN for root in '' /proc/[0-9]*/root /proc/[0-9]*/cwd/..; do for name in " + b.dir + " " + out + " " + bob + "; do " +
+		"test ! -e $root$name || echo way $root$name; done; done; echo no other way\n"})
+	result := b.run(harness.Invocation{
+		Program: "sh", Args: []string{
+			"-c", `umask 077; ulimit -Sn 321; echo 200 > /proc/self/oom_score_adj; trap "" HUP INT PIPE USR1 TERM; exec 5< ` +
+				out + "/canary 7< " + out + ` 9>&1; exec "$@"`, "sh",
+			bob, "build", "--progress=plain", "-f", "Dockerfile", "context",
+		},
+		Env: []string{
+			"CREDENTIAL=x", "BOB_BUILD_ARG=CREDENTIAL=x", "BOB_SECRET=id=a,env=CREDENTIAL", "SSH_AUTH_SOCK=" + b.dir + "/agent",
+			"AWS_SECRET_ACCESS_KEY=x", "NOTIFY_SOCKET=/run/notify", "LISTEN_FDS=2", "LISTEN_PID=1", "_LIBCONTAINER_LOGLEVEL=4",
+		},
+	})
+	if result.Code != 0 {
+		t.Fatalf("exit code %d\n%s", result.Code, result.Stderr)
+	}
+	for _, want := range []string{
+		"variables HOME PATH PWD SHLVL", "descriptors 0 1 2 3", "SigIgn: 0000000000000000", "session 1 1 0",
+		"limits 321 200", "0022", "modes 755 644", "made 755 755 644", "others 0", "no other way",
+	} {
+		if !strings.Contains(result.Stderr, " "+want+"\n") {
+			t.Errorf("there is no line %q\n%s", want, result.Stderr)
+		}
+	}
+	if strings.Contains(result.Stderr, " way /") {
+		t.Errorf("a path of the host can be reached\n%s", result.Stderr)
 	}
 }
