@@ -102,47 +102,30 @@ func TestMountsStayInside(t *testing.T) {
 	}
 }
 
-// A meeting is a server that commands wait at: each asks for a name, and is
-// answered when the test lets it go.
+// A meeting is a server that a command waits at until the test lets it go.
 type meeting struct {
-	url     string
-	mu      sync.Mutex
-	waiting map[string]chan struct{}
-	open    map[string]chan struct{}
+	wait    string        // the command that waits
+	arrived chan struct{} // closed when it does
+	let     chan struct{} // to be closed by the test
 }
 
 func newMeeting(t *testing.T) *meeting {
 	t.Helper()
-	m := &meeting{waiting: map[string]chan struct{}{}, open: map[string]chan struct{}{}}
+	m := &meeting{arrived: make(chan struct{}), let: make(chan struct{})}
+	var once sync.Once
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		name := strings.TrimPrefix(r.URL.Path, "/")
-		arrived, let := m.gate(name)
-		close(arrived)
+		once.Do(func() { close(m.arrived) })
 		select {
-		case <-let:
+		case <-m.let:
 		case <-r.Context().Done():
 		}
 	}))
 	t.Cleanup(server.Close)
-	m.url = server.URL
+	m.wait = "wget -q -O /dev/null " + server.URL
 	return m
 }
 
-// gate returns what is closed when the command called name has come, and what the
-// test closes to let it go.
-func (m *meeting) gate(name string) (arrived, let chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.waiting[name] == nil {
-		m.waiting[name], m.open[name] = make(chan struct{}), make(chan struct{})
-	}
-	return m.waiting[name], m.open[name]
-}
-
-// wait returns the command that waits at name.
-func (m *meeting) wait(name string) string { return "wget -q -O /dev/null " + m.url + "/" + name }
-
-// A build that runs beside the test.
+// A running is a build beside the test.
 type running struct {
 	*harness.Running
 	ended  chan struct{}
@@ -185,13 +168,10 @@ func (r *running) until(t *testing.T, c <-chan struct{}) {
 		default:
 			t.Fatalf("bob ended: exit code %d\n%s", r.result.Code, r.result.Stderr)
 		}
-	case <-t.Context().Done():
-		t.Fatal("it did not happen")
 	}
 }
 
-// succeeded waits for the end. Files in an active directory may be those of another
-// build.
+// succeeded waits for the end and returns what bob said on standard error.
 func (r *running) succeeded(t *testing.T) string {
 	t.Helper()
 	<-r.ended
@@ -202,6 +182,8 @@ func (r *running) succeeded(t *testing.T) string {
 	return r.result.Stderr
 }
 
+// wantNothingRunning fails the test if something outlived the build. What is left in
+// the cache may be another build's, or garbage.
 func (r *running) wantNothingRunning(t *testing.T) {
 	t.Helper()
 	for _, left := range r.Leftovers() {
@@ -231,18 +213,17 @@ func TestCacheMountsOfTwoBuilds(t *testing.T) {
 		t.Parallel()
 		b, m := newWorkbench(t), newMeeting(t)
 		b.write(map[string]string{
-			"one":   head + "private touch /c/one && " + m.wait("one") + " && echo first has $(ls /c)\n",
+			"one":   head + "private touch /c/one && " + m.wait + " && echo first has $(ls /c)\n",
 			"two":   head + "private echo second finds $(ls /c | wc -l) && touch /c/two && echo second has $(ls /c)\n",
 			"three": head + "private echo third finds $(ls /c)\n", "context/": "",
 		})
 		one := b.startBuild("one", nil)
-		arrived, let := m.gate("one")
-		one.until(t, arrived)
+		one.until(t, m.arrived)
 		text := b.startBuild("two", nil).succeeded(t)
 		if !strings.Contains(text, "second finds 0\n") || !strings.Contains(text, "second has two\n") {
 			t.Errorf("the second build shares what the first one uses\n%s", text)
 		}
-		close(let)
+		close(m.let)
 		if text := one.succeeded(t); !strings.Contains(text, "first has one\n") {
 			t.Errorf("the first build shares its cache\n%s", text)
 		}
@@ -255,16 +236,15 @@ func TestCacheMountsOfTwoBuilds(t *testing.T) {
 		t.Parallel()
 		b, m := newWorkbench(t), newMeeting(t)
 		b.write(map[string]string{
-			"one": head + "locked echo one begins >> /c/log && " + m.wait("one") + " && echo one ends >> /c/log\n",
+			"one": head + "locked echo one begins >> /c/log && " + m.wait + " && echo one ends >> /c/log\n",
 			"two": head + "locked echo two begins >> /c/log && echo $(cat /c/log)\n", "context/": "",
 		})
 		one := b.startBuild("one", nil)
-		arrived, let := m.gate("one")
-		one.until(t, arrived)
+		one.until(t, m.arrived)
 		waits := watchFor("waiting for the cache mount on /c")
 		two := b.startBuild("two", waits)
 		two.until(t, waits.done)
-		close(let)
+		close(m.let)
 		one.succeeded(t)
 		if text := two.succeeded(t); !strings.Contains(text, "one begins one ends two begins\n") {
 			t.Errorf("the second build did not wait for the first one\n%s", text)
@@ -274,12 +254,11 @@ func TestCacheMountsOfTwoBuilds(t *testing.T) {
 		t.Parallel()
 		b, m := newWorkbench(t), newMeeting(t)
 		b.write(map[string]string{
-			"one": head + "locked echo one begins >> /c/log && " + m.wait("one") + "\n",
+			"one": head + "locked echo one begins >> /c/log && " + m.wait + "\n",
 			"two": head + "locked echo two begins >> /c/log && echo $(cat /c/log)\n", "context/": "",
 		})
 		one := b.startBuild("one", nil)
-		arrived, _ := m.gate("one")
-		one.until(t, arrived)
+		one.until(t, m.arrived)
 		waits := watchFor("waiting for the cache mount on /c")
 		two := b.startBuild("two", waits)
 		two.until(t, waits.done)
@@ -324,14 +303,13 @@ func TestSecretRemovedDuringBuild(t *testing.T) {
 	b, m := newWorkbench(t), newMeeting(t)
 	b.write(map[string]string{
 		"context/": "", "token": "s3cret\n",
-		"Dockerfile": "FROM $REGISTRY/busybox\nRUN --mount=type=secret,id=token test -s /run/secrets/token && " + m.wait("one") +
+		"Dockerfile": "FROM $REGISTRY/busybox\nRUN --mount=type=secret,id=token test -s /run/secrets/token && " + m.wait +
 			" && test -s /run/secrets/token\nRUN --mount=type=secret,id=token cat /run/secrets/token\n",
 	})
 	r := b.startBuild("Dockerfile", nil, "-t", b.ref, "--secret=id=token,src=token")
-	arrived, let := m.gate("one")
-	r.until(t, arrived)
+	r.until(t, m.arrived)
 	check(t, os.Remove(filepath.Join(b.dir, "token")))
-	close(let)
+	close(m.let)
 	<-r.ended
 	if r.result.Code != 1 || !matches(`Dockerfile:3: .*secret token: .*no such file`, r.result.Stderr) {
 		t.Errorf("exit code %d\n%s", r.result.Code, r.result.Stderr)
@@ -357,14 +335,13 @@ func TestKilledWithSecrets(t *testing.T) {
 			"RUN --mount=type=secret,id=file,mode=0444 --mount=type=secret,id=file,target=/root/deep/key --mount=type=secret,id=variable,env=TOKEN " +
 			"--mount=type=secret,id=variable --mount=type=ssh --mount=type=cache,target=/c --mount=target=/ctx,rw --mount=type=tmpfs,target=/scratch " +
 			`test -S "$SSH_AUTH_SOCK" && test "$TOKEN" = "$(cat /run/secrets/variable)" && cp /run/secrets/file /scratch/file && ` +
-			"(setsid sleep 3000 &) && " + m.wait("one") + "\n",
+			"(setsid sleep 3000 &) && " + m.wait + "\n",
 		"after": "FROM $REGISTRY/busybox\nRUN --mount=type=cache,target=/c true\n",
 	})
 	args := []string{"build", "--progress=plain", "-t", b.ref, "--secret=id=file,src=given/file", "--secret=id=variable,env=SECRET", "--ssh=default=given/key"}
 	env := []string{"SECRET=" + secret, "TMPDIR=" + filepath.Join(b.dir, "tmp")}
 	r := b.start(harness.Invocation{Args: append(args, "context", "-f", "Dockerfile"), Env: env})
-	arrived, _ := m.gate("one")
-	r.until(t, arrived)
+	r.until(t, m.arrived)
 	hidden := []string{secret, string(key.Seed()), strings.Split(private, "\n")[2]}
 	b.wantNowhere("while the command runs", hidden...)
 	check(t, r.Signal(syscall.SIGKILL))
