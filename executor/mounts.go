@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -282,6 +283,9 @@ func (m *mounting) files(ctx context.Context, from *mountSource, readOnly bool) 
 func (m *mounting) bind(root, source, target string, readOnly bool) error {
 	if source != "/" {
 		handle, err := pathrs.OpenInRoot(root, source)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("mount on %s: %w", target, &filecopy.NotFoundError{Source: source})
+		}
 		if err != nil {
 			return fmt.Errorf("mount on %s: source %s: %w", target, source, err)
 		}
