@@ -98,11 +98,12 @@ type fetchedPart struct {
 	key     digest.Digest // of the files
 	open    func(context.Context) (*source, error)
 	pattern string // of what is copied
+	itself  bool   // it is a directory that is copied itself: see filecopy.Source
 	unpack  bool
 }
 
 func (p *fetchedPart) shape(k keyHash) keyHash {
-	return k.str("fetched").str(p.key.String()).str(p.pattern).bool(p.unpack)
+	return k.str("fetched").str(p.key.String()).str(p.pattern).bool(p.itself).bool(p.unpack)
 }
 
 func (p *fetchedPart) digest(context.Context) (digest.Digest, error) { return "", nil }
@@ -112,7 +113,7 @@ func (p *fetchedPart) copyTo(ctx context.Context, root string, v *vertex) error 
 	if err != nil {
 		return err
 	}
-	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: p.pattern, Exclude: p.copying.Exclude}})
+	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: p.pattern, Itself: p.itself, Exclude: p.copying.Exclude}})
 	if err != nil {
 		return err
 	}

@@ -203,3 +203,22 @@ func TestUnpackHook(t *testing.T) {
 		}
 	}
 }
+
+// TestUnpackMadeDirectories checks that --chmod is for none of the directories
+// made for an archive.
+func TestUnpackMadeDirectories(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	o := filecopy.Options{Owner: self(), Mode: chmod(t, "0500"), Unpack: &filecopy.Unpack{
+		IsArchive: func([]byte) bool { return true },
+		Extract:   func(context.Context, string, string, io.Reader) error { return nil },
+	}}
+	must(t, pick(t, open(t, build(t, "a.tar")), "a.tar").CopyTo(t.Context(), root, "/p/q", o))
+	for _, made := range []string{"p", "p/q"} {
+		fi, err := os.Stat(filepath.Join(root, made))
+		must(t, err)
+		if fi.Mode().Perm() != 0o755 {
+			t.Errorf("%s has mode %v", made, fi.Mode())
+		}
+	}
+}

@@ -155,6 +155,36 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// TestDirectoryItself checks when the destination gets the metadata of a
+// directory that is copied itself: if the copy makes it, under its own name.
+func TestDirectoryItself(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	tree := open(t, metaSource(t))
+	s, err := tree.Select(t.Context(), []filecopy.Source{{Path: "d", Itself: true}})
+	must(t, err)
+	for _, tt := range []struct{ dest, mode, want string }{
+		{"/p/q", "", "0700 8:8 stamp"},
+		{"/p/q", "u+s,go=x", "4711 8:8 stamp"},
+		{"/p/q", "1700", "1700 8:8 stamp"},
+		{"/p/q/", "u+s", "0755 0:0 stamp"},
+		{"/there", "u+s", "0755 0:0 stamp"},
+		{"/link", "", "0700 8:8 stamp"},
+	} {
+		root := build(t, "there/", "link -> new")
+		o := filecopy.Options{}
+		if tt.mode != "" {
+			o.Mode = chmod(t, tt.mode)
+		}
+		must(t, s.CopyTo(t.Context(), root, tt.dest, o))
+		made, err := filepath.EvalSymlinks(filepath.Join(root, tt.dest))
+		must(t, err)
+		if got := meta(t, made); got != tt.want {
+			t.Errorf("--chmod=%s to %s: %s, want %s", tt.mode, tt.dest, got, tt.want)
+		}
+	}
+}
+
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, source, there, err string }{

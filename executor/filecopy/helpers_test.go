@@ -27,10 +27,10 @@ func self() *filecopy.Owner {
 	return &filecopy.Owner{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
+func needRoot(tb testing.TB) {
+	tb.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("changes owners, which needs root")
+		tb.Skip("changes owners, which needs root")
 	}
 }
 

@@ -66,13 +66,35 @@ func TestParentsReadsOnlyTheWay(t *testing.T) {
 	}
 }
 
+// TestParentsRequired tables what --parents must find: a name itself, which may
+// be a link to nothing, and not what is behind a link or left out.
 func TestParentsRequired(t *testing.T) {
 	t.Parallel()
-	tree := open(t, build(t, "a/b"), "a/b")
-	for _, parents := range []string{"a/z", "a/b"} {
-		_, err := tree.Select(t.Context(), []filecopy.Source{{Path: ".", Parents: parents, Required: true}})
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), parents) {
-			t.Errorf("%s: %v", parents, err)
+	tree := open(t, build(t, "a/b", "a/c/d", "link -> a", "dangling -> nowhere", "f"), "a/b")
+	for _, tt := range []struct {
+		source filecopy.Source
+		err    string
+	}{
+		{filecopy.Source{Path: ".", Parents: "a/c/d"}, ""},
+		{filecopy.Source{Path: "link", Parents: "c/d"}, ""},
+		{filecopy.Source{Path: ".", Parents: "dangling"}, ""},
+		{filecopy.Source{Path: ".", Parents: "a", Exclude: []string{"a", "!a/c/d"}}, ""},
+		{filecopy.Source{Path: ".", Parents: "a/z"}, `"a/z": not found`},
+		{filecopy.Source{Path: ".", Parents: "a/b"}, `excluded by .dockerignore (pattern "a/b")`},
+		{filecopy.Source{Path: ".", Parents: "link/c/d"}, `"link/c/d": not found: --parents follows no symbolic link, and only "a/c/d" exists`},
+		{filecopy.Source{Path: ".", Parents: "a/c/d", Exclude: []string{"a/c"}}, `"a/c/d": not found: --exclude leaves it out`},
+		{filecopy.Source{Path: "a", Parents: "."}, `"a": not found: behind /./`},
+		{filecopy.Source{Path: "f", Parents: "x"}, `"f/x": not found`},
+	} {
+		tt.source.Required = true
+		s, err := tree.Select(t.Context(), []filecopy.Source{tt.source})
+		if tt.err == "" {
+			must(t, err)
+			if len(s.Paths()) == 0 {
+				t.Errorf("%v selects nothing", tt.source)
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%v: %v, want %q", tt.source, err, tt.err)
 		}
 	}
 }

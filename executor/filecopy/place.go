@@ -116,6 +116,21 @@ func (w *placer) last() bool {
 	return true
 }
 
+// returns reports whether the next component is "..", and takes it then.
+func (w *placer) returns() bool {
+	for i, name := range w.rest {
+		switch name {
+		case "", ".":
+		case "..":
+			w.rest = w.rest[i+1:]
+			return true
+		default:
+			return false
+		}
+	}
+	return false
+}
+
 // end returns the place name in the current directory.
 func (w *placer) end(name string, exists bool) *place {
 	p := &place{fd: w.stack[len(w.stack)-1], name: name, exists: exists, path: w.path(name)}
@@ -132,6 +147,9 @@ func (w *placer) step(name string) (*place, error) {
 	case errors.Is(err, unix.ENOENT):
 		if w.last() {
 			return w.end(name, false), nil
+		}
+		if w.returns() {
+			return nil, nil // as from BuildKit: nothing is made to be left again
 		}
 		if fd, err = w.make.mkdir(top, name); err != nil {
 			return nil, err

@@ -38,6 +38,10 @@ type Source struct {
 	// Exclude are patterns in the syntax of .dockerignore, relative to Path, of
 	// what is left out of a directory (COPY --exclude).
 	Exclude []string
+	// Itself says that a directory is copied itself, not only its contents: a
+	// missing destination that isn't written with a "/" at its end gets its
+	// owner, mode and attributes (ADD of a repository).
+	Itself bool
 }
 
 // source is one file, or one directory whose contents are meant.
@@ -46,6 +50,7 @@ type source struct {
 	name    string // what a file is called in a destination directory
 	rel     string // canonical path in the tree
 	node    *node
+	itself  bool // of a directory: see Source
 }
 
 // add gives n its place.
@@ -91,13 +96,11 @@ func (s *Selection) find(ctx context.Context, src Source) error {
 		return fmt.Errorf("select %q: %w", src.Path, err)
 	}
 	clean := path.Join("/", src.Path)[1:]
-	if src.Required {
-		if err := s.require(src, path.Join("/", clean, src.Parents)[1:]); err != nil {
+	if !isWildcard(clean) {
+		if err := s.take(ctx, src, clean, within); err != nil || !src.Required {
 			return err
 		}
-	}
-	if !isWildcard(clean) {
-		return s.take(ctx, src.Path, clean, within)
+		return s.require(src)
 	}
 	matches, err := s.tree.glob(ctx, clean)
 	if err != nil {
@@ -110,7 +113,7 @@ func (s *Selection) find(ctx context.Context, src Source) error {
 		if src.Parents != "" && !s.tree.isDir(m) {
 			continue // there is nothing below it
 		}
-		if err := s.take(ctx, src.Path, m, within); err != nil {
+		if err := s.take(ctx, src, m, within); err != nil {
 			return err
 		}
 	}
@@ -127,31 +130,48 @@ func (t *Tree) isDir(p string) bool {
 	return isDir(at.st.Mode)
 }
 
-// require finds out whether p is there.
-func (s *Selection) require(src Source, p string) error {
-	if src.Parents == "." {
-		return &NotFoundError{Source: src.Path} // the pattern matches nothing
+// require finds out whether what src names was selected, and why not.
+func (s *Selection) require(src Source) error {
+	n := s.sources[len(s.sources)-1].node
+	for name := range strings.SplitSeq(path.Clean(src.Parents), "/") {
+		i := slices.IndexFunc(n.children, func(n *node) bool { return n.name == name })
+		if i < 0 {
+			return s.unselected(src)
+		}
+		n = n.children[i]
 	}
-	at, err := s.tree.find(p)
-	if err != nil {
-		return withSource(err, path.Join(src.Path, src.Parents))
-	}
-	closeFD(at.dir)
 	return nil
 }
 
+// unselected returns the error for a source with parents that wasn't found.
+func (s *Selection) unselected(src Source) error {
+	e := &NotFoundError{Source: path.Join(src.Path, src.Parents)}
+	if src.Parents == "." {
+		return fmt.Errorf("%w: behind /./ there must be a path", e)
+	}
+	at, err := s.tree.find(e.Source)
+	if err != nil {
+		return withSource(err, e.Source)
+	}
+	closeFD(at.dir)
+	if at.rel != path.Join("/", e.Source)[1:] {
+		return fmt.Errorf("%w: --parents follows no symbolic link, and only %q exists", e, at.rel)
+	}
+	return fmt.Errorf("%w: --exclude leaves it out", e)
+}
+
 // take adds what the path p leads to.
-func (s *Selection) take(ctx context.Context, pattern, p string, w *within) error {
+func (s *Selection) take(ctx context.Context, src Source, p string, w *within) error {
 	at, err := s.tree.find(p)
 	if err != nil {
-		if isWildcard(pattern) {
-			return fmt.Errorf("select %q: %w", pattern, withSource(err, p))
+		if isWildcard(src.Path) {
+			return fmt.Errorf("select %q: %w", src.Path, withSource(err, p))
 		}
-		return withSource(err, pattern)
+		return withSource(err, src.Path)
 	}
 	defer closeFD(at.dir)
 	if isSocket(at.st.Mode) {
-		return fmt.Errorf("select %q: a socket can't be copied", pattern)
+		return fmt.Errorf("select %q: a socket can't be copied", src.Path)
 	}
 	n := newNode(path.Base(at.rel), &at.st)
 	s.add(n)
@@ -163,13 +183,13 @@ func (s *Selection) take(ctx context.Context, pattern, p string, w *within) erro
 		defer closeFD(fd)
 		scan := &scanner{filter: s.tree.filter, within: w, sel: s}
 		if n.children, err = scan.children(ctx, fd, spot{rel: at.rel, info: at.info}); err != nil {
-			return fmt.Errorf("select %q: %w", pattern, err)
+			return fmt.Errorf("select %q: %w", src.Path, err)
 		}
 		if at.excluded && len(n.children) == 0 {
-			return &NotFoundError{Source: pattern, Excluded: s.tree.filter.culprit(at.rel)}
+			return &NotFoundError{Source: src.Path, Excluded: s.tree.filter.culprit(at.rel)}
 		}
 	}
-	s.sources = append(s.sources, &source{pattern: pattern, name: path.Base(p), rel: at.rel, node: n})
+	s.sources = append(s.sources, &source{pattern: src.Path, name: path.Base(p), rel: at.rel, node: n, itself: src.Itself})
 	return nil
 }
 

@@ -25,7 +25,7 @@ func TestSelectAndPlace(t *testing.T) {
 	}
 	image := []string{
 		"etc/os", "file", "etclink -> etc", "abslink -> /etc", "outlink -> ../../../../tmp", "newlink -> /made/later",
-		"filelink -> file", "var/nested/x", "var/l -> nested",
+		"filelink -> file", "var/nested/x", "var/l -> nested", "back -> gone/../kept",
 	}
 	tests := []struct {
 		name    string
@@ -79,6 +79,7 @@ func TestSelectAndPlace(t *testing.T) {
 		{"destination link out of root", []string{"a.txt"}, "/outlink/e/", []string{"tmp/", "tmp/e/", "tmp/e/a.txt=a.txt"}, ""},
 		{"destination link to nothing", []string{"a.txt"}, "/newlink", []string{"made/", "made/later=a.txt"}, ""},
 		{"destination link to no directory", []string{"a.txt"}, "/newlink/", []string{"made/", "made/later/", "made/later/a.txt=a.txt"}, ""},
+		{"destination link by way of nothing", []string{"a.txt"}, "/back/", []string{"kept/", "kept/a.txt=a.txt"}, ""},
 		{"destination link to file", []string{"a.txt"}, "/filelink", []string{"file=a.txt"}, ""},
 		{"destination dots", []string{"a.txt"}, "/../../x", []string{"x=a.txt"}, ""},
 	}
