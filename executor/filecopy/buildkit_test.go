@@ -259,6 +259,12 @@ func (s *scene) play(tb testing.TB, dir string) string {
 
 // excused reports whether bob differs on purpose.
 func (s *scene) excused(got, want error) bool {
+	links := 0
+	for _, f := range s.dst {
+		if f.kind == "symlink" {
+			links++
+		}
+	}
 	for _, f := range slices.Concat(s.src, s.dst) {
 		// BuildKit takes "x/.." out of a link without looking what x is.
 		if f.kind == "symlink" && strings.HasSuffix(f.target, "/../b") {
@@ -268,6 +274,11 @@ func (s *scene) excused(got, want error) bool {
 		if f.kind == "socket" && got == nil && want != nil {
 			return true
 		}
+	}
+	// Of a destination ending in "/." BuildKit takes a link that a link leads to
+	// as if it were relative to itself.
+	if strings.HasSuffix(s.do.dest, "/.") && links > 1 {
+		return true
 	}
 	// BuildKit looks for the destination even of a directory that isn't copied.
 	return got == nil && errors.Is(want, unix.ENOTDIR) && (s.do.parents != "" || s.do.exclude != nil)

@@ -113,7 +113,8 @@ func (s *Selection) copyNext(ctx context.Context, to target, i int, o *Options, 
 			return 0, err
 		}
 	}
-	if at.name == "" && o.Unpack == nil && !isDir(run[0].node.mode) {
+	// A link to the destination may be replaced by the first file.
+	if at.name == "" && !at.linked && o.Unpack == nil && !isDir(run[0].node.mode) {
 		run = filesAlongside(s.sources[i:])
 	}
 	c := &copier{sel: s, opts: o, content: content, leaders: make(map[inode]leader)}

@@ -156,24 +156,23 @@ func TestSymbolicChmod(t *testing.T) {
 	}
 }
 
-// TestSourcesInTurn checks that every source is copied as if by itself: to a
-// destination that is no directory the last one remains.
-func TestSourcesInTurn(t *testing.T) {
+// TestMatchesInTurn checks that every match of a wildcard is copied as if by
+// itself: to a destination that is no directory the last one remains.
+func TestMatchesInTurn(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		sources []string
-		dest    string
-		want    []string
+		source, dest string
+		want         []string
 	}{
-		"files":               {[]string{"a", "b"}, "/x", []string{"x=b"}},
-		"files by a wildcard": {[]string{"[ab]"}, "/x", []string{"x=b"}},
-		"into a directory":    {[]string{"a", "b"}, "/x/", []string{"x/", "x/a=a", "x/b=b"}},
-		"a directory first":   {[]string{"d", "a"}, "/x", []string{"x/", "x/a=a", "x/f=d/f"}},
+		"files":                          {"[ab]", "/x", []string{"a -> .", "x=b"}},
+		"into a directory":               {"[ab]", "/x/", []string{"a -> .", "x/", "x/a=a", "x/b=b"}},
+		"over the link to the directory": {"[ab]", "/a", []string{"a=b"}},
+		"a directory first":              {"[de]", "/x", []string{"a -> .", "x/", "x/e=e", "x/f=d/f"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			root := t.TempDir()
-			s := pick(t, open(t, build(t, "a", "b", "d/f")), tt.sources...)
+			root := build(t, "a -> .")
+			s := pick(t, open(t, build(t, "a", "b", "d/f", "e")), tt.source)
 			must(t, s.CopyTo(t.Context(), root, tt.dest, filecopy.Options{Owner: self()}))
 			if got := list(t, root); !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
