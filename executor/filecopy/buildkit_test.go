@@ -60,7 +60,7 @@ func (i *instruction) bob(ctx context.Context, src, root string) (err error) {
 	case "repository":
 		source.Path, source.Itself = ".", true
 	}
-	s, err := tree.Select(ctx, []filecopy.Source{source})
+	s, err := tree.Select(ctx, source)
 	if err != nil {
 		return err
 	}

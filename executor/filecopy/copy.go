@@ -82,7 +82,7 @@ func (s *Selection) CopyTo(ctx context.Context, root, dest string, o Options) er
 	for i := 0; i < len(s.sources); {
 		n, err := s.copyNext(ctx, target{root, fd, dest}, i, &o, content)
 		if err != nil {
-			return fmt.Errorf("copy %q to %q: %w", s.sources[i].pattern, dest, err)
+			return fmt.Errorf("copy %q to %q: %w", s.of.Path, dest, err)
 		}
 		i += n
 	}
@@ -176,7 +176,7 @@ func (s *Selection) unpack(ctx context.Context, to target, src *source, o *Optio
 func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 	first := run[0]
 	whole := isDir(first.node.mode)
-	itself := whole && first.itself && at.name != ""
+	itself := whole && c.sel.of.Itself && at.name != ""
 	if whole {
 		if err := at.enter(c.opts.maker()); err != nil {
 			return err

@@ -50,18 +50,10 @@ func chmod(tb testing.TB, mode string) *filecopy.Chmod {
 	return c
 }
 
-// paths are sources that are nothing but paths.
-func paths(names ...string) []filecopy.Source {
-	sources := make([]filecopy.Source, len(names))
-	for i, name := range names {
-		sources[i].Path = name
-	}
-	return sources
-}
-
-func pick(tb testing.TB, tree *filecopy.Tree, names ...string) *filecopy.Selection {
+// pick selects what the path name stands for.
+func pick(tb testing.TB, tree *filecopy.Tree, name string) *filecopy.Selection {
 	tb.Helper()
-	s, err := tree.Select(tb.Context(), paths(names...))
+	s, err := tree.Select(tb.Context(), filecopy.Source{Path: name})
 	must(tb, err)
 	return s
 }

@@ -43,7 +43,7 @@ func TestParentsAndExclude(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, err := open(t, build(t, files...)).Select(t.Context(), []filecopy.Source{tt.source})
+			s, err := open(t, build(t, files...)).Select(t.Context(), tt.source)
 			must(t, err)
 			root := t.TempDir()
 			must(t, s.CopyTo(t.Context(), root, "/", filecopy.Options{Owner: self()}))
@@ -59,7 +59,7 @@ func TestParentsAndExclude(t *testing.T) {
 func TestParentsReadsOnlyTheWay(t *testing.T) {
 	t.Parallel()
 	tree := open(t, build(t, "a/b/c=c", "huge/x"))
-	s, err := tree.Select(t.Context(), []filecopy.Source{{Path: ".", Parents: "a/b/c", Required: true}})
+	s, err := tree.Select(t.Context(), filecopy.Source{Path: ".", Parents: "a/b/c", Required: true})
 	must(t, err)
 	if got := s.Nodes(); got != 4 { // the root, a, b and c
 		t.Errorf("%d files were looked at, want 4", got)
@@ -87,7 +87,7 @@ func TestParentsRequired(t *testing.T) {
 		{filecopy.Source{Path: "f", Parents: "x"}, `"f/x": not found`},
 	} {
 		tt.source.Required = true
-		s, err := tree.Select(t.Context(), []filecopy.Source{tt.source})
+		s, err := tree.Select(t.Context(), tt.source)
 		if tt.err == "" {
 			must(t, err)
 			if len(s.Paths()) == 0 {
@@ -110,7 +110,7 @@ func TestParentsMetadata(t *testing.T) {
 	give(t, filepath.Join(dir, "a"), 1, 0o1770)
 	root := build(t, "there/a/")
 	give(t, filepath.Join(root, "there/a"), 9, 0o700)
-	s, err := open(t, dir).Select(t.Context(), []filecopy.Source{{Path: ".", Parents: "a/b/c"}})
+	s, err := open(t, dir).Select(t.Context(), filecopy.Source{Path: ".", Parents: "a/b/c"})
 	must(t, err)
 	must(t, s.CopyTo(t.Context(), root, "/there", filecopy.Options{}))
 	must(t, s.CopyTo(t.Context(), root, "/new", filecopy.Options{}))
