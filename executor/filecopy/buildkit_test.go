@@ -173,6 +173,7 @@ func (i *instruction) buildkitCopy(ctx context.Context, src, root, dest string) 
 	return nil
 }
 
+// isFile reports whether p leads to what is no directory.
 func isFile(root, p string) bool {
 	p, err := continuity.RootPath(root, p)
 	if err != nil {
@@ -187,7 +188,8 @@ func buildkitUnpack(srcRoot, src, root, dest string, chown fsutil.Chowner) (bool
 	if err != nil {
 		return false, err
 	}
-	if fi, err := os.Lstat(src); err != nil || !fi.Mode().IsRegular() {
+	var st unix.Stat_t
+	if unix.Lstat(src, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false, nil
 	}
 	if content, err := os.ReadFile(src); err != nil || string(content) != packed {
@@ -291,7 +293,7 @@ func (s *scene) shrink(tb testing.TB, dir string) {
 		if s.do.kind == "file" && files == &s.src {
 			continue
 		}
-		for i := len(*files) - 1; i >= 0; i-- {
+		for i := range slices.Backward(*files) {
 			all := *files
 			*files = slices.Delete(slices.Clone(all), i, i+1)
 			if s.play(tb, dir) == "" {
