@@ -79,6 +79,7 @@ func TestParentsRequired(t *testing.T) {
 		{filecopy.Source{Path: "link", Parents: "c/d"}, ""},
 		{filecopy.Source{Path: ".", Parents: "dangling"}, ""},
 		{filecopy.Source{Path: ".", Parents: "a", Exclude: []string{"a", "!a/c/d"}}, ""},
+		{filecopy.Source{Path: "a"}, ""},
 		{filecopy.Source{Path: ".", Parents: "a/z"}, `"a/z": not found`},
 		{filecopy.Source{Path: ".", Parents: "a/b"}, `excluded by .dockerignore (pattern "a/b")`},
 		{filecopy.Source{Path: ".", Parents: "link/c/d"}, `"link/c/d": not found: --parents follows no symbolic link, and only "a/c/d" exists`},

@@ -90,7 +90,7 @@ func (s *Selection) find(ctx context.Context) error {
 	}
 	clean := path.Join("/", s.of.Path)[1:]
 	if !isWildcard(clean) {
-		if err := s.take(ctx, clean, within); err != nil || !s.of.Required {
+		if err := s.take(ctx, clean, within); err != nil || !s.of.Required || s.of.Parents == "" {
 			return err
 		}
 		return s.require()
@@ -144,6 +144,9 @@ func (s *Selection) unselected() error {
 		return withSource(err, e.Source)
 	}
 	closeFD(at.dir)
+	if isSocket(at.st.Mode) {
+		return fmt.Errorf("select %q: a socket can't be copied", e.Source)
+	}
 	if at.rel != path.Join("/", e.Source)[1:] {
 		return fmt.Errorf("%w: --parents follows no symbolic link, and only %q exists", e, at.rel)
 	}
