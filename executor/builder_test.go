@@ -128,6 +128,13 @@ func TestWhatAChangeMisses(t *testing.T) {
 		{"an ARG that RUN sees", func(_ *kit, _, text string) string { return strings.ReplaceAll(text, "V=1", "V=2") }, all},
 		{"an ENV", func(_ *kit, _, text string) string { return strings.ReplaceAll(text, "E=1", "E=2") }, all[2:]},
 		{"a label", func(_ *kit, _, text string) string { return text + "LABEL x=y\n" }, nil},
+		{"a label before all steps", func(_ *kit, _, text string) string {
+			return strings.ReplaceAll(text, "ARG V=1\n", "LABEL x=y\nMAINTAINER z\nEXPOSE 80\nARG V=1\n")
+		}, nil},
+		{"the base's labels, annotations and time", func(k *kit, _, text string) string {
+			k.relabel("base")
+			return text
+		}, nil},
 		{"the base", func(k *kit, _, text string) string {
 			k.base("base", map[string]string{"b": "changed"})
 			return text

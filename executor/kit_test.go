@@ -169,6 +169,33 @@ func (k *kit) base(repo string, files map[string]string) string {
 	return ref
 }
 
+// relabel gives the image of repo another manifest and config, and leaves its layers.
+func (k *kit) relabel(repo string) {
+	k.t.Helper()
+	ref := k.ref(k.host + "/" + repo + ":latest")
+	img, err := remote.Image(ref)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	cfg = cfg.DeepCopy()
+	cfg.Author, cfg.Created = "another", v1.Time{Time: time.Unix(1800000000, 0)}
+	cfg.Config.Labels = map[string]string{"new": "label"}
+	if img, err = mutate.ConfigFile(img, cfg); err != nil {
+		k.t.Fatal(err)
+	}
+	annotated, ok := mutate.Annotations(img, map[string]string{"new": "annotation"}).(v1.Image)
+	if !ok {
+		k.t.Fatal("an annotated image is none")
+	}
+	if err := remote.Write(ref, annotated); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
 func (k *kit) ref(s string) name.Reference {
 	k.t.Helper()
 	ref, err := name.ParseReference(s)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -133,7 +134,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 // selectOne selects what is at the path, whose characters stand for themselves.
 func selectOne(ctx context.Context, src *source, name string) (*filecopy.Selection, error) {
 	pattern := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(name)
-	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}})
+	selection, err := src.tree.Select(ctx, filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")})
 	if err == nil && selection.Sources() == 0 && pattern != name {
 		err = &filecopy.NotFoundError{Source: name}
 	}
@@ -282,6 +283,9 @@ func (m *mounting) files(ctx context.Context, from *mountSource, readOnly bool) 
 func (m *mounting) bind(root, source, target string, readOnly bool) error {
 	if source != "/" {
 		handle, err := pathrs.OpenInRoot(root, source)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("mount on %s: %w", target, &filecopy.NotFoundError{Source: source})
+		}
 		if err != nil {
 			return fmt.Errorf("mount on %s: source %s: %w", target, source, err)
 		}

@@ -51,8 +51,8 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 		if !slices.Contains(p.Env, "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0") {
 			t.Errorf("environment is %q", p.Env)
 		}
-		if len(p.Mounts) != 1 || p.Mounts[0].Target != "/run/buildkit/ssh_agent.0" {
-			t.Fatalf("mounts are %+v", p.Mounts)
+		if len(p.Mounts) != 1 || p.Mounts[0].Target != "/run/buildkit/ssh_agent.0" || !p.Private {
+			t.Fatalf("mounts are %+v, private: %t", p.Mounts, p.Private)
 		}
 		socket := shortPath(t, p.Mounts[0].Source)
 		askAgent(ctx, t, socket)
@@ -138,8 +138,8 @@ func TestSecretsAreNowhere(t *testing.T) {
 	k := newKit(t, func(ctx context.Context, p *sandbox.Process) error {
 		with := slices.Contains(p.Env, "TOKEN="+secret) && len(p.Mounts) == 1 && string(p.Mounts[0].File.Content) == secret
 		without := !strings.Contains(strings.Join(p.Env, " "), secret) && len(p.Mounts) == 0
-		if last := p.Args[len(p.Args)-1]; last == "with=1" && !with || last == "without=1" && !without {
-			t.Errorf("%s has %q and %+v", last, p.Env, p.Mounts)
+		if last := p.Args[len(p.Args)-1]; last == "with=1" && !with || last == "without=1" && !without || p.Private != with {
+			t.Errorf("%s has %q and %+v, private: %t", last, p.Env, p.Mounts, p.Private)
 		}
 		if err := grepStore(storeOf(p), secret); err != nil {
 			t.Error(err)

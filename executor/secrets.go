@@ -54,6 +54,7 @@ func (m *mounting) secret(spec *dockerfile.SecretMount) error {
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", spec.ID, err)
 	}
+	m.process.Private = true
 	if spec.Env != "" {
 		if bytes.IndexByte(data, 0) >= 0 {
 			return fmt.Errorf("secret %s: holds a zero byte, which no variable can: mount it as a file", spec.ID)

@@ -148,6 +148,7 @@ func (m *mounting) agent(ctx context.Context, spec *dockerfile.SSHMount) error {
 		return fmt.Errorf("ssh mount on %s: %w", target, err)
 	}
 	m.undo = append(m.undo, stop)
+	m.process.Private = true
 	m.process.Mounts = append(m.process.Mounts, sandbox.Mount{Source: socket, Target: target})
 	return nil
 }

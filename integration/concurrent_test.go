@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +52,5 @@ func TestConcurrentBuilds(t *testing.T) {
 			t.Errorf("build %s: the base lost a file", n)
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(b.dir, "cache", "*", "active", "*")); len(left) > 0 {
-		t.Errorf("left %q", left)
-	}
+	b.wantSwept()
 }

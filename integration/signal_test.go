@@ -47,32 +47,27 @@ func TestSignals(t *testing.T) {
 		"SIGINT with children": {syscall.SIGINT, "(setsid sleep 3000 &) ; sleep 3000 & echo started; wait", 130},
 		"SIGINT while writing": {syscall.SIGINT, "echo started; yes | head -c 100000000000 > /dev/null", 130},
 		"SIGKILL":              {syscall.SIGKILL, "echo started; sleep 3000", 137},
+		"SIGINT to the group":  {syscall.SIGINT, "echo started; sleep 3000", 130},
+		"SIGTERM with mounts": {syscall.SIGTERM, "--mount=target=/ctx,rw --mount=type=cache,target=/c --mount=type=cache,target=/p,sharing=private " +
+			"--mount=type=tmpfs,target=/t --mount=type=secret,id=s (setsid sleep 3000 &); echo started; sleep 3000", 143},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newWorkbench(t)
-			b.write(map[string]string{"context/Dockerfile": "FROM $REGISTRY/busybox\nRUN true\nRUN " + test.run + "\n"})
+			b.write(map[string]string{"context/Dockerfile": "FROM $REGISTRY/busybox\nRUN true\nRUN " + test.run + "\n", "tmp/": ""})
 			seen := watchFor(" started\n")
-			r, err := lab.Start(t.Context(), harness.Invocation{
-				Dir: b.dir, Args: []string{"build", "--progress=plain", "-t", b.ref, "context"}, Stderr: seen,
+			r := b.start(harness.Invocation{
+				Args:   []string{"build", "--progress=plain", "-t", b.ref, "--secret=id=s,env=HOME", "context"},
+				Stderr: seen, Env: []string{"TMPDIR=" + b.dir + "/tmp"},
 			})
-			check(t, err)
-			ended := make(chan struct{})
-			var result harness.Result
-			go func() {
-				defer close(ended)
-				result, err = r.Wait()
-			}()
-			select {
-			case <-seen.done:
-			case <-ended:
-				t.Fatalf("bob ended by itself: exit code %d\n%s", result.Code, result.Stderr)
-			case <-time.After(2 * time.Minute):
-				t.Error("the RUN did not start")
+			r.until(t, seen.done)
+			if name == "SIGINT to the group" { // as from a terminal
+				check(t, syscall.Kill(-r.PID, test.signal))
+			} else {
+				check(t, r.Signal(test.signal))
 			}
-			check(t, r.Signal(test.signal))
-			<-ended
-			check(t, err)
+			<-r.ended
+			result := r.result
 			if result.Code != test.code {
 				t.Errorf("exit code %d, want %d\n%s", result.Code, test.code, result.Stderr)
 			}
@@ -90,6 +85,7 @@ func TestSignals(t *testing.T) {
 			if again := b.build(); again == "" {
 				t.Error("the next build in the same cache printed no digest")
 			}
+			b.wantSwept()
 		})
 	}
 }

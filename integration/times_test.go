@@ -1,8 +1,10 @@
 package integration_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,5 +58,57 @@ func TestSameTwice(t *testing.T) {
 	}
 	if layers[0] != layers[1] {
 		t.Errorf("two builds gave the layers %q", layers)
+	}
+}
+
+// TestSameEveryTime builds the same many times: no build may lose a file, or,
+// with SOURCE_DATE_EPOCH, have another digest than the first.
+func TestSameEveryTime(t *testing.T) {
+	t.Parallel()
+	b := newWorkbench(t)
+	_, err := lab.Image(t.Context(), "layers")
+	check(t, err)
+	files := map[string]string{"context/Dockerfile": `FROM $REGISTRY/layers AS made
+RUN for d in a b c d; do mkdir -p /w/$d/sub; for i in $(seq 40); do echo $d > /w/$d/$i; done; done; ln /w/a/1 /w/a/linked
+COPY . /w/context/
+RUN rm -r /w/a/sub /w/b && mkdir /w/b && for i in $(seq 40); do echo again > /w/c/$i; rm /w/d/$i; done; echo last > /w/last
+FROM $REGISTRY/busybox
+COPY --from=made /w /data /
+RUN cp -r /context /copied && mv /c /moved
+`}
+	for i := range 60 {
+		files[fmt.Sprintf("context/d%d/f%d", i%7, i)] = strings.Repeat("x", i)
+	}
+	b.write(files)
+	const times = 20
+	var first harness.Tree
+	var digest string
+	for i := range times {
+		dest := fmt.Sprintf("layout%d", i)
+		run := harness.Invocation{Args: []string{"build", "--progress=plain", "--no-cache", "-o", "type=oci,tar=false,dest=" + dest, "context"}}
+		clamped := i%2 == 0
+		if clamped {
+			run.Env = []string{"SOURCE_DATE_EPOCH=1600000000"}
+		}
+		result := b.run(run)
+		if result.Code != 0 {
+			t.Fatalf("build %d: exit code %d\n%s", i, result.Code, result.Stderr)
+		}
+		image, err := harness.ReadLayout(filepath.Join(b.dir, dest))
+		check(t, err)
+		tree, err := harness.Flatten(image.Layers)
+		check(t, err)
+		if i == 0 {
+			first, digest = tree, image.Digest.String()
+			if len(first) < 300 {
+				t.Fatalf("only %d files", len(first))
+			}
+		}
+		for _, change := range tree.Changes(first) {
+			t.Errorf("build %d, compared with the first: %s", i, change)
+		}
+		if clamped && image.Digest.String() != digest {
+			t.Errorf("build %d has the digest %s, the first has %s", i, image.Digest, digest)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -287,6 +288,22 @@ func archiveOf(t testing.TB, root string) []byte {
 	b, err := io.ReadAll(r)
 	must(t, err, r.Close())
 	return b
+}
+
+// TestArchiveLargeOwners checks owners beyond what the octal fields of a tar hold.
+func TestArchiveLargeOwners(t *testing.T) {
+	t.Parallel()
+	if !realRoot() {
+		t.Skip("wants all IDs: run as root")
+	}
+	root, copied := t.TempDir(), t.TempDir()
+	for i, id := range []int{1<<21 - 1, 1 << 21, 1<<31 + 1, 1<<32 - 2} {
+		name := fmt.Sprintf("%s/f%d", root, i)
+		write(t, name, "f")
+		must(t, os.Lchown(name, id, id-1))
+	}
+	must(t, snapshot.Extract(t.Context(), copied, "", bytes.NewReader(archiveOf(t, root)), snapshot.ExtractOptions{}))
+	sameTree(t, "copy", withoutRootTime(list(t, copied)), withoutRootTime(list(t, root)))
 }
 
 func TestArchive(t *testing.T) {

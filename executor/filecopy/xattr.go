@@ -34,7 +34,15 @@ func noAttrs(err error) bool {
 
 // readAttrs returns the carried attributes of the open file fd, by name.
 func readAttrs(fd int) ([]attr, error) {
-	list, err := grown(256, func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) })
+	return attrsBy(
+		func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+}
+
+// attrsBy is readAttrs, given the calls to list attributes and to get one. A file
+// system may refuse either of them, or list what it then refuses to give, as NFS does.
+func attrsBy(listNames func([]byte) (int, error), get func(string, []byte) (int, error)) ([]attr, error) {
+	list, err := grown(256, listNames)
 	if err != nil {
 		if noAttrs(err) {
 			return nil, nil
@@ -47,7 +55,7 @@ func readAttrs(fd int) ([]attr, error) {
 		if !carried(name) {
 			continue
 		}
-		value, err := grown(128, func(buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+		value, err := grown(128, func(buf []byte) (int, error) { return get(name, buf) })
 		if errors.Is(err, unix.ENODATA) || noAttrs(err) {
 			continue
 		}

@@ -39,7 +39,11 @@
 // and replaced as follows. There are no others.
 //
 //   - A new proc file system, when the outer /proc is partly masked, as in most
-//     containers (EPERM): the outer /proc is bound.
+//     containers (EPERM): the outer /proc is bound. A command can then see into
+//     the processes of others that run at the same time, through
+//     /proc/PID/environ and /proc/PID/root, since they have the same user and
+//     capabilities; those of bob and of its user have others. A Private process
+//     runs alone there.
 //   - A new sysfs, which takes a network namespace of the same user namespace:
 //     the outer /sys is bound, read-only.
 //   - pivot_root(2), when a seccomp filter refuses it or the root is an

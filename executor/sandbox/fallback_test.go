@@ -2,7 +2,9 @@ package sandbox_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,7 +57,7 @@ func TestFallbacks(t *testing.T) {
 					t.Skip(err)
 				}
 			}
-			cmd := again(t, modeUser, id, "-test.v", "-test.run=^(TestProc|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestNoTraces|TestCancel)$")
+			cmd := again(t, modeUser, id, "-test.v", "-test.run=^(TestProc|TestOtherProcesses|TestPrivate|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestNoTraces|TestCancel)$")
 			cmd.Env = append(cmd.Env, test.env)
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "--- PASS: TestProc") {
@@ -76,6 +78,60 @@ func TestProc(t *testing.T) {
 	}
 	if own, bound := out.String() == "1\n", os.Getenv(boundProcVariable) != ""; own == bound {
 		t.Errorf("/proc/self is %s, though it is bound from outside: %t", &out, bound)
+	}
+}
+
+// TestOtherProcesses tries what processes outside of the container, which are
+// visible where /proc is bound from outside, give away to one of the same user. It
+// is not parallel: other containers do give themselves away.
+func TestOtherProcesses(t *testing.T) { //nolint:paralleltest // see above
+	var out bytes.Buffer
+	p := shell(newRoot(t, [2]string{"marker", ""}), "for p in /proc/[0-9]*; do [ -e $p/root/marker ] || "+
+		"for f in root cwd exe fd/0 ns/mnt ns/user; do [ ! -e $p/$f ] || echo $p/$f; done; done; "+
+		"/bin/busybox cat /proc/[0-9]*/environ 2> /dev/null | /bin/busybox grep -a "+modeVariable)
+	p.Stdout = &out
+	if err := newRunner(t).Run(t.Context(), p); err == nil || out.Len() > 0 {
+		t.Errorf("%v, a command reaches %s", err, &out)
+	}
+}
+
+// TestPrivate has a command look for the secrets of another one when that has
+// started, or has had the time to.
+func TestPrivate(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	shared := t.TempDir()
+	if err := os.Chmod(shared, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	share := sandbox.Mount{Source: shared, Target: "/shared"}
+	secret := "secret " + unique()
+	private := shell(newRoot(t), "/bin/busybox touch /shared/private; until [ -e /shared/looked ]; do /bin/busybox sleep 0.01; done")
+	private.Private = true
+	private.Env = append(private.Env, "TOKEN="+secret)
+	private.Mounts = []sandbox.Mount{share, {Kind: sandbox.Memory, Target: "/key", File: sandbox.File{Content: []byte(secret), Mode: 0o400}}}
+	var seen bytes.Buffer
+	looks := shell(newRoot(t), "/bin/busybox touch /shared/looks; i=0; until [ -e /shared/private ] || [ $i = 100 ]; do i=$((i+1)); /bin/busybox sleep 0.02; done; "+
+		"/bin/busybox cat /proc/[0-9]*/root/key /proc/[0-9]*/environ 2> /dev/null | /bin/busybox grep -a '"+secret+"'; true")
+	looks.Mounts, looks.Stdout = []sandbox.Mount{share}, &seen
+	// What the machine refuses is known from here on.
+	if err := r.Run(t.Context(), shell(newRoot(t), "true")); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 2)
+	go func() {
+		ended <- r.Run(t.Context(), looks)
+		ended <- os.WriteFile(filepath.Join(shared, "looked"), nil, 0o600)
+	}()
+	gone(t, func() bool {
+		_, err := os.Stat(filepath.Join(shared, "looks"))
+		return err != nil
+	})
+	if err := errors.Join(r.Run(t.Context(), private), <-ended, <-ended); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(seen.String(), secret) {
+		t.Errorf("another command sees %q", &seen)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -25,6 +26,9 @@ type Runner struct {
 	Dir string
 
 	refused atomic.Uint32 // the fallbacks found necessary
+	// visible is held by each run whose processes others can see: for writing by
+	// one that is Private.
+	visible sync.RWMutex
 }
 
 // Process is a command and its surroundings.
@@ -57,6 +61,10 @@ type Process struct {
 	// or read-only path, a writable /sys and, outside of user namespaces, the
 	// devices of the host.
 	Insecure bool
+	// Private has the run wait for those of the same Runner that could see into its
+	// processes, and them for it: its environment or its files are a secret. That
+	// is only where the outer /proc is bound, see the package documentation.
+	Private bool
 	// ShmSize is the size of /dev/shm in bytes, 0 is 64 MiB.
 	ShmSize int64
 	// Ulimits are resource limits; those not named are bob's own.
@@ -123,17 +131,31 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 		return err
 	}
 	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		refused := r.refused.Load()
-		err := r.run(ctx, p, fallback(refused))
+		err := r.runHidden(ctx, p, fallback(refused))
 		next := uint32(refusedBy(err))
 		if next&^refused == 0 {
 			return err
 		}
 		r.refused.Or(next)
 	}
+}
+
+// runHidden runs the process when nothing else runs that may not see it.
+func (r *Runner) runHidden(ctx context.Context, p *Process, refused fallback) error {
+	switch {
+	case refused&boundProc == 0:
+	case p.Private:
+		r.visible.Lock()
+		defer r.visible.Unlock()
+	default:
+		r.visible.RLock()
+		defer r.visible.RUnlock()
+	}
+	if err := ctx.Err(); err != nil {
+		return err // while it waited
+	}
+	return r.run(ctx, p, refused)
 }
 
 // check reports what no container can be made of.

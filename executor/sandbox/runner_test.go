@@ -407,6 +407,31 @@ func TestDaemonsDie(t *testing.T) {
 	if left := processesWith(t, duration); len(left) > 0 {
 		t.Errorf("still running: %q", left)
 	}
+	for _, pid := range deadChildren(t) {
+		gone(t, func() bool { return slices.Contains(deadChildren(t), pid) })
+	}
+}
+
+// deadChildren returns the children of this process that have ended and were not
+// waited for, or not yet.
+func deadChildren(t testing.TB) []string {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dead []string
+	for _, name := range stats {
+		stat, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		_, after, _ := strings.Cut(string(stat), ") ")
+		if strings.HasPrefix(after, "Z "+strconv.Itoa(os.Getpid())+" ") {
+			dead = append(dead, name)
+		}
+	}
+	return dead
 }
 
 // writerFunc is a writer.

@@ -1,9 +1,12 @@
 package sandbox_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,11 +101,7 @@ func TestChangesStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for line := range strings.Lines(tree(t, root)) {
-		names = append(names, strings.Fields(line)[0])
-	}
-	if got, want := strings.Join(names, " "), ". bin bin/busybox bin/sh bin/su bin/true etc etc/own opt tmp"; got != want {
+	if got, want := strings.Join(names(t, root), " "), ". bin bin/busybox bin/sh bin/su bin/true etc etc/own opt tmp"; got != want {
 		t.Errorf("tree is %s, want %s", got, want)
 	}
 	info, err := os.Stat(root)
@@ -160,6 +159,84 @@ func TestHostileRoots(t *testing.T) {
 	}
 }
 
+// TestSwappedMountPoints has the command move what was made to mount on, and put
+// something else in its place, while it is mounted: only what the run made itself
+// may be removed, and never anything outside.
+func TestSwappedMountPoints(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, script string
+		want         string // the names in the root file system that are new
+	}{
+		{"nothing", "true", ""},
+		{"for a link outside", "mv a z; ln -s OUT a", "a z z/b z/b/d z/b/f"},
+		{"for a relative link outside", "mv a z; ln -s UPOUT a", "a z z/b z/b/d z/b/f"},
+		{"deeper, for a link outside", "mv a/b a/z; ln -s OUT/b a/b", "a a/b a/z a/z/d a/z/f"},
+		{"for a link to the root", "mv a z; ln -s / a; mkdir -p b/d; : > b/f", "a b b/d b/f z z/b z/b/d z/b/f"},
+		{"for another directory", "mv a z; mkdir -p a/b/d; : > a/b/f", "a a/b a/b/d a/b/f z z/b z/b/d z/b/f"},
+		{"for a file", "mv a z; : > a", "a z z/b z/b/d z/b/f"},
+		{"for a link to itself", "mv a z; ln -s z a", "a z"},
+		{"back again", "mv a z; mv z a", ""},
+		{"beside something new", "echo x > a/new", "a a/new"},
+		{"for a device's name", "mv a z; ln -s /dev a", "a z z/b z/b/d z/b/f"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			outside := t.TempDir()
+			for _, dir := range []string{"d", "b/d"} {
+				if err := os.MkdirAll(filepath.Join(outside, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, file := range []string{"f", "b/f"} {
+				if err := os.WriteFile(filepath.Join(outside, file), nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			host := t.TempDir()
+			if err := os.WriteFile(filepath.Join(host, "file"), []byte("x"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			root := newRoot(t)
+			before, beforeOutside, beforeHost := names(t, root), tree(t, outside), tree(t, host)
+			script := strings.NewReplacer("UPOUT", strings.Repeat("../", 30)+outside, "OUT", outside).Replace(test.script)
+			p := shell(root, "set -e; cd /; test -e /a/b/d/file; test -s /a/b/f; "+script)
+			p.Mounts = []sandbox.Mount{
+				{Source: host, Target: "/a/b/d"},
+				{Source: filepath.Join(host, "file"), Target: "/a/b/f"},
+			}
+			var out bytes.Buffer
+			p.Stderr = &out
+			if err := newRunner(t).Run(t.Context(), p); err != nil {
+				t.Errorf("%v\n%s", err, &out)
+			}
+			if after := tree(t, outside); after != beforeOutside {
+				t.Errorf("outside before:\n%sand after:\n%s", beforeOutside, after)
+			}
+			if after := tree(t, host); after != beforeHost {
+				t.Errorf("source before:\n%sand after:\n%s", beforeHost, after)
+			}
+			added := slices.DeleteFunc(names(t, root), func(name string) bool { return slices.Contains(before, name) })
+			if got := strings.Join(added, " "); got != test.want {
+				t.Errorf("new are %q, want %q", got, test.want)
+			}
+			if left := mountsBelow(t, root); len(left) > 0 {
+				t.Errorf("left mounted: %q", left)
+			}
+		})
+	}
+}
+
+// names lists everything below dir.
+func names(t testing.TB, dir string) []string {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(tree(t, dir)) {
+		found = append(found, strings.Fields(line)[0])
+	}
+	return found
+}
+
 func TestHostileWorkingDirectory(t *testing.T) {
 	t.Parallel()
 	outside := t.TempDir()
@@ -175,6 +252,29 @@ func TestHostileWorkingDirectory(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(root, outside, "new/file")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDescriptorAsWorkingDirectory tries whether one of those that start a
+// container leads from its working directory to the machine's root.
+func TestDescriptorAsWorkingDirectory(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "file"), []byte("alive"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root := newRoot(t)
+	before := tree(t, root)
+	for n := range 24 {
+		var out bytes.Buffer
+		p := shell(root, "/bin/busybox cat "+strings.Repeat("../", 30)+outside+"/file")
+		p.Dir, p.Stdout = fmt.Sprintf("/proc/self/fd/%d", n), &out
+		if err := newRunner(t).Run(t.Context(), p); err == nil || out.Len() > 0 {
+			t.Errorf("in %s: %v, %q", p.Dir, err, &out)
+		}
+	}
+	if after := tree(t, root); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 }
 

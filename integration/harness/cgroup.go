@@ -50,11 +50,15 @@ func (c *cgroup) apply(attr *syscall.SysProcAttr) {
 	}
 }
 
+// processes lists the processes in the group, and the groups made below it.
 func (c *cgroup) processes() []string {
 	var found []string
 	err := filepath.WalkDir(c.path, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
 			return err
+		}
+		if path != c.path {
+			found = append(found, "cgroup "+path)
 		}
 		pids, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 		for pid := range strings.FieldsSeq(string(pids)) {

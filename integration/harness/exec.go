@@ -137,8 +137,8 @@ func (l *Lab) Run(ctx context.Context, i Invocation) (Result, []string, error) {
 }
 
 // Leftovers returns what outlived a run that has ended: processes, mounts in
-// this mount namespace, and entries in an active directory of the cache. Then
-// it kills the processes.
+// this mount namespace, cgroups, and entries in the active and temporary
+// directories of the cache. Then it kills the processes.
 func (r *Running) Leftovers() []string {
 	var found []string
 	for range 20 { // the kernel may still be tearing a pid namespace down
@@ -157,7 +157,7 @@ func (r *Running) Leftovers() []string {
 			found = append(found, "mount: "+strings.TrimSpace(line))
 		}
 	}
-	for _, pattern := range []string{"*/active/*", "*/*/active/*"} {
+	for _, pattern := range []string{"ids/*/active/*", "tmp/*"} {
 		entries, _ := filepath.Glob(filepath.Join(r.Cache, pattern))
 		for _, e := range entries {
 			if !strings.HasPrefix(filepath.Base(e), ".") { // a lock file may stay

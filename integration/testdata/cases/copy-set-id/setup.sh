@@ -1,0 +1,1 @@
+echo s > suid; chmod 6755 suid

@@ -1,0 +1,1 @@
+mkdir ../outside && echo "of the host" > ../outside/file && ln -s ../../outside link
