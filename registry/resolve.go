@@ -71,19 +71,7 @@ type Layer struct {
 //
 // All bytes are verified; no layer is pulled.
 func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*Image, error) {
-	parsed, err := parseReference(ref)
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.session(ctx, parsed, "pull")
-	if err != nil {
-		return nil, err
-	}
-	root := ocispec.Descriptor{Size: -1}
-	if d, ok := parsed.(name.Digest); ok {
-		root.Digest = digest.Digest(d.DigestStr())
-	}
-	doc, err := s.manifest(ctx, parsed.Identifier(), root)
+	s, doc, err := c.document(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +81,40 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	}
 	im.Root, im.session = doc.digest, s
 	return im, nil
+}
+
+// Annotations returns the annotations of the manifest or index that ref names. It
+// makes one request for a manifest and none for a blob.
+func (c *Client) Annotations(ctx context.Context, ref string) (map[string]string, error) {
+	s, doc, err := c.document(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	var m struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := json.Unmarshal(doc.body, &m); err != nil {
+		return nil, s.fail(opPullManifest, doc.digest.String(), fmt.Errorf("%w: %w", ErrCorrupt, err))
+	}
+	return m.Annotations, nil
+}
+
+// document returns what ref names, and a session to read more of its repository.
+func (c *Client) document(ctx context.Context, ref string) (*session, *document, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := c.session(ctx, parsed, "pull")
+	if err != nil {
+		return nil, nil, err
+	}
+	root := ocispec.Descriptor{Size: -1}
+	if d, ok := parsed.(name.Digest); ok {
+		root.Digest = digest.Digest(d.DigestStr())
+	}
+	doc, err := s.manifest(ctx, parsed.Identifier(), root)
+	return s, doc, err
 }
 
 // document is a manifest or an index as it came.

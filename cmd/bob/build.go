@@ -35,6 +35,7 @@ type buildConfig struct {
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	checkOnly                        bool
+	workspace                        workspaceConfig
 	jobs                             int
 	stdin                            io.Reader
 	stdout, stderr                   io.Writer
@@ -89,12 +90,16 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
 	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
+	cfg.workspace.register(fs)
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
 }
 
 // exec checks the command line, enters the namespaces that the build needs,
 // and builds.
 func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
+	if len(args) == 0 && cfg.workspace.wanted() {
+		return cfg.execWorkspace(ctx)
+	}
 	in, err := cfg.inputs(args)
 	if err != nil {
 		return err
@@ -113,25 +118,37 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 		}
 		return cfg.check(ctx, in, o, mode)
 	}
+	result, err := cfg.enterAndBuild(ctx, in, o, mode)
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	return cfg.announce(result, o.build.Outputs)
+}
+
+// interrupted returns err, or the signal that ended ctx: what that broke is not
+// the reason.
+func interrupted(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// enterAndBuild enters the namespaces that the build needs, and builds.
+func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *options, mode progress.Mode) (*executor.Result, error) {
 	cache, err := cacheDir(cfg.cache)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
-		return err
+		return nil, err
 	}
 	view, err := cfg.newView(mode)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	result, err := cfg.build(ctx, in, o, cache, view)
-	if err = errors.Join(err, view.Close()); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause // what the signal broke is not the reason
-		}
-		return err
-	}
-	return cfg.announce(result, o.build.Outputs)
+	return result, errors.Join(err, view.Close())
 }
 
 // build is the build itself, in the namespaces it needs.
@@ -153,7 +170,9 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
-	o.plan.Ignore = src.ignore
+	if o.plan.Ignore = src.ignore; o.fingerprint {
+		o.build.Fingerprint = src.file.Fingerprint(o.plan)
+	}
 	if o.plan.SourceEpoch, err = in.epoch(ctx, src.file, o, builder); err != nil {
 		return nil, err
 	}
