@@ -225,12 +225,17 @@ func (cfg *buildConfig) newView(mode progress.Mode) (progress.View, error) {
 
 // registry returns the client of a build that view shows.
 func (cfg *buildConfig) registry(view progress.View) *registry.Client {
+	return cfg.client(func(text string) {
+		view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
+	})
+}
+
+// client returns a registry client, which tells notice of retries.
+func (cfg *buildConfig) client(notice func(string)) *registry.Client {
 	return registry.New(registry.Options{
 		Insecure:  cfg.insecure,
 		UserAgent: "bob/" + version,
-		Notice: func(text string) {
-			view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
-		},
+		Notice:    notice,
 	})
 }
 

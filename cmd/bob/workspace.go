@@ -138,7 +138,7 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	}
 	if !sandbox.Entering() {
 		cfg.noteFormer(mode)
-		err = w.record(nil)
+		_ = w.forget() // writing to it will tell what is wrong
 	}
 	defer func() {
 		if err == nil {
@@ -148,9 +148,6 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 			err = errors.Join(err, fmt.Errorf("--failure-log: %w", logErr))
 		}
 	}()
-	if err != nil {
-		return err
-	}
 	if w.buildBase.or(false) {
 		if err := cfg.ensureBase(ctx, mode); err != nil {
 			return interrupted(ctx, err)
@@ -250,8 +247,7 @@ func (cfg *buildConfig) copyToTarget(ctx context.Context, mode progress.Mode) er
 	return err
 }
 
-// record writes why there is no workspace image to the log, for the workspace to
-// show; without a reason it removes what an earlier failure left there.
+// record writes to the log, for the workspace to show, why there is no image.
 func (w *workspaceConfig) record(reason error) error {
 	root, name, err := w.openLog()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -261,18 +257,22 @@ func (w *workspaceConfig) record(reason error) error {
 		return err
 	}
 	defer root.Close()
-	if reason == nil {
-		if err := root.Remove(name); !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
 	var text bytes.Buffer
 	report(&text, reason)
 	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
 	return root.WriteFile(name, text.Bytes(), 0o644)
+}
+
+// forget removes what an earlier failure left in the log.
+func (w *workspaceConfig) forget() error {
+	root, name, err := w.openLog()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return root.Remove(name)
 }
 
 // openLog returns the log as a file below a root, which the caller closes. The
