@@ -118,12 +118,14 @@ func (a *Archive) layout() (*layout, error) {
 	add(ocispec.Descriptor{Digest: digest.FromBytes(a.Config), Size: int64(len(a.Config))}, bytesOpener(a.Config))
 	add(manifest, bytesOpener(a.Manifest))
 
-	index, err := encodeIndex(entries)
-	if err != nil {
-		return nil, err
-	}
+	return l, l.addFiles()
+}
+
+// addFiles adds what a layout has beside its blobs.
+func (l *layout) addFiles() error {
+	index, err := encodeIndex(l.entries)
 	l.files = []layoutFile{{ocispec.ImageIndexFile, index}, {ocispec.ImageLayoutFile, layoutMarker()}}
-	return l, nil
+	return err
 }
 
 func bytesOpener(body []byte) func(context.Context) (io.ReadCloser, error) {
@@ -154,11 +156,11 @@ func namedEntries(manifest ocispec.Descriptor, refs []string) ([]ocispec.Descrip
 func normalizeName(ref string) (reference.NamedTagged, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return nil, fmt.Errorf("write archive: name %q: %w", ref, err)
+		return nil, fmt.Errorf("name %q: %w", ref, err)
 	}
 	tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged)
 	if !ok {
-		return nil, fmt.Errorf("write archive: name %q: a tag is needed, not a digest", ref)
+		return nil, fmt.Errorf("name %q: a tag is needed, not a digest", ref)
 	}
 	return tagged, nil
 }

@@ -24,6 +24,11 @@ func WriteOCIDir(ctx context.Context, dir string, a Archive) error {
 	if err != nil {
 		return err
 	}
+	return l.writeTo(ctx, dir)
+}
+
+// writeTo writes the layout to a directory as [WriteOCIDir] does.
+func (l *layout) writeTo(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // images are for others to read
 		return fmt.Errorf("write layout: %w", err)
 	}
@@ -83,7 +88,12 @@ func readLayout(root *os.Root) ([]ocispec.Descriptor, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // only read
-	body, err := readBounded(f, maxManifest)
+	return readEntries(f)
+}
+
+// readEntries reads an index.json.
+func readEntries(r io.Reader) ([]ocispec.Descriptor, error) {
+	body, err := readBounded(r, maxManifest)
 	if err != nil {
 		return nil, fmt.Errorf("read index.json: %w", err)
 	}

@@ -9,21 +9,45 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // LayoutImage names an image, or an index of images, in a directory that is an
-// OCI image layout (image-spec v1.1).
+// OCI image layout (image-spec v1.1). Without Tag and Digest it is the one that
+// is tagged "latest", else the only one there is.
 type LayoutImage struct {
 	Dir    string
-	Tag    string        // as org.opencontainers.image.ref.name has it; "" is "latest" unless Digest is set
+	Tag    string        // as org.opencontainers.image.ref.name has it
 	Digest digest.Digest // of the manifest or index; it wins over Tag
+
+	members members // of an archive; nil: it is the directory
+	name    string  // as the user wrote it; "": oci-layout://
+}
+
+// ParseLayoutImage reads PATH[:TAG][@DIGEST]. It looks at no file.
+func ParseLayoutImage(spec string) (*LayoutImage, error) {
+	l := &LayoutImage{Dir: spec}
+	if dir, dgst, ok := strings.Cut(spec, "@"); ok {
+		l.Dir, l.Digest = dir, digest.Digest(dgst)
+		if err := l.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("digest %q: %w", dgst, err)
+		}
+	}
+	if i := strings.LastIndexByte(l.Dir, ':'); i > strings.LastIndexByte(l.Dir, '/') {
+		l.Dir, l.Tag = l.Dir[:i], l.Dir[i+1:]
+	}
+	return l, nil
 }
 
 // String returns the name as a user writes it.
 func (l *LayoutImage) String() string {
+	if l.name != "" {
+		return l.name
+	}
 	s := "oci-layout://" + l.Dir
 	if l.Tag != "" {
 		s += ":" + l.Tag
@@ -59,12 +83,12 @@ func (l *LayoutImage) find() (ocispec.Descriptor, error) {
 	if l.Digest != "" {
 		return ocispec.Descriptor{Digest: l.Digest, Size: -1}, l.Digest.Validate()
 	}
-	root, err := os.OpenRoot(l.Dir)
+	index, err := l.file(ocispec.ImageIndexFile)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	defer func() { _ = root.Close() }() // only read
-	entries, err := readLayout(root)
+	defer func() { _ = index.Close() }() // only read
+	entries, err := readEntries(index)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -77,7 +101,8 @@ func (l *LayoutImage) find() (ocispec.Descriptor, error) {
 			return d, d.Digest.Validate()
 		}
 	}
-	if l.Tag == "" && len(entries) == 1 {
+	other := func(d ocispec.Descriptor) bool { return d.Digest != entries[0].Digest }
+	if l.Tag == "" && len(entries) > 0 && !slices.ContainsFunc(entries, other) {
 		return entries[0], entries[0].Digest.Validate()
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("%w: index.json has no image with tag %q: name one by :TAG or @DIGEST", ErrNotFound, tag)
@@ -132,24 +157,32 @@ func (l *LayoutImage) fail(op, digest string, cause error) *Error {
 	return &Error{Op: op, Reference: l.String(), Digest: digest, Err: cause}
 }
 
-// open opens a blob. A link in the layout leads nowhere out of it.
-func (l *LayoutImage) open(ctx context.Context, d digest.Digest) (*os.File, error) {
+// open opens a blob.
+func (l *LayoutImage) open(ctx context.Context, d digest.Digest) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words(d.String()), err)
 	}
+	f, err := l.file(blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no blob %s", ErrNotFound, d)
+	}
+	return f, err
+}
+
+// file opens a file of the layout. A link in it leads nowhere out of it.
+func (l *LayoutImage) file(name string) (io.ReadCloser, error) {
+	if l.members != nil {
+		return l.members.open(name)
+	}
 	root, err := os.OpenRoot(l.Dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }() // only read
-	f, err := root.Open(blobPath(d))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no blob %s", ErrNotFound, d)
-	}
-	return f, err
+	return root.Open(name)
 }
 
 // blob opens a blob whose reader verifies it, as that of a registry does.
@@ -163,7 +196,7 @@ func (l *LayoutImage) blob(ctx context.Context, op string, d ocispec.Descriptor)
 
 // layoutReader reads a blob of a layout.
 type layoutReader struct {
-	file     *os.File        // not embedded: its WriteTo would pass by the verifier
+	file     io.ReadCloser   // not embedded: a WriteTo would pass by the verifier
 	ctx      context.Context //nolint:containedctx // of one blob, which the value stands for
 	layout   *LayoutImage
 	want     ocispec.Descriptor

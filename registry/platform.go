@@ -76,6 +76,7 @@ func choose(ctx context.Context, s keeper, doc *document, p ocispec.Platform, de
 			return im, nil
 		case errors.As(err, &mismatch):
 			there = append(there, mismatch.there...)
+		case errors.As(err, new(*artifactError)):
 		default:
 			return nil, err
 		}

@@ -288,22 +288,47 @@ func image(ctx context.Context, s keeper, doc *document) (*Image, error) {
 
 // checkManifest refuses what isn't an image, and descriptors that can't be true.
 func checkManifest(m *ocispec.Manifest) error {
-	switch m.Config.MediaType {
-	case ocispec.MediaTypeImageConfig, mediaTypeDockerConfig, "":
-	default:
-		return fmt.Errorf("not a container image: its config is of type %q", words(m.Config.MediaType))
+	if !isImageConfig(m.Config.MediaType) {
+		return &artifactError{m.Config.MediaType}
 	}
-	for i, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
-		subject := "config"
-		if i > 0 {
-			subject = fmt.Sprintf("layer %d", i)
+	if err := checkDescriptor("config", m.Config); err != nil {
+		return err
+	}
+	return checkDescriptors("layer", m.Layers)
+}
+
+// artifactError is a manifest of something else than an image.
+type artifactError struct{ configType string }
+
+func (e *artifactError) Error() string {
+	return fmt.Sprintf("not a container image: its config is of type %q", words(e.configType))
+}
+
+func isImageConfig(mediaType string) bool {
+	switch mediaType {
+	case ocispec.MediaTypeImageConfig, mediaTypeDockerConfig, "":
+		return true
+	}
+	return false
+}
+
+// checkDescriptors checks all, which are counted from 1.
+func checkDescriptors(what string, all []ocispec.Descriptor) error {
+	for i, d := range all {
+		if err := checkDescriptor(fmt.Sprintf("%s %d", what, i+1), d); err != nil {
+			return err
 		}
-		if err := d.Digest.Validate(); err != nil {
-			return fmt.Errorf("%w: the %s's digest %q: %w", ErrCorrupt, subject, words(d.Digest.String()), err)
-		}
-		if d.Size < 0 {
-			return fmt.Errorf("%w: the %s has %d bytes", ErrCorrupt, subject, d.Size)
-		}
+	}
+	return nil
+}
+
+// checkDescriptor refuses a descriptor that can't be true.
+func checkDescriptor(subject string, d ocispec.Descriptor) error {
+	if err := d.Digest.Validate(); err != nil {
+		return fmt.Errorf("%w: the %s's digest %q: %w", ErrCorrupt, subject, words(d.Digest.String()), err)
+	}
+	if d.Size < 0 {
+		return fmt.Errorf("%w: the %s has %d bytes", ErrCorrupt, subject, d.Size)
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/registry"
 	"github.com/distribution/reference"
-	"github.com/opencontainers/go-digest"
 )
 
 // contexts sets the named contexts of --build-context, as buildx has them.
@@ -104,20 +103,13 @@ func directoryContext(dir string) (*executor.Context, error) {
 
 // layoutImage parses PATH[:TAG][@DIGEST].
 func layoutImage(spec string) (*registry.LayoutImage, error) {
-	l := &registry.LayoutImage{Dir: spec}
-	if path, dgst, ok := strings.Cut(spec, "@"); ok {
-		l.Dir, l.Digest = path, digest.Digest(dgst)
-		if err := l.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("digest %q: %w", dgst, err)
-		}
-	}
-	if i := strings.LastIndexByte(l.Dir, ':'); i > strings.LastIndexByte(l.Dir, '/') {
-		l.Dir, l.Tag = l.Dir[:i], l.Dir[i+1:]
+	l, err := registry.ParseLayoutImage(spec)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(l.Dir, "index.json")); err != nil {
 		return nil, fmt.Errorf("no OCI image layout: %w", err)
 	}
-	var err error
 	l.Dir, err = filepath.Abs(l.Dir)
 	return l, err
 }

@@ -60,6 +60,9 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 		ShortHelp:  "Build container images without root and without a daemon.",
 		Subcommands: []*ffcli.Command{
 			newBuildCommand(stdin, stdout, stderr),
+			newPushCommand(stdout, stderr),
+			newCopyCommand(stdout, stderr),
+			newInspectCommand(stdout, stderr),
 			newRegistryCommand(stdout, stderr),
 			newVersionCommand(stdout),
 			newHelpCommand(),

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/bobbuild/bob/registry"
+	"github.com/containerd/platforms"
+	"github.com/docker/go-units"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/peterbourgon/ff/v3/ffcli"
+)
+
+// copyConfig is bob copy and bob push as the command line has them.
+type copyConfig struct {
+	platform        text
+	insecure, quiet bool
+	jobs            int
+	stdout, stderr  io.Writer
+}
+
+func newCopyCommand(stdout, stderr io.Writer) *ffcli.Command {
+	cfg := &copyConfig{stdout: stdout, stderr: stderr}
+	fs := flag.NewFlagSet("bob copy", flag.ContinueOnError)
+	cfg.register(fs)
+	return &ffcli.Command{
+		Name:       "copy",
+		ShortUsage: "bob copy [flags] <source> <destination>",
+		ShortHelp:  "Copy an image between registries, layouts and archives",
+		LongHelp: "Copy an image, with all its platforms and its attestations, or any other artifact. Each of the two places is\n" +
+			"  [docker://]REFERENCE             at a registry\n" +
+			"  oci:PATH[:TAG][@DIGEST]          in an OCI image layout, a directory or, made if PATH ends in .tar, a tar\n" +
+			"  docker-archive:FILE[:REFERENCE]  in a tar of docker save, which holds one platform\n" +
+			"and the source may be a path, if it begins with / or ./ or ends in .tar, to an archive of either kind. Digests stay\n" +
+			"what they are, but those of docker archives. Standard output is the digest of the manifest at the destination and nothing else.",
+		FlagSet: fs,
+		Options: envOptions(),
+		Exec: func(ctx context.Context, args []string) error {
+			if len(args) != 2 {
+				return usageErrorf("bob copy takes a source and a destination")
+			}
+			return cfg.copy(ctx, args[0], args[1:])
+		},
+	}
+}
+
+func (cfg *copyConfig) register(fs *flag.FlagSet) {
+	fs.Var(&cfg.platform, "platform", "copy only the image for `os/arch[/variant]`, without the index around it")
+	fs.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS for any registry; loopback needs no leave")
+	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
+	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of blobs that may move at once (default 4)")
+}
+
+// copy copies from src to all of dst.
+func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error {
+	for _, place := range append([]string{src}, dst...) {
+		if err := registry.CheckPlace(place); err != nil {
+			return usageErrorf("%v", err)
+		}
+	}
+	if cfg.jobs < 0 {
+		return usageErrorf("--jobs %d: a negative number", cfg.jobs)
+	}
+	p, err := optionalPlatform(cfg.platform)
+	if err != nil {
+		return err
+	}
+	notice := notices(cfg.stderr, cfg.quiet)
+	d, err := registryClient(cfg.insecure, notice).Copy(ctx, src, dst[0], registry.CopyOptions{
+		Platform: p,
+		Also:     dst[1:],
+		Jobs:     cfg.jobs,
+		Moving: func(d ocispec.Descriptor) {
+			notice(fmt.Sprintf("copying %s, %s", d.Digest, units.HumanSize(float64(d.Size))))
+		},
+	})
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause // what the signal broke is not the reason
+		}
+		return err
+	}
+	_, err = fmt.Fprintln(cfg.stdout, d.Digest)
+	return err
+}
+
+// notices returns a function that writes lines to w, none if quiet.
+func notices(w io.Writer, quiet bool) func(string) {
+	var mu sync.Mutex
+	return func(text string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !quiet {
+			fmt.Fprintln(w, text)
+		}
+	}
+}
+
+// registryClient returns the client of a command that doesn't build.
+func registryClient(insecure bool, notice func(string)) *registry.Client {
+	return registry.New(registry.Options{Insecure: insecure, UserAgent: "bob/" + version, Notice: notice})
+}
+
+// optionalPlatform parses a --platform that may be of any system, nil if there is
+// none.
+func optionalPlatform(s text) (*ocispec.Platform, error) {
+	if s == "" {
+		return nil, nil //nolint:nilnil // documented
+	}
+	p, err := platforms.Parse(string(s))
+	if err != nil {
+		return nil, usageErrorf("--platform %s: %v", s, err)
+	}
+	p = platforms.Normalize(p)
+	return &p, nil
+}

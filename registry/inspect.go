@@ -1,0 +1,96 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Inspection is what a place says of an image, an index or an artifact.
+type Inspection struct {
+	// Reference is its name as it was asked for, at a registry with host and
+	// repository in full.
+	Reference string
+	// Digest and MediaType are those of Raw. A docker archive has no manifest
+	// and so no digest: it gets one when it is copied.
+	Digest    digest.Digest
+	MediaType string
+	// Raw is the manifest or index byte for byte, of a docker archive its
+	// manifest.json.
+	Raw []byte
+	// Index is what Raw says if it is an index; Manifest and Config are nil then.
+	Index *ocispec.Index
+	// Manifest is what Raw says if it isn't. The layers of a docker archive are
+	// described as they are in it.
+	Manifest *ocispec.Manifest
+	// Config is the image's config, nil if the manifest is of another artifact.
+	Config []byte
+}
+
+// Inspect reads what the place src (see [Client.Copy]) says, verified, and no
+// layer. p picks an image of an index; it may be nil.
+func (c *Client) Inspect(ctx context.Context, src string, p *ocispec.Platform) (*Inspection, error) {
+	from, err := parsePlace(src)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.open(ctx, from, sourceOptions{keep: true, docker: true})
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.inspect(ctx, p)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return nil, err
+	}
+	in.Reference = src
+	if s.ref != "" {
+		in.Reference = s.ref
+	}
+	return in, nil
+}
+
+func (s *source) inspect(ctx context.Context, p *ocispec.Platform) (*Inspection, error) {
+	doc := s.root
+	if p != nil {
+		im, err := s.pick(ctx, *p)
+		if err != nil {
+			return nil, err
+		}
+		doc = im.document()
+	}
+	in := &Inspection{Digest: doc.digest, MediaType: doc.mediaType, Raw: doc.body}
+	if s.archived != nil {
+		in.Digest, in.Raw = "", s.archived
+	}
+	if doc.isIndex() {
+		return in, s.read(doc, &in.Index)
+	}
+	if err := s.read(doc, &in.Manifest); err != nil {
+		return nil, err
+	}
+	config := in.Manifest.Config
+	if !isImageConfig(config.MediaType) {
+		return in, nil
+	}
+	if err := checkDescriptor("config", config); err != nil {
+		return nil, s.fail(opPullManifest, "", err)
+	}
+	if config.Size > maxConfig {
+		return nil, s.fail(opPullConfig, config.Digest.String(), tooLarge(config.Size, maxConfig))
+	}
+	var err error
+	in.Config, err = s.config(ctx, config)
+	return in, err
+}
+
+// read reads what a document says.
+func (s *source) read(doc *document, into any) error {
+	if err := json.Unmarshal(doc.body, into); err != nil {
+		return s.fail(opPullManifest, "", fmt.Errorf("read manifest: %w", err))
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package registry
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+const (
+	// maxMembers bounds the files of an archive: an image has a few hundred.
+	maxMembers = 100_000
+	// maxLinks bounds links to links in an archive.
+	maxLinks = 8
+)
+
+// members are the files of an archive by name, read where they lie. They may be
+// read side by side.
+type members map[string]*io.SectionReader
+
+// open opens a member; closing it does nothing.
+func (m members) open(name string) (io.ReadCloser, error) {
+	s := m[name]
+	if s == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return io.NopCloser(io.NewSectionReader(s, 0, s.Size())), nil
+}
+
+// read returns the whole of a member that may have at most limit bytes.
+func (m members) read(name string, limit int64) ([]byte, error) {
+	f, err := m.open(name)
+	if err != nil {
+		return nil, err
+	}
+	body, err := readBounded(f, limit)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return body, nil
+}
+
+// put adds a member that is in memory.
+func (m members) put(name string, body []byte) {
+	m[name] = io.NewSectionReader(bytes.NewReader(body), 0, int64(len(body)))
+}
+
+// openTar opens the tar called name, which may be compressed by gzip: it is
+// decompressed to a file in temp then. Nothing is unpacked. The caller closes the
+// file when the members aren't used any more.
+func openTar(ctx context.Context, name, temp string) (members, *os.File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if isGzip(f) {
+		packed := f
+		f, err = spool(temp, func(w io.Writer) error { return gunzip(ctx, w, packed) })
+		_ = packed.Close() // only read
+		if err != nil {
+			return nil, nil, fmt.Errorf("decompress %s: %w", name, err)
+		}
+	}
+	m, err := listTar(ctx, f)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read %s: %w", name, err), f.Close())
+	}
+	return m, f, nil
+}
+
+// isGzip says whether r begins as RFC 1952 says.
+func isGzip(r io.ReaderAt) bool {
+	var magic [2]byte
+	_, err := r.ReadAt(magic[:], 0)
+	return err == nil && magic == [2]byte{0x1f, 0x8b}
+}
+
+func gunzip(ctx context.Context, w io.Writer, r io.Reader) error {
+	zr, err := gzip.NewReader(&contextReader{err: ctx.Err, inner: r})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, zr) //nolint:gosec // a bomb fills only the disk of who named it
+	return err
+}
+
+// spool returns a file without a name in the directory dir ("": the system's)
+// that holds what write wrote. The caller closes it.
+func spool(dir string, write func(io.Writer) error) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "bob-")
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.Remove(f.Name()), write(f)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// listTar notes where the files of a tar are.
+func listTar(ctx context.Context, f *os.File) (members, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	list, links := make(members), make(map[string]string)
+	for tr := tar.NewReader(f); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the tar is damaged or none: %w", err)
+		}
+		name := path.Clean(h.Name)
+		if !fs.ValidPath(name) {
+			return nil, fmt.Errorf("%w: the entry %q lies outside of the archive", ErrCorrupt, h.Name)
+		}
+		if len(list)+len(links) == maxMembers {
+			return nil, fmt.Errorf("%w: more than %d entries", ErrCorrupt, maxMembers)
+		}
+		switch h.Typeflag {
+		case tar.TypeReg, tar.TypeGNUSparse:
+			// Package tar reads ahead no byte, and skips by seeking.
+			at, err := f.Seek(0, io.SeekCurrent)
+			if err != nil {
+				return nil, err
+			}
+			if isSparse(h) {
+				return nil, fmt.Errorf("the entry %q is sparse, which is not supported: make the tar without sparse files", name)
+			}
+			list[name] = io.NewSectionReader(f, at, h.Size)
+		case tar.TypeLink:
+			links[name] = path.Clean(h.Linkname)
+		case tar.TypeSymlink:
+			links[name] = path.Join(path.Dir(name), h.Linkname)
+		}
+	}
+	if len(list) == 0 {
+		return nil, errors.New("no tar, or an empty one")
+	}
+	for name := range links {
+		target := name
+		for range maxLinks {
+			if next, ok := links[target]; ok {
+				target = next
+			}
+		}
+		if s := list[target]; s != nil {
+			list[name] = s
+		}
+	}
+	return list, nil
+}
+
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
+}
