@@ -14,6 +14,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/opencontainers/go-digest"
 )
 
 // maxSize is the largest Dockerfile that is read, in bytes.
@@ -24,6 +25,7 @@ const utf8BOM = "\xef\xbb\xbf"
 
 // File is a parsed Dockerfile. It is immutable and safe for concurrent use.
 type File struct {
+	text    digest.Digest
 	source  *source
 	escape  rune
 	globals []*instructions.ArgCommand
@@ -50,7 +52,7 @@ func Parse(name string, r io.Reader) (*File, error) {
 	if err := checkText(src, text); err != nil {
 		return nil, err
 	}
-	f := &File{source: src, mounts: map[instructions.Command]*parser.Node{}}
+	f := &File{text: digest.FromBytes(text), source: src, mounts: map[instructions.Command]*parser.Node{}}
 	if err := f.parse(text); err != nil {
 		if f.foreign != nil {
 			return nil, f.foreign // which explains it

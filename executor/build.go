@@ -34,6 +34,7 @@ type build struct {
 	views    map[*rootfs]*promise[*source]
 	contexts map[digest.Digest]*promise[*source]  // directories of this machine
 	fetches  map[digest.Digest]*promise[*fetched] // what comes from elsewhere
+	reads    map[digest.Digest]readNow            // of the build context, by name
 	undo     []func() error                       // run in reverse at the end, whatever happened
 }
 
@@ -70,6 +71,7 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 		views:    make(map[*rootfs]*promise[*source]),
 		contexts: make(map[digest.Digest]*promise[*source]),
 		fetches:  make(map[digest.Digest]*promise[*fetched]),
+		reads:    make(map[digest.Digest]readNow),
 	}, nil
 }
 

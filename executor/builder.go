@@ -47,6 +47,10 @@ type Options struct {
 	// Tags are the references that the image is pushed to. They may lie in
 	// different registries.
 	Tags []string
+	// Fingerprint, if not "", is the digest of everything but files of the
+	// context that decides about the result; see [dockerfile.File.Fingerprint].
+	// The manifest then gets [AnnotationInputs] and [AnnotationReads].
+	Fingerprint digest.Digest
 	// Outputs are what else becomes of the result.
 	Outputs []Output
 

@@ -31,8 +31,7 @@ func (p *pathPart) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	of := filecopy.Source{Path: p.Name, Parents: p.Parents, Required: p.Required, Exclude: p.copying.Exclude}
-	if p.selection, err = src.tree.Select(ctx, of); err != nil {
+	if p.selection, err = src.tree.Select(ctx, p.source()); err != nil {
 		return err
 	}
 	for _, name := range p.selection.Sockets() {
@@ -42,6 +41,10 @@ func (p *pathPart) load(ctx context.Context) error {
 		p.copying.warn(fmt.Sprintf("%s: no file matches", p.Name))
 	}
 	return nil
+}
+
+func (p *pathPart) source() filecopy.Source {
+	return filecopy.Source{Path: p.Name, Parents: p.Parents, Required: p.Required, Exclude: p.copying.Exclude}
 }
 
 // keepsOwners reports whether what is copied keeps its owners.
@@ -54,7 +57,11 @@ func (p *pathPart) digest(ctx context.Context) (digest.Digest, error) {
 	if p.keepsOwners() {
 		return p.selection.DigestWithOwners(ctx)
 	}
-	return p.selection.Digest(ctx)
+	content, err := p.selection.Digest(ctx)
+	if err == nil && p.copying.from.noteRead != nil {
+		p.copying.from.noteRead(p.source(), content)
+	}
+	return content, err
 }
 
 func (p *pathPart) copyTo(ctx context.Context, root string, v *vertex) error {

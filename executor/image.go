@@ -98,6 +98,9 @@ func (b *build) assemble(st *state) (*assembled, error) {
 		out.layers = append(out.layers, registry.Layer{Descriptor: desc, DiffID: l.diffID})
 	}
 	var err error
+	if manifest.Annotations, err = b.inputs(); err != nil {
+		return nil, err
+	}
 	if out.config, err = json.Marshal(img); err != nil {
 		return nil, fmt.Errorf("image config: %w", err)
 	}

@@ -115,6 +115,9 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 	if err != nil {
 		return nil, err
 	}
+	if o.noteRead != nil {
+		o.noteRead(mountedPath(source), content)
+	}
 	return &mountSource{content: content, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
 		if id, err := b.Store.Record(contextKind, content); err == nil {
 			if snap, err := b.Store.Snapshot(string(id)); err == nil {
@@ -131,14 +134,20 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 	}}, nil
 }
 
-// selectOne selects what is at the path, whose characters stand for themselves.
+// selectOne selects what is at the path called name.
 func selectOne(ctx context.Context, src *source, name string) (*filecopy.Selection, error) {
-	pattern := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(name)
-	selection, err := src.tree.Select(ctx, filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")})
-	if err == nil && selection.Sources() == 0 && pattern != name {
+	selection, err := src.tree.Select(ctx, mountedPath(name))
+	if err == nil && selection.Sources() == 0 {
 		err = &filecopy.NotFoundError{Source: name}
 	}
 	return selection, err
+}
+
+// mountedPath is the source that selects name, whose characters stand for
+// themselves.
+func mountedPath(name string) filecopy.Source {
+	pattern := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(name)
+	return filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}
 }
 
 // mountKey adds to a key what the mounts of op have to do with the result, as

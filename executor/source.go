@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -19,6 +20,8 @@ type origin struct {
 	open   func(context.Context) (*source, error)
 	// rootfs holds all of its files; nil for directories of this machine.
 	rootfs *rootfs
+	// noteRead is told what was selected of the build context; nil for others.
+	noteRead func(filecopy.Source, digest.Digest)
 }
 
 // origin returns what from names for a step of s. It waits for a stage to be
@@ -42,7 +45,7 @@ func (b *build) origin(ctx context.Context, from dockerfile.From, s *dockerfile.
 	case from.Context != "":
 		return b.contextOrigin(ctx, from.Context, s)
 	default:
-		return &origin{open: b.openContext}, nil
+		return &origin{open: b.openContext, noteRead: b.noteRead}, nil
 	}
 }
 

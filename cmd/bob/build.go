@@ -17,7 +17,6 @@ import (
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
-	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,6 +34,7 @@ type buildConfig struct {
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	checkOnly                        bool
+	workspace                        workspaceConfig
 	jobs                             int
 	registries                       registryConfig
 	stdin                            io.Reader
@@ -90,12 +90,16 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
 	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
+	cfg.workspace.register(fs)
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
 }
 
 // exec checks the command line, enters the namespaces that the build needs,
 // and builds.
 func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
+	if len(args) == 0 && cfg.workspace.wanted() {
+		return cfg.execWorkspace(ctx)
+	}
 	in, err := cfg.inputs(args)
 	if err != nil {
 		return err
@@ -104,7 +108,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	mode, err := cfg.view()
+	mode, err := viewMode(cfg.progress, cfg.quiet)
 	if err != nil {
 		return err
 	}
@@ -114,25 +118,37 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 		}
 		return cfg.check(ctx, in, o, mode)
 	}
-	cache, err := cacheDir(cfg.cache)
+	result, err := cfg.enterAndBuild(ctx, in, o, mode)
 	if err != nil {
-		return err
-	}
-	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
-		return err
-	}
-	view, err := cfg.newView(mode)
-	if err != nil {
-		return err
-	}
-	result, err := cfg.build(ctx, in, o, cache, view)
-	if err = errors.Join(err, view.Close()); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause // what the signal broke is not the reason
-		}
-		return err
+		return interrupted(ctx, err)
 	}
 	return cfg.announce(result, o.build.Outputs)
+}
+
+// interrupted returns err, or the signal that ended ctx: what that broke is not
+// the reason.
+func interrupted(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// enterAndBuild enters the namespaces that the build needs, and builds.
+func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *options, mode progress.Mode) (*executor.Result, error) {
+	cache, err := cacheDir(cfg.cache)
+	if err != nil {
+		return nil, err
+	}
+	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+		return nil, err
+	}
+	view, err := newView(mode, cfg.stderr)
+	if err != nil {
+		return nil, err
+	}
+	result, err := cfg.build(ctx, in, o, cache, view)
+	return result, errors.Join(err, view.Close())
 }
 
 // build is the build itself, in the namespaces it needs.
@@ -144,7 +160,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	defer func() { err = errors.Join(err, store.Close()) }()
 	builder := &executor.Builder{
 		Store:    store,
-		Registry: cfg.registry(view),
+		Registry: cfg.registries.client(warnIn(view)),
 		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
@@ -154,7 +170,9 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
-	o.plan.Ignore = src.ignore
+	if o.plan.Ignore = src.ignore; o.fingerprint {
+		o.build.Fingerprint = src.file.Fingerprint(o.plan)
+	}
 	if o.plan.SourceEpoch, err = in.epoch(ctx, src.file, o, builder); err != nil {
 		return nil, err
 	}
@@ -189,27 +207,27 @@ func fetcher(temp string, b *executor.Options) *fetch.Client {
 	return fetch.New(o)
 }
 
-// view returns the mode in which progress is shown.
-func (cfg *buildConfig) view() (progress.Mode, error) {
-	if cfg.quiet {
-		cfg.progress = "quiet"
+// viewMode returns the mode called name, or that of --quiet.
+func viewMode(name string, quiet bool) (progress.Mode, error) {
+	if quiet {
+		return progress.Quiet, nil
 	}
-	mode, err := progress.ParseMode(cfg.progress)
+	mode, err := progress.ParseMode(name)
 	if err != nil {
 		return mode, usageErrorf("--progress: %v", err)
 	}
 	return mode, nil
 }
 
-func (cfg *buildConfig) newView(mode progress.Mode) (progress.View, error) {
-	return progress.New(mode, cfg.stderr, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
+func newView(mode progress.Mode, w io.Writer) (progress.View, error) {
+	return progress.New(mode, w, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
 }
 
-// registry returns the client of a build that view shows.
-func (cfg *buildConfig) registry(view progress.View) *registry.Client {
-	return cfg.registries.client(func(text string) {
+// warnIn returns a function that shows remarks in view.
+func warnIn(view progress.View) func(string) {
+	return func(text string) {
 		view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
-	})
+	}
 }
 
 // announce writes the result to where it was asked for. Where no image was made

@@ -65,11 +65,11 @@ func (cfg *buildConfig) findings(ctx context.Context, file *dockerfile.File, o *
 		warnings, _ := file.Lint(o.plan) // its error is the plan's
 		return warnings, err
 	}
-	view, err := cfg.newView(mode)
+	view, err := newView(mode, cfg.stderr)
 	if err != nil {
 		return nil, err
 	}
-	builder := &executor.Builder{Registry: cfg.registry(view), Progress: view.Event}
+	builder := &executor.Builder{Registry: cfg.registries.client(warnIn(view)), Progress: view.Event}
 	warnings, err := builder.Check(ctx, plan)
 	err = errors.Join(err, view.Close())
 	warnings = slices.DeleteFunc(warnings, func(w dockerfile.Warning) bool { return w.Rule == "" })

@@ -16,10 +16,11 @@ import (
 
 // copyConfig is bob copy and bob push as the command line has them.
 type copyConfig struct {
-	platform        text
-	insecure, quiet bool
-	jobs            int
-	stdout, stderr  io.Writer
+	platform       text
+	registries     registryConfig
+	quiet          bool
+	jobs           int
+	stdout, stderr io.Writer
 }
 
 func newCopyCommand(stdout, stderr io.Writer) *ffcli.Command {
@@ -49,7 +50,7 @@ func newCopyCommand(stdout, stderr io.Writer) *ffcli.Command {
 
 func (cfg *copyConfig) register(fs *flag.FlagSet) {
 	fs.Var(&cfg.platform, "platform", "copy only the image for `os/arch[/variant]`, without the index around it")
-	fs.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS for any registry; loopback needs no leave")
+	cfg.registries.register(fs)
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of blobs that may move at once (default 4)")
 }
@@ -68,8 +69,11 @@ func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error
 	if err != nil {
 		return err
 	}
+	if err := cfg.registries.check(); err != nil {
+		return err
+	}
 	notice := notices(cfg.stderr, cfg.quiet)
-	d, err := registryClient(cfg.insecure, notice).Copy(ctx, src, dst[0], registry.CopyOptions{
+	d, err := cfg.registries.client(notice).Copy(ctx, src, dst[0], registry.CopyOptions{
 		Platform: p,
 		Also:     dst[1:],
 		Jobs:     cfg.jobs,
@@ -78,10 +82,7 @@ func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error
 		},
 	})
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause // what the signal broke is not the reason
-		}
-		return err
+		return interrupted(ctx, err)
 	}
 	_, err = fmt.Fprintln(cfg.stdout, d.Digest)
 	return err
@@ -97,11 +98,6 @@ func notices(w io.Writer, quiet bool) func(string) {
 			fmt.Fprintln(w, text)
 		}
 	}
-}
-
-// registryClient returns the client of a command that doesn't build.
-func registryClient(insecure bool, notice func(string)) *registry.Client {
-	return registry.New(registry.Options{Insecure: insecure, UserAgent: "bob/" + version, Notice: notice})
 }
 
 // optionalPlatform parses a --platform that may be of any system, nil if there is

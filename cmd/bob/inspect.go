@@ -24,10 +24,11 @@ import (
 
 // inspectConfig is bob inspect as the command line has it.
 type inspectConfig struct {
-	platform             text
-	format               string
-	raw, insecure, quiet bool
-	stdout, stderr       io.Writer
+	platform       text
+	format         string
+	raw, quiet     bool
+	registries     registryConfig
+	stdout, stderr io.Writer
 }
 
 func newInspectCommand(stdout, stderr io.Writer) *ffcli.Command {
@@ -36,7 +37,7 @@ func newInspectCommand(stdout, stderr io.Writer) *ffcli.Command {
 	fs.Var(&cfg.platform, "platform", "show the image for `os/arch[/variant]` of an index")
 	fs.StringVar(&cfg.format, "format", "text", "`format` of what is printed, text or json")
 	fs.BoolVar(&cfg.raw, "raw", false, "print the manifest or index byte for byte and nothing else")
-	fs.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS for any registry; loopback needs no leave")
+	cfg.registries.register(fs)
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but the result, and errors")
 	return &ffcli.Command{
 		Name:       "inspect",
@@ -64,12 +65,12 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	found, err := registryClient(cfg.insecure, notices(cfg.stderr, cfg.quiet)).Inspect(ctx, args[0], p)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause // what the signal broke is not the reason
-		}
+	if err := cfg.registries.check(); err != nil {
 		return err
+	}
+	found, err := cfg.registries.client(notices(cfg.stderr, cfg.quiet)).Inspect(ctx, args[0], p)
+	if err != nil {
+		return interrupted(ctx, err)
 	}
 	if cfg.raw {
 		_, err := cfg.stdout.Write(found.Raw)

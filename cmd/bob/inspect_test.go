@@ -25,7 +25,7 @@ func pushed(t *testing.T) (image, index string) {
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	host := strings.TrimPrefix(srv.URL, "http://")
-	client := registryClient(false, func(string) {})
+	client := registry.New(registry.Options{})
 	put := func(ref, mediaType string, v any, blobs ...string) ocispec.Descriptor {
 		body, err := json.Marshal(v)
 		if err != nil {

@@ -64,6 +64,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 			newCopyCommand(stdout, stderr),
 			newInspectCommand(stdout, stderr),
 			newRegistryCommand(stdout, stderr),
+			newPrefetchCommand(stderr),
 			newVersionCommand(stdout),
 			newHelpCommand(),
 		},

@@ -22,6 +22,8 @@ import (
 type options struct {
 	plan  dockerfile.Options
 	build executor.Options
+	// fingerprint has the image say what it was built from.
+	fingerprint bool
 }
 
 // options checks every flag but those that name what is read.

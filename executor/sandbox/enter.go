@@ -71,6 +71,13 @@ func Enter(o EnterOptions) error {
 	return nil
 }
 
+// Entering reports whether Enter will return at once, because another process
+// has called it and this one is the inner process.
+func Entering() bool {
+	parent, _, found := strings.Cut(os.Getenv(marker), " ")
+	return found && parent == strconv.Itoa(os.Getppid())
+}
+
 // arrive completes entering in the inner process. It reports whether this is
 // one.
 func arrive() (bool, error) {

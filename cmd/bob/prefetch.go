@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"os"
+
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/distribution/reference"
+	"github.com/peterbourgon/ff/v3/ffcli"
+)
+
+type prefetchConfig struct {
+	platform, images text
+	registries       registryConfig
+	rootless         choice
+	quiet            bool
+	progress, cache  string
+	stderr           io.Writer
+}
+
+func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
+	cfg := &prefetchConfig{stderr: stderr}
+	fs := flag.NewFlagSet("bob prefetch", flag.ContinueOnError)
+	fs.Var(&cfg.images, "cache-images", "`JSON` list of images that are fetched too, for platforms that set the variable")
+	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to fetch for (default: this machine's)")
+	fs.Var(&cfg.rootless, "rootless", "that of the builds to come; always so without root")
+	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but errors")
+	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
+	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	cfg.registries.register(fs)
+	return &ffcli.Command{
+		Name:       "prefetch",
+		ShortUsage: "bob prefetch [flags] [image...]",
+		ShortHelp:  "Fetch base images ahead, so that builds find them",
+		LongHelp: "Fetch images and unpack them in the cache, so that builds that start from them need not. Each is tried,\n" +
+			"whatever becomes of the others.",
+		FlagSet: fs,
+		Options: envOptions(),
+		Exec:    cfg.exec,
+	}
+}
+
+func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
+	refs, err := cfg.references(args)
+	if err != nil {
+		return err
+	}
+	p, err := platformOf(string(cfg.platform))
+	if err != nil {
+		return err
+	}
+	mode, err := viewMode(cfg.progress, cfg.quiet)
+	if err != nil {
+		return err
+	}
+	if err := cfg.registries.check(); err != nil {
+		return err
+	}
+	cache, err := cacheDir(cfg.cache)
+	if err != nil {
+		return err
+	}
+	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+		return err
+	}
+	store, err := snapshot.Open(cache)
+	if err != nil {
+		return err
+	}
+	view, err := newView(mode, cfg.stderr)
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	b := &executor.Builder{Store: store, Registry: cfg.registries.client(warnIn(view)), Progress: view.Event}
+	return interrupted(ctx, errors.Join(b.Prefetch(ctx, refs, p), view.Close(), store.Close()))
+}
+
+// references returns the images to fetch.
+func (cfg *prefetchConfig) references(args []string) ([]string, error) {
+	var listed []string
+	if cfg.images != "" {
+		if err := json.Unmarshal([]byte(cfg.images), &listed); err != nil {
+			return nil, usageErrorf(`BOB_CACHE_IMAGES: want a JSON list as ["alpine:3"]: %v`, err)
+		}
+	}
+	refs := append(args, listed...)
+	if len(refs) == 0 {
+		return nil, usageErrorf("bob prefetch takes images to fetch, as arguments or in BOB_CACHE_IMAGES")
+	}
+	for _, ref := range refs {
+		if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+			return nil, usageErrorf("%s: %v", ref, err)
+		}
+	}
+	return refs, nil
+}
