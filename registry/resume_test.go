@@ -331,7 +331,7 @@ func TestTagsShareBlobs(t *testing.T) {
 	}
 }
 
-// TestSameBlobAtOnce has many bring the same blob to the same place.
+// TestSameBlobAtOnce has many bring the same blob to a registry.
 func TestSameBlobAtOnce(t *testing.T) {
 	t.Parallel()
 	m := &meter{inner: newInner(t)}
@@ -342,7 +342,7 @@ func TestSameBlobAtOnce(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 8 {
 		wait.Go(func() {
-			p, err := c.Push(t.Context(), fmt.Sprintf("%s/app:%d", host, i))
+			p, err := c.Push(t.Context(), fmt.Sprintf("%s/app%d:%d", host, i%4, i))
 			if err == nil {
 				err = p.Blob(t.Context(), d, "", opener(content))
 			}
