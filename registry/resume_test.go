@@ -71,7 +71,7 @@ func (s seekable) Seek(offset int64, whence int) (int64, error) {
 }
 
 // TestUploadGoesOn breaks the upload of a large blob more often than there are
-// retries, and wants each byte sent about once.
+// retries, and wants each byte to arrive once.
 func TestUploadGoesOn(t *testing.T) {
 	t.Parallel()
 	content := newFixture(t, amd64, 20<<20).layers[0]
@@ -105,7 +105,6 @@ func TestUploadGoesOn(t *testing.T) {
 			if status != http.StatusOK || got != string(content) {
 				t.Errorf("status %d, %d bytes", status, len(got))
 			}
-			// What the network held when the connection broke counts twice.
 			if n := m.count("PATCH /blobs/uploads/"); n != 7 {
 				t.Errorf("%d PATCH requests, want 7", n)
 			}
