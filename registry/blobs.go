@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"net/url"
+
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 )
@@ -13,9 +15,10 @@ type blobKey struct {
 
 // blobEntry is what is known of one.
 type blobEntry struct {
-	seen   []name.Repository // an image there names it: it may be mounted from
-	stored map[string]bool   // repositories that have it for sure
-	gates  map[string]gate   // held by who brings it to a repository
+	seen   []name.Repository   // an image there names it: it may be mounted from
+	stored map[string]bool     // repositories that have it for sure
+	broken map[string]*url.URL // streamed uploads of it, by repository, that may be gone on with
+	gate   gate                // held by who brings it to a repository
 }
 
 // blob returns the entry of a blob. k.mu is held.
@@ -23,7 +26,7 @@ func (k *known) blob(repo name.Repository, d digest.Digest) *blobEntry {
 	key := blobKey{repo.RegistryStr(), d}
 	e := k.blobs[key]
 	if e == nil {
-		e = &blobEntry{stored: make(map[string]bool), gates: make(map[string]gate)}
+		e = &blobEntry{stored: make(map[string]bool), broken: make(map[string]*url.URL), gate: newGate()}
 		k.blobs[key] = e
 	}
 	return e
@@ -68,18 +71,30 @@ func (k *known) origin(repo name.Repository, d digest.Digest) (from name.Reposit
 	return from, false
 }
 
-// bringing is held by whoever brings a blob to a repository, so that it is
-// brought once.
+// bringing is held by whoever brings a blob to a repository: the next one finds it
+// there, or mounts it.
 func (k *known) bringing(repo name.Repository, d digest.Digest) gate {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	e := k.blob(repo, d)
-	g, ok := e.gates[repo.RepositoryStr()]
-	if !ok {
-		g = newGate()
-		e.gates[repo.RepositoryStr()] = g
-	}
-	return g
+	return k.blob(repo, d).gate
+}
+
+// leave keeps the streamed upload of a blob that broke.
+func (k *known) leave(repo name.Repository, d digest.Digest, location *url.URL) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.blob(repo, d).broken[repo.RepositoryStr()] = location
+}
+
+// takeBroken returns the streamed upload of a blob that broke, once; nil if there
+// was none.
+func (k *known) takeBroken(repo name.Repository, d digest.Digest) *url.URL {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	broken := k.blob(repo, d).broken
+	location := broken[repo.RepositoryStr()]
+	delete(broken, repo.RepositoryStr())
+	return location
 }
 
 // mayPush says whether a repository was found to take pushes.

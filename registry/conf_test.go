@@ -179,7 +179,7 @@ func TestMirrors(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, amd64, 300_000, 1000)
 	blob := "/blobs/" + f.descs[0].Digest.String()
-	cutInTheMiddle := func(w http.ResponseWriter, r *http.Request) {
+	cutInTheMiddle := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "300000")
 		_, _ = w.Write(f.layers[0][:100_000])
 		_ = http.NewResponseController(w).Flush()

@@ -81,8 +81,10 @@ func TestAuths(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"", "hunter2", `"hunter2"`, `{"auths":"hunter2"}`, `{"a.test":"hunter2"}`, `{"a.test":{"auth":"hunter2!"}}`,
-		`{"a.test":{"auth":"` + base64.StdEncoding.EncodeToString([]byte("hunter2")) + `"}}`, `{"a.test":{"auth":["hunter2"]}}`, `{"hunter2`} {
+	for _, text := range []string{
+		"", "hunter2", `"hunter2"`, `{"auths":"hunter2"}`, `{"a.test":"hunter2"}`, `{"a.test":{"auth":"hunter2!"}}`,
+		`{"a.test":{"auth":"` + base64.StdEncoding.EncodeToString([]byte("hunter2")) + `"}}`, `{"a.test":{"auth":["hunter2"]}}`, `{"hunter2`,
+	} {
 		_, err := registry.ParseAuths([]byte(text), "THE_VARIABLE")
 		if err == nil || !strings.HasPrefix(err.Error(), "THE_VARIABLE: ") || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "aHVudGVy") {
 			t.Errorf("%q: %v", text, err)

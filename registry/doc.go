@@ -11,6 +11,8 @@
 //   - A blob is any content that a registry keeps by digest: configs and
 //     layers. A layer has two digests: that of its compressed bytes (its
 //     blob) and that of the tar inside (its DiffID, named by the config).
+//   - A mirror is another place that is asked first when an image is pulled. It
+//     gets its own host's credentials only, and is never pushed to.
 //   - A mount asks a registry to take a blob from another of its own
 //     repositories, so that no bytes move.
 //
@@ -18,7 +20,8 @@
 //
 // OCI distribution-spec v1.1, image-spec v1.1 and the image layout v1.0;
 // Docker Registry v2 token authentication; Docker image manifest version 2,
-// schema 2. Schema 1 is refused.
+// schema 2; containers-registries.conf(5) version 2, in part, and
+// containers-auth.json(5). Schema 1 is refused.
 //
 // # Trust
 //

@@ -33,9 +33,8 @@ type Push struct {
 	session *session
 
 	mu         sync.Mutex
-	mounting   map[string]*session        // with the right to read from a repository, by its name
-	broken     map[digest.Digest]*url.URL // streamed uploads that may be gone on with
-	spare      *url.URL                   // an upload nobody uses yet; nil: none
+	mounting   map[string]*session // with the right to read from a repository, by its name
+	spare      *url.URL            // an upload nobody uses yet; nil: none
 	spareUntil time.Time
 }
 
@@ -57,7 +56,7 @@ func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Push{session: s, mounting: make(map[string]*session), broken: make(map[digest.Digest]*url.URL)}
+	p := &Push{session: s, mounting: make(map[string]*session)}
 	if c.mayPush(parsed.Context()) {
 		return p, nil
 	}
@@ -183,7 +182,8 @@ func (p *Push) bring(ctx context.Context, d ocispec.Descriptor, from string, ope
 	if there, err := p.exists(ctx, d.Digest); there || err != nil {
 		return err
 	}
-	up := &blobUpload{push: p, want: d, open: open, location: p.takeBroken(d.Digest)}
+	broken := p.session.client.takeBroken(p.session.ref.Context(), d.Digest)
+	up := &blobUpload{push: p, want: d, open: open, location: broken}
 	if up.location == nil {
 		var mounted bool
 		if up.location, mounted = p.mount(ctx, d.Digest, from); mounted {

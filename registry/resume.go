@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -195,21 +194,4 @@ func (u *blobUpload) call(method string, to *url.URL) *call {
 		url:    to,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 	}
-}
-
-// leave keeps the streamed upload of a blob that broke.
-func (p *Push) leave(d digest.Digest, location *url.URL) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.broken[d] = location
-}
-
-// takeBroken returns the streamed upload of a blob that broke, once; nil if there
-// was none.
-func (p *Push) takeBroken(d digest.Digest) *url.URL {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	location := p.broken[d]
-	delete(p.broken, d)
-	return location
 }

@@ -71,7 +71,7 @@ func (s seekable) Seek(offset int64, whence int) (int64, error) {
 }
 
 // TestUploadGoesOn breaks the upload of a large blob more often than there are
-// retries, and wants each byte sent about once.
+// retries, and wants each byte to arrive once.
 func TestUploadGoesOn(t *testing.T) {
 	t.Parallel()
 	content := newFixture(t, amd64, 20<<20).layers[0]
@@ -105,7 +105,6 @@ func TestUploadGoesOn(t *testing.T) {
 			if status != http.StatusOK || got != string(content) {
 				t.Errorf("status %d, %d bytes", status, len(got))
 			}
-			// What the network held when the connection broke counts twice.
 			if n := m.count("PATCH /blobs/uploads/"); n != 7 {
 				t.Errorf("%d PATCH requests, want 7", n)
 			}
@@ -331,7 +330,7 @@ func TestTagsShareBlobs(t *testing.T) {
 	}
 }
 
-// TestSameBlobAtOnce has many bring the same blob to the same place.
+// TestSameBlobAtOnce has many bring the same blob to a registry.
 func TestSameBlobAtOnce(t *testing.T) {
 	t.Parallel()
 	m := &meter{inner: newInner(t)}
@@ -342,7 +341,7 @@ func TestSameBlobAtOnce(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 8 {
 		wait.Go(func() {
-			p, err := c.Push(t.Context(), fmt.Sprintf("%s/app:%d", host, i))
+			p, err := c.Push(t.Context(), fmt.Sprintf("%s/app%d:%d", host, i%4, i))
 			if err == nil {
 				err = p.Blob(t.Context(), d, "", opener(content))
 			}

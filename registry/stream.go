@@ -135,11 +135,12 @@ func (u *Upload) Commit(d digest.Digest) error {
 	}
 	u.closed = true
 	u.cancel()
+	known, repo := u.push.session.client.known, u.push.session.ref.Context()
 	if err != nil {
-		u.push.leave(d, u.location)
+		known.leave(repo, d, u.location)
 		return err
 	}
-	u.push.session.client.note(u.push.session.ref.Context(), d)
+	known.note(repo, d)
 	return nil
 }
 
