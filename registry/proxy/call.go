@@ -75,7 +75,7 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 			closeBody(resp.Body)
 			return nil, errors.New("the host that the registry names for uploads wants credentials; those of the registry aren't meant for it")
 		case resp.StatusCode == http.StatusUnauthorized:
-			challenge := s.challengeOf(ctx, resp)
+			challenge := s.challengeOf(resp)
 			closeBody(resp.Body)
 			fresh, err := s.renew(ctx, header, challenge)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -210,7 +211,7 @@ func (up *upstream) ping(ctx context.Context) error {
 	defer closeBody(resp.Body)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
-		up.challenge = up.challengeOf(ctx, resp)
+		up.challenge = up.challengeOf(resp)
 		return nil
 	case resp.StatusCode == http.StatusBadRequest && up.scheme == "http":
 		return errors.New("speaks no plain HTTP")
@@ -252,21 +253,47 @@ func (up *upstream) resolve(base *url.URL, location string) (*url.URL, error) {
 	return u, nil
 }
 
-// challengeOf reads the challenge of a 401, nil if it holds none. The parser of
-// go-containerregistry is only to be had by way of Ping.
-func (up *upstream) challengeOf(ctx context.Context, resp *http.Response) *transport.Challenge {
-	answer := &http.Response{StatusCode: http.StatusUnauthorized, Header: resp.Header, Body: http.NoBody}
-	anyHost, err := name.NewRegistry("registry.invalid")
-	if err != nil {
-		return nil
+// challengeOf returns the first challenge of a 401 that can be answered, nil if
+// there is none.
+func (up *upstream) challengeOf(resp *http.Response) *transport.Challenge {
+	for _, header := range resp.Header.Values("WWW-Authenticate") {
+		for _, ch := range parseChallenges(header) {
+			if scheme := strings.ToLower(ch.Scheme); scheme == "bearer" || scheme == "basic" {
+				ch.Insecure = up.scheme == "http"
+				return ch
+			}
+		}
 	}
-	ch, err := transport.Ping(ctx, anyHost, roundTripper(func(*http.Request) (*http.Response, error) { return answer, nil }))
-	if err != nil {
-		return nil
-	}
-	ch.Insecure = up.scheme == "http"
-	return ch
+	return nil
 }
+
+// authItem is a word of a WWW-Authenticate header, with a value if it is a
+// parameter.
+var authItem = regexp.MustCompile(`^[\s,]*([^\s,="]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,]*))?`)
+
+// parseChallenges reads a WWW-Authenticate header (RFC 9110 section 11.6.1):
+// schemes, each followed by parameters, all separated by commas.
+func parseChallenges(header string) []*transport.Challenge {
+	var found []*transport.Challenge
+	for {
+		match := authItem.FindStringSubmatch(header)
+		if match == nil {
+			return found
+		}
+		word, value := match[1], match[2]
+		header = header[len(match[0]):]
+		if value == "" || len(found) == 0 {
+			found = append(found, &transport.Challenge{Scheme: word, Parameters: make(map[string]string)})
+			continue
+		}
+		if quoted, ok := strings.CutPrefix(value, `"`); ok {
+			value = backslash.ReplaceAllString(strings.TrimSuffix(quoted, `"`), "$1")
+		}
+		found[len(found)-1].Parameters[strings.ToLower(word)] = value
+	}
+}
+
+var backslash = regexp.MustCompile(`\\(.)`)
 
 type roundTripper func(*http.Request) (*http.Response, error)
 

@@ -1,0 +1,48 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// PasswordFor is the password of the login for a repository.
+func PasswordFor(c Credentials, repo string) (string, error) {
+	parsed, err := name.NewRepository(repo)
+	if err != nil {
+		return "", err
+	}
+	login, _ := c.find(parsed)
+	return login.Password, nil
+}
+
+// SchemeOf returns how a host is spoken to that answers at address.
+func SchemeOf(ctx context.Context, o Options, host, address string) (string, error) {
+	h := newHosts(o.Roots, o.Insecure)
+	for _, t := range []*http.Transport{h.free.verified, h.free.lax} {
+		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	}
+	reg, err := name.NewRegistry(host)
+	if err != nil {
+		return "", err
+	}
+	up, err := h.upstream(ctx, reg, false)
+	if err != nil {
+		return "", err
+	}
+	return up.scheme, nil
+}
+
+// Expire lets the tokens of all sessions end now.
+func (p *Proxy) Expire() {
+	p.sessions.mu.Lock()
+	defer p.sessions.mu.Unlock()
+	for _, e := range p.sessions.entries {
+		e.value.expires = time.Unix(1, 0)
+	}
+}
