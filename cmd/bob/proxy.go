@@ -262,7 +262,8 @@ func (cfg *proxyConfig) serve(ctx context.Context, l net.Listener, handler *prox
 	defer signal.Stop(signals)
 
 	srv := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: handler, DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what a client does wrong it is told
 	}
 	served := make(chan error, 1)

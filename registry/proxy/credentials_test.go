@@ -140,7 +140,7 @@ func TestBasic(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			im := image(t)
-			s := start(t, proxy.Options{Target: host + "/app:1", Auth: credentials})
+			s := start(t, proxy.Options{Target: host + "/" + strings.ReplaceAll(name, " ", "-") + ":1", Auth: credentials})
 			push(t, s.ref("target"), im)
 			wantImage(t, s.ref("target"), im)
 		})

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -45,4 +47,21 @@ func (p *Proxy) Expire() {
 	for _, e := range p.sessions.entries {
 		e.value.expires = time.Unix(1, 0)
 	}
+}
+
+// AskVerified asks a proxy whose target is app on a host that srv's certificate is
+// for, and returns the status of its answer.
+func AskVerified(ctx context.Context, srv *httptest.Server, method, path string) (int, error) {
+	p, err := New(Options{Target: "example.com/app:1"})
+	if err != nil {
+		return 0, err
+	}
+	p.hosts.free.verified.TLSClientConfig.RootCAs = x509.NewCertPool()
+	p.hosts.free.verified.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
+	p.hosts.free.verified.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+	}
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, http.NoBody))
+	return w.Code, nil
 }

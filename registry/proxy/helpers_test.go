@@ -14,8 +14,8 @@ import (
 	"sync"
 	"testing"
 
-	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -76,7 +76,11 @@ func start(t *testing.T, o proxy.Options) *setup {
 		t.Fatal(err)
 	}
 	s.proxy = p
-	s.host = serve(t, p)
+	srv := httptest.NewUnstartedServer(p)
+	srv.Config.DisableGeneralOptionsHandler = true
+	srv.Start()
+	t.Cleanup(srv.Close)
+	s.host = srv.Listener.Addr().String()
 	t.Cleanup(func() {
 		s.innocent("the log", s.log.String())
 		if t.Failed() {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -47,16 +48,29 @@ func parseTarget(r *http.Request) *target {
 	if path != r.URL.Path || r.URL.Host != "" {
 		return nil
 	}
-	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	t := parsePath(path)
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if t == nil || err != nil {
+		return nil
+	}
+	if query.Has("ns") && !t.mirrors(query["ns"]) {
+		return nil
+	}
+	if !slices.Contains(t.methods(), r.Method) {
+		return nil
+	}
+	return t
+}
+
+func parsePath(path string) *target {
 	switch path {
 	case "/healthz":
-		return onlyIf(reads, &target{kind: kindHealth})
+		return &target{kind: kindHealth}
 	case "/v2/", "/v2":
-		return onlyIf(reads, &target{kind: kindAPI})
+		return &target{kind: kindAPI}
 	}
 	match := apiPath.FindStringSubmatch(path)
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if match == nil || err != nil || !repoName.MatchString(match[1]) {
+	if match == nil || !repoName.MatchString(match[1]) {
 		return nil
 	}
 	t := &target{repo: match[1], ref: match[3]}
@@ -65,49 +79,44 @@ func parseTarget(r *http.Request) *target {
 	}
 	id, upload := strings.CutPrefix(t.ref, uploadsPath)
 	switch {
-	case match[2] == "manifests":
+	case match[2] == "manifests" && (t.digest != "" || tagPattern.MatchString(t.ref)):
 		t.kind = kindManifest
-		reads = reads || r.Method == http.MethodPut
-		if t.digest == "" && !tagPattern.MatchString(t.ref) {
-			return nil
-		}
-	case !upload && t.digest == "":
+	case match[2] == "manifests":
 		return nil
-	case !upload:
+	case t.digest != "":
 		t.kind = kindBlob
-	case id == "":
-		return onlyIf(r.Method == http.MethodPost && !query.Has("ns"), t.as(kindStart, ""))
+	case upload && id == "":
+		t.kind = kindStart
+	case upload:
+		t.kind, t.ref = kindUpload, id
 	default:
-		ok := r.Method == http.MethodGet || r.Method == http.MethodPatch || r.Method == http.MethodPut || r.Method == http.MethodDelete
-		return onlyIf(ok && !query.Has("ns"), t.as(kindUpload, id))
-	}
-	if query.Has("ns") {
-		return onlyIf(r.Method != http.MethodPut, t.from(query["ns"]))
-	}
-	return onlyIf(reads, t)
-}
-
-func onlyIf(ok bool, t *target) *target {
-	if !ok {
 		return nil
 	}
 	return t
 }
 
-func (t *target) as(k kind, ref string) *target {
-	t.kind, t.ref = k, ref
-	return t
+// methods are those that make sense for t.
+func (t *target) methods() []string {
+	switch {
+	case t.kind == kindStart:
+		return []string{http.MethodPost}
+	case t.kind == kindUpload:
+		return []string{http.MethodGet, http.MethodPatch, http.MethodPut, http.MethodDelete}
+	case t.kind == kindManifest && t.mirror == nil:
+		return []string{http.MethodGet, http.MethodHead, http.MethodPut}
+	}
+	return []string{http.MethodGet, http.MethodHead}
 }
 
-// from makes t a mirror request for the one host that is named, nil if none is.
-func (t *target) from(hosts []string) *target {
-	if len(hosts) != 1 || hosts[0] == "" {
-		return nil
+var hostPattern = regexp.MustCompile(`(?i)^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$`)
+
+// mirrors makes t a mirror request for the host in hosts, and says whether it
+// can be one.
+func (t *target) mirrors(hosts []string) bool {
+	if len(hosts) != 1 || !hostPattern.MatchString(hosts[0]) || (t.kind != kindManifest && t.kind != kindBlob) {
+		return false
 	}
 	reg, err := name.NewRegistry(hosts[0])
-	if err != nil || strings.ContainsAny(hosts[0], "@/?#\\% ") {
-		return nil
-	}
 	t.mirror = &reg
-	return t
+	return err == nil
 }
