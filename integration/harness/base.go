@@ -112,7 +112,7 @@ func (r *Registry) Push(ctx context.Context, ref string, base *BaseImage) error 
 		return err
 	}
 	options := []remote.Option{remote.WithContext(ctx)}
-	if r.guard {
+	if r.guard != nothing {
 		options = append(options, remote.WithAuth(&authn.Basic{Username: GuardedUser, Password: GuardedPassword}))
 	}
 	if err := remote.Write(tag, image, options...); err != nil {
