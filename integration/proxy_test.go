@@ -295,7 +295,7 @@ func BenchmarkProxy(b *testing.B) {
 			}
 			w.WriteHeader(http.StatusCreated)
 		}
-	})} //nolint:gosec // it lives as long as the benchmark
+	})}
 	go func() { _ = server.Serve(l) }()
 	b.Cleanup(func() { _ = server.Close() })
 	digest := "sha256:" + strings.Repeat("0", 64)

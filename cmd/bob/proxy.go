@@ -84,13 +84,13 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	// Nobody but root reads the memory of this process, or what its environment was.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("protect the credentials in memory: %w", err)
-	}
 	l, err := cfg.listener(ctx)
 	if err != nil {
 		return err
+	}
+	// Nobody but root reads the memory of this process, or what its environment was.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return errors.Join(fmt.Errorf("protect the credentials in memory: %w", err), l.Close())
 	}
 	address := "http://" + l.Addr().String()
 	if l.Addr().Network() == "unix" {

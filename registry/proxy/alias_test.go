@@ -21,8 +21,8 @@ import (
 // of the reference.
 func TestAliases(t *testing.T) {
 	t.Parallel()
-	real := &spy{inner: images()}
-	host := serve(t, real)
+	origin := &spy{inner: images()}
+	host := serve(t, origin)
 	s := start(t, proxy.Options{Base: host + "/team/base:real", Target: host + "/team/app:v1"})
 	base, app := image(t), image(t)
 	push(t, parse(t, host+"/team/base:real"), base)
@@ -34,7 +34,7 @@ func TestAliases(t *testing.T) {
 	wantImage(t, s.ref("target:another"), app)
 	push(t, s.ref("base"), app)
 	wantImage(t, parse(t, host+"/team/base:real"), app)
-	for _, line := range real.lines() {
+	for _, line := range origin.lines() {
 		if strings.Contains(line, "whatever") || strings.Contains(line, "latest") || strings.Contains(line, "another") {
 			t.Errorf("the client's tag went to the registry: %s", line)
 		}
@@ -119,8 +119,8 @@ func TestForcedDigest(t *testing.T) {
 // TestManifestBodies pushes manifests that the proxy has to refuse.
 func TestManifestBodies(t *testing.T) {
 	t.Parallel()
-	real := &spy{inner: images()}
-	host := serve(t, real)
+	origin := &spy{inner: images()}
+	host := serve(t, origin)
 	s := start(t, proxy.Options{Target: host + "/app:1"})
 	put := func(status int, ref string, size int) reply {
 		return s.want(status, http.MethodPut, "/v2/target/manifests/"+ref, bytes.NewReader(bytes.Repeat([]byte(" "), size)), "Content-Type", string(types.OCIManifestSchema1))
@@ -131,7 +131,7 @@ func TestManifestBodies(t *testing.T) {
 	if r := put(400, digest.FromString("x").String(), 10); r.code() != "DIGEST_INVALID" {
 		t.Error(r.code())
 	}
-	if lines := real.lines(); len(lines) > 0 {
+	if lines := origin.lines(); len(lines) > 0 {
 		t.Errorf("it went to the registry: %q", lines)
 	}
 
@@ -173,8 +173,8 @@ func TestMounts(t *testing.T) {
 				}
 				say(202, "Location", "/v2/team/app/blobs/uploads/1")(w, r)
 			})
-			real := &spy{inner: mux}
-			host := serve(t, real)
+			origin := &spy{inner: mux}
+			host := serve(t, origin)
 			baseHost := host
 			if tt.elsewhere {
 				baseHost = serve(t, images())
@@ -192,7 +192,7 @@ func TestMounts(t *testing.T) {
 				t.Errorf("status %d, want %d: %s", r.status, status, r.body)
 			}
 			want := strings.TrimSuffix("POST /v2/team/app/blobs/uploads/?"+tt.want, "?")
-			if lines := real.lines(); !slices.Contains(lines, want) || len(lines) != 2 {
+			if lines := origin.lines(); !slices.Contains(lines, want) || len(lines) != 2 {
 				t.Errorf("the registry was asked %q, want %q", lines, want)
 			}
 		})

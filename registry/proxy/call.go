@@ -65,7 +65,7 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 	renewed, to := false, c.url
 	for hops := 0; ; {
 		body := c.open()
-		resp, err := s.attempt(ctx, c, to, body, header)
+		resp, err := s.attempt(ctx, c, to, body, header) //nolint:bodyclose // closeBody does, or the caller
 		if err != nil {
 			return nil, fmt.Errorf("reach %s: %w", s.registry.RegistryStr(), s.cleanse(err, header))
 		}

@@ -14,8 +14,7 @@ import (
 	"github.com/bobbuild/bob/registry/proxy"
 )
 
-// TestKeys finds the login for a repository by every way to write its host. The
-// proxy reaches all hosts by a proxy of the environment's kind, so none is real.
+// TestKeys finds the login for a repository by every way to write its host.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	const ecr = "000000000000.dkr.ecr.dummy-host-zone.amazonaws.com"

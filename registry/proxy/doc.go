@@ -53,7 +53,8 @@
 // blob in it can't be repeated here: the token is renewed ahead of its end, and the
 // registry is asked (Expect: 100-continue) before the first byte is read. If the
 // registry asks for another token all the same, the client is told to come
-// again (503 with Retry-After).
+// again (503 with Retry-After). How long a registry may be silent is the client's to
+// decide: when it goes away, so does what was asked for it.
 //
 // # Specifications
 //

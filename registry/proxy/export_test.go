@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/x509"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,7 +24,7 @@ func PasswordFor(c Credentials, repo string) (string, error) {
 
 // SchemeOf returns how a host is spoken to that answers at address.
 func SchemeOf(ctx context.Context, o Options, host, address string) (string, error) {
-	h := newHosts(o.Roots, o.Insecure)
+	h := newHosts(o.Roots, o.Insecure, slog.New(slog.DiscardHandler))
 	for _, t := range []*http.Transport{h.free.verified, h.free.lax} {
 		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)

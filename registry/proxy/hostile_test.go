@@ -44,8 +44,8 @@ func (s *setup) raw(text string) []string {
 // registry, and none may be taken for something else.
 func TestHostileRequests(t *testing.T) {
 	t.Parallel()
-	real := &spy{inner: basicOnly(images())}
-	host := serve(t, real)
+	origin := &spy{inner: basicOnly(images())}
+	host := serve(t, origin)
 	s := start(t, proxy.Options{Base: host + "/team/base:1", Target: host + "/team/app:1", Auth: dockerConfig(t, host, user, password)})
 	line := func(first string) string { return first + "\r\nHost: x\r\nConnection: close\r\n\r\n" }
 	d := someDigest
@@ -69,18 +69,18 @@ func TestHostileRequests(t *testing.T) {
 		if path == "/v2/target/manifests/1?ns="+host {
 			continue // TestMirrors
 		}
-		before := len(real.requests())
+		before := len(origin.requests())
 		for _, method := range []string{"GET", "HEAD", "PUT", "POST", "DELETE"} {
 			got := s.raw(line(method + " " + path + " HTTP/1.1"))
 			if len(got) != 1 || (got[0] != "404" && got[0] != "400") {
 				t.Errorf("%s %s: %q", method, path, got)
 			}
 		}
-		if now := real.lines(); len(now) > before {
+		if now := origin.lines(); len(now) > before {
 			t.Errorf("%s has reached the registry: %q", path, now[before:])
 		}
 	}
-	before := len(real.requests())
+	before := len(origin.requests())
 	for _, first := range []string{
 		"DELETE /v2/target/manifests/1", "DELETE /v2/target/manifests/" + d, "DELETE /v2/target/blobs/" + d, "POST /v2/target/manifests/1", "PATCH /v2/target/manifests/1",
 		"PUT /v2/target/blobs/" + d, "GET /v2/target/blobs/uploads/", "PUT /v2/target/blobs/uploads/", "DELETE /v2/target/blobs/uploads/", "HEAD /v2/target/blobs/uploads/X",
@@ -114,7 +114,7 @@ func TestHostileRequests(t *testing.T) {
 			}
 		}
 	}
-	if now := real.lines(); len(now) > before {
+	if now := origin.lines(); len(now) > before {
 		t.Errorf("they have reached the registry: %q", now[before:])
 	}
 }
@@ -123,14 +123,14 @@ func TestHostileRequests(t *testing.T) {
 // without either of them, and what follows is never taken for another.
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
-	real := &spy{inner: images()}
-	host := serve(t, real)
+	origin := &spy{inner: images()}
+	host := serve(t, origin)
 	s := start(t, proxy.Options{Target: host + "/team/app:1"})
 	got := s.raw("POST /v2/target/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n" +
 		"0\r\n\r\nGET /v2/team/x/manifests/1 HTTP/1.1\r\nHost: x\r\n\r\n")
-	for _, line := range real.lines() {
+	for _, line := range origin.lines() {
 		if strings.Contains(line, "team/x") {
-			t.Errorf("a hidden request has reached the registry: %q", real.lines())
+			t.Errorf("a hidden request has reached the registry: %q", origin.lines())
 		}
 	}
 	for _, status := range got {
@@ -138,7 +138,7 @@ func TestSmuggling(t *testing.T) {
 			t.Errorf("statuses %q", got)
 		}
 	}
-	for _, r := range real.requests() {
+	for _, r := range origin.requests() {
 		if r.Method == http.MethodPost && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
 			t.Errorf("the registry got a body: %d %q", r.ContentLength, r.TransferEncoding)
 		}
@@ -149,7 +149,7 @@ func TestSmuggling(t *testing.T) {
 // answer with such.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
-	real := &spy{inner: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	origin := &spy{inner: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for _, name := range []string{
 			"Set-Cookie", "WWW-Authenticate", "Proxy-Authenticate", "Connection", "Keep-Alive", "Upgrade", "X-Any", "Server", "Via", "Access-Control-Allow-Origin",
 			"Docker-Upload-UUID", "Link", "Warning", "Strict-Transport-Security", "Authentication-Info", "Trailer", "Location", "Refresh",
@@ -159,9 +159,9 @@ func TestHeaders(t *testing.T) {
 		w.Header().Set("Etag", `"e"`)
 		w.Header().Set("Docker-Content-Digest", someDigest)
 	})}
-	host := serve(t, real)
+	host := serve(t, origin)
 	s := start(t, proxy.Options{Target: host + "/app:1"})
-	before := len(real.requests())
+	before := len(origin.requests())
 	r := s.want(200, http.MethodGet, "/v2/target/blobs/"+someDigest+"?x=y", nil,
 		"Authorization", "Basic x", "Cookie", "a=b", "Proxy-Authorization", "x", "Connection", "X-Private, Range", "X-Private", "x", "TE", "trailers", "Upgrade", "h2c",
 		"X-Forwarded-For", "1.2.3.4", "Forwarded", "for=x", "X-Forwarded-Host", "evil", "Accept-Encoding", "gzip", "Expect", "100-continue", "Range", "bytes=0-1",
@@ -169,7 +169,7 @@ func TestHeaders(t *testing.T) {
 	if before != 0 {
 		t.Fatal("asked before it was asked")
 	}
-	got := real.requests()[len(real.requests())-1]
+	got := origin.requests()[len(origin.requests())-1]
 	var names []string
 	for name := range got.Header {
 		names = append(names, name)

@@ -25,7 +25,7 @@ func (p *Proxy) getManifest(w *recorder, r *http.Request, repo *repository, t *t
 	if err != nil {
 		return err
 	}
-	a, err := s.do(r.Context(), s.call(r, "manifests/"+identifier, "Accept")) //nolint:bodyclose // relay and closeBody do
+	a, err := s.do(r.Context(), s.call(r, "manifests/"+identifier, "Accept"))
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (p *Proxy) putManifest(w *recorder, r *http.Request, repo *repository, t *t
 	}
 	c := s.call(r, "manifests/"+identifier, "Content-Type")
 	c.body, c.size = func() io.Reader { return bytes.NewReader(body) }, int64(len(body))
-	a, err := s.do(r.Context(), c) //nolint:bodyclose // relay and closeBody do
+	a, err := s.do(r.Context(), c)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (p *Proxy) getBlob(w *recorder, r *http.Request, repo *repository, t *targe
 	if err != nil {
 		return err
 	}
-	a, err := s.do(r.Context(), s.call(r, "blobs/"+t.ref, "Range")) //nolint:bodyclose // relay does
+	a, err := s.do(r.Context(), s.call(r, "blobs/"+t.ref, "Range"))
 	if err != nil {
 		return err
 	}

@@ -69,8 +69,8 @@ func TestUploadLocations(t *testing.T) {
 			mux.HandleFunc("POST /v2/team/app/blobs/uploads/{$}", func(w http.ResponseWriter, r *http.Request) {
 				say(202, "Location", strings.NewReplacer("HOST", host, "OTHER", otherHost).Replace(tt.location))(w, r)
 			})
-			real := &spy{inner: basicOnly(mux)}
-			host = serve(t, real)
+			origin := &spy{inner: basicOnly(mux)}
+			host = serve(t, origin)
 			s := start(t, proxy.Options{Target: host + "/team/app:1", Auth: dockerConfig(t, host, user, password)})
 			r := s.ask(http.MethodPost, "/v2/target/blobs/uploads/", nil)
 			if tt.want == "" {
@@ -90,7 +90,7 @@ func TestUploadLocations(t *testing.T) {
 			}
 			s.want(404, http.MethodPut, location+"?digest="+blobDigest, bytes.NewReader(blob))
 
-			at, want := real, tt.want
+			at, want := origin, tt.want
 			if away, ok := strings.CutPrefix(tt.want, "OTHER"); ok {
 				at, want = other, away
 				for _, r := range other.requests() {
@@ -117,8 +117,8 @@ func TestUploadMoves(t *testing.T) {
 		say(202, "Location", "/u?n="+r.Header.Get("Content-Range"), "Range", "0-9")(w, r)
 	})
 	mux.HandleFunc("DELETE /u", say(204))
-	real := &spy{inner: mux}
-	s := start(t, proxy.Options{Target: serve(t, real) + "/app:1"})
+	origin := &spy{inner: mux}
+	s := start(t, proxy.Options{Target: serve(t, origin) + "/app:1"})
 	begun := s.want(202, http.MethodPost, "/v2/target/blobs/uploads/", nil)
 	location := begun.header.Get("Location")
 	if begun.header.Get("Oci-Chunk-Min-Length") != "5" || begun.header.Get("Range") != "0-0" {
@@ -134,7 +134,7 @@ func TestUploadMoves(t *testing.T) {
 	s.want(204, http.MethodDelete, location, nil)
 	s.want(404, http.MethodDelete, location, nil)
 	want := []string{"GET /v2/", "POST /v2/app/blobs/uploads/", "PATCH /u?n=0", "PATCH /u?n=0-4", "DELETE /u?n=5-9"}
-	if got := real.lines(); !slices.Equal(got, want) {
+	if got := origin.lines(); !slices.Equal(got, want) {
 		t.Errorf("asked for %q, want %q", got, want)
 	}
 }
@@ -251,8 +251,8 @@ func TestNoDowngrade(t *testing.T) {
 // TestMirrors reads from any host by the additional credentials, and only reads.
 func TestMirrors(t *testing.T) {
 	t.Parallel()
-	real := &spy{inner: basicOnly(images())}
-	host := serve(t, real)
+	origin := &spy{inner: basicOnly(images())}
+	host := serve(t, origin)
 	im := image(t)
 	filler := start(t, proxy.Options{Target: host + "/team/lib:1", Auth: dockerConfig(t, host, user, password)})
 	push(t, filler.ref("target"), im)
@@ -273,7 +273,7 @@ func TestMirrors(t *testing.T) {
 	}
 	// ns says what is meant, whatever the name.
 	s.want(404, http.MethodGet, "/v2/target/manifests/1"+query, nil)
-	if lines := real.lines(); !slices.Contains(lines, "GET /v2/target/manifests/1") {
+	if lines := origin.lines(); !slices.Contains(lines, "GET /v2/target/manifests/1") {
 		t.Errorf("asked for %q", lines[len(lines)-3:])
 	}
 	for _, path := range []string{
@@ -289,9 +289,9 @@ func TestMirrors(t *testing.T) {
 
 	// The credentials of base and target are not for mirrors.
 	other := start(t, proxy.Options{Target: host + "/app:1", Auth: dockerConfig(t, host, user, password), AdditionalAuth: parseConfig(t, `{"auths":{"`+host+`":{}}}`)})
-	before := len(real.requests())
+	before := len(origin.requests())
 	other.want(403, http.MethodGet, manifest+query, nil)
-	for _, r := range real.requests()[before:] {
+	for _, r := range origin.requests()[before:] {
 		if r.Header.Get("Authorization") != "" {
 			t.Errorf("credentials of an alias went along: %v", r.Header)
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -73,19 +74,19 @@ type repository struct {
 
 // New returns a proxy. It reaches nothing yet.
 func New(o Options) (*Proxy, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	p := &Proxy{
 		aliases:   make(map[string]*repository),
 		extra:     o.AdditionalAuth,
-		hosts:     newHosts(o.Roots, o.Insecure),
+		hosts:     newHosts(o.Roots, o.Insecure, o.Log),
 		sessions:  newLedger[*session](maxSessions),
 		uploads:   newLedger[upload](maxUploads),
 		requests:  semaphore.NewWeighted(maxRequests),
 		manifests: semaphore.NewWeighted(maxManifests),
 		pushes:    newPushes(),
 		log:       o.Log,
-	}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
 	}
 	for alias, text := range map[string]string{"base": o.Base, "target": o.Target} {
 		if text == "" {
@@ -174,17 +175,16 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 var errNothing = &refusal{status: http.StatusNotFound, code: "UNSUPPORTED", message: "this proxy passes on what pushing and pulling base and target takes, and nothing else"}
 
 func (p *Proxy) serve(w *recorder, r *http.Request, t *target) error {
-	if t == nil {
+	switch {
+	case t == nil:
 		return errNothing
-	}
-	switch t.kind {
-	case kindHealth:
-		_, err := w.Write([]byte("ok\n"))
+	case t.kind == kindHealth:
+		_, err := io.WriteString(w, "ok\n")
 		return err
-	case kindAPI:
+	case t.kind == kindAPI:
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 		w.Header().Set("Content-Type", "application/json")
-		_, err := w.Write([]byte("{}"))
+		_, err := io.WriteString(w, "{}")
 		return err
 	}
 	repo := p.repository(t)

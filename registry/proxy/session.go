@@ -85,7 +85,7 @@ func (s *session) renew(ctx context.Context, used string, challenge *transport.C
 		return "", err
 	}
 	defer s.gate.Release(1)
-	if s.header != used {
+	if s.header != used && s.header != "" {
 		return s.header, nil // somebody else was faster
 	}
 	s.challenge = challenge

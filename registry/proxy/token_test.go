@@ -30,10 +30,9 @@ type tokenServer struct {
 	uses  int  // of one token
 	wide  bool // tokens for two repositories are given
 
-	mu     sync.Mutex
-	left   map[string]int
-	asked  []string // method and scopes of requests for tokens
-	secret []string // all tokens
+	mu    sync.Mutex
+	left  map[string]int
+	asked []string // method and scopes of requests for tokens
 }
 
 func guardByTokens(t *testing.T, inner http.Handler, uses int) (*tokenServer, string) {

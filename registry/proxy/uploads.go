@@ -36,7 +36,7 @@ func (p *Proxy) startUpload(w *recorder, r *http.Request, repo *repository) erro
 	if err != nil {
 		return err
 	}
-	a, err := s.do(r.Context(), s.call(r, "blobs/uploads/")) //nolint:bodyclose // answerStart does
+	a, err := s.do(r.Context(), s.call(r, "blobs/uploads/"))
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (p *Proxy) continueUpload(w *recorder, r *http.Request, repo *repository, t
 	if r.Method == http.MethodPut || r.Method == http.MethodPatch {
 		c.body, c.once, c.size = func() io.Reader { return r.Body }, true, r.ContentLength
 	}
-	a, err := s.do(r.Context(), c) //nolint:bodyclose // relay and closeBody do
+	a, err := s.do(r.Context(), c)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -126,6 +127,7 @@ type upstream struct {
 
 // hosts finds out, once for each host, how to reach it.
 type hosts struct {
+	log           *slog.Logger
 	insecure      bool
 	free, guarded carriers
 	known         *ledger[*host]
@@ -136,8 +138,9 @@ type host struct {
 	found *upstream
 }
 
-func newHosts(roots *x509.CertPool, insecure bool) *hosts {
+func newHosts(roots *x509.CertPool, insecure bool, log *slog.Logger) *hosts {
 	return &hosts{
+		log:      log,
 		insecure: insecure,
 		free:     newCarriers(roots, false),
 		guarded:  newCarriers(roots, true),
@@ -188,6 +191,9 @@ func (h *hosts) probe(ctx context.Context, reg name.Registry, guarded bool) (*up
 		}
 		err := up.ping(ctx)
 		if err == nil {
+			if scheme == "http" && !local {
+				h.log.WarnContext(ctx, "a registry does not answer to https: plain HTTP is used", "host", reg.RegistryStr())
+			}
 			return up, nil
 		}
 		if first == nil {
@@ -204,7 +210,7 @@ func (up *upstream) ping(ctx context.Context) error {
 		return err
 	}
 	req.Header.Set("User-Agent", userAgent)
-	resp, err := up.home.RoundTrip(req)
+	resp, err := up.home.RoundTrip(req) //nolint:bodyclose // closeBody does
 	if err != nil {
 		return err
 	}
