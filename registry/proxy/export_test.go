@@ -66,3 +66,12 @@ func AskVerified(ctx context.Context, srv *httptest.Server, method, path string)
 	p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, http.NoBody))
 	return w.Code, nil
 }
+
+// Accepts says what a request is taken to be about.
+func Accepts(r *http.Request) (repo, ref string, mirror, ok bool) {
+	t := parseTarget(r)
+	if t == nil {
+		return "", "", false, false
+	}
+	return t.repo, t.ref, t.mirror != nil, true
+}

@@ -232,3 +232,35 @@ func TestOwnAnswers(t *testing.T) {
 		t.Error(r.body)
 	}
 }
+
+// FuzzRequest takes request lines of every kind: what is taken for a request to
+// pass on has one spelling and stays below its repository.
+func FuzzRequest(f *testing.F) {
+	for _, line := range []string{
+		"GET /v2/target/manifests/1", "PUT /v2/target/blobs/uploads/ABC?digest=x", "GET /v2/a/b/blobs/" + someDigest + "?ns=docker.io", "GET /v2/target/../x/manifests/1",
+		"GET http://x/v2/target/manifests/1", "GET /v2/target%2fx/manifests/1", "GET //v2/target/manifests/..", "CONNECT x:1", "GET /v2/x/manifests/1?ns=[::1]:5000",
+	} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(line + " HTTP/1.1\r\nHost: x\r\n\r\n")))
+		if err != nil {
+			return
+		}
+		repo, ref, mirror, ok := proxy.Accepts(r)
+		if !ok || repo == "" {
+			return
+		}
+		for _, part := range append(strings.Split(repo, "/"), ref) {
+			if (part == "" && r.Method != http.MethodPost) || part == "." || part == ".." || strings.ContainsAny(part, "/%\\?#@ \x00\r\n") {
+				t.Errorf("%q is passed on about %q, %q", line, repo, ref)
+			}
+		}
+		if mirror && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			t.Errorf("%q is passed on to a mirror", line)
+		}
+		if !strings.HasPrefix(r.RequestURI, "/v2/"+repo+"/") {
+			t.Errorf("%q is taken for one about %q", line, repo)
+		}
+	})
+}

@@ -213,7 +213,7 @@ func (p *Proxy) serve(w *recorder, r *http.Request, t *target) error {
 // record logs a request. Paths of what isn't passed on, and the causes of
 // failures, are quoted by the log's handler.
 func (p *Proxy) record(r *http.Request, t *target, rec *recorder, err error, took time.Duration) {
-	attrs := []slog.Attr{slog.String("method", r.Method), slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes), slog.Duration("took", took)}
+	attrs := []slog.Attr{slog.String("method", r.Method[:min(len(r.Method), 20)]), slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes), slog.Duration("took", took)}
 	level := slog.LevelInfo
 	switch {
 	case t == nil:

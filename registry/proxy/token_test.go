@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -261,6 +262,42 @@ func TestExpiryTooLate(t *testing.T) {
 		t.Errorf("%v %s", r.header, r.body)
 	}
 	s.want(201, http.MethodPut, location, bytes.NewReader(blob))
+}
+
+// TestExpiryForMany has two requests find at the same time that their token has
+// ended, and a token server that fails for the first of them: the other isn't sent
+// without a token, which would look like a lack of rights.
+func TestExpiryForMany(t *testing.T) {
+	t.Parallel()
+	tokens, _ := guardByTokens(t, images(), 1<<20)
+	var waiting sync.WaitGroup
+	var fail, hold atomic.Bool
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" && fail.CompareAndSwap(true, false) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		if r.Method == http.MethodPost && hold.Load() {
+			waiting.Done()
+			waiting.Wait()
+			hold.Store(false)
+		}
+		tokens.ServeHTTP(w, r)
+	}))
+	s := start(t, proxy.Options{Target: host + "/app:1", Auth: dockerConfig(t, host, user, password)})
+	s.want(202, http.MethodPost, "/v2/target/blobs/uploads/", nil)
+	tokens.revoke()
+	waiting.Add(2)
+	fail.Store(true)
+	hold.Store(true)
+	statuses := make(chan int)
+	for range 2 {
+		go func() { statuses <- s.ask(http.MethodPost, "/v2/target/blobs/uploads/", nil).status }()
+	}
+	got := []int{<-statuses, <-statuses}
+	if slices.Sort(got); !slices.Equal(got, []int{202, 503}) {
+		t.Errorf("statuses %d, want one 202 and one 503", got)
+	}
 }
 
 // TestMountScopes asks for a token for both repositories, and does without where
