@@ -50,6 +50,18 @@ func (p *Proxy) Expire() {
 	}
 }
 
+// LastExpiry is when the last token ends.
+func (p *Proxy) LastExpiry() (last time.Time) {
+	p.sessions.mu.Lock()
+	defer p.sessions.mu.Unlock()
+	for _, e := range p.sessions.entries {
+		if e.value.expires.After(last) {
+			last = e.value.expires
+		}
+	}
+	return last
+}
+
 // AskVerified asks a proxy whose target is app on a host that srv's certificate is
 // for, and returns the status of its answer.
 func AskVerified(ctx context.Context, srv *httptest.Server, method, path string) (int, error) {
