@@ -52,8 +52,8 @@
 // # Machine
 //
 // As root the tests create the user bobtest with ranges in /etc/subuid and run
-// bob as that user; as anyone else bob runs as that one. What a test lacks
-// makes it skip with the reason. Variables that the tests read:
+// bob as that user, and bobtest-proxy for bob proxy; as anyone else bob runs as
+// that one. What a test lacks makes it skip with the reason. Variables that the tests read:
 //
 //	BOB_TEST_REGISTRY   host:port of a registry without authentication, in
 //	                    place of Debian's docker-registry on a free port

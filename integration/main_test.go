@@ -45,7 +45,7 @@ func run(m *testing.M) int {
 }
 
 // check fails the test for err, or skips it if err says what the machine lacks.
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if missing, ok := errors.AsType[*harness.MissingError](err); ok {
 		t.Skip(missing)

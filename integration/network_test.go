@@ -204,8 +204,8 @@ func TestProxyAndCertificates(t *testing.T) {
 	}
 }
 
-// TestProxySocket builds through a unix socket that stands for localhost:8080.
-func TestProxySocket(t *testing.T) {
+// TestBuildThroughSocket builds through a unix socket that stands for localhost:8080.
+func TestBuildThroughSocket(t *testing.T) {
 	t.Parallel()
 	b := newWorkbench(t)
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", b.dir+"/s")

@@ -63,6 +63,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 			newPushCommand(stdout, stderr),
 			newCopyCommand(stdout, stderr),
 			newInspectCommand(stdout, stderr),
+			newProxyCommand(stdout, stderr),
 			newRegistryCommand(stdout, stderr),
 			newPrefetchCommand(stderr),
 			newVersionCommand(stdout),

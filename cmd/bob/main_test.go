@@ -81,6 +81,18 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"inspect"}, "one name"},
 		{[]string{"inspect", "docker-archive:x:UPPER"}, "UPPER"},
 		{[]string{"inspect", "--format", "yaml", "x"}, "--format yaml"},
+		{[]string{"proxy", "x"}, "no arguments"},
+		{[]string{"proxy"}, "--base-ref or --target-ref"},
+		{[]string{"proxy", "--target-ref", "host/UPPER"}, "host/UPPER"},
+		{[]string{"proxy", "--target-ref", "x", "--auth", `{"auths":{"h":{"auth":"s3cr3t`}, "--auth or WORKSPACEKIT_BOBPROXY_AUTH: not JSON from byte"},
+		{[]string{"proxy", "--target-ref", "x", "--additional-auth", `{"h":"s3cr3t"}`}, `WORKSPACEKIT_BOBPROXY_ADDITIONALAUTH: login of "h"`},
+		{[]string{"proxy", "--target-ref", "x", "--auth", "@" + file + "x"}, "no such file"},
+		{[]string{"proxy", "--target-ref", "x", "--registry-ca", file}, "no PEM certificate"},
+		{[]string{"proxy", "--target-ref", "x", "--log-format", "xml"}, "text or json"},
+		{[]string{"proxy", "--target-ref", "x", "--grace", "long"}, "--grace"},
+		{[]string{"proxy", "--target-ref", "x", "--listen", "0.0.0.0:0"}, "--listen-any"},
+		{[]string{"proxy", "--target-ref", "x", "--listen", "unix://here"}, "absolute path"},
+		{[]string{"proxy", "--target-ref", "x", "--listen", "unix://" + file}, "no socket"},
 		{[]string{"version", "x"}, "no arguments"},
 		{[]string{"help", "nothing"}, `unknown command "nothing"`},
 	} {
@@ -95,7 +107,7 @@ func TestBadCommandLines(t *testing.T) {
 				return
 			}
 			report(&stderr, err)
-			if got := stderr.String(); !strings.Contains(got, tt.want) || strings.Count(got, "\n") != 1 {
+			if got := stderr.String(); !strings.Contains(got, tt.want) || strings.Contains(got, "s3cr3t") || strings.Count(got, "\n") != 1 {
 				t.Errorf("said %q, want one line with %q", got, tt.want)
 			}
 			if stdout.Len() > 0 {

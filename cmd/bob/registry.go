@@ -52,7 +52,7 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		return usageErrorf("bob registry serve takes no arguments")
 	}
-	if err := checkLoopback(cfg.listen); err != nil {
+	if err := checkLoopback(cfg.listen, "the registry has no authentication and serves this machine only"); err != nil {
 		return err
 	}
 	if cfg.dir == "" {
@@ -90,14 +90,14 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 	return context.Cause(ctx)
 }
 
-// checkLoopback refuses addresses that other machines can reach.
-func checkLoopback(addr string) error {
+// checkLoopback refuses addresses that other machines can reach, and says why.
+func checkLoopback(addr, why string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return usageErrorf("--listen %s: %v", addr, err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return usageErrorf("--listen %s: not a loopback address; the registry has no authentication and serves this machine only", addr)
+		return usageErrorf("--listen %s: not a loopback address; %s", addr, why)
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func (r *Registry) PushIndex(ctx context.Context, ref string, bases map[string]*
 
 func (r *Registry) destination(ctx context.Context, ref string) (name.Tag, []remote.Option, error) {
 	options := []remote.Option{remote.WithContext(ctx)}
-	if r.guard {
+	if r.guard != nothing {
 		options = append(options, remote.WithAuth(&authn.Basic{Username: GuardedUser, Password: GuardedPassword}))
 	}
 	tag, err := name.NewTag(ref, name.Insecure)

@@ -43,6 +43,7 @@ type Lab struct {
 	bob      func() (string, error)
 	registry func() (*Registry, error)
 	guarded  func() (*Registry, error)
+	tokens   func() (*Registry, error)
 
 	mu     sync.Mutex
 	images map[string]func() (string, error)
@@ -79,8 +80,9 @@ func Open(ctx context.Context, userName string) (*Lab, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Lab{Dir: dir, User: u, images: map[string]func() (string, error){}, cancel: cancel, unlock: unlock}
 	l.bob = sync.OnceValues(func() (string, error) { return l.build(ctx) })
-	l.registry = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, false) })
-	l.guarded = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, true) })
+	l.registry = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, nothing) })
+	l.guarded = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, byPassword) })
+	l.tokens = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, byTokens) })
 	return l, nil
 }
 
@@ -138,6 +140,10 @@ func (l *Lab) Registry() (*Registry, error) { return l.registry() }
 
 // Guarded returns a registry that wants GuardedUser and GuardedPassword.
 func (l *Lab) Guarded() (*Registry, error) { return l.guarded() }
+
+// Tokens returns a registry that wants tokens of a token server, which wants
+// GuardedUser and GuardedPassword, or IdentityToken.
+func (l *Lab) Tokens() (*Registry, error) { return l.tokens() }
 
 // NoAuth is the variable that makes skopeo and buildah ask an empty file for
 // credentials, and not one in /run that may belong to somebody else.

@@ -28,14 +28,23 @@ const (
 type Registry struct {
 	Host   string // host:port
 	Prefix string // host:port/path below which all repositories of this run lie
-	guard  bool
+	guard  guard
 }
+
+// A guard says what a registry wants of its clients.
+type guard int
+
+const (
+	nothing    guard = iota
+	byPassword       // GuardedUser and GuardedPassword
+	byTokens         // those of a token server, which wants the same or IdentityToken
+)
 
 // startRegistry starts Debian's docker-registry (distribution 2.8) on a free
 // port of loopback, or adopts the one named in BOB_TEST_REGISTRY.
-func (l *Lab) startRegistry(ctx context.Context, guard bool) (*Registry, error) {
+func (l *Lab) startRegistry(ctx context.Context, guard guard) (*Registry, error) {
 	path := "it-" + strings.ToLower(rand.Text()[:8])
-	if host := os.Getenv("BOB_TEST_REGISTRY"); host != "" && !guard {
+	if host := os.Getenv("BOB_TEST_REGISTRY"); host != "" && guard == nothing {
 		return &Registry{Host: host, Prefix: host + "/" + path}, nil
 	}
 	if err := Need("docker-registry"); err != nil {
@@ -52,7 +61,7 @@ func (l *Lab) startRegistry(ctx context.Context, guard bool) (*Registry, error) 
 	return nil, err
 }
 
-func (l *Lab) tryRegistry(ctx context.Context, guard bool) (*Registry, error) {
+func (l *Lab) tryRegistry(ctx context.Context, guard guard) (*Registry, error) {
 	dir, err := l.TempDir("registry")
 	if err != nil {
 		return nil, err
@@ -61,12 +70,25 @@ func (l *Lab) tryRegistry(ctx context.Context, guard bool) (*Registry, error) {
 	config := "version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n" +
 		"storage: {delete: {enabled: true}, filesystem: {rootdirectory: " + dir + "/data, maxthreads: 100}}\n" +
 		"http: {addr: '" + r.Host + "', secret: s}\n"
-	if guard {
+	switch guard {
+	case nothing:
+	case byPassword:
 		hash := GuardedUser + ":" + guardedHash + "\n"
 		if err := os.WriteFile(filepath.Join(dir, "htpasswd"), []byte(hash), 0o644); err != nil {
 			return nil, err
 		}
 		config += "auth: {htpasswd: {realm: test, path: " + dir + "/htpasswd}}\n"
+	case byTokens:
+		tokens, err := startTokens(ctx)
+		if err != nil {
+			return nil, err
+		}
+		l.onClose(tokens.server.Close)
+		certificate := filepath.Join(dir, "tokens.pem")
+		if err := os.WriteFile(certificate, tokens.pem(), 0o644); err != nil {
+			return nil, err
+		}
+		config += tokens.config(certificate)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o644); err != nil {
 		return nil, err
@@ -148,7 +170,7 @@ func (r *Registry) status(ctx context.Context, method, path string) (int, error)
 	}
 	request.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "+
 		"application/vnd.docker.distribution.manifest.v2+json")
-	if r.guard {
+	if r.guard == byPassword {
 		request.SetBasicAuth(GuardedUser, GuardedPassword)
 	}
 	response, err := http.DefaultClient.Do(request)

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bobbuild/bob/registry/proxy"
+	"github.com/peterbourgon/ff/v3/ffcli"
+	"golang.org/x/sys/unix"
+)
+
+// Variables of a workspace's outer ring. What begins so isn't handed to the inner
+// ring by whoever starts it; here they are gone once they are read.
+const (
+	workspaceBaseRef        = "WORKSPACEKIT_BOBPROXY_BASEREF"
+	workspaceTargetRef      = "WORKSPACEKIT_BOBPROXY_TARGETREF"
+	workspaceAuth           = "WORKSPACEKIT_BOBPROXY_AUTH"
+	workspaceAdditionalAuth = "WORKSPACEKIT_BOBPROXY_ADDITIONALAUTH"
+)
+
+type proxyConfig struct {
+	baseRef, targetRef   string
+	auth, additionalAuth string
+	listen               string
+	listenAny            bool
+	insecure             bool
+	registryCA           string
+	logFormat            string
+	grace                time.Duration
+	stdout, stderr       io.Writer
+}
+
+func newProxyCommand(stdout, stderr io.Writer) *ffcli.Command {
+	cfg := &proxyConfig{stdout: stdout, stderr: stderr}
+	fs := flag.NewFlagSet("bob proxy", flag.ContinueOnError)
+	fs.StringVar(&cfg.baseRef, "base-ref", "", "`reference` behind the name base")
+	fs.StringVar(&cfg.targetRef, "target-ref", "", "`reference` behind the name target")
+	fs.StringVar(&cfg.auth, "auth", "", "`JSON` of a docker config with the credentials of both, or @FILE")
+	fs.StringVar(&cfg.additionalAuth, "additional-auth", "", "`JSON` object of host and credentials for mirror requests (ns=HOST), or @FILE")
+	fs.StringVar(&cfg.listen, "listen", "127.0.0.1:8080", "`address` to listen on: host:port on loopback, or unix:///path (default 127.0.0.1:8080)")
+	fs.BoolVar(&cfg.listenAny, "listen-any", false, "allow --listen to name an address that other machines reach")
+	fs.BoolVar(&cfg.insecure, "insecure", false, "allow plain HTTP and unverified TLS to any registry")
+	fs.StringVar(&cfg.registryCA, "registry-ca", "", "`file` of PEM certificates to trust beside the machine's")
+	fs.StringVar(&cfg.logFormat, "log-format", "text", "text or json `format` of the log on standard error (default text)")
+	fs.DurationVar(&cfg.grace, "grace", 30*time.Second, "how `long` a push may pause between requests once bob is told to end (default 30s)")
+	return &ffcli.Command{
+		Name:       "proxy",
+		ShortUsage: "bob proxy [flags]",
+		ShortHelp:  "Let builds without credentials push and pull two repositories",
+		LongHelp: "Let builds without credentials push and pull two repositories, which are called base\n" +
+			"and target here, until interrupted. Everybody who can reach it may use it.\n\n" +
+			"The references and credentials are also read from " + workspaceBaseRef + ",\n" +
+			workspaceTargetRef + ", " + workspaceAuth + " and\n" +
+			workspaceAdditionalAuth + ". Flags show in the list of processes:\n" +
+			"give credentials by these variables, or as @FILE. BOB_AUTH and BOB_ADDITIONAL_AUTH are refused.",
+		FlagSet: fs,
+		Options: envOptions(),
+		Exec:    cfg.exec,
+	}
+}
+
+func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		return usageErrorf("bob proxy takes no arguments")
+	}
+	if err := cfg.readEnvironment(); err != nil {
+		return err
+	}
+	handler, err := cfg.handler()
+	if err != nil {
+		return err
+	}
+	l, err := cfg.listener(ctx)
+	if err != nil {
+		return err
+	}
+	// Nobody but root reads the memory of this process, or what its environment was.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return errors.Join(fmt.Errorf("protect the credentials in memory: %w", err), l.Close())
+	}
+	address := "http://" + l.Addr().String()
+	if l.Addr().Network() == "unix" {
+		address = "unix://" + l.Addr().String()
+	}
+	if _, err := fmt.Fprintf(cfg.stdout, "listening on %s\n", address); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	return cfg.serve(ctx, l, handler)
+}
+
+// readEnvironment fills what no flag says from the workspace's variables, and
+// removes them.
+func (cfg *proxyConfig) readEnvironment() error {
+	for _, name := range []string{"BOB_AUTH", "BOB_ADDITIONAL_AUTH"} {
+		if os.Getenv(name) != "" {
+			return usageErrorf("%s would be handed on to builds: use WORKSPACEKIT_BOBPROXY_AUTH or WORKSPACEKIT_BOBPROXY_ADDITIONALAUTH", name)
+		}
+	}
+	for name, value := range map[string]*string{
+		workspaceBaseRef: &cfg.baseRef, workspaceTargetRef: &cfg.targetRef,
+		workspaceAuth: &cfg.auth, workspaceAdditionalAuth: &cfg.additionalAuth,
+	} {
+		if *value == "" {
+			*value = os.Getenv(name)
+		}
+		if err := os.Unsetenv(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (cfg *proxyConfig) handler() (*proxy.Proxy, error) {
+	if cfg.baseRef == "" && cfg.targetRef == "" {
+		return nil, usageErrorf("nothing to serve: give --base-ref or --target-ref")
+	}
+	o := proxy.Options{Base: cfg.baseRef, Target: cfg.targetRef, Insecure: cfg.insecure}
+	var err error
+	if o.Auth, err = readCredentials("--auth", workspaceAuth, cfg.auth, proxy.ParseDockerConfig); err != nil {
+		return nil, err
+	}
+	if o.AdditionalAuth, err = readCredentials("--additional-auth", workspaceAdditionalAuth, cfg.additionalAuth, proxy.ParseHosts); err != nil {
+		return nil, err
+	}
+	if cfg.registryCA != "" {
+		if o.Roots, err = trust(cfg.registryCA); err != nil {
+			return nil, err
+		}
+	}
+	switch cfg.logFormat {
+	case "text":
+		o.Log = slog.New(slog.NewTextHandler(cfg.stderr, nil))
+	case "json":
+		o.Log = slog.New(slog.NewJSONHandler(cfg.stderr, nil))
+	default:
+		return nil, usageErrorf("--log-format %s: want text or json", cfg.logFormat)
+	}
+	p, err := proxy.New(o)
+	if err != nil {
+		return nil, usageErrorf("%v", err)
+	}
+	return p, nil
+}
+
+// readCredentials parses the value of a flag, or the file that it names.
+func readCredentials(flagName, variable, value string, parse func(string) (proxy.Credentials, error)) (proxy.Credentials, error) {
+	where := flagName + " or " + variable
+	if file, ok := strings.CutPrefix(value, "@"); ok {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			return proxy.Credentials{}, usageErrorf("%s: %v", where, err)
+		}
+		where, value = file, string(body)
+	}
+	c, err := parse(value)
+	if err != nil {
+		return proxy.Credentials{}, usageErrorf("%s: %v", where, err)
+	}
+	return c, nil
+}
+
+// trust returns the machine's certificate authorities and those in a file.
+func trust(file string) (*x509.CertPool, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usageErrorf("--registry-ca: %v", err)
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, usageErrorf("--registry-ca %s: no PEM certificate in it", file)
+	}
+	return roots, nil
+}
+
+func (cfg *proxyConfig) listener(ctx context.Context) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(cfg.listen, "unix://"); ok {
+		return listenUnix(ctx, path)
+	}
+	if !cfg.listenAny {
+		if err := checkLoopback(cfg.listen, "everybody who reaches it may push; --listen-any allows it"); err != nil {
+			return nil, err
+		}
+	}
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", cfg.listen)
+}
+
+// listenUnix listens on a socket that only this user may use. A socket on which
+// nobody listens any more is replaced. Closing the listener removes the socket.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if !filepath.IsAbs(path) {
+		return nil, usageErrorf("--listen unix://%s: want an absolute path, unix:///path", path)
+	}
+	// Of two that start at the same time, one sees the other's socket.
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
+	}
+	defer dir.Close()
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir.Name(), err)
+	}
+	if err := removeStale(ctx, path); err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	old := syscall.Umask(0o177)
+	l, err := lc.Listen(ctx, "unix", path)
+	syscall.Umask(old)
+	return l, err
+}
+
+// removeStale removes the socket at path unless somebody listens on it.
+func removeStale(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return usageErrorf("--listen unix://%s: there is a file that is no socket; remove it or choose another path", path)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err == nil {
+		return errors.Join(fmt.Errorf("listen on unix://%s: another process listens there", path), conn.Close())
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("listen on unix://%s: is somebody there? %w", path, err)
+	}
+	return os.Remove(path)
+}
+
+const (
+	headerTimeout  = time.Minute
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
+)
+
+// serve answers requests until ctx ends; then it lets running pushes come to
+// their end. A second signal ends them.
+func (cfg *proxyConfig) serve(ctx context.Context, l net.Listener, handler *proxy.Proxy) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	srv := &http.Server{
+		Handler: handler, DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what a client does wrong it is told
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	rest, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	go func() {
+		for range 2 { // the first has ended ctx
+			select {
+			case <-signals:
+			case <-rest.Done():
+				return
+			}
+		}
+		stop(errors.New("a second signal"))
+	}()
+	if err := handler.Drain(rest, cfg.grace); err == nil {
+		_ = srv.Shutdown(rest) // its error is that of rest
+	}
+	_ = srv.Close() // nothing, unless a second signal came
+	return context.Cause(ctx)
+}

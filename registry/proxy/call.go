@@ -1,0 +1,285 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	maxRedirects = 5
+	maxErrorBody = 64 << 10
+)
+
+// A call is one request to a registry.
+type call struct {
+	method  string
+	url     *url.URL
+	header  http.Header
+	body    func() io.Reader // nil: none
+	once    bool             // body can be read once only
+	size    int64            // of body, bytes; -1: unknown, sent in chunks
+	unasked bool             // body is sent without waiting for 100 Continue
+}
+
+// call returns a request about a path below the session's repository, such as
+// "blobs/uploads/", with those of the client's headers that names lists.
+func (s *session) call(r *http.Request, path string, names ...string) *call {
+	c := &call{method: r.Method, url: s.url("/v2/" + s.repo.RepositoryStr() + "/" + path), header: make(http.Header)}
+	for _, name := range names {
+		if values := r.Header.Values(name); len(values) > 0 {
+			c.header[name] = values
+		}
+	}
+	return c
+}
+
+// An answer is a registry's response, with what it was asked with.
+type answer struct {
+	*http.Response
+	session *session
+	used    string // the Authorization header, "" = none
+}
+
+// errRepeat tells the client to make its request again: its body is gone.
+var errRepeat = &refusal{
+	status: http.StatusServiceUnavailable, code: "UNAVAILABLE", retryAfter: "1",
+	message: "the registry asked for a new token in the middle of an upload; the proxy has one now, send the blob again",
+}
+
+// do makes the request with credentials, once more with fresh ones if the
+// registry asks for them, and follows redirects of reads within the host. The
+// caller closes the answer's body.
+func (s *session) do(ctx context.Context, c *call) (*answer, error) {
+	header, err := s.authorization(ctx)
+	if err != nil {
+		return nil, err
+	}
+	renewed, to := false, c.url
+	for hops := 0; ; {
+		body := c.open()
+		resp, err := s.attempt(ctx, c, to, body, header) //nolint:bodyclose // closeBody does, or the caller
+		if err != nil {
+			return nil, fmt.Errorf("reach %s: %w", s.registry.RegistryStr(), s.cleanse(err, header))
+		}
+		a := &answer{Response: resp, session: s, used: header}
+		switch {
+		case resp.StatusCode == http.StatusUnauthorized && !s.isHome(to):
+			closeBody(resp.Body)
+			return nil, errors.New("the host that the registry names for uploads wants credentials; those of the registry aren't meant for it")
+		case resp.StatusCode == http.StatusUnauthorized:
+			challenge := s.challengeOf(resp)
+			closeBody(resp.Body)
+			fresh, err := s.renew(ctx, header, challenge)
+			if err != nil {
+				return nil, err
+			}
+			if renewed || fresh == header {
+				return nil, s.denied()
+			}
+			if !body.takeBack() {
+				return nil, errRepeat
+			}
+			renewed, header = true, fresh
+		case resp.StatusCode == http.StatusExpectationFailed && !c.unasked && body.takeBack():
+			closeBody(resp.Body)
+			c.unasked = true
+		case c.method != http.MethodGet && c.method != http.MethodHead, resp.StatusCode < 300, resp.StatusCode >= 400:
+			return a, nil
+		default:
+			next, err := s.resolve(to, resp.Header.Get("Location"))
+			if err == nil && !s.isHome(next) {
+				return a, nil
+			}
+			closeBody(resp.Body)
+			if err != nil {
+				return nil, err
+			}
+			if hops++; hops > maxRedirects {
+				return nil, errors.New("the registry redirects in a circle")
+			}
+			to = next
+		}
+	}
+}
+
+// attempt makes the request once, with header as Authorization if it goes to the
+// registry's own host.
+func (s *session) attempt(ctx context.Context, c *call, to *url.URL, body *sendBody, header string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, c.method, to.String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header = c.header.Clone()
+	req.Header.Set("User-Agent", userAgent)
+	if body != nil {
+		req.Body, req.ContentLength = body, c.size
+		if c.once && !c.unasked {
+			req.Header.Set("Expect", "100-continue")
+		}
+	}
+	if !s.isHome(to) {
+		return s.away.RoundTrip(req)
+	}
+	if header != "" {
+		req.Header.Set("Authorization", header)
+	}
+	return s.home.RoundTrip(req)
+}
+
+// A sendBody lends the client's body to one attempt. net/http may still want to
+// read it when the attempt is over.
+type sendBody struct {
+	io.Reader
+	once  bool
+	state atomic.Int32
+}
+
+const (
+	bodyWhole int32 = iota
+	bodyBegun
+	bodyTaken // back
+)
+
+func (c *call) open() *sendBody {
+	if c.body == nil || c.size == 0 {
+		return nil
+	}
+	return &sendBody{Reader: c.body(), once: c.once}
+}
+
+// Read implements io.Reader.
+func (b *sendBody) Read(p []byte) (int, error) {
+	if !b.state.CompareAndSwap(bodyWhole, bodyBegun) && b.state.Load() == bodyTaken {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return b.Reader.Read(p)
+}
+
+// WriteTo implements io.WriterTo: net/http sends each write as a chunk of its
+// own, so they had better be large.
+func (b *sendBody) WriteTo(w io.Writer) (int64, error) { return copyStream(w, readerFunc(b.Read)) }
+
+// Close implements io.Closer. The body stays the server's to close.
+func (b *sendBody) Close() error { return nil }
+
+// takeBack says whether there can be another attempt: the body is as it was, and
+// stays so.
+func (b *sendBody) takeBack() bool {
+	return b == nil || !b.once || b.state.CompareAndSwap(bodyWhole, bodyTaken)
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// copyStream copies by one buffer of bufferSize.
+func copyStream(w io.Writer, r io.Reader) (int64, error) {
+	buffer, ok := buffers.Get().(*[bufferSize]byte)
+	if !ok {
+		buffer = new([bufferSize]byte)
+	}
+	defer buffers.Put(buffer)
+	return io.CopyBuffer(writerOnly{w}, r, buffer[:])
+}
+
+type writerOnly struct{ io.Writer }
+
+// minSecret is the length from which on a secret is looked for in texts, bytes.
+const minSecret = 6
+
+// conceal takes out of a text the secrets that header and the login hold: a
+// registry may say what it got.
+func (s *session) conceal(text, header string) string {
+	_, token, _ := strings.Cut(header, " ")
+	for _, secret := range []string{token, s.login.Password, s.login.Auth, s.login.IdentityToken, s.login.RegistryToken} {
+		if len(secret) >= minSecret {
+			text = strings.ReplaceAll(text, secret, "[redacted]")
+		}
+	}
+	return text
+}
+
+// cleanse takes URLs and secrets out of an error.
+func (s *session) cleanse(err error, header string) error {
+	err = bareCause(err)
+	if clean := s.conceal(err.Error(), header); clean != err.Error() {
+		return errors.New(clean)
+	}
+	return err
+}
+
+func (a *answer) conceal(text string) string { return a.session.conceal(text, a.used) }
+
+// passedHeaders are what of a registry's answer the client gets.
+var passedHeaders = []string{
+	"Accept-Ranges", "Content-Encoding", "Content-Range", "Content-Type", "Docker-Content-Digest", "Docker-Distribution-Api-Version",
+	"Etag", "Last-Modified", "Oci-Chunk-Min-Length", "Oci-Subject", "Range", "Retry-After",
+}
+
+func (a *answer) passHeaders(h http.Header) {
+	for _, name := range passedHeaders {
+		for _, value := range a.Header.Values(name) {
+			if a.conceal(value) == value {
+				h.Add(name, value)
+			}
+		}
+	}
+}
+
+// relay answers the client with what the registry answered: an error in words,
+// anything else as it is.
+func (a *answer) relay(w *recorder) error {
+	defer closeBody(a.Body)
+	switch {
+	case a.StatusCode >= 400:
+		body, _ := io.ReadAll(io.LimitReader(a.Body, maxErrorBody)) // the status says enough
+		if after := a.Header.Get("Retry-After"); after != "" && a.conceal(after) == after {
+			w.Header().Set("Retry-After", after)
+		}
+		refuseWith(w, a.StatusCode, errorsOf(body, a.conceal))
+		return nil
+	case a.StatusCode < 200:
+		return fmt.Errorf("the registry answers with status %d", a.StatusCode)
+	case a.StatusCode >= 300:
+		return a.redirect(w)
+	}
+	a.passHeaders(w.Header())
+	if a.ContentLength >= 0 && a.StatusCode != http.StatusNoContent {
+		w.Header().Set("Content-Length", strconv.FormatInt(a.ContentLength, 10))
+	}
+	w.WriteHeader(a.StatusCode)
+	if a.Request.Method == http.MethodHead {
+		return nil
+	}
+	_, err := copyStream(w, a.Body)
+	w.broken = err != nil
+	return err
+}
+
+// redirect sends the client to another host.
+func (a *answer) redirect(w *recorder) error {
+	if a.Request.Method != http.MethodGet && a.Request.Method != http.MethodHead {
+		return fmt.Errorf("the registry redirects a %s", a.Request.Method)
+	}
+	to, err := a.session.resolve(a.Request.URL, a.Header.Get("Location"))
+	if err != nil {
+		return err
+	}
+	location := to.String()
+	if a.conceal(location) != location {
+		return errors.New("the registry's redirect holds credentials of the proxy's")
+	}
+	w.Header().Set("Location", location)
+	w.WriteHeader(a.StatusCode)
+	return nil
+}

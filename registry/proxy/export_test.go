@@ -1,0 +1,89 @@
+package proxy
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// PasswordFor is the password of the login for a repository.
+func PasswordFor(c Credentials, repo string) (string, error) {
+	parsed, err := name.NewRepository(repo)
+	if err != nil {
+		return "", err
+	}
+	login, _ := c.find(parsed)
+	return login.Password, nil
+}
+
+// SchemeOf returns how a host is spoken to that answers at address.
+func SchemeOf(ctx context.Context, o Options, host, address string) (string, error) {
+	h := newHosts(o.Roots, o.Insecure, slog.New(slog.DiscardHandler))
+	for _, t := range []*http.Transport{h.free.verified, h.free.lax} {
+		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	}
+	reg, err := name.NewRegistry(host)
+	if err != nil {
+		return "", err
+	}
+	up, err := h.upstream(ctx, reg, false)
+	if err != nil {
+		return "", err
+	}
+	return up.scheme, nil
+}
+
+// Expire lets the tokens of all sessions end now.
+func (p *Proxy) Expire() {
+	p.sessions.mu.Lock()
+	defer p.sessions.mu.Unlock()
+	for _, e := range p.sessions.entries {
+		e.value.expires = time.Unix(1, 0)
+	}
+}
+
+// LastExpiry is when the last token ends.
+func (p *Proxy) LastExpiry() (last time.Time) {
+	p.sessions.mu.Lock()
+	defer p.sessions.mu.Unlock()
+	for _, e := range p.sessions.entries {
+		if e.value.expires.After(last) {
+			last = e.value.expires
+		}
+	}
+	return last
+}
+
+// AskVerified asks a proxy whose target is app on a host that srv's certificate is
+// for, and returns the status of its answer.
+func AskVerified(ctx context.Context, srv *httptest.Server, method, path string) (int, error) {
+	p, err := New(Options{Target: "example.com/app:1"})
+	if err != nil {
+		return 0, err
+	}
+	p.hosts.free.verified.TLSClientConfig.RootCAs = x509.NewCertPool()
+	p.hosts.free.verified.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
+	p.hosts.free.verified.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+	}
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, http.NoBody))
+	return w.Code, nil
+}
+
+// Accepts says what a request is taken to be about.
+func Accepts(r *http.Request) (repo, ref string, mirror, ok bool) {
+	t := parseTarget(r)
+	if t == nil {
+		return "", "", false, false
+	}
+	return t.repo, t.ref, t.mirror != nil, true
+}

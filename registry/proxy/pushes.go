@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// pushes knows which pushes are running: a push is many requests, with pauses
+// between them while the next layer is made.
+type pushes struct {
+	mu       sync.Mutex
+	running  map[string]bool // by alias
+	requests int             // now
+	last     time.Time       // the end of a request
+	draining bool
+	changed  chan struct{} // closed at each change
+}
+
+func newPushes() *pushes {
+	return &pushes{running: make(map[string]bool), changed: make(chan struct{})}
+}
+
+func (p *pushes) change(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+	p.last = time.Now()
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *pushes) enter() { p.change(func() { p.requests++ }) }
+func (p *pushes) leave() { p.change(func() { p.requests-- }) }
+
+// mayBegin says whether a push to alias may begin or go on: while the proxy drains,
+// none begins.
+func (p *pushes) mayBegin(alias string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running[alias] || !p.draining
+}
+
+// begin notes that a push to alias is running.
+func (p *pushes) begin(alias string) { p.change(func() { p.running[alias] = true }) }
+
+// end notes that a push to alias has come to its manifest.
+func (p *pushes) end(alias string) { p.change(func() { delete(p.running, alias) }) }
+
+// Drain waits until no push is running: each has come to its manifest, or there
+// was no request for the time patience. From now on no new push begins; all other
+// requests are served as ever. Requests that run when Drain returns are left to
+// [http.Server.Shutdown]. The error is that of ctx.
+func (p *Proxy) Drain(ctx context.Context, patience time.Duration) error {
+	p.pushes.change(func() { p.pushes.draining = true })
+	for {
+		p.pushes.mu.Lock()
+		running, changed := len(p.pushes.running), p.pushes.changed
+		wait := patience
+		if p.pushes.requests == 0 {
+			wait -= time.Since(p.pushes.last)
+		}
+		p.pushes.mu.Unlock()
+		if running == 0 || wait <= 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
