@@ -43,7 +43,7 @@ func (cfg *buildConfig) check(ctx context.Context, in *inputs, o *options, mode 
 	if err != nil {
 		return err
 	}
-	o.plan.AllStages, o.plan.Ignore = true, src.ignore
+	o.plan.AllStages, o.plan.Unchecked, o.plan.Ignore = true, true, src.ignore
 	o.plan.SourceEpoch = &time.Time{} // no warning depends on it
 	warnings, err := cfg.findings(ctx, src.file, o, mode)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
