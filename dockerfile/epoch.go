@@ -22,6 +22,9 @@ type EpochSource struct {
 // commit the time of the committer, for a download that of Last-Modified or
 // else that of the newest file in the archive, and nothing for anything else.
 func (f *File) EpochSource(o Options) (*EpochSource, error) {
+	if f.mistake != nil {
+		return nil, f.mistake
+	}
 	contexts, err := newNamedContexts(o.Contexts)
 	if err != nil {
 		return nil, locate(err, f.source.whole())

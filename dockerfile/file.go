@@ -32,9 +32,10 @@ type File struct {
 	stages  []instructions.Stage
 	mounts  map[instructions.Command]*parser.Node // of those RUNs that have any
 	foreign error                                 // the syntax directive names another frontend
+	mistake error                                 // in an instruction, or that there is no FROM
 
 	// What the linter needs.
-	nodes         []*parser.Node // all instructions
+	nodes         []*parser.Node // all instructions, up to the one with the mistake
 	continuations []parser.Range // where empty lines are continued
 	check         string         // value of the check directive
 	checkAt       Location
@@ -42,7 +43,9 @@ type File struct {
 
 // Parse reads a Dockerfile to the end of r. The name is used in messages only.
 // Errors of r are returned as they are, wrapped with the name; all others are
-// an *Error. The text may have at most 16 MiB and 65,535 bytes in a line.
+// an *Error. The text may have at most 16 MiB and 65,535 bytes in a line. A
+// mistake in an instruction is an error of [File.Plan], so that [File.Lint] can
+// find what stands before it.
 func Parse(name string, r io.Reader) (*File, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxSize+1))
 	if err != nil {
@@ -53,10 +56,11 @@ func Parse(name string, r io.Reader) (*File, error) {
 		return nil, err
 	}
 	f := &File{text: digest.FromBytes(text), source: src, mounts: map[instructions.Command]*parser.Node{}}
-	if err := f.parse(text); err != nil {
-		if f.foreign != nil {
-			return nil, f.foreign // which explains it
-		}
+	err = f.parse(text)
+	if (err != nil || f.mistake != nil) && f.foreign != nil {
+		return nil, f.foreign // which explains it
+	}
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -71,13 +75,14 @@ func (f *File) parse(text []byte) error {
 	if err != nil {
 		return f.parserError(err)
 	}
-	f.escape, f.nodes = parsed.EscapeToken, parsed.AST.Children
+	f.escape = parsed.EscapeToken
 	for _, w := range parsed.Warnings {
 		if w.Location != nil {
 			f.continuations = append(f.continuations, *w.Location)
 		}
 	}
-	return f.instructions(parsed.AST)
+	f.mistake = f.instructions(parsed.AST)
+	return nil
 }
 
 func splitLines(text []byte) []string {
@@ -166,7 +171,8 @@ func (f *File) parserError(err error) error {
 // instructions sorts the parsed lines into global arguments and stages.
 func (f *File) instructions(ast *parser.Node) error {
 	lint := linter.New(&linter.Config{}) // a nil one would not survive a comment with lint options
-	for _, node := range ast.Children {
+	for i, node := range ast.Children {
+		f.nodes = ast.Children[:i+1]
 		at := f.source.at(node.StartLine, node.EndLine)
 		instruction, err := instructions.ParseInstructionWithLinter(node, lint)
 		if err != nil {

@@ -52,15 +52,9 @@ func Violations(warnings []Warning) error {
 // Lint returns the warnings about the file as such, in the order of its lines:
 // what no instruction of a stage has to be carried out for. They are part of
 // Plan.Warnings too; Lint gives them also where no plan can be made. It is pure,
-// and every error is an *Error.
+// and every error is an *Error. With an error it returns what was found before.
 func (f *File) Lint(o Options) ([]Warning, error) {
 	config, err := f.checkConfig(o.BuildArgs)
-	if err != nil {
-		return nil, err
-	}
-	predefined := platformArgs(o, f.targetName(o))
-	defaults := &environ{entries: maps.Clone(predefined.entries), next: predefined.next}
-	globals, err := f.globalArgs(o, predefined)
 	if err != nil {
 		return nil, err
 	}
@@ -73,16 +67,29 @@ func (f *File) Lint(o Options) ([]Warning, error) {
 		lint.Run(&linter.RuleNoEmptyContinuation, []parser.Range{at}, linter.RuleNoEmptyContinuation.Format())
 	}
 	for _, node := range f.nodes {
-		_, _ = instructions.ParseInstructionWithLinter(node, lint) // Parse had no error with it
+		_, _ = instructions.ParseInstructionWithLinter(node, lint) // f.mistake is its error
 	}
+	if err = f.mistake; err == nil {
+		err = f.lintStages(lint, o)
+	}
+	slices.SortStableFunc(found, func(a, b Warning) int { return a.Location.Start - b.Location.Start })
+	return found, err
+}
+
+// lintStages finds what takes the whole file to be found.
+func (f *File) lintStages(lint *linter.Linter, o Options) error {
 	f.lintStageNames(lint)
 	f.lintCasing(lint)
-	f.lintDefaults(lint, defaults)
+	predefined := platformArgs(o, f.targetName(o))
+	f.lintDefaults(lint, &environ{entries: maps.Clone(predefined.entries), next: predefined.next})
+	globals, err := f.globalArgs(o, predefined)
+	if err != nil {
+		return err
+	}
 	for i := range f.stages {
 		f.lintFrom(lint, &f.stages[i], globals)
 	}
-	slices.SortStableFunc(found, func(a, b Warning) int { return a.Location.Start - b.Location.Start })
-	return found, nil
+	return nil
 }
 
 // checkConfig returns what is asked of the linter.

@@ -214,22 +214,28 @@ func ignoresAll(patterns *patternmatcher.PatternMatcher) bool {
 	return false
 }
 
-// checkPlatform compares the platform of the base image with the one asked for,
-// unless the image is that of a named context.
+// checkPlatform compares the platform of the base image with the one asked for.
 func (st *state) checkPlatform(ch *checker, base dockerspec.DockerOCIImage) {
-	if st.Base.Reference == "" || isEmptyImage(base) {
+	if st.Base.Reference == "" {
 		return
 	}
-	name, err := st.lex.word(st.scope.file.stages[st.Index].BaseName, st.scope.globals)
-	if ref, _ := normalise(name); err != nil || ref != st.Base.Reference {
+	if name, err := st.lex.word(st.scope.file.stages[st.Index].BaseName, st.scope.globals); err == nil {
+		lintPlatform(ch.lint, name, st.Base.Reference, st.Platform, base)
+	}
+}
+
+// lintPlatform compares the platform of an image with the one asked for, unless
+// it is that of a named context and not the one that name is the name of.
+func lintPlatform(lint *linter.Linter, name, reference string, want ocispec.Platform, image dockerspec.DockerOCIImage) {
+	if own, err := normalise(name); err != nil || own != reference || isEmptyImage(image) {
 		return
 	}
-	want, got := st.Platform, base.Platform
+	got := image.Platform
 	if want.OS == got.OS && want.Architecture == got.Architecture {
 		return
 	}
 	show := func(p ocispec.Platform) string { return platforms.FormatAll(platforms.Normalize(p)) }
-	ch.lint.Run(&linter.RuleInvalidBaseImagePlatform, nil, linter.RuleInvalidBaseImagePlatform.Format(name, show(want), show(got)))
+	lint.Run(&linter.RuleInvalidBaseImagePlatform, nil, linter.RuleInvalidBaseImagePlatform.Format(name, show(want), show(got)))
 }
 
 // isEmptyImage tells whether an image has no layers.

@@ -48,10 +48,7 @@ func (s *Stage) imageTriggers(expressions []string) ([]command, error) {
 		if err := s.scope.linkCommand(c); err != nil {
 			return nil, locate(fmt.Errorf("ONBUILD %w", err), c.at)
 		}
-		if err := s.checkOrder(*c); err != nil {
-			return nil, locate(err, c.at)
-		}
-		if err := c.check(); err != nil {
+		if err := s.checkCommand(*c); err != nil {
 			return nil, locate(err, c.at)
 		}
 	}

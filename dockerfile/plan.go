@@ -33,6 +33,10 @@ type Options struct {
 	// asked for, as for a check of the whole file.
 	AllStages bool
 
+	// Unchecked leaves the mistakes in instructions of stages to [Stage.Lint],
+	// which finds the warnings before them.
+	Unchecked bool
+
 	// SourceEpoch answers [File.EpochSource]: the time of what that returned,
 	// the zero time if it has none.
 	SourceEpoch *time.Time
@@ -75,6 +79,9 @@ func (p *Plan) Target() *Stage { return p.Stages[len(p.Stages)-1] }
 // mistake that can be known without the configuration of a base image is
 // reported here.
 func (f *File) Plan(o Options) (*Plan, error) {
+	if f.mistake != nil {
+		return nil, f.mistake
+	}
 	o.BuildArgs = maps.Clone(o.BuildArgs)
 	if err := f.checkFrontend(o.BuildArgs); err != nil {
 		return nil, err
@@ -102,6 +109,7 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	sc := &scope{
 		file: f, globals: globals, byName: map[string]*Stage{}, platform: o.TargetPlatform, contexts: contexts,
 		buildArgs: o.BuildArgs, proxy: proxyEnv(o.BuildArgs), checks: checks, ignore: slices.Clone(o.Ignore),
+		unchecked: o.Unchecked,
 	}
 	if err := sc.addStages(); err != nil {
 		return nil, err
@@ -148,6 +156,7 @@ type scope struct {
 	byName    map[string]*Stage
 	checks    *linter.Config
 	ignore    []string
+	unchecked bool // as in the options
 	contexts  namedContexts
 	others    bool // some --from names no stage, or a mount has none
 }

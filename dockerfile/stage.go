@@ -110,18 +110,23 @@ func (s *Stage) check() error {
 	if s.Platform.OS != "linux" {
 		return locate(fmt.Errorf("platform %s: only Linux images can be built", platforms.Format(s.Platform)), s.Location)
 	}
-	if s.replaced {
+	if s.replaced || s.scope.unchecked {
 		return nil
 	}
 	for _, c := range s.commands {
-		if err := s.checkOrder(c); err != nil {
-			return locate(err, c.at)
-		}
-		if err := c.check(); err != nil {
+		if err := s.checkCommand(c); err != nil {
 			return locate(err, c.at)
 		}
 	}
 	return nil
+}
+
+// checkCommand finds the mistakes in c that show where it stands.
+func (s *Stage) checkCommand(c command) error {
+	if err := s.checkOrder(c); err != nil {
+		return err
+	}
+	return c.check()
 }
 
 // checkOrder refuses to take files from a stage that is not complete by then.

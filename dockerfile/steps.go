@@ -157,7 +157,11 @@ func (st *state) inherit() {
 // replay goes through the instructions for what they leave behind.
 func (st *state) replay() error {
 	for _, c := range st.commands {
-		if _, err := st.apply(c); err != nil {
+		_, err := st.apply(c)
+		if err == nil && st.checker != nil {
+			err = st.checkCommand(c)
+		}
+		if err != nil {
 			return locate(err, c.at)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
 // Check returns every warning about plan, in the order of its stages. For that
@@ -24,31 +25,64 @@ func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfil
 	return append(slices.Clip(plan.Warnings), warnings...), err
 }
 
-// check returns the warnings about the instructions of all stages in the plan.
-// The base images are resolved before any stage is looked at.
+// check returns the warnings about the instructions of all stages in the plan, and
+// about the images they name. All are resolved before any stage is looked at.
 func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
 	for _, s := range b.plan.Stages {
 		if s.Base.Reference != "" {
 			b.image(ctx, s.Base.Reference, s.Platform) // all at the same time
 		}
 	}
-	for _, s := range b.plan.Stages {
-		if _, err := b.rootConfig(ctx, s); err != nil {
+	sources := make([][]dockerfile.SourceImage, len(b.plan.Stages))
+	for i, s := range b.plan.Stages {
+		config, err := b.rootConfig(ctx, s)
+		if err != nil {
 			root := s.Root()
 			return nil, &StepError{Step: "FROM " + root.Base.Reference, Location: root.Location, Err: err}
 		}
+		sources[i], _ = b.sourceImages(ctx, s, config) // the error is that of Lint
 	}
 	var warnings []dockerfile.Warning
-	for _, s := range b.plan.Stages {
-		root, err := b.rootConfig(ctx, s)
-		if err != nil {
-			return warnings, err
-		}
-		more, err := s.Lint(root)
+	for i, s := range b.plan.Stages {
+		more, err := b.lintSources(ctx, s, sources[i])
 		warnings = append(warnings, more...)
 		if err != nil {
 			return warnings, err
 		}
+	}
+	for _, s := range b.plan.Stages {
+		config, err := b.rootConfig(ctx, s)
+		if err != nil {
+			return warnings, err
+		}
+		more, err := s.Lint(config)
+		warnings = append(warnings, more...)
+		if err != nil {
+			return warnings, err
+		}
+	}
+	return warnings, nil
+}
+
+// sourceImages returns the images that s takes files from, and has all of them
+// resolved.
+func (b *build) sourceImages(ctx context.Context, s *dockerfile.Stage, root dockerspec.DockerOCIImage) ([]dockerfile.SourceImage, error) {
+	sources, err := s.SourceImages(root)
+	for _, src := range sources {
+		b.image(ctx, src.Reference, s.TargetPlatform())
+	}
+	return sources, err
+}
+
+// lintSources returns the warnings about images that s takes files from.
+func (b *build) lintSources(ctx context.Context, s *dockerfile.Stage, sources []dockerfile.SourceImage) ([]dockerfile.Warning, error) {
+	var warnings []dockerfile.Warning
+	for _, src := range sources {
+		img, err := b.image(ctx, src.Reference, s.TargetPlatform()).wait(ctx)
+		if err != nil {
+			return warnings, &StepError{Step: src.Text, Location: src.Location, Err: err}
+		}
+		warnings = append(warnings, src.Lint(img.state.image)...)
 	}
 	return warnings, nil
 }
@@ -75,7 +109,19 @@ func (b *build) lint(ctx context.Context, s *dockerfile.Stage) error {
 	}
 	warnings, err := s.Lint(root)
 	b.progress.remark(warnings)
-	return err
+	if err != nil {
+		return err
+	}
+	sources, err := b.sourceImages(ctx, s, root)
+	if err != nil {
+		return err
+	}
+	b.group.Go(func() error { // no step waits for it
+		warnings, _ := b.lintSources(ctx, s, sources) // the error is that of a step
+		b.progress.remark(warnings)
+		return nil
+	})
+	return nil
 }
 
 func (r *reporter) remark(warnings []dockerfile.Warning) {

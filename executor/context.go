@@ -42,6 +42,30 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 	if err != nil {
 		return nil, err
 	}
+	f, err := b.contextFiles(ctx, o, "[context "+name+"] load from "+c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	st := scratch().with(f.key, newLayer(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
+	// No instruction made the layer, so that BuildKit finds no entry for it.
+	st.missing = &ocispec.History{Created: b.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
+	return st, nil
+}
+
+// contextFiles returns the files of o as a result: what was fetched is one
+// already, a directory is copied under the title.
+func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
+	if o.rootfs != nil {
+		key := newKey("fetched context").str(o.key.String()).sum()
+		if f := b.lookup(key); f != nil {
+			return f, nil
+		}
+		snap, err := o.rootfs.snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return b.record(key, snap)
+	}
 	src, err := o.open(ctx)
 	if err != nil {
 		return nil, err
@@ -60,26 +84,10 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 			return selection.CopyTo(ctx, root, "/", filecopy.Options{Owner: &filecopy.Owner{}})
 		},
 	}
-	f := b.lookup(op.key)
-	if f == nil {
-		if f, err = b.make(ctx, nil, op, "[context "+name+"] "+c.describe()); err != nil {
-			return nil, err
-		}
+	if f := b.lookup(op.key); f != nil {
+		return f, nil
 	}
-	st := scratch().with(f.key, newLayer(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
-	// No instruction made the layer, so that BuildKit finds no entry for it.
-	st.missing = &ocispec.History{Created: b.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
-	return st, nil
-}
-
-func (c *Context) describe() string {
-	switch {
-	case c.Repository != nil:
-		return "load git source " + fetch.Redact(c.Repository.Remote)
-	case c.URL != "":
-		return fetch.Redact(c.URL)
-	}
-	return "load from " + c.Dir
+	return b.make(ctx, nil, op, title)
 }
 
 // history returns what BuildKit's history says of a layer made of the context.

@@ -97,11 +97,11 @@ func TestNamedContexts(t *testing.T) {
 		"dir": {Dir: dir, Ignore: []string{"ignored"}},
 		"url": {URL: srv.URL},
 	}
-	out, err := buildIn(t, k, "FROM dir AS d\nFROM scratch\nCOPY --from=d / /base/\nCOPY --from=dir / /dir/\nCOPY --from=url context /url\n", contexts)
+	out, err := buildIn(t, k, "FROM dir AS d\nFROM url AS u\nFROM scratch\nCOPY --from=d / /base/\nCOPY --from=u / /url-base/\nCOPY --from=dir / /dir/\nCOPY --from=url context /url\n", contexts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"base/kept": "1", "dir/kept": "1", "url": "url"} {
+	for name, want := range map[string]string{"base/kept": "1", "dir/kept": "1", "url": "url", "url-base/context": "url"} {
 		if b, err := os.ReadFile(filepath.Join(out, name)); string(b) != want {
 			t.Errorf("%s holds %q, %v", name, b, err)
 		}

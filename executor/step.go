@@ -79,11 +79,16 @@ func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operati
 	if err != nil {
 		return nil, err
 	}
+	return b.record(op.key, snap)
+}
+
+// record remembers snap as the result that key stands for.
+func (b *build) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, error) {
 	rec := &stepRecord{Snapshot: snap.ID(), Created: b.Clock().UTC()}
-	if err := b.remember(recordKind, op.key, rec); err != nil {
+	if err := b.remember(recordKind, key, rec); err != nil {
 		return nil, err
 	}
-	return &finding{op.key, rec, snap}, nil
+	return &finding{key, rec, snap}, nil
 }
 
 func (t task) title() string { return t.number + " " + t.Text }

@@ -153,7 +153,7 @@ func (c *testCase) buildah(t *testing.T) *harness.Image {
 	check(t, os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644))
 	build := append([]string{
 		"bud", "--isolation", "chroot", "--tls-verify=false", "--format", "oci", "--layers=false", "--network", "host",
-		"--signature-policy", policy, "--build-arg", "REGISTRY=" + c.registry.Prefix, "-t", "built", "-f", "Dockerfile",
+		"--signature-policy", policy, "-t", "built", "-f", "Dockerfile",
 	}, c.flags...)
 	run(append(build, "context")...)
 	run("push", "--signature-policy", policy, "built", "oci:"+c.dir+"/buildah-layout:built")

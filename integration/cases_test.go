@@ -22,6 +22,7 @@ type testCase struct {
 	*workbench
 	source string
 	flags  []string
+	web    string // where www is served, "" if the case doesn't say WEB
 }
 
 // newCase copies a case with settled modes, since those of a checkout follow
@@ -34,13 +35,6 @@ func newCase(t *testing.T, source string) *testCase {
 	if _, err := os.Stat(filepath.Join(source, "context")); err == nil {
 		check(t, copyTree(filepath.Join(source, "context"), context))
 	}
-	if script, err := filepath.Abs(filepath.Join(source, "setup.sh")); err == nil && exists(script) {
-		setup := exec.CommandContext(t.Context(), "sh", "-eu", script)
-		setup.Dir = context
-		if out, err := setup.CombinedOutput(); err != nil {
-			t.Fatalf("run %s: %v\n%s", script, err, out)
-		}
-	}
 	dockerfile, err := os.ReadFile(filepath.Join(source, "Dockerfile"))
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(c.dir, "Dockerfile"), dockerfile, 0o644))
@@ -48,8 +42,28 @@ func newCase(t *testing.T, source string) *testCase {
 		_, err := lab.Image(t.Context(), string(match[1]))
 		check(t, err)
 	}
-	if flags, err := os.ReadFile(filepath.Join(source, "flags")); err == nil {
-		c.flags = strings.Split(strings.TrimSpace(string(flags)), "\n")
+	flags, err := os.ReadFile(filepath.Join(source, "flags"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	c.flags = []string{"--build-arg=REGISTRY=" + c.registry.Prefix}
+	if bytes.Contains(dockerfile, []byte("ARG WEB")) || bytes.Contains(flags, []byte("$WEB")) {
+		check(t, harness.Need("git"))
+		site := harness.Serve(filepath.Join(c.dir, "www"))
+		t.Cleanup(site.Close)
+		c.web = site.URL
+		c.flags = append(c.flags, "--build-arg=WEB="+c.web)
+	}
+	for line := range strings.Lines(string(flags)) {
+		c.flags = append(c.flags, strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "$WEB", c.web))
+	}
+	if script, err := filepath.Abs(filepath.Join(source, "setup.sh")); err == nil && exists(script) {
+		setup := exec.CommandContext(t.Context(), "sh", "-eu", script)
+		setup.Dir = context
+		setup.Env = append(os.Environ(), harness.GitEnv...)
+		if out, err := setup.CombinedOutput(); err != nil {
+			t.Fatalf("run %s: %v\n%s", script, err, out)
+		}
 	}
 	check(t, lab.User.Own(c.dir))
 	return c
@@ -102,9 +116,7 @@ func TestCases(t *testing.T) {
 		t.Run(e.Name(), func(t *testing.T) {
 			t.Parallel()
 			c := newCase(t, filepath.Join("testdata/cases", e.Name()))
-			args := append([]string{
-				"build", "--progress=plain", "-t", c.ref, "-f", "Dockerfile", "--build-arg", "REGISTRY=" + c.registry.Prefix,
-			}, c.flags...)
+			args := append([]string{"build", "--progress=plain", "-t", c.ref, "-f", "Dockerfile"}, c.flags...)
 			result := c.bob(append(args, "context")...)
 			if result.Code != 0 {
 				t.Fatalf("exit code %d\n%s", result.Code, result.Stderr)
@@ -202,7 +214,11 @@ func (c *testCase) section(name string, image *harness.Image) string {
 	case "config":
 		config, err := configText(image)
 		check(c.t, err)
-		return strings.ReplaceAll(config, c.registry.Prefix, "$REGISTRY")
+		config = strings.ReplaceAll(config, c.registry.Prefix, "$REGISTRY")
+		if c.web != "" {
+			config = strings.ReplaceAll(config, c.web, "$WEB")
+		}
+		return config
 	case "files":
 		tree, err := harness.Flatten(image.Layers)
 		check(c.t, err)

@@ -33,10 +33,20 @@
 //	flags:     --secret=id=token,src=token
 //	           --build-context=other=other
 //
+// A Dockerfile that says "ARG WEB" gets there the URL at which the directory www
+// beside context/ is served, and so do flags that say $WEB: files, and git
+// repositories whose names end in .git, in the ways that [harness.Site] tells of.
+// setup.sh makes them; its commits have the same hashes everywhere.
+//
+//	setup.sh:    mkdir -p ../www && echo x > ../www/x && touch -d @1000000000 ../www/x
+//	             git init -q ../www/r.git && cd ../www/r.git && …
+//	Dockerfile:  ARG WEB
+//	             ADD $WEB/x $WEB/r.git#main /
+//
 // A secret from a variable needs --secret=id=NAME,env=HOME, of a variable that
 // every run has. An SSH agent doesn't outlive setup.sh: --ssh=default=key takes
 // the key that ssh-keygen made in ../key, without a passphrase; what needs an agent at
-// work, or a server, is a script or a test in Go.
+// work is a script or a test in Go.
 //
 // # Comparing with buildah
 //

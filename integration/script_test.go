@@ -24,6 +24,7 @@ type scriptState struct{}
 // A lastRun is what the commands of a script know of the run before.
 type lastRun struct {
 	result harness.Result
+	site   *harness.Site
 }
 
 // TestScripts runs the stories in testdata/script. Beside the commands of
@@ -38,12 +39,16 @@ type lastRun struct {
 //	               the base image) and layers.txt appear in the directory
 //	oneline        wants a single line on standard error of the last bob
 //	user CMD…      runs another program as the unprivileged user
+//	served N STATUS PATH
+//	               wants $WEB to have answered N requests for the path so
 //	[exec:PROGRAM] a condition of testscript, for what may not be installed
 //
 // [root] holds where the tests run as root.
 //
 // $REGISTRY is where to push and pull, $GUARDED wants credentials, $NOBODY is a
-// port where nothing listens; @REGISTRY@, @GUARDED@ and @NOBODY@ say so in files.
+// port where nothing listens, $WEB serves the directory www as a [harness.Site];
+// @REGISTRY@, @GUARDED@, @NOBODY@ and @WEB@ say so in files. What runs git makes
+// the same commits everywhere.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	newWorkbench(t) // skips here where none can work
@@ -60,7 +65,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"bob": scriptBob, "code": scriptCode, "pushed": scriptPushed, "pull": scriptPull,
-			"oneline": scriptOneline, "user": scriptUser,
+			"oneline": scriptOneline, "user": scriptUser, "served": scriptServed,
 		},
 	})
 }
@@ -79,17 +84,22 @@ func setupScript(env *testscript.Env) error {
 			return err
 		}
 	}
-	env.Values[scriptState{}] = &lastRun{}
+	site := harness.Serve(filepath.Join(env.WorkDir, "www"))
+	env.Defer(site.Close)
+	env.Values[scriptState{}] = &lastRun{site: site}
 	prefix := r.Prefix + "/" + strings.ToLower(filepath.Base(env.WorkDir))
 	values := map[string]string{
 		"REGISTRY": r.Prefix, "GUARDED": guarded.Prefix, "NOBODY": "127.0.0.1:9", "REF": prefix + ":1",
 		"GUARDED_CONFIG": guarded.DockerConfig(), "GUARDED_HOST": guarded.Host, "REPO": prefix,
+		"GUARDED_PASSWORD": harness.GuardedPassword, "WEB": site.URL,
 	}
 	for name, value := range values {
 		env.Setenv(name, value)
 	}
-	name, value, _ := strings.Cut(lab.NoAuth(), "=")
-	env.Setenv(name, value)
+	for _, v := range append([]string{lab.NoAuth()}, harness.GitEnv...) {
+		name, value, _ := strings.Cut(v, "=")
+		env.Setenv(name, value)
+	}
 	err = filepath.WalkDir(env.WorkDir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
@@ -187,6 +197,17 @@ func scriptOneline(ts *testscript.TestScript, _ bool, _ []string) {
 	text := strings.TrimSpace(last(ts).result.Stderr)
 	if text == "" || strings.Contains(text, "\n") {
 		ts.Fatalf("stderr is not one line:\n%s", shorten(text))
+	}
+}
+
+func scriptServed(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: served N STATUS PATH")
+	}
+	status, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	if got := strconv.Itoa(last(ts).site.Served(status, args[2])); got != args[0] {
+		ts.Fatalf("%s was answered with %d %s times, want %s", args[2], status, got, args[0])
 	}
 }
 

@@ -64,7 +64,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.buildContexts = newList("build-context")
 	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
 	cfg.registries.register(fs)
-	fs.Var(&cfg.file, "file", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
+	fs.Var(&cfg.file, "file", "the Dockerfile's `path` or URL, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
 	fs.Var(cfg.buildArgs, "build-arg", "`NAME=value` for an ARG; NAME alone takes it from the environment; repeatable")
@@ -165,7 +165,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
 	}
-	src, err := in.open(ctx, store.TempDir(), builder)
+	src, err := in.open(ctx, store.TempDir(), builder.Open)
 	if err != nil {
 		return nil, err
 	}

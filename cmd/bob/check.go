@@ -11,7 +11,6 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/progress"
 )
 
@@ -35,19 +34,16 @@ func (cfg *buildConfig) wantsCheck() (bool, error) {
 // check prints the warnings about a Dockerfile on standard output and builds
 // nothing. It needs no namespaces and leaves no files.
 func (cfg *buildConfig) check(ctx context.Context, in *inputs, o *options, mode progress.Mode) (err error) {
-	if in.remote != nil {
-		return usageErrorf("--check reads a context on this machine only: fetch %s first", fetch.Redact(in.context))
-	}
 	scratch, err := os.MkdirTemp("", "bob-check-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	src, err := in.open(ctx, scratch, nil)
+	src, err := in.open(ctx, scratch, fetchTo(scratch, fetcher(scratch, &o.build)))
 	if err != nil {
 		return err
 	}
-	o.plan.AllStages, o.plan.Ignore = true, src.ignore
+	o.plan.AllStages, o.plan.Unchecked, o.plan.Ignore = true, true, src.ignore
 	o.plan.SourceEpoch = &time.Time{} // no warning depends on it
 	warnings, err := cfg.findings(ctx, src.file, o, mode)
 	if cause := context.Cause(ctx); err != nil && cause != nil {

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
@@ -22,10 +21,15 @@ import (
 // inputs is what a build reads: the context, and the Dockerfile.
 type inputs struct {
 	context    string // a directory, or - for a tar on stdin
-	dockerfile string // a path, or - for stdin; empty for the context's Dockerfile
+	dockerfile string // a path, a URL, or - for stdin; empty for the context's Dockerfile
+	name       string // of the Dockerfile in messages, where that isn't its path
 	stdin      io.Reader
 	remote     dockerfile.Source // of a context at an address; nil otherwise
 }
+
+// opener fetches what lies at an address and shows it at the directory that it
+// returns, until the function is called that it also returns.
+type opener func(context.Context, dockerfile.Source) (dir string, closeIt func() error, err error)
 
 // inside reports whether the files come from elsewhere: the Dockerfile is one of
 // them, and no link among them may lead out.
@@ -44,12 +48,9 @@ const stdinName = "-"
 // inputs checks the arguments of bob build.
 func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
 	if len(args) != 1 {
-		return nil, usageErrorf("bob build takes one argument, the build context (a directory, or - for a tar on standard input); got %d", len(args))
+		return nil, usageErrorf("bob build takes one argument, the build context (a directory, a URL, or - for a tar on standard input); got %d", len(args))
 	}
 	in := &inputs{context: args[0], dockerfile: string(cfg.file), stdin: cfg.stdin}
-	if fetch.CheckURL(in.dockerfile) == nil {
-		return nil, usageErrorf("-f %s: a Dockerfile at a URL is taken as the context: bob build %[1]s", fetch.Redact(in.dockerfile))
-	}
 	if in.context == stdinName {
 		if in.dockerfile == stdinName {
 			return nil, usageErrorf("the context and the Dockerfile can't both be read from standard input")
@@ -79,8 +80,8 @@ func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
 }
 
 // open reads the Dockerfile and the ignore file, and unpacks a context that is
-// a tar into scratch. Only for a remote context does it need b.
-func (in *inputs) open(ctx context.Context, scratch string, b *executor.Builder) (_ *sources, err error) {
+// a tar into scratch. What lies elsewhere is fetched by elsewhere.
+func (in *inputs) open(ctx context.Context, scratch string, elsewhere opener) (_ *sources, err error) {
 	src := &sources{context: in.context, close: func() error { return nil }}
 	defer func() {
 		if err != nil {
@@ -93,7 +94,7 @@ func (in *inputs) open(ctx context.Context, scratch string, b *executor.Builder)
 			return nil, fmt.Errorf("context from standard input: %w", err)
 		}
 	case in.remote != nil:
-		if src.context, src.close, err = b.Open(ctx, in.remote); err != nil {
+		if src.context, src.close, err = elsewhere(ctx, in.remote); err != nil {
 			src.close = func() error { return nil }
 			return nil, fmt.Errorf("context %s: %w", fetch.Redact(in.context), err)
 		}
@@ -101,7 +102,7 @@ func (in *inputs) open(ctx context.Context, scratch string, b *executor.Builder)
 			return nil, fmt.Errorf("context %s: %w", fetch.Redact(in.context), err)
 		}
 	}
-	name, text, err := in.readDockerfile(src.context)
+	name, text, err := in.readDockerfile(ctx, src.context, elsewhere)
 	if err != nil {
 		return nil, err
 	}
@@ -132,12 +133,12 @@ func (in *inputs) unpack(ctx context.Context, dir string) (string, error) {
 	return dir, filecopy.UnpackContext(ctx, stdin, dir)
 }
 
-// path returns where the Dockerfile is, "" if on standard input. With a
+// path returns where the Dockerfile is, "" if on standard input or at a URL. With a
 // directory as context it is relative to the working directory, as in docker
 // build; with a tar it lies inside.
 func (in *inputs) path(contextDir string) string {
 	switch {
-	case in.dockerfile == stdinName:
+	case in.dockerfile == stdinName, in.dockerfileURL():
 		return ""
 	case in.dockerfile == "":
 		return filepath.Join(contextDir, "Dockerfile")
@@ -150,7 +151,13 @@ func (in *inputs) path(contextDir string) string {
 	}
 }
 
-func (in *inputs) readDockerfile(contextDir string) (name string, text []byte, err error) {
+// dockerfileURL reports whether the Dockerfile lies apart from the context at a URL.
+func (in *inputs) dockerfileURL() bool { return fetch.CheckURL(in.dockerfile) == nil }
+
+func (in *inputs) readDockerfile(ctx context.Context, contextDir string, elsewhere opener) (name string, text []byte, err error) {
+	if in.dockerfileURL() {
+		return fetchDockerfile(ctx, in.dockerfile, elsewhere)
+	}
 	path := in.path(contextDir)
 	if path == "" {
 		text, err = io.ReadAll(in.stdin)
@@ -160,6 +167,9 @@ func (in *inputs) readDockerfile(contextDir string) (name string, text []byte, e
 	name = path
 	if in.inside() && strings.HasPrefix(path, contextDir) {
 		name, _ = filepath.Rel(contextDir, path)
+	}
+	if in.name != "" {
+		name = in.name
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil, fmt.Errorf("%s: no such file; name the Dockerfile with -f", name)

@@ -31,7 +31,6 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"build", filepath.Join(dir, "none")}, "no such directory"},
 		{[]string{"build", file}, "not a directory"},
 		{[]string{"build", "https://example.com/x.git?branch=a&tag=b"}, "branch conflicts with tag"},
-		{[]string{"build", "-f", "https://example.com/Dockerfile", dir}, "a Dockerfile at a URL"},
 		{[]string{"build", "--build-context", "x", dir}, "want name=value"},
 		{[]string{"build", "--build-context", "x=" + filepath.Join(dir, "none"), dir}, "no such directory"},
 		{[]string{"build", "--build-context", "x=target:y", dir}, "buildx bake"},

@@ -41,6 +41,40 @@ func (cfg *buildConfig) remoteContext(address string) (dockerfile.Source, error)
 	return nil, nil //nolint:nilnil // documented
 }
 
+// fetchDockerfile reads the Dockerfile at a URL.
+func fetchDockerfile(ctx context.Context, address string, elsewhere opener) (name string, text []byte, err error) {
+	name = fetch.Redact(address)
+	d := &dockerfile.Download{URL: address, Name: "Dockerfile"}
+	dir, closeIt, err := elsewhere(ctx, d)
+	if err != nil {
+		return "", nil, fmt.Errorf("-f %s: %w", name, err)
+	}
+	text, err = os.ReadFile(filepath.Join(dir, d.Name))
+	return name, text, errors.Join(err, closeIt())
+}
+
+// fetchTo returns an opener that fetches to directories below scratch, which is
+// removed later on. It needs neither a store nor mounts.
+func fetchTo(scratch string, client *fetch.Client) opener {
+	return func(ctx context.Context, src dockerfile.Source) (dir string, closeIt func() error, err error) {
+		if dir, err = os.MkdirTemp(scratch, "fetched-"); err != nil {
+			return "", nil, err
+		}
+		switch src := src.(type) {
+		case *dockerfile.Download:
+			file := fetch.File{URL: src.URL, Name: src.Name}
+			_, err = client.Download(ctx, file, nil, func() (string, error) { return dir, nil }, nil)
+		case *dockerfile.Repository:
+			r := fetch.Repository(*src)
+			var at *fetch.Commit
+			if at, err = client.Resolve(ctx, r); err == nil {
+				err = client.Checkout(ctx, r, at, dir)
+			}
+		}
+		return dir, func() error { return nil }, err
+	}
+}
+
 // arrived returns the directory with the files of a context that was fetched to
 // dir: an archive is unpacked to scratch, any other single file is a Dockerfile.
 func (in *inputs) arrived(ctx context.Context, dir, scratch string) (string, error) {
@@ -58,7 +92,7 @@ func (in *inputs) arrived(ctx context.Context, dir, scratch string) (string, err
 		return "", err
 	}
 	if !snapshot.IsArchive(header[:n]) {
-		in.dockerfile = dockerfile.ContextFileName
+		in.dockerfile, in.name = dockerfile.ContextFileName, fetch.Redact(in.context)
 		return dir, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {

@@ -1,0 +1,1 @@
+mkdir ../www && echo f > ../www/f
