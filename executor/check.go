@@ -12,7 +12,7 @@ import (
 // the Builder only Registry, Clock and Progress are used. With an error it
 // returns the warnings found before.
 func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfile.Warning, error) {
-	bd, err := newBuild(b, plan, Options{})
+	bd, err := newBuild(b, []*dockerfile.Plan{plan}, Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -27,19 +27,19 @@ func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfil
 // check returns the warnings about the instructions of all stages in the plan.
 // The base images are resolved before any stage is looked at.
 func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
-	for _, s := range b.plan.Stages {
+	for _, s := range b.allStages() {
 		if s.Base.Reference != "" {
 			b.image(ctx, s.Base.Reference, s.Platform) // all at the same time
 		}
 	}
-	for _, s := range b.plan.Stages {
+	for _, s := range b.allStages() {
 		if _, err := b.rootConfig(ctx, s); err != nil {
 			root := s.Root()
 			return nil, &StepError{Step: "FROM " + root.Base.Reference, Location: root.Location, Err: err}
 		}
 	}
 	var warnings []dockerfile.Warning
-	for _, s := range b.plan.Stages {
+	for _, s := range b.allStages() {
 		root, err := b.rootConfig(ctx, s)
 		if err != nil {
 			return warnings, err

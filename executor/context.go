@@ -60,13 +60,11 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 			return selection.CopyTo(ctx, root, "/", filecopy.Options{Owner: &filecopy.Owner{}})
 		},
 	}
-	f := b.lookup(op.key)
-	if f == nil {
-		if f, err = b.make(ctx, nil, op, "[context "+name+"] "+c.describe()); err != nil {
-			return nil, err
-		}
+	f, err := b.find(ctx, &rootfs{}, op, "[context "+name+"] "+c.describe())
+	if err != nil {
+		return nil, err
 	}
-	st := scratch().with(f.key, newLayer(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
+	st := scratch().with(f.key, b.layerOf(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
 	// No instruction made the layer, so that BuildKit finds no entry for it.
 	st.missing = &ocispec.History{Created: b.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
 	return st, nil
