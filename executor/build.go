@@ -49,7 +49,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		o.Jobs = runtime.NumCPU()
 	}
 	for _, out := range o.Outputs {
-		if err := out.check(len(plans) > 1); err != nil {
+		if err := out.check(); err != nil {
 			return nil, err
 		}
 	}
@@ -95,7 +95,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if err := b.checkAllowed(); err != nil {
 		return nil, err
 	}
-	if err := b.checkFormats(); err != nil {
+	if err := b.opts.Check(b.platforms()); err != nil {
 		return nil, err
 	}
 	ctx = b.begin(ctx)

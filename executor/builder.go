@@ -47,6 +47,9 @@ type Options struct {
 	// Tags are the references that the image is pushed to. They may lie in
 	// different registries.
 	Tags []string
+	// ByDigest has the image pushed to the repositories of Tags without a tag:
+	// its digest is its name.
+	ByDigest bool
 	// Outputs are what else becomes of the result.
 	Outputs []Output
 	// Format is how the image is pushed, and reported where it goes nowhere.

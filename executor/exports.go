@@ -34,7 +34,7 @@ type target struct {
 // can't be pushed should say so at once.
 func (b *build) newExports(ctx context.Context) (*exports, error) {
 	e := &exports{
-		formats: b.formats(),
+		formats: b.opts.formats(),
 		stages:  make(map[*dockerfile.Stage]bool),
 		uploads: semaphore.NewWeighted(uploadsAtOnce),
 	}
@@ -186,7 +186,11 @@ func (b *build) pushManifest(ctx context.Context, t *target, p *product) (err er
 		}
 		body = p.index
 	}
-	d, err := t.push.Manifest(ctx, p.desc.MediaType, body)
+	put := t.push.Manifest
+	if b.opts.ByDigest {
+		put = t.push.Child
+	}
+	d, err := put(ctx, p.desc.MediaType, body)
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,11 @@ func (f *Format) check(targets []ocispec.Platform) error {
 		}
 		return fmt.Errorf("compression level %d: want 0 to %d", *f.Compression.Level, highest)
 	}
+	switch f.Compression.Method {
+	case "", snapshot.Gzip, snapshot.Zstd, snapshot.Uncompressed:
+	default:
+		return fmt.Errorf("compression %s: want gzip, zstd or uncompressed", f.Compression.Method)
+	}
 	if f.DockerTypes && f.Compression.Method == snapshot.Zstd {
 		return fmt.Errorf("compression by zstd: %w", errDockerZstd)
 	}
@@ -204,12 +209,17 @@ func layerMediaType(m snapshot.Method) string {
 	return ocispec.MediaTypeImageLayerGzip
 }
 
-// checkFormats refuses what can't be written before anything is built.
-func (b *build) checkFormats() error {
-	targets := b.platforms()
-	for _, f := range b.formats() {
+// Check refuses options that no build for these platforms can have. Build does so
+// too, when the Dockerfile has been read.
+func (o *Options) Check(targets []ocispec.Platform) error {
+	for _, f := range o.formats() {
 		if err := f.check(targets); err != nil {
 			return err
+		}
+	}
+	for _, out := range o.Outputs {
+		if out.Type == OutputDocker && len(targets) > 1 {
+			return errors.New("type=docker: docker load takes an image for one platform: use type=oci, or one --platform")
 		}
 	}
 	return nil
@@ -217,14 +227,14 @@ func (b *build) checkFormats() error {
 
 // formats returns those that the image is written in, that of the pushed or
 // reported one first. There are none if only files are asked for.
-func (b *build) formats() []*Format {
+func (o *Options) formats() []*Format {
 	var all []*Format
-	if len(b.opts.Tags) > 0 || len(b.opts.Outputs) == 0 {
-		all = append(all, &b.opts.Format)
+	if len(o.Tags) > 0 || len(o.Outputs) == 0 {
+		all = append(all, &o.Format)
 	}
-	for i := range b.opts.Outputs {
-		if o := &b.opts.Outputs[i]; o.isImage() {
-			all = append(all, &o.Format)
+	for i := range o.Outputs {
+		if out := &o.Outputs[i]; out.isImage() {
+			all = append(all, &out.Format)
 		}
 	}
 	return all

@@ -48,10 +48,7 @@ type Output struct {
 func (o Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
 
 // check reports early what would keep a file from being written at the end.
-func (o Output) check(severalPlatforms bool) error {
-	if severalPlatforms && o.Type == OutputDocker {
-		return errors.New("output type=docker: docker load takes an image for one platform: use type=oci, or one --platform")
-	}
+func (o Output) check() error {
 	if o.Writer != nil || o.Dir || o.Type == OutputLocal {
 		return nil
 	}

@@ -19,14 +19,15 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 // buildConfig is bob build as the command line has it.
 type buildConfig struct {
-	file, target, platform, network  text
+	formatFlags
+
+	file, target, network            text
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
 	secrets, ssh, allow              *list
@@ -62,6 +63,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
 	cfg.buildContexts = newList("build-context")
 	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
+	cfg.formatFlags.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path`, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
@@ -74,7 +76,6 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
 	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
-	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to build for (default: this machine's)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host or none; default is host")
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
 	fs.Var(&cfg.rootless, "rootless", "enter a user namespace first; always done without root")
@@ -157,12 +158,12 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	if o.plan.SourceEpoch, err = in.epoch(ctx, src.file, o, builder); err != nil {
 		return nil, err
 	}
-	plan, err := src.file.Plan(o.plan)
+	plans, err := o.plans(src.file)
 	if err != nil {
 		return nil, err
 	}
 	o.build.Context, o.build.Ignore = src.context, src.ignore
-	return builder.Build(ctx, plan, o.build)
+	return builder.BuildAll(ctx, plans, o.build)
 }
 
 // fetcher fetches what Dockerfile and command line name by address, with the
@@ -218,8 +219,12 @@ func (cfg *buildConfig) registry(view progress.View) *registry.Client {
 // announce writes the result to where it was asked for. Where no image was made
 // there is no ID and no digest to write.
 func (cfg *buildConfig) announce(r *executor.Result, outputs []executor.Output) error {
-	if cfg.iidfile != "" && r.Config != "" {
-		if err := os.WriteFile(cfg.iidfile, []byte(r.Config.String()), 0o644); err != nil { //nolint:gosec // not secret
+	id := r.Config
+	if id == "" {
+		id = r.Manifest.Digest // several platforms have no config in common
+	}
+	if cfg.iidfile != "" && id != "" {
+		if err := os.WriteFile(cfg.iidfile, []byte(id.String()), 0o644); err != nil { //nolint:gosec // not secret
 			return fmt.Errorf("--iidfile: %w", err)
 		}
 	}
@@ -240,8 +245,10 @@ func (cfg *buildConfig) writeMetadata(r *executor.Result) error {
 	m := map[string]any{}
 	if r.Manifest.Digest != "" {
 		m["containerimage.digest"] = r.Manifest.Digest
-		m["containerimage.config.digest"] = r.Config
 		m["containerimage.descriptor"] = r.Manifest
+	}
+	if r.Config != "" {
+		m["containerimage.config.digest"] = r.Config
 		layers := make([]ocispec.Descriptor, 0, len(r.Layers))
 		for _, l := range r.Layers {
 			layers = append(layers, l.Descriptor)
@@ -268,24 +275,6 @@ func cacheDir(flag string) (string, error) {
 		return "", fmt.Errorf("no place for the cache: %w; set BOB_CACHE_DIR", err)
 	}
 	return filepath.Join(dir, "bob"), nil
-}
-
-// platformOf parses --platform.
-func platformOf(s string) (ocispec.Platform, error) {
-	if s == "" {
-		return platforms.Normalize(platforms.DefaultSpec()), nil
-	}
-	if strings.Contains(s, ",") {
-		return ocispec.Platform{}, usageErrorf("--platform %s: one platform at a time", s)
-	}
-	p, err := platforms.Parse(s)
-	if err != nil {
-		return p, usageErrorf("--platform %s: %v", s, err)
-	}
-	if p.OS != "linux" {
-		return p, usageErrorf("--platform %s: bob builds linux images", s)
-	}
-	return platforms.Normalize(p), nil
 }
 
 // epochArg is the variable of https://reproducible-builds.org/specs/source-date-epoch/.
