@@ -63,8 +63,9 @@ type vertex struct {
 
 func (v *vertex) done(err error) {
 	e := Event{Kind: EventDone, Vertex: v.n}
+	_, others := errors.AsType[*StepError](err) // has its place, which isn't here
 	switch {
-	case errors.Is(err, context.Canceled):
+	case others, errors.Is(err, context.Canceled):
 		e.Err = "canceled"
 	case err != nil:
 		e.Err = err.Error()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,7 +133,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 		}
 		return err
 	}
-	return cfg.announce(result, o.build.Outputs)
+	return cfg.announce(result, &o.build)
 }
 
 // build is the build itself, in the namespaces it needs.
@@ -218,7 +219,7 @@ func (cfg *buildConfig) registry(view progress.View) *registry.Client {
 
 // announce writes the result to where it was asked for. Where no image was made
 // there is no ID and no digest to write.
-func (cfg *buildConfig) announce(r *executor.Result, outputs []executor.Output) error {
+func (cfg *buildConfig) announce(r *executor.Result, o *executor.Options) error {
 	id := r.Config
 	if id == "" {
 		id = r.Manifest.Digest // several platforms have no config in common
@@ -229,11 +230,11 @@ func (cfg *buildConfig) announce(r *executor.Result, outputs []executor.Output) 
 		}
 	}
 	if cfg.metadata != "" {
-		if err := cfg.writeMetadata(r); err != nil {
+		if err := cfg.writeMetadata(r, o.Tags); err != nil {
 			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
-	if r.Manifest.Digest == "" || slices.ContainsFunc(outputs, func(o executor.Output) bool { return o.Writer != nil }) {
+	if r.Manifest.Digest == "" || slices.ContainsFunc(o.Outputs, func(o executor.Output) bool { return o.Writer != nil }) {
 		return nil
 	}
 	_, err := fmt.Fprintln(cfg.stdout, r.Manifest.Digest)
@@ -241,7 +242,7 @@ func (cfg *buildConfig) announce(r *executor.Result, outputs []executor.Output) 
 }
 
 // writeMetadata writes the file of --metadata-file, with buildx's names.
-func (cfg *buildConfig) writeMetadata(r *executor.Result) error {
+func (cfg *buildConfig) writeMetadata(r *executor.Result, pushed []string) error {
 	m := map[string]any{}
 	if r.Manifest.Digest != "" {
 		m["containerimage.digest"] = r.Manifest.Digest
@@ -255,8 +256,8 @@ func (cfg *buildConfig) writeMetadata(r *executor.Result) error {
 		}
 		m["bob.layers"] = layers
 	}
-	if len(cfg.tags.values) > 0 {
-		m["image.name"] = strings.Join(cfg.tags.values, ",")
+	if names := cmp.Or(strings.Join(pushed, ","), strings.Join(cfg.tags.values, ",")); names != "" {
+		m["image.name"] = names
 	}
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {

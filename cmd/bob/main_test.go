@@ -68,6 +68,7 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"build", "-o", "type=image,name=UPPER,push=true", dir}, "name: "},
 		{[]string{"build", "-o", "type=image,push=true", dir}, "name it with -t"},
 		{[]string{"build", "-t", "h/a", "-o", "type=registry", "-o", "type=registry,compression=zstd", dir}, "same fields"},
+		{[]string{"build", "-o", "type=image,name=h/a:1,push=true,push-by-digest=true", dir}, "leave the tag out of h/a:1"},
 		{[]string{"build", "--annotation", "x", dir}, "want [place:]key=value"},
 		{[]string{"build", "--annotation", "cover:x=y", dir}, `"cover" is no place for an annotation`},
 		{[]string{"build", "--annotation", "manifest[vax]:x=y", dir}, "--annotation manifest[vax]:x=y: "},

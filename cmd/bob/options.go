@@ -175,6 +175,11 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 	for i := range o.Outputs {
 		o.Outputs[i].Names = names
 	}
+	for _, name := range names {
+		if named, err := reference.ParseNormalizedNamed(name); err == nil && o.ByDigest && !reference.IsNameOnly(named) {
+			return usageErrorf("push-by-digest gives no names: leave the tag out of %s", name)
+		}
+	}
 	if push {
 		o.Tags = names
 	}
