@@ -52,8 +52,11 @@ type Options struct {
 	ByDigest bool
 	// Outputs are what else becomes of the result.
 	Outputs []Output
-	// Format is how the image is pushed, and reported where it goes nowhere.
+	// Format is how the image is pushed, or reported where it goes nowhere.
 	Format Format
+	// Report has an image made for the result even where only files are asked
+	// for.
+	Report bool
 	// Annotations are put on the manifest of each image that is made, whatever
 	// its format says. Of the same key the format's counts.
 	Annotations map[string]string
@@ -79,7 +82,7 @@ type Options struct {
 type Result struct {
 	// Manifest describes the image's manifest or, of several platforms, the
 	// index. It is empty when only file outputs were asked for, since no image
-	// is assembled then.
+	// is assembled then; see [Options.Report].
 	Manifest ocispec.Descriptor
 	// Config is the digest of the image's config, which is Docker's image ID.
 	// With several platforms it is "".

@@ -229,7 +229,7 @@ func (o *Options) Check(targets []ocispec.Platform) error {
 // reported one first. There are none if only files are asked for.
 func (o *Options) formats() []*Format {
 	var all []*Format
-	if len(o.Tags) > 0 || len(o.Outputs) == 0 {
+	if len(o.Tags) > 0 || len(o.Outputs) == 0 || o.Report {
 		all = append(all, &o.Format)
 	}
 	for i := range o.Outputs {

@@ -158,7 +158,7 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 			}
 			pushed = out
 			push = push || out.push
-			o.Format, o.ByDigest = common, out.byDigest
+			o.Format, o.ByDigest, o.Report = common, out.byDigest, true
 			_ = out.change(&o.Format) // checked when parsed
 			continue
 		}
