@@ -78,7 +78,7 @@ func (f *Format) check(targets []ocispec.Platform) error {
 	return nil
 }
 
-var errDockerZstd = errors.New("Docker's media types have no name for it: use OCI media types, or compress all layers by gzip with force-compression")
+var errDockerZstd = errors.New("no media type of Docker's names that: use OCI media types, or compress all layers by gzip with force-compression")
 
 func includes(all []ocispec.Platform, p ocispec.Platform) bool {
 	for _, q := range all {

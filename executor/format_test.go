@@ -87,25 +87,30 @@ func TestFormatsOfOneImage(t *testing.T) {
 	}{
 		{"gzip", executor.Format{}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociGzip},
 		{
-			"zstd", executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}},
+			"zstd",
+			executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociZstd,
 		},
 		{
-			"all zstd", executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
+			"all zstd",
+			executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociZstd + " " + ociZstd,
 		},
 		{
-			"uncompressed", executor.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}, Recompress: true},
+			"uncompressed",
+			executor.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}, Recompress: true},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociPlain + " " + ociPlain,
 		},
 		{"docker", executor.Format{DockerTypes: true}, dockerManifest, dockerConfig, dockerGzip + " " + dockerGzip},
 		{
-			"docker uncompressed", executor.Format{DockerTypes: true, Compression: snapshot.Compression{Method: snapshot.Uncompressed}},
+			"docker uncompressed",
+			executor.Format{DockerTypes: true, Compression: snapshot.Compression{Method: snapshot.Uncompressed}},
 			dockerManifest, dockerConfig, dockerGzip + " " + dockerPlain,
 		},
 		{"gzip", executor.Format{}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociGzip},
 		{
-			"all zstd", executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
+			"all zstd",
+			executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociZstd + " " + ociZstd,
 		},
 	} {

@@ -153,7 +153,7 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 		}
 		names = append(slices.Clip(names), out.names...)
 		if out.registry {
-			if pushed != nil && !(reflect.DeepEqual(pushed.attributes, out.attributes) && pushed.byDigest == out.byDigest) {
+			if pushed != nil && !pushed.sameImage(out) {
 				return usageErrorf("-o %s: one image is pushed to all names: give all of type=registry the same fields, or build again", spec)
 			}
 			pushed = out
@@ -198,6 +198,11 @@ type output struct {
 	names    []string
 
 	attributes [][2]string // what it changes in the format of the flags
+}
+
+// sameImage reports whether out and other ask for the same bytes in a registry.
+func (out *output) sameImage(other *output) bool {
+	return out.byDigest == other.byDigest && reflect.DeepEqual(out.attributes, other.attributes)
 }
 
 // parseOutput parses the argument of --output: comma-separated fields, or a
