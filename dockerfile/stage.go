@@ -202,6 +202,23 @@ func (s *Stage) Title() string {
 // of the stage names are resolved for it, whatever the platform of the stage.
 func (s *Stage) TargetPlatform() ocispec.Platform { return s.scope.platform }
 
+// SeesTarget reports whether an ARG of the stage, or of one that it is based on,
+// gives it a variable that tells the target platform. A stage without one is the
+// same for all that are built for, if its own platform is.
+func (s *Stage) SeesTarget() bool {
+	for ; s != nil; s = s.Base.Stage {
+		for _, c := range s.commands {
+			arg, ok := c.Command.(*instructions.ArgCommand)
+			if ok && slices.ContainsFunc(arg.Args, func(a instructions.KeyValuePairOptional) bool {
+				return slices.Contains([]string{"TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"}, a.Key)
+			}) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // String returns the name of the stage, or "stage-1" for an unnamed one.
 func (s *Stage) String() string { return s.label() }
 

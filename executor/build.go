@@ -19,8 +19,9 @@ import (
 // A build is the state of one Build: everything that its stages share.
 type build struct {
 	*Builder
-	plan *dockerfile.Plan
-	opts Options
+	plan  *dockerfile.Plan   // the first of plans, for what they have in common
+	plans []*dockerfile.Plan // one for each platform
+	opts  Options
 
 	group    *errgroup.Group     // all goroutines of the build; its first error is the build's
 	jobs     *semaphore.Weighted // operations under way
@@ -31,6 +32,8 @@ type build struct {
 	mu       sync.Mutex
 	stages   map[*dockerfile.Stage]*promise[*state]
 	images   map[imageKey]*promise[*baseImage]
+	findings map[digest.Digest]*promise[*finding] // by the key of the operation
+	layers   map[string]*layer                    // made by steps, by the ID of the snapshot
 	views    map[*rootfs]*promise[*source]
 	contexts map[digest.Digest]*promise[*source]  // directories of this machine
 	fetches  map[digest.Digest]*promise[*fetched] // what comes from elsewhere
@@ -39,7 +42,7 @@ type build struct {
 }
 
 // newBuild checks what can be checked before anything happens.
-func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
+func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 	if o.Jobs < 0 {
 		return nil, fmt.Errorf("jobs: %d is negative", o.Jobs)
 	}
@@ -49,6 +52,11 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 	for _, out := range o.Outputs {
 		if err := out.check(); err != nil {
 			return nil, err
+		}
+	}
+	for _, p := range plans[1:] {
+		if one, other := p.Epoch, plans[0].Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
+			return nil, errors.New("SOURCE_DATE_EPOCH is not the same for all platforms: give it by --build-arg")
 		}
 	}
 	c := *b
@@ -61,13 +69,16 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 	}
 	return &build{
 		Builder:  b,
-		plan:     plan,
+		plan:     plans[0],
+		plans:    plans,
 		opts:     o,
 		jobs:     semaphore.NewWeighted(int64(o.Jobs)),
 		packers:  semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 		progress: reporter{sink: b.Progress, clock: b.Clock},
 		stages:   make(map[*dockerfile.Stage]*promise[*state]),
 		images:   make(map[imageKey]*promise[*baseImage]),
+		findings: make(map[digest.Digest]*promise[*finding]),
+		layers:   make(map[string]*layer),
 		views:    make(map[*rootfs]*promise[*source]),
 		contexts: make(map[digest.Digest]*promise[*source]),
 		fetches:  make(map[digest.Digest]*promise[*fetched]),
@@ -80,8 +91,13 @@ func newBuild(b *Builder, plan *dockerfile.Plan, o Options) (*build, error) {
 func (b *build) run(ctx context.Context) (result *Result, err error) {
 	defer func() { err = errors.Join(err, b.cleanUp()) }()
 
-	b.progress.remark(b.plan.Warnings)
+	for _, p := range b.plans {
+		b.progress.remark(p.Warnings)
+	}
 	if err := b.checkAllowed(); err != nil {
+		return nil, err
+	}
+	if err := b.opts.Check(b.platforms()); err != nil {
 		return nil, err
 	}
 	ctx = b.begin(ctx)
@@ -93,21 +109,35 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if b.exports, err = b.newExports(ctx); err != nil {
 		return nil, errors.Join(err, b.group.Wait())
 	}
-	for _, s := range b.plan.Stages {
+	for _, s := range b.allStages() {
 		b.stage(ctx, s)
 	}
 	b.group.Go(func() error {
-		target, err := b.stage(ctx, b.plan.Target()).wait(ctx)
-		if err != nil {
-			return err
+		var targets []*state
+		for _, p := range b.plans {
+			st, err := b.stage(ctx, p.Target()).wait(ctx)
+			if err != nil {
+				return err
+			}
+			targets = append(targets, st)
 		}
-		result, err = b.deliver(ctx, target)
+		var err error
+		result, err = b.deliver(ctx, targets)
 		return err
 	})
 	if err := b.group.Wait(); err != nil {
 		return nil, err
 	}
 	return result, nil
+}
+
+// allStages returns the stages of all plans.
+func (b *build) allStages() []*dockerfile.Stage {
+	var all []*dockerfile.Stage
+	for _, p := range b.plans {
+		all = append(all, p.Stages...)
+	}
+	return all
 }
 
 // begin gives the build the group of its goroutines, and returns the context that

@@ -51,8 +51,16 @@ type Options struct {
 	// context that decides about the result; see [dockerfile.File.Fingerprint].
 	// The manifest then gets [AnnotationInputs] and [AnnotationReads].
 	Fingerprint digest.Digest
+	// ByDigest has the image pushed to the repositories of Tags without a tag:
+	// its digest is its name.
+	ByDigest bool
 	// Outputs are what else becomes of the result.
 	Outputs []Output
+	// Format is how the image is pushed, or reported where it goes nowhere.
+	Format Format
+	// Report has an image made for the result even where only files are asked
+	// for.
+	Report bool
 
 	// Network is what a RUN without --network of its own gets.
 	Network sandbox.Network
@@ -73,12 +81,14 @@ type Options struct {
 
 // A Result says what a build made.
 type Result struct {
-	// Manifest describes the image's manifest. It is empty when only file
-	// outputs were asked for, since no image is assembled then.
+	// Manifest describes the image's manifest or, of several platforms, the
+	// index. It is empty when only file outputs were asked for, since no image
+	// is assembled then; see [Options.Report].
 	Manifest ocispec.Descriptor
 	// Config is the digest of the image's config, which is Docker's image ID.
+	// With several platforms it is "".
 	Config digest.Digest
-	// Layers are the image's layers, base first.
+	// Layers are the image's layers, base first; none with several platforms.
 	Layers []registry.Layer
 }
 
@@ -101,7 +111,14 @@ func (e *StepError) Unwrap() error { return e.Err }
 // else that is under way; it is a [*StepError] when an instruction is to blame.
 // When Build returns nothing of it is running or mounted any more.
 func (b *Builder) Build(ctx context.Context, plan *dockerfile.Plan, o Options) (*Result, error) {
-	bd, err := newBuild(b, plan, o)
+	return b.BuildAll(ctx, []*dockerfile.Plan{plan}, o)
+}
+
+// BuildAll is [Builder.Build] of plans that are for different platforms, at the
+// same time. With more than one the result is an index of their images, in the order
+// of the plans. What they have in common is done once.
+func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {
+	bd, err := newBuild(b, plans, o)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 // the Builder only Registry, Clock and Progress are used. With an error it
 // returns the warnings found before.
 func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfile.Warning, error) {
-	bd, err := newBuild(b, plan, Options{})
+	bd, err := newBuild(b, []*dockerfile.Plan{plan}, Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -28,13 +28,14 @@ func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfil
 // check returns the warnings about the instructions of all stages in the plan, and
 // about the images they name. All are resolved before any stage is looked at.
 func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
-	for _, s := range b.plan.Stages {
+	stages := b.allStages()
+	for _, s := range stages {
 		if s.Base.Reference != "" {
 			b.image(ctx, s.Base.Reference, s.Platform) // all at the same time
 		}
 	}
-	sources := make([][]dockerfile.SourceImage, len(b.plan.Stages))
-	for i, s := range b.plan.Stages {
+	sources := make([][]dockerfile.SourceImage, len(stages))
+	for i, s := range stages {
 		config, err := b.rootConfig(ctx, s)
 		if err != nil {
 			root := s.Root()
@@ -43,14 +44,14 @@ func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
 		sources[i], _ = b.sourceImages(ctx, s, config) // the error is that of Lint
 	}
 	var warnings []dockerfile.Warning
-	for i, s := range b.plan.Stages {
+	for i, s := range stages {
 		more, err := b.lintSources(ctx, s, sources[i])
 		warnings = append(warnings, more...)
 		if err != nil {
 			return warnings, err
 		}
 	}
-	for _, s := range b.plan.Stages {
+	for _, s := range stages {
 		config, err := b.rootConfig(ctx, s)
 		if err != nil {
 			return warnings, err

@@ -46,7 +46,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 	if err != nil {
 		return nil, err
 	}
-	st := scratch().with(f.key, newLayer(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
+	st := scratch().with(f.key, b.layerOf(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
 	// No instruction made the layer, so that BuildKit finds no entry for it.
 	st.missing = &ocispec.History{Created: b.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
 	return st, nil
@@ -84,10 +84,7 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 			return selection.CopyTo(ctx, root, "/", filecopy.Options{Owner: &filecopy.Owner{}})
 		},
 	}
-	if f := b.lookup(op.key); f != nil {
-		return f, nil
-	}
-	return b.make(ctx, nil, op, title)
+	return b.find(ctx, &rootfs{}, op, title)
 }
 
 // history returns what BuildKit's history says of a layer made of the context.

@@ -14,6 +14,9 @@
 //     under a key: the snapshot, and the layer made of it.
 //   - A layer is promised before it exists: its tar is written, hashed,
 //     compressed and uploaded while the steps behind it already run.
+//   - A format is how an image is written: the family of its media types and
+//     the compression of its layers. A layer is one blob in each compression,
+//     all of the same content.
 //
 // # The life of a build
 //
@@ -28,6 +31,10 @@
 //  5. The layers of the target are compressed and uploaded beside the next step.
 //  6. Config and manifest follow when every layer has arrived; the manifest is
 //     last, so that a build which fails leaves no tag behind.
+//
+// For several platforms there is a plan for each. They are carried out side by side;
+// steps with the same key are done once, and an index over the manifests comes last
+// of all.
 //
 // Image configs follow the OCI image specification v1.1 with Docker's additions
 // (HEALTHCHECK, ONBUILD, SHELL); history entries are written as BuildKit does.

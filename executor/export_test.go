@@ -1,11 +1,12 @@
 package executor
 
+import ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 // What the tests look at from inside.
 var (
 	CompleteHistory = completeHistory
 	ClampHistory    = clampHistory
 	LastCreated     = lastCreated
-	LayerDescriptor = layerDescriptor
 	LookupUser      = lookupUser
 	LookupOwner     = lookupOwner
 	OCIMediaType    = ociMediaType
@@ -27,4 +28,9 @@ func KeyOfLists(lists ...[]string) string {
 		k = k.list(l)
 	}
 	return k.sum().String()
+}
+
+// LayerDescriptor is how a manifest of f names the blob d.
+func LayerDescriptor(f Format, d ocispec.Descriptor) (ocispec.Descriptor, error) {
+	return f.descriptor(d)
 }

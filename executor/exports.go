@@ -5,12 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/registry"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -19,7 +17,7 @@ const uploadsAtOnce = 4
 
 // exports is where the image goes.
 type exports struct {
-	image   bool                       // an image is assembled at all
+	formats []*Format                  // of the image, the pushed one first; none: no image is made
 	stages  map[*dockerfile.Stage]bool // whose layers are part of it
 	targets []*target
 	uploads *semaphore.Weighted
@@ -36,12 +34,14 @@ type target struct {
 // can't be pushed should say so at once.
 func (b *build) newExports(ctx context.Context) (*exports, error) {
 	e := &exports{
-		image:   len(b.opts.Tags) > 0 || len(b.opts.Outputs) == 0 || slices.ContainsFunc(b.opts.Outputs, Output.isImage),
+		formats: b.opts.formats(),
 		stages:  make(map[*dockerfile.Stage]bool),
 		uploads: semaphore.NewWeighted(uploadsAtOnce),
 	}
-	for s := b.plan.Target(); s != nil; s = s.Base.Stage {
-		e.stages[s] = true
+	for _, p := range b.plans {
+		for s := p.Target(); s != nil; s = s.Base.Stage {
+			e.stages[s] = true
+		}
 	}
 	for _, ref := range b.opts.Tags {
 		p, err := b.Registry.Push(ctx, ref)
@@ -54,34 +54,37 @@ func (b *build) newExports(ctx context.Context) (*exports, error) {
 }
 
 // wants reports whether the layers of s are part of the image.
-func (e *exports) wants(s *dockerfile.Stage) bool { return e.image && e.stages[s] }
+func (e *exports) wants(s *dockerfile.Stage) bool { return len(e.formats) > 0 && e.stages[s] }
 
-// send has l uploaded to every target that hasn't got it.
-func (e *exports) send(ctx context.Context, b *build, l *layer) {
+// pushes reports whether bl is part of what is pushed.
+func (e *exports) pushes(bl *blob) bool { return len(e.targets) > 0 && bl == bl.in(e.formats[0]) }
+
+// send has bl uploaded to every target that hasn't got it.
+func (e *exports) send(ctx context.Context, b *build, bl *blob) {
 	for _, t := range e.targets {
-		e.sendTo(ctx, b, t, l)
+		e.sendTo(ctx, b, t, bl)
 	}
 }
 
-// sendTo returns the promise that the registry of t has l. A blob that can't be
+// sendTo returns the promise that the registry of t has bl. A blob that can't be
 // sent ends the build.
-func (e *exports) sendTo(ctx context.Context, b *build, t *target, l *layer) *promise[struct{}] {
-	return once(b, t.sent, l.blob.Digest, func() (struct{}, error) {
+func (e *exports) sendTo(ctx context.Context, b *build, t *target, bl *blob) *promise[struct{}] {
+	return once(b, t.sent, bl.desc.Digest, func() (struct{}, error) {
 		if err := e.uploads.Acquire(ctx, 1); err != nil {
 			return struct{}{}, context.Cause(ctx)
 		}
 		defer e.uploads.Release(1)
-		err := t.push.Blob(ctx, l.blob, e.origin(t, l), func() (io.ReadCloser, error) { return b.open(ctx, l) })
+		err := t.push.Blob(ctx, bl.desc, e.origin(t, bl), func() (io.ReadCloser, error) { return b.open(ctx, bl) })
 		b.fail(err)
 		return struct{}{}, err
 	})
 }
 
-// origin is the repository that t's registry may mount l from, "" if none.
-func (e *exports) origin(t *target, l *layer) string {
+// origin is the repository that t's registry may mount bl from, "" if none.
+func (e *exports) origin(t *target, bl *blob) string {
 	switch {
-	case l.image != nil:
-		return l.image.Reference
+	case bl.as == nil:
+		return bl.image.Reference
 	case t != e.targets[0]:
 		return e.targets[0].ref
 	default:
@@ -89,74 +92,110 @@ func (e *exports) origin(t *target, l *layer) string {
 	}
 }
 
-// deliver completes the image of st and takes the result everywhere: manifests
-// last, when nothing but they can still fail.
-func (b *build) deliver(ctx context.Context, st *state) (*Result, error) {
+// deliver completes the image of the states, one for each platform, and takes the
+// result everywhere: manifests last, when nothing but they can still fail.
+func (b *build) deliver(ctx context.Context, states []*state) (*Result, error) {
 	result := &Result{}
-	var img *assembled
-	if b.exports.image {
+	var products []*product
+	if len(b.exports.formats) > 0 {
 		var err error
-		if img, err = b.finish(ctx, st); err != nil {
+		if products, err = b.finish(ctx, states); err != nil {
 			return nil, err
 		}
-		result.Manifest, result.Config, result.Layers = img.desc, img.configDesc.Digest, img.layers
-	}
-	for _, o := range b.opts.Outputs {
-		if err := b.write(ctx, o, st, img); err != nil {
-			return nil, err
+		result.Manifest = products[0].desc
+		if img := products[0].images; len(img) == 1 {
+			result.Config, result.Layers = img[0].configDesc.Digest, img[0].layers
 		}
 	}
-	for _, t := range b.exports.targets {
-		if err := b.pushBlobs(ctx, t, st, img); err != nil {
+	for i := range b.opts.Outputs {
+		if err := b.write(ctx, &b.opts.Outputs[i], states, products); err != nil {
 			return nil, err
 		}
 	}
 	for _, t := range b.exports.targets {
-		if err := b.pushManifest(ctx, t, img); err != nil {
+		if err := b.pushBlobs(ctx, t, states, products[0]); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range b.exports.targets {
+		if err := b.pushManifest(ctx, t, products[0]); err != nil {
 			return nil, err
 		}
 	}
 	return result, nil
 }
 
-// finish waits for the layers of st and writes config and manifest over them.
-func (b *build) finish(ctx context.Context, st *state) (img *assembled, err error) {
+// finish waits for the layers of the states and writes the image over them, in each
+// format.
+func (b *build) finish(ctx context.Context, states []*state) (all []*product, err error) {
 	v := b.progress.start("exporting to image")
 	defer func() { v.done(err) }()
-	for _, l := range st.layers {
-		b.start(ctx, l)
-	}
-	for _, l := range st.layers {
-		if err := l.wait(ctx); err != nil {
-			return nil, err
+	for _, st := range states {
+		for _, l := range st.layers {
+			b.start(ctx, l)
 		}
 	}
-	return b.assemble(st)
+	for _, f := range b.exports.formats {
+		for _, st := range states {
+			for _, l := range st.layers {
+				if err := l.in(f).wait(ctx); err != nil {
+					return nil, err
+				}
+			}
+		}
+		p, err := b.produce(states, f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 // pushBlobs sends what the registry of t still lacks.
-func (b *build) pushBlobs(ctx context.Context, t *target, st *state, img *assembled) (err error) {
+func (b *build) pushBlobs(ctx context.Context, t *target, states []*state, p *product) (err error) {
 	v := b.progress.start("pushing layers for " + t.ref)
 	defer func() { v.done(err) }()
-	for _, l := range st.layers {
-		if _, err := b.exports.sendTo(ctx, b, t, l).wait(ctx); err != nil {
+	for _, st := range states {
+		for _, l := range st.layers {
+			if _, err := b.exports.sendTo(ctx, b, t, l.in(b.exports.formats[0])).wait(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	for _, img := range p.images {
+		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(img.config)), nil }
+		if err := t.push.Blob(ctx, img.configDesc, "", open); err != nil {
 			return err
 		}
 	}
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(img.config)), nil }
-	return t.push.Blob(ctx, img.configDesc, "", open)
+	return nil
 }
 
-// pushManifest makes the reference of t name the image.
-func (b *build) pushManifest(ctx context.Context, t *target, img *assembled) (err error) {
+// pushManifest makes the reference of t name the image. The manifests that an index
+// names are there before it.
+func (b *build) pushManifest(ctx context.Context, t *target, p *product) (err error) {
 	v := b.progress.start("pushing manifest for " + t.ref)
 	defer func() { v.done(err) }()
-	d, err := t.push.Manifest(ctx, img.desc.MediaType, img.manifest)
+	body := p.images[0].manifest
+	if p.index != nil {
+		for _, img := range p.images {
+			if _, err := t.push.Child(ctx, img.desc.MediaType, img.manifest); err != nil {
+				return err
+			}
+		}
+		body = p.index
+	}
+	put := t.push.Manifest
+	if b.opts.ByDigest {
+		put = t.push.Child
+	}
+	d, err := put(ctx, p.desc.MediaType, body)
 	if err != nil {
 		return err
 	}
-	if d != img.desc.Digest {
-		return fmt.Errorf("push %s: the registry stored the manifest as %s, sent was %s", t.ref, d, img.desc.Digest)
+	if d != p.desc.Digest {
+		return fmt.Errorf("push %s: the registry stored the manifest as %s, sent was %s", t.ref, d, p.desc.Digest)
 	}
 	return nil
 }
@@ -170,10 +209,10 @@ type streaming struct {
 	up     *registry.Upload // nil: there is no upload
 }
 
-// stream begins an upload to the first target.
-func (e *exports) stream(ctx context.Context) *streaming {
+// stream begins an upload of bl to the first target.
+func (e *exports) stream(ctx context.Context, bl *blob) *streaming {
 	s := &streaming{ctx: ctx}
-	if len(e.targets) == 0 {
+	if !e.pushes(bl) {
 		return s
 	}
 	s.target = e.targets[0]
@@ -208,13 +247,4 @@ func (s *streaming) close() {
 		_ = s.up.Close()
 		s.up = nil
 	}
-}
-
-// layerOf returns the layer whose blob is d, nil if there is none.
-func layerOf(layers []*layer, d ocispec.Descriptor) *layer {
-	i := slices.IndexFunc(layers, func(l *layer) bool { return l.blob.Digest == d.Digest })
-	if i < 0 {
-		return nil
-	}
-	return layers[i]
 }

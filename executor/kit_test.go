@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -222,6 +223,24 @@ func (k *kit) build(ctx context.Context, text string, o executor.Options) (*exec
 	return k.builder.Build(ctx, plan, o)
 }
 
+// buildFor builds text for several platforms with o.
+func (k *kit) buildFor(text string, o executor.Options, targets ...ocispec.Platform) (*executor.Result, error) {
+	k.t.Helper()
+	f, err := dockerfile.Parse("Dockerfile", strings.NewReader(strings.ReplaceAll(text, "HOST", k.host)))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	var plans []*dockerfile.Plan
+	for _, p := range targets {
+		plan, err := f.Plan(dockerfile.Options{TargetPlatform: p, PlatformGiven: true, BuildPlatform: linuxAMD64})
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		plans = append(plans, plan)
+	}
+	return k.builder.BuildAll(k.t.Context(), plans, o)
+}
+
 // mustBuild is build without an error.
 func (k *kit) mustBuild(text string, o executor.Options) *executor.Result {
 	k.t.Helper()
@@ -306,4 +325,25 @@ func shell(_ context.Context, p *sandbox.Process) error {
 		}
 	}
 	return nil
+}
+
+// opener returns a function that opens the blob d of img.
+func opener(img *registry.Image, d ocispec.Descriptor) func(context.Context) (io.ReadCloser, error) {
+	return func(ctx context.Context) (io.ReadCloser, error) { return img.Blob(ctx, d) }
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func readJSON(t *testing.T, path string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(readFile(t, path)), into); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -7,73 +7,111 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"runtime"
 	"sync"
 	"time"
 
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// packBlock is the size of the pieces that a layer is compressed in, in bytes.
-// The compressed bytes depend on it and not on how many pieces are in work at
-// once, so that every machine makes the same blob of the same layer.
-const packBlock = 1 << 20
-
-// A layer is one layer of an image: of a base image, or made by a step and then
-// promised before it exists.
+// A layer is one layer of an image: of a base image, or made by a step. Each format
+// that the image is written in has it as a blob of its own.
 type layer struct {
 	image *registry.Image    // that the layer belongs to; nil if a step made it
+	base  registry.Layer     // as image has it
 	of    *snapshot.Snapshot // that it is made of; nil if image is set
+
+	mu    sync.Mutex
+	blobs map[string]*blob // by compression, "" for that of image
+}
+
+// A blob is a layer as it is kept and sent, promised before it exists.
+type blob struct {
+	*layer
+
+	as *snapshot.Compression // nil: the blob of the image
 
 	begin sync.Once
 	ready chan struct{} // closed when what follows is valid
 	err   error
-	blob  ocispec.Descriptor
+	desc  ocispec.Descriptor // as if the image were OCI's
 	// diffID is the digest of the uncompressed tar.
 	diffID digest.Digest
 }
 
 // knownLayer is a layer of a base image.
-func knownLayer(l registry.Layer, img *registry.Image) *layer {
-	n := &layer{image: img, ready: make(chan struct{}), blob: l.Descriptor, diffID: l.DiffID}
-	close(n.ready)
-	return n
+func knownLayer(l registry.Layer, img *registry.Image) *layer { return &layer{image: img, base: l} }
+
+// layerOf is the layer of a step's snapshot, one for each snapshot.
+func (b *build) layerOf(snap *snapshot.Snapshot) *layer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.layers[snap.ID()]
+	if l == nil {
+		l = &layer{of: snap}
+		b.layers[snap.ID()] = l
+	}
+	return l
 }
 
-// newLayer is the layer of a step's snapshot, yet to be made.
-func newLayer(of *snapshot.Snapshot) *layer { return &layer{of: of, ready: make(chan struct{})} }
+// in returns the blob that l is in an image of format f.
+func (l *layer) in(f *Format) *blob {
+	key, as := f.Compression.String(), &f.Compression
+	if l.image != nil && !f.recompresses(l.base.MediaType) {
+		key, as = "", nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	bl := l.blobs[key]
+	if bl != nil {
+		return bl
+	}
+	bl = &blob{layer: l, as: as, ready: make(chan struct{})}
+	if as == nil {
+		bl.desc, bl.diffID = l.base.Descriptor, l.base.DiffID
+		close(bl.ready)
+	}
+	if l.blobs == nil {
+		l.blobs = make(map[string]*blob)
+	}
+	l.blobs[key] = bl
+	return bl
+}
 
-// wait returns when the layer's blob is known and lies in the store, or in the
-// registry of the base image.
-func (l *layer) wait(ctx context.Context) error {
+// wait returns when the blob is known and lies in the store, or in the registry of
+// the base image.
+func (bl *blob) wait(ctx context.Context) error {
 	select {
-	case <-l.ready:
-		return l.err
+	case <-bl.ready:
+		return bl.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// start has l made, if it isn't yet, and sent to every target. It returns at
-// once; the work belongs to the build's group.
+// start has the blobs of l made, if they aren't yet, and sent to every target. It
+// returns at once; the work belongs to the build's group.
 func (b *build) start(ctx context.Context, l *layer) {
-	l.begin.Do(func() {
-		b.group.Go(func() error {
-			if l.image == nil {
-				l.err = b.pack(ctx, l)
-				close(l.ready)
-			}
-			if l.err != nil {
-				return l.err
-			}
-			b.exports.send(ctx, b, l)
-			return nil
+	for _, f := range b.exports.formats {
+		bl := l.in(f)
+		bl.begin.Do(func() {
+			b.group.Go(func() error {
+				if bl.as != nil {
+					bl.err = b.pack(ctx, bl)
+					close(bl.ready)
+				}
+				if bl.err != nil {
+					return bl.err
+				}
+				if b.exports.pushes(bl) {
+					b.exports.send(ctx, b, bl)
+				}
+				return nil
+			})
 		})
-	})
+	}
 }
 
 // A layerRecord is what the store remembers of the layer made of a snapshot.
@@ -84,25 +122,31 @@ type layerRecord struct {
 
 const layerRecordKind = "layer"
 
-// layerKey is the key of the layer that this build makes of the snapshot id: its
-// bytes depend on the snapshot, which never changes, and on the epoch.
-func (b *build) layerKey(id string) digest.Digest {
-	k := newKey("layer").str(id).bool(b.plan.Epoch != nil)
+// layerKey is the key of the blob bl. The bytes of one made of a snapshot depend on
+// that, which never changes, and on the epoch.
+func (b *build) layerKey(bl *blob) digest.Digest {
+	if bl.image != nil {
+		return newKey("base layer").str(bl.base.DiffID.String()).str(bl.as.String()).sum()
+	}
+	k := newKey("layer").str(bl.of.ID()).bool(b.plan.Epoch != nil)
 	if b.plan.Epoch != nil {
 		k = k.str(b.plan.Epoch.UTC().Format(time.RFC3339Nano))
+	}
+	if as := bl.as.String(); as != (snapshot.Compression{}).String() {
+		k = k.str(as)
 	}
 	return k.sum()
 }
 
-// pack makes the blob of a step's layer, unless the store has it.
-func (b *build) pack(ctx context.Context, l *layer) error {
-	key := b.layerKey(l.of.ID())
+// pack makes the blob bl, unless the store has it.
+func (b *build) pack(ctx context.Context, bl *blob) error {
+	key := b.layerKey(bl)
 	rec, err := b.packed(key)
 	if err != nil {
 		return err
 	}
 	if rec != nil {
-		l.blob, l.diffID = rec.Blob, rec.DiffID
+		bl.desc, bl.diffID = rec.Blob, rec.DiffID
 		return nil
 	}
 	if err := b.packers.Acquire(ctx, 1); err != nil {
@@ -110,10 +154,10 @@ func (b *build) pack(ctx context.Context, l *layer) error {
 	}
 	defer b.packers.Release(1)
 
-	if err := b.compress(ctx, l); err != nil {
+	if err := b.compress(ctx, bl); err != nil {
 		return fmt.Errorf("layer: %w", err)
 	}
-	return b.remember(layerRecordKind, key, layerRecord{l.blob, l.diffID})
+	return b.remember(layerRecordKind, key, layerRecord{bl.desc, bl.diffID})
 }
 
 // packed returns what is known of the layer under key if the store still holds
@@ -137,52 +181,79 @@ func (b *build) packed(key digest.Digest) (*layerRecord, error) {
 	return rec, f.Close()
 }
 
-// compress takes the layer's tar from the snapshot through the hash and the
-// compressor into the store and, at the same time, to the first target. An
-// upload that breaks costs nothing but the upload: it is made again from the
-// store.
-func (b *build) compress(ctx context.Context, l *layer) (err error) {
-	diff, err := l.of.Diff(ctx, b.plan.Epoch)
+// copySize is how many bytes of a layer are handled at once.
+const copySize = 1 << 20
+
+// compress takes the layer's tar through the hash and the compressor into the
+// store and, at the same time, to the first target. An upload that breaks costs
+// nothing but the upload: it is made again from the store.
+func (b *build) compress(ctx context.Context, bl *blob) (err error) {
+	content, err := b.content(ctx, bl.layer)
 	if err != nil {
 		return err
 	}
-	defer diff.Close()
-	blob, err := b.Store.CreateBlob()
+	defer func() { err = errors.Join(err, content.Close()) }()
+	out, err := b.Store.CreateBlob()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, blob.Close()) }()
-	up := b.exports.stream(ctx)
+	defer func() { err = errors.Join(err, out.Close()) }()
+	up := b.exports.stream(ctx, bl)
 	defer up.close()
 
-	zw, err := pgzip.NewWriterLevel(io.MultiWriter(blob, up), pgzip.DefaultCompression)
+	zw, err := bl.as.NewWriter(io.MultiWriter(out, up))
 	if err != nil {
-		return err
-	}
-	if err := zw.SetConcurrency(packBlock, runtime.NumCPU()+1); err != nil {
 		return err
 	}
 	sum := digest.SHA256.Digester()
-	if _, err := io.CopyBuffer(io.MultiWriter(sum.Hash(), zw), diff, make([]byte, packBlock)); err != nil {
+	if _, err := io.CopyBuffer(io.MultiWriter(sum.Hash(), zw), content, make([]byte, copySize)); err != nil {
 		return errors.Join(err, zw.Close())
 	}
 	if err := zw.Close(); err != nil {
 		return err
 	}
-	d, size, err := blob.Commit()
+	if want := bl.base.DiffID; bl.image != nil && sum.Digest() != want {
+		return fmt.Errorf("%s: its content has the digest %s, the image says DiffID %s", bl.base.Digest, sum.Digest(), want)
+	}
+	d, size, err := out.Commit()
 	if err != nil {
 		return err
 	}
-	l.diffID = sum.Digest()
-	l.blob = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: d, Size: size}
+	bl.diffID = sum.Digest()
+	bl.desc = ocispec.Descriptor{MediaType: layerMediaType(bl.as.Method), Digest: d, Size: size}
 	up.commit(b, d)
 	return nil
 }
 
-// open opens the layer's compressed bytes, from wherever they are.
-func (b *build) open(ctx context.Context, l *layer) (io.ReadCloser, error) {
-	if l.image != nil {
-		return l.image.Blob(ctx, l.blob)
+// content opens the uncompressed tar of l.
+func (b *build) content(ctx context.Context, l *layer) (io.ReadCloser, error) {
+	if l.image == nil {
+		return l.of.Diff(ctx, b.plan.Epoch)
 	}
-	return b.Store.OpenBlob(l.blob.Digest)
+	compressed, err := l.image.Blob(ctx, l.base.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := snapshot.Decompress(compressed)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: decompress: %w", l.base.Digest, err), compressed.Close())
+	}
+	return &decompressed{plain, compressed}, nil
+}
+
+// decompressed is the content of a compressed stream, which is closed with it.
+type decompressed struct {
+	io.ReadCloser
+
+	from io.Closer
+}
+
+func (d *decompressed) Close() error { return errors.Join(d.ReadCloser.Close(), d.from.Close()) }
+
+// open opens the blob's bytes, from wherever they are.
+func (b *build) open(ctx context.Context, bl *blob) (io.ReadCloser, error) {
+	if bl.as == nil {
+		return bl.image.Blob(ctx, bl.base.Descriptor)
+	}
+	return b.Store.OpenBlob(bl.desc.Digest)
 }

@@ -7,9 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +40,8 @@ type Output struct {
 	Dir bool
 	// Names are the names that the image has inside.
 	Names []string
+	// Format is how an image is written.
+	Format Format
 }
 
 // isImage reports whether the output holds an image and not just its files.
@@ -54,31 +59,32 @@ func (o Output) check() error {
 	return nil
 }
 
-// write writes the output o of st, whose finished image is img.
-func (b *build) write(ctx context.Context, o Output, st *state, img *assembled) error {
-	if o.isImage() {
-		return b.writeImage(ctx, o, st, img)
+// write writes the output o of the states of all platforms, whose finished image
+// the products are: one for each format of the build.
+func (b *build) write(ctx context.Context, o *Output, states []*state, products []*product) error {
+	if !o.isImage() {
+		return b.writeFiles(ctx, o, states)
 	}
-	return b.writeFiles(ctx, o, st)
+	return b.writeImage(ctx, o, states, products[slices.Index(b.exports.formats, &o.Format)])
 }
 
-// writeImage writes the finished image img, made of the layers of st.
-func (b *build) writeImage(ctx context.Context, o Output, st *state, img *assembled) (err error) {
+// writeImage writes the finished image p, made of the layers of the states.
+func (b *build) writeImage(ctx context.Context, o *Output, states []*state, p *product) (err error) {
 	v := b.progress.start("exporting to " + string(o.Type) + " image format")
 	defer func() { v.done(err) }()
 	a := registry.Archive{
-		Refs:      o.Names,
-		Manifest:  img.manifest,
-		MediaType: img.desc.MediaType,
-		Config:    img.config,
-		Layers:    img.layers,
+		Refs:        o.Names,
+		Index:       p.index,
+		IndexType:   p.desc.MediaType,
+		Annotations: p.desc.Annotations,
 		Open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-			l := layerOf(st.layers, d)
-			if l == nil {
-				return nil, fmt.Errorf("no layer %s", d.Digest)
-			}
-			return b.open(ctx, l)
+			return b.openIn(ctx, states, &o.Format, d)
 		},
+	}
+	for _, img := range p.images {
+		a.Images = append(a.Images, registry.ArchivedImage{
+			Manifest: img.manifest, MediaType: img.desc.MediaType, Config: img.config, Layers: img.layers,
+		})
 	}
 	switch {
 	case o.Type == OutputDocker:
@@ -90,15 +96,36 @@ func (b *build) writeImage(ctx context.Context, o Output, st *state, img *assemb
 	}
 }
 
-// writeFiles writes the files of st.
-func (b *build) writeFiles(ctx context.Context, o Output, st *state) (err error) {
+// openIn opens the blob d of the states' layers in format f.
+func (b *build) openIn(ctx context.Context, states []*state, f *Format, d ocispec.Descriptor) (io.ReadCloser, error) {
+	for _, st := range states {
+		for _, l := range st.layers {
+			if bl := l.in(f); bl.desc.Digest == d.Digest {
+				return b.open(ctx, bl)
+			}
+		}
+	}
+	return nil, fmt.Errorf("no layer %s", d.Digest)
+}
+
+// writeFiles writes the files of the states. With several platforms each has a
+// directory of its own, called as BuildKit calls it.
+func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err error) {
 	v := b.progress.start("exporting to " + string(o.Type))
 	defer func() { v.done(err) }()
-	src, err := b.view(ctx, st.rootfs).wait(ctx)
-	if err != nil {
-		return err
+	var trees []snapshot.Tree
+	for i, p := range b.platforms() {
+		src, err := b.view(ctx, states[i].rootfs).wait(ctx)
+		if err != nil {
+			return err
+		}
+		t := snapshot.Tree{Root: src.root}
+		if len(states) > 1 {
+			t.Name = strings.ReplaceAll(platforms.FormatAll(p), "/", "_")
+		}
+		trees = append(trees, t)
 	}
-	files, err := snapshot.Archive(ctx, src.root, b.plan.Epoch)
+	files, err := snapshot.ArchiveTrees(ctx, trees, b.plan.Epoch)
 	if err != nil {
 		return err
 	}

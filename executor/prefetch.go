@@ -13,7 +13,7 @@ import (
 // store, so that builds on them find everything there. An image that can't be had
 // doesn't keep the others from being fetched; the error joins all that went wrong.
 func (b *Builder) Prefetch(ctx context.Context, refs []string, p ocispec.Platform) error {
-	bd, err := newBuild(b, &dockerfile.Plan{}, Options{})
+	bd, err := newBuild(b, []*dockerfile.Plan{{}}, Options{})
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, 
 func (b *Builder) aside() (*build, error) {
 	quiet := *b
 	quiet.Progress = nil // its vertices would have the numbers of the build's
-	return newBuild(&quiet, &dockerfile.Plan{}, Options{})
+	return newBuild(&quiet, []*dockerfile.Plan{{}}, Options{})
 }
 
 // Time returns the time that SOURCE_DATE_EPOCH takes from src: of a

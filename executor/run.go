@@ -51,7 +51,7 @@ func (b *build) checkAllowed() error {
 	if b.opts.AllowInsecure {
 		return nil
 	}
-	for _, s := range b.plan.Stages {
+	for _, s := range b.allStages() {
 		if at, ok := s.Insecure(); ok {
 			return &StepError{Step: "RUN --security=insecure", Location: at, Err: errInsecure}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/registry"
+	"github.com/containerd/platforms"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -129,26 +130,37 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 			}
 			return nil, &StepError{Step: "FROM " + s.Base.Reference, Location: s.Location, Err: err}
 		}
-		if b.exports.wants(s) {
-			for _, l := range img.state.layers {
-				b.start(ctx, l) // on its way while the steps run
-			}
-		}
-		return img.state, nil
+		return img.state, b.startBase(ctx, s, img.state)
 	case s.Base.Context != "":
 		st, err := b.contextBase(ctx, s)
 		if err != nil {
 			return nil, &StepError{Step: "FROM " + s.Base.Context, Location: s.Location, Err: err}
 		}
-		if b.exports.wants(s) {
-			for _, l := range st.layers {
-				b.start(ctx, l)
-			}
-		}
-		return st, nil
+		return st, b.startBase(ctx, s, st)
 	default:
 		return scratch(), nil
 	}
+}
+
+// startBase has the layers of st, which s starts from, on their way while the steps
+// run, if they are part of the image. A layer that a format has no name for is an
+// error.
+func (b *build) startBase(ctx context.Context, s *dockerfile.Stage, st *state) error {
+	if !b.exports.wants(s) {
+		return nil
+	}
+	for _, l := range st.layers {
+		for _, f := range b.exports.formats {
+			if l.image == nil || f.recompresses(l.base.MediaType) {
+				continue
+			}
+			if _, err := f.descriptor(l.base.Descriptor); err != nil {
+				return &StepError{Step: "FROM " + s.Base.Reference + s.Base.Context, Location: s.Location, Err: err}
+			}
+		}
+		b.start(ctx, l)
+	}
+	return nil
 }
 
 // scratch is the state of FROM scratch: no layer.
@@ -182,7 +194,24 @@ func (b *build) counter(s *dockerfile.Stage, steps []dockerfile.Step) *counter {
 	if c.title != "" {
 		c.title += " "
 	}
+	c.title = b.platformPrefix(s) + c.title
 	return c
+}
+
+// platformPrefix returns what tells the steps of s from those for other platforms,
+// as in "[linux/amd64->arm64 build 2/5]"; with one platform nothing.
+func (b *build) platformPrefix(s *dockerfile.Stage) string {
+	if len(b.plans) == 1 {
+		return ""
+	}
+	prefix := platforms.FormatAll(s.Platform)
+	if t := s.TargetPlatform(); s.SeesTarget() && t.Architecture != s.Platform.Architecture {
+		prefix += "->" + t.Architecture
+		if t.Variant != "" {
+			prefix += "/" + t.Variant
+		}
+	}
+	return prefix + " "
 }
 
 func (c *counter) next() string {

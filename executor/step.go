@@ -52,19 +52,28 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		b.progress.start(t.title()).done(err)
 		return nil, err
 	}
-	if f := b.lookup(op.key); f != nil {
-		b.progress.start(t.title()).cached()
-		return b.after(ctx, st, t, f), nil
-	}
-	parent, err := st.rootfs.snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	f, err := b.make(ctx, parent, op, t.title())
+	f, err := b.find(ctx, st.rootfs, op, t.title())
 	if err != nil {
 		return nil, err
 	}
 	return b.after(ctx, st, t, f), nil
+}
+
+// find returns the result of op over below, by looking it up or by making it. Steps
+// that come to the same, as those of two platforms may, are done once in a build and
+// shown once.
+func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
+	return once(b, b.findings, op.key, func() (*finding, error) {
+		if f := b.lookup(op.key); f != nil {
+			b.progress.start(title).cached()
+			return f, nil
+		}
+		parent, err := below.snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return b.make(ctx, parent, op, title)
+	}).wait(ctx)
 }
 
 // make runs op over parent, when its turn has come, and remembers the result.
@@ -127,7 +136,7 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 // after returns the state behind t, whose result is f.
 func (b *build) after(ctx context.Context, st *state, t task, f *finding) *state {
 	t.History.Created = b.created(f)
-	l := newLayer(f.snap)
+	l := b.layerOf(f.snap)
 	if b.exports.wants(t.stage) {
 		b.start(ctx, l)
 	}

@@ -18,8 +18,9 @@ type reporter struct {
 	sink  func(Event)
 	clock func() time.Time
 
-	mu sync.Mutex
-	n  int
+	mu     sync.Mutex
+	n      int
+	warned map[string]bool
 }
 
 func (r *reporter) send(e Event) {
@@ -30,7 +31,19 @@ func (r *reporter) send(e Event) {
 	r.sink(e)
 }
 
-func (r *reporter) warn(text string) { r.send(Event{Kind: EventWarning, Name: text}) }
+// warn tells of text, once: the same may concern several platforms.
+func (r *reporter) warn(text string) {
+	r.mu.Lock()
+	said := r.warned[text]
+	if r.warned == nil {
+		r.warned = make(map[string]bool)
+	}
+	r.warned[text] = true
+	r.mu.Unlock()
+	if !said {
+		r.send(Event{Kind: EventWarning, Name: text})
+	}
+}
 
 // start announces a vertex: one thing that takes time.
 func (r *reporter) start(name string) *vertex {
@@ -50,8 +63,9 @@ type vertex struct {
 
 func (v *vertex) done(err error) {
 	e := Event{Kind: EventDone, Vertex: v.n}
+	_, others := errors.AsType[*StepError](err) // has its place, which isn't here
 	switch {
-	case errors.Is(err, context.Canceled):
+	case others, errors.Is(err, context.Canceled):
 		e.Err = "canceled"
 	case err != nil:
 		e.Err = err.Error()

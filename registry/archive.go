@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"time"
 
@@ -21,10 +22,26 @@ import (
 // an image in a layout; org.opencontainers.image.ref.name holds the tag alone.
 const annotationImageName = "io.containerd.image.name"
 
-// Archive is an image to be written as a file or a directory.
+// Archive is an image, or an index of images, to be written as a file or a
+// directory.
 type Archive struct {
-	// Refs are the image's names, [host/]repository[:tag] each. None is fine.
+	// Refs are the names, [host/]repository[:tag] each. None is fine.
 	Refs []string
+	// Images are what is written: several only with an Index.
+	Images []ArchivedImage
+	// Index names the manifests of the images; nil writes one image without an
+	// index over it. IndexType is its media type.
+	Index     []byte
+	IndexType string
+	// Annotations are put beside the name in index.json.
+	Annotations map[string]string
+	// Open opens a layer's blob. Its bytes are verified while they are
+	// written, and it is closed.
+	Open func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// ArchivedImage is one image of an [Archive].
+type ArchivedImage struct {
 	// Manifest is the image's manifest, of type MediaType.
 	Manifest  []byte
 	MediaType string
@@ -32,9 +49,6 @@ type Archive struct {
 	Config []byte
 	// Layers are those of the manifest, base first.
 	Layers []Layer
-	// Open opens a layer's blob. Its bytes are verified while they are
-	// written, and it is closed.
-	Open func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 }
 
 // WriteOCI writes a tar of an OCI image layout (image-spec v1.0 and later). The
@@ -48,8 +62,9 @@ func WriteOCI(ctx context.Context, w io.Writer, a Archive) error {
 }
 
 // WriteDocker writes a tar that `docker load` reads, which is an OCI image layout
-// with a manifest.json beside it, as `docker save` makes it. The same archive
-// always makes the same bytes. After an error w holds no archive.
+// with a manifest.json beside it, as `docker save` makes it. It can hold one image
+// and no index. The same archive always makes the same bytes. After an error w
+// holds no archive.
 func WriteDocker(ctx context.Context, w io.Writer, a Archive) error {
 	l, err := a.layout()
 	if err != nil {
@@ -81,27 +96,10 @@ type layoutFile struct {
 }
 
 func (a *Archive) layout() (*layout, error) {
-	manifest := ocispec.Descriptor{
-		MediaType: a.MediaType,
-		Digest:    digest.FromBytes(a.Manifest),
-		Size:      int64(len(a.Manifest)),
+	if a.Index == nil && len(a.Images) != 1 {
+		return nil, fmt.Errorf("write archive: %d images without an index", len(a.Images))
 	}
-	var config struct {
-		Architecture string `json:"architecture"`
-		OS           string `json:"os"`
-		Variant      string `json:"variant"`
-	}
-	if err := json.Unmarshal(a.Config, &config); err != nil {
-		return nil, fmt.Errorf("write archive: read config: %w", err)
-	}
-	if config.OS != "" && config.Architecture != "" {
-		manifest.Platform = &ocispec.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
-	}
-	entries, err := namedEntries(manifest, a.Refs)
-	if err != nil {
-		return nil, err
-	}
-	l := &layout{entries: entries}
+	l := &layout{}
 	seen := make(map[digest.Digest]bool)
 	add := func(d ocispec.Descriptor, open func(context.Context) (io.ReadCloser, error)) {
 		if !seen[d.Digest] {
@@ -109,15 +107,31 @@ func (a *Archive) layout() (*layout, error) {
 			l.blobs = append(l.blobs, layoutBlob{d, open})
 		}
 	}
-	for _, layer := range a.Layers {
-		if err := layer.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("write archive: layer %q: %w", layer.Digest, err)
+	var root ocispec.Descriptor
+	for _, im := range a.Images {
+		for _, layer := range im.Layers {
+			if err := layer.Digest.Validate(); err != nil {
+				return nil, fmt.Errorf("write archive: layer %q: %w", layer.Digest, err)
+			}
+			add(layer.Descriptor, func(ctx context.Context) (io.ReadCloser, error) { return a.Open(ctx, layer.Descriptor) })
 		}
-		add(layer.Descriptor, func(ctx context.Context) (io.ReadCloser, error) { return a.Open(ctx, layer.Descriptor) })
+		add(describe("", im.Config), bytesOpener(im.Config))
+		root = describe(im.MediaType, im.Manifest)
+		add(root, bytesOpener(im.Manifest))
+		var err error
+		if root.Platform, err = im.platform(); err != nil {
+			return nil, err
+		}
 	}
-	add(ocispec.Descriptor{Digest: digest.FromBytes(a.Config), Size: int64(len(a.Config))}, bytesOpener(a.Config))
-	add(manifest, bytesOpener(a.Manifest))
-
+	if a.Index != nil {
+		root = describe(a.IndexType, a.Index)
+		add(root, bytesOpener(a.Index))
+	}
+	root.Annotations = a.Annotations
+	var err error
+	if l.entries, err = namedEntries(root, a.Refs); err != nil {
+		return nil, err
+	}
 	return l, l.addFiles()
 }
 
@@ -128,14 +142,34 @@ func (l *layout) addFiles() error {
 	return err
 }
 
+func describe(mediaType string, body []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(body), Size: int64(len(body))}
+}
+
+// platform returns what the config says the image is for, nil if nothing.
+func (im *ArchivedImage) platform() (*ocispec.Platform, error) {
+	var config struct {
+		Architecture string `json:"architecture"`
+		OS           string `json:"os"`
+		Variant      string `json:"variant"`
+	}
+	if err := json.Unmarshal(im.Config, &config); err != nil {
+		return nil, fmt.Errorf("write archive: read config: %w", err)
+	}
+	if config.OS == "" || config.Architecture == "" {
+		return nil, nil //nolint:nilnil // it says nothing
+	}
+	return &ocispec.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}, nil
+}
+
 func bytesOpener(body []byte) func(context.Context) (io.ReadCloser, error) {
 	return func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 }
 
-// namedEntries returns manifest once for each name, or once without any.
-func namedEntries(manifest ocispec.Descriptor, refs []string) ([]ocispec.Descriptor, error) {
+// namedEntries returns root once for each name, or once without any.
+func namedEntries(root ocispec.Descriptor, refs []string) ([]ocispec.Descriptor, error) {
 	if len(refs) == 0 {
-		return []ocispec.Descriptor{manifest}, nil
+		return []ocispec.Descriptor{root}, nil
 	}
 	entries := make([]ocispec.Descriptor, 0, len(refs))
 	for _, ref := range refs {
@@ -143,11 +177,13 @@ func namedEntries(manifest ocispec.Descriptor, refs []string) ([]ocispec.Descrip
 		if err != nil {
 			return nil, err
 		}
-		entry := manifest
-		entry.Annotations = map[string]string{
-			ocispec.AnnotationRefName: named.Tag(),
-			annotationImageName:       named.String(),
+		entry := root
+		entry.Annotations = maps.Clone(root.Annotations)
+		if entry.Annotations == nil {
+			entry.Annotations = make(map[string]string)
 		}
+		entry.Annotations[ocispec.AnnotationRefName] = named.Tag()
+		entry.Annotations[annotationImageName] = named.String()
 		entries = append(entries, entry)
 	}
 	return entries, nil
@@ -184,11 +220,15 @@ func layoutMarker() []byte {
 
 // dockerManifest is the manifest.json of docker's image format.
 func (a *Archive) dockerManifest() ([]byte, error) {
+	if a.Index != nil || len(a.Images) != 1 {
+		return nil, errors.New("write archive: docker's image format holds one image and no index")
+	}
+	im := a.Images[0]
 	entry := struct {
 		Config   string
 		RepoTags []string
 		Layers   []string
-	}{Config: blobPath(digest.FromBytes(a.Config)), RepoTags: []string{}, Layers: []string{}}
+	}{Config: blobPath(digest.FromBytes(im.Config)), RepoTags: []string{}, Layers: []string{}}
 	for _, ref := range a.Refs {
 		named, err := normalizeName(ref)
 		if err != nil {
@@ -196,7 +236,7 @@ func (a *Archive) dockerManifest() ([]byte, error) {
 		}
 		entry.RepoTags = append(entry.RepoTags, reference.FamiliarString(named))
 	}
-	for _, layer := range a.Layers {
+	for _, layer := range im.Layers {
 		entry.Layers = append(entry.Layers, blobPath(layer.Digest))
 	}
 	body, err := json.Marshal([]any{entry})

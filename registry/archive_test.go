@@ -48,24 +48,26 @@ func tarLayer(t *testing.T, name, content string) (blob []byte, diffID digest.Di
 func newArchive(t *testing.T, refs ...string) registry.Archive {
 	t.Helper()
 	blobs := make(map[digest.Digest][]byte)
-	a := registry.Archive{Refs: refs, MediaType: ocispec.MediaTypeImageManifest}
+	im := registry.ArchivedImage{MediaType: ocispec.MediaTypeImageManifest}
 	image := ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers"}}
-	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: a.MediaType}
+	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: im.MediaType}
 	for _, name := range []string{"one", "two", "one"} {
 		blob, id := tarLayer(t, name, strings.Repeat(name, 1000))
 		d := descriptor(ocispec.MediaTypeImageLayerGzip, blob)
 		blobs[d.Digest] = blob
-		a.Layers = append(a.Layers, registry.Layer{Descriptor: d, DiffID: id})
+		im.Layers = append(im.Layers, registry.Layer{Descriptor: d, DiffID: id})
 		image.RootFS.DiffIDs = append(image.RootFS.DiffIDs, id)
 		manifest.Layers = append(manifest.Layers, d)
 	}
-	a.Config = encode(t, image)
-	manifest.Config = descriptor(ocispec.MediaTypeImageConfig, a.Config)
-	a.Manifest = encode(t, manifest)
-	a.Open = func(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(blobs[d.Digest])), nil
+	im.Config = encode(t, image)
+	manifest.Config = descriptor(ocispec.MediaTypeImageConfig, im.Config)
+	im.Manifest = encode(t, manifest)
+	return registry.Archive{
+		Refs: refs, Images: []registry.ArchivedImage{im},
+		Open: func(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(blobs[d.Digest])), nil
+		},
 	}
-	return a
 }
 
 // inspect has skopeo read an image all through.
@@ -153,6 +155,68 @@ func TestArchives(t *testing.T) {
 	inspect(t, "oci-archive:"+filepath.Join(dir, "oci.tar")+":1")
 	inspect(t, "docker-archive:"+filepath.Join(dir, "docker.tar")+":app:1")
 	inspect(t, "oci-archive:"+filepath.Join(dir, "docker.tar")+":latest")
+}
+
+// newIndex is newArchive under an index, as of two platforms.
+func newIndex(t *testing.T, refs ...string) registry.Archive {
+	t.Helper()
+	a := newArchive(t, refs...)
+	amd := descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Manifest)
+	amd.Platform = &amd64
+	other := a.Images[0]
+	other.Manifest = append(slices.Clip(other.Manifest), '\n')
+	arm := descriptor(ocispec.MediaTypeImageManifest, other.Manifest)
+	arm.Platform = &ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}
+	a.Images = append(a.Images, other)
+	a.IndexType = ocispec.MediaTypeImageIndex
+	a.Index = encode(t, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: a.IndexType, Manifests: []ocispec.Descriptor{amd, arm},
+	})
+	a.Annotations = map[string]string{"org.example.note": "n"}
+	return a
+}
+
+// An index is one entry of index.json with its manifests behind it; the images of
+// both are found by their platforms.
+func TestArchivedIndex(t *testing.T) {
+	t.Parallel()
+	a := newIndex(t, "app:1")
+	dir := t.TempDir()
+	if err := registry.WriteOCIDir(t.Context(), dir, a); err != nil {
+		t.Fatal(err)
+	}
+	var index ocispec.Index
+	body, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(body, &index); err != nil || len(index.Manifests) != 1 {
+		t.Fatalf("index.json: %v: %s", err, body)
+	}
+	entry := index.Manifests[0]
+	if entry.MediaType != ocispec.MediaTypeImageIndex || entry.Digest != digest.FromBytes(a.Index) || entry.Platform != nil ||
+		entry.Annotations["org.example.note"] != "n" || entry.Annotations[ocispec.AnnotationRefName] != "1" {
+		t.Errorf("index.json: %s", body)
+	}
+	for i, p := range []ocispec.Platform{amd64, {OS: "linux", Architecture: "arm", Variant: "v7"}} {
+		im, err := registry.ResolveLayout(t.Context(), registry.LayoutImage{Dir: dir, Tag: "1"}, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if im.Digest != digest.FromBytes(a.Images[i].Manifest) {
+			t.Errorf("%s is %s", p.Architecture, im.Digest)
+		}
+	}
+	var packed bytes.Buffer
+	if err := registry.WriteOCI(t.Context(), &packed, a); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, packed.Bytes()); len(got) != 2+2+6 {
+		t.Errorf("the tar holds %q", got)
+	}
+	if err := registry.WriteDocker(t.Context(), io.Discard, a); err == nil || !strings.Contains(err.Error(), "no index") {
+		t.Errorf("docker's format took an index: %v", err)
+	}
 }
 
 func TestUnnamedArchives(t *testing.T) {
@@ -262,9 +326,10 @@ func TestArchiveLies(t *testing.T) {
 		"does not open": func(a *registry.Archive) {
 			a.Open = func(context.Context, ocispec.Descriptor) (io.ReadCloser, error) { return nil, errDisk }
 		},
-		"digest":       func(a *registry.Archive) { a.Layers[0].Digest = "sha256:../../etc/passwd" },
-		"config":       func(a *registry.Archive) { a.Config = []byte("{") },
+		"digest":       func(a *registry.Archive) { a.Images[0].Layers[0].Digest = "sha256:../../etc/passwd" },
+		"config":       func(a *registry.Archive) { a.Images[0].Config = []byte("{") },
 		"name":         func(a *registry.Archive) { a.Refs = []string{"UPPER"} },
+		"two images":   func(a *registry.Archive) { a.Images = append(a.Images, a.Images[0]) },
 		"digest, name": func(a *registry.Archive) { a.Refs = []string{"a@" + digest.FromString("").String()} },
 	} {
 		t.Run(name, func(t *testing.T) {

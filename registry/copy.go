@@ -296,7 +296,7 @@ func (g *cargo) push(ctx context.Context, c *Client, to []*place) error {
 		holders = append(holders, displayReference(p.ref))
 	}
 	for _, p := range to {
-		if err := pushes[p.ref.Context().Name()].put(ctx, p.ref, g.source.root); err != nil {
+		if err := pushes[p.ref.Context().Name()].document(ctx, p.ref, g.source.root); err != nil {
 			return err
 		}
 	}
@@ -334,21 +334,21 @@ func (g *cargo) fill(ctx context.Context, p *Push, from string) error {
 	}
 	repository := p.session.ref.Context()
 	err = g.each(ctx, len(images), func(ctx context.Context, i int) error {
-		return p.put(ctx, repository.Digest(images[i].digest.String()), images[i])
+		return p.document(ctx, repository.Digest(images[i].digest.String()), images[i])
 	})
 	if err != nil {
 		return err
 	}
 	for _, doc := range indexes {
-		if err := p.put(ctx, repository.Digest(doc.digest.String()), doc); err != nil {
+		if err := p.document(ctx, repository.Digest(doc.digest.String()), doc); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// put pushes a document as ref, which is in the repository of the push.
-func (p *Push) put(ctx context.Context, ref name.Reference, doc *document) error {
+// document pushes a document as ref, which is in the repository of the push.
+func (p *Push) document(ctx context.Context, ref name.Reference, doc *document) error {
 	at, err := p.session.at(ctx, ref)
 	if err != nil {
 		return err
@@ -410,7 +410,10 @@ func (s *source) writeDocker(ctx context.Context, to *place, o CopyOptions) (*do
 		}
 	}
 	g := &cargo{source: s, options: o}
-	a := Archive{Manifest: im.Raw, MediaType: im.MediaType, Config: im.Config, Layers: im.Layers, Open: g.open}
+	a := Archive{
+		Images: []ArchivedImage{{Manifest: im.Raw, MediaType: im.MediaType, Config: im.Config, Layers: im.Layers}},
+		Open:   g.open,
+	}
 	if to.tag != "" {
 		a.Refs = []string{to.tag}
 	}

@@ -181,7 +181,7 @@ func TestCopyToSeveral(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := digest.FromBytes(a.Manifest); d.Digest != want {
+	if want := digest.FromBytes(a.Images[0].Manifest); d.Digest != want {
 		t.Errorf("pushed %s, want %s", d.Digest, want)
 	}
 	const blobs = 3 // two layers, one of them twice in the image, and the config

@@ -216,7 +216,7 @@ func TestDockerArchiveWritten(t *testing.T) {
 	// already stay so.
 	for src, mediaType := range map[string]string{out: ocispec.MediaTypeImageManifest, "docker-archive:" + out: dockerManifest} {
 		d, err := c.Copy(t.Context(), src, host+"/app:1", registry.CopyOptions{})
-		if err != nil || d.MediaType != mediaType || (src == out) != (d.Digest == digest.FromBytes(a.Manifest)) {
+		if err != nil || d.MediaType != mediaType || (src == out) != (d.Digest == digest.FromBytes(a.Images[0].Manifest)) {
 			t.Errorf("%s: %+v, %v", src, d, err)
 		}
 		im, err := c.Resolve(t.Context(), host+"/app:1", amd64)
@@ -224,7 +224,7 @@ func TestDockerArchiveWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, layer := range im.Layers {
-			if layer.Digest != a.Layers[i].Digest {
+			if layer.Digest != a.Images[0].Layers[i].Digest {
 				t.Errorf("%s: layer %d was compressed anew", src, i)
 			}
 		}
@@ -243,8 +243,8 @@ func TestHostileArchives(t *testing.T) {
 	blob := func(body []byte) file {
 		return file{name: "blobs/sha256/" + digest.FromBytes(body).Encoded(), body: string(body)}
 	}
-	root := descriptor(ocispec.MediaTypeImageManifest, a.Manifest)
-	lie := descriptor(ocispec.MediaTypeImageManifest, a.Config)
+	root := descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Manifest)
+	lie := descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Config)
 	config := digest.FromString(l.config).Encoded()
 	replace := func(n int, f file) []file {
 		files := append([]file(nil), good...)
@@ -276,12 +276,12 @@ func TestHostileArchives(t *testing.T) {
 		"index huge":           {[]file{{name: "index.json", body: strings.Repeat(" ", 5<<20)}}, "larger than the 4 MiB"},
 		"index digest":         {[]file{index(ocispec.Descriptor{Digest: "sha256:../../etc/passwd"})}, "../../etc/passwd"},
 		"no such manifest":     {[]file{index(root)}, "no blob " + root.Digest.String()},
-		"manifest changed":     {[]file{index(lie), {name: "blobs/sha256/" + lie.Digest.Encoded(), body: string(a.Manifest)}}, "bytes instead of"},
-		"blobs missing":        {[]file{index(root), blob(a.Manifest)}, "no blob"},
+		"manifest changed":     {[]file{index(lie), {name: "blobs/sha256/" + lie.Digest.Encoded(), body: string(a.Images[0].Manifest)}}, "bytes instead of"},
+		"blobs missing":        {[]file{index(root), blob(a.Images[0].Manifest)}, "no blob"},
 		"blob changed": {[]file{
-			index(root), blob(a.Manifest), blob(a.Config),
-			{name: "blobs/sha256/" + a.Layers[0].Digest.Encoded(), body: strings.Repeat("x", int(a.Layers[0].Size))},
-			{name: "blobs/sha256/" + a.Layers[1].Digest.Encoded(), body: strings.Repeat("x", int(a.Layers[1].Size))},
+			index(root), blob(a.Images[0].Manifest), blob(a.Images[0].Config),
+			{name: "blobs/sha256/" + a.Images[0].Layers[0].Digest.Encoded(), body: strings.Repeat("x", int(a.Layers[0].Size))},
+			{name: "blobs/sha256/" + a.Images[0].Layers[1].Digest.Encoded(), body: strings.Repeat("x", int(a.Layers[1].Size))},
 		}, "another digest"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -278,22 +278,33 @@ func (s *session) checkDigest(op string, want digest.Digest, resp *http.Response
 // Manifest pushes a manifest or an index of at most 4 MiB to the push's tag or,
 // when the push's reference has one, digest. It returns the digest.
 func (p *Push) Manifest(ctx context.Context, mediaType string, body []byte) (digest.Digest, error) {
+	d := digest.FromBytes(body)
+	if named, ok := p.session.ref.(name.Digest); ok {
+		d = digest.Digest(named.DigestStr())
+	}
+	return p.put(ctx, p.session.ref.Identifier(), mediaType, body, d)
+}
+
+// Child pushes a manifest of at most 4 MiB by its digest alone, for an index that
+// names it. It returns the digest.
+func (p *Push) Child(ctx context.Context, mediaType string, body []byte) (digest.Digest, error) {
+	d := digest.FromBytes(body)
+	return p.put(ctx, d.String(), mediaType, body, d)
+}
+
+// put stores the manifest body, whose digest has to be d, under a tag or digest.
+func (p *Push) put(ctx context.Context, identifier, mediaType string, body []byte, d digest.Digest) (digest.Digest, error) {
 	s := p.session
 	if len(body) > maxManifest {
 		return "", s.fail(opPushManifest, "", tooLarge(int64(len(body)), maxManifest))
 	}
-	got := digest.FromBytes(body)
-	if d, ok := s.ref.(name.Digest); ok {
-		want := digest.Digest(d.DigestStr())
-		if err := verify(body, ocispec.Descriptor{Digest: want, Size: -1}); err != nil {
-			return "", s.fail(opPushManifest, "", err)
-		}
-		got = want
+	if err := verify(body, ocispec.Descriptor{Digest: d, Size: -1}); err != nil {
+		return "", s.fail(opPushManifest, "", err)
 	}
 	c := &call{
 		op:     opPushManifest,
 		method: http.MethodPut,
-		url:    s.url("manifests/" + s.ref.Identifier()),
+		url:    s.url("manifests/" + identifier),
 		header: http.Header{"Content-Type": {mediaType}},
 		accept: []int{http.StatusCreated, http.StatusOK, http.StatusAccepted},
 		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
@@ -301,10 +312,10 @@ func (p *Push) Manifest(ctx context.Context, mediaType string, body []byte) (dig
 		commit: true,
 	}
 	err := s.client.run(ctx, opPushManifest+" "+displayReference(s.ref), func() error {
-		return s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, got, resp) })
+		return s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, d, resp) })
 	})
 	if err != nil {
 		return "", err
 	}
-	return got, nil
+	return d, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -378,6 +379,33 @@ func TestPushByDigest(t *testing.T) {
 	_, err = p.Manifest(t.Context(), f.mediaType, f.manifest)
 	checkError(t, err, host, registry.ErrCorrupt)
 	_, err = p.Manifest(t.Context(), f.mediaType, bytes.Repeat([]byte(" "), 5<<20))
+	checkError(t, err, host, nil, "4 MiB")
+}
+
+// A child of an index has a digest and no tag; too large it is refused as any other.
+func TestPushChild(t *testing.T) {
+	t.Parallel()
+	host := serveEmbedded(t)
+	c := newClient(t, nil)
+	f := newFixture(t, amd64, 10)
+	f.push(t.Context(), t, c, host+"/app:whole") // for its blobs
+	p, err := c.Push(t.Context(), host+"/app:index")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := append(slices.Clip(f.manifest), '\n')
+	d, err := p.Child(t.Context(), f.mediaType, body)
+	if err != nil || d != digest.FromBytes(body) {
+		t.Fatalf("%s, %v", d, err)
+	}
+	im, err := c.Resolve(t.Context(), host+"/app@"+d.String(), amd64)
+	if err != nil || !bytes.Equal(im.Raw, body) {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Resolve(t.Context(), host+"/app:index", amd64); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("the tag: %v", err)
+	}
+	_, err = p.Child(t.Context(), f.mediaType, bytes.Repeat([]byte(" "), 5<<20))
 	checkError(t, err, host, nil, "4 MiB")
 }
 

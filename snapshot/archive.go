@@ -48,7 +48,7 @@ func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOption
 		return err
 	}
 	x.base = d.path
-	content, err := decompress(r)
+	content, err := Decompress(r)
 	if err != nil {
 		return fmt.Errorf("decompress: %w", err)
 	}
@@ -66,7 +66,7 @@ func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOption
 // plain or compressed; zero if r is no archive, or one that has none.
 func ArchiveTime(r io.Reader) time.Time {
 	var latest time.Time
-	content, err := decompress(r)
+	content, err := Decompress(r)
 	if err != nil {
 		return latest
 	}

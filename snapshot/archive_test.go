@@ -417,3 +417,21 @@ func TestDiffNormalises(t *testing.T) {
 	}
 	must(t, r.Close())
 }
+
+// Trees lie beside each other, each with links of its own.
+func TestArchiveTrees(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	write(t, root+"/a", "x")
+	must(t, os.Link(root+"/a", root+"/b"))
+	r, err := snapshot.ArchiveTrees(t.Context(), []snapshot.Tree{{Name: "one", Root: root}, {Name: "two", Root: root}}, &someTime)
+	must(t, err)
+	b, err := io.ReadAll(r)
+	must(t, err, r.Close())
+	wantNames(t, "archive", tarNames(t, b), "one/", "one/a", "one/b -> one/a", "two/", "two/a", "two/b -> two/a")
+	h, err := tar.NewReader(bytes.NewReader(b)).Next()
+	must(t, err)
+	if h.Mode != 0o755 || h.Uid != 0 || !h.ModTime.Equal(someTime) {
+		t.Errorf("the directory of a tree is %+v", h)
+	}
+}

@@ -49,8 +49,10 @@ func detect(b []byte) compression {
 // what the zstd tool takes without being told otherwise.
 const maxWindow = 128 << 20
 
-// decompress returns the uncompressed bytes of r. To close them doesn't close r.
-func decompress(r io.Reader) (io.ReadCloser, error) {
+// Decompress returns the uncompressed bytes of r, whose compression (gzip, zstd,
+// bzip2, xz or none) its first bytes tell. The caller closes them; that doesn't
+// close r.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, 256<<10)
 	head, err := br.Peek(magicSize)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -99,7 +101,7 @@ func IsArchive(header []byte) bool {
 	if detect(header) == plain {
 		return len(header) >= blockSize && isTarHeader(header[:blockSize])
 	}
-	r, err := decompress(bytes.NewReader(header))
+	r, err := Decompress(bytes.NewReader(header))
 	if err != nil {
 		return errors.Is(err, io.ErrUnexpectedEOF)
 	}

@@ -33,7 +33,7 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
 		st := newStack(lower)
 		defer st.close()
-		if err := newWalker(st, clock).writeTree(ctx, w, sn.layers[0]); err != nil {
+		if err := newWalker(st, clock).writeTrees(ctx, w, Tree{Root: sn.layers[0]}); err != nil {
 			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 		}
 		return nil
@@ -59,18 +59,27 @@ func (sn *Snapshot) parentLayers() ([]string, error) {
 // isn't nil. Reading fails when ctx ends or when a file changes its size
 // meanwhile. The caller closes the reader, and leaves root in place until then.
 func Archive(ctx context.Context, root string, at *time.Time) (io.ReadCloser, error) {
+	return ArchiveTrees(ctx, []Tree{{Root: root}}, at)
+}
+
+// A Tree is a directory as part of an archive.
+type Tree struct {
+	Name string // of the directory that holds it there; "" puts it at the top
+	Root string // its place on this disk
+}
+
+// ArchiveTrees is [Archive] of several trees in one tar, in their order. The
+// directories that they are named after belong to root, with the mode 0755.
+func ArchiveTrees(ctx context.Context, trees []Tree, at *time.Time) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("archive %s: %w", root, context.Cause(ctx))
+		return nil, fmt.Errorf("archive: %w", context.Cause(ctx))
 	}
 	clock, err := always(at)
 	if err != nil {
-		return nil, fmt.Errorf("archive %s: %w", root, err)
+		return nil, fmt.Errorf("archive: %w", err)
 	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
-		if err := newWalker(nil, clock).writeTree(ctx, w, root); err != nil {
-			return fmt.Errorf("archive %s: %w", root, err)
-		}
-		return nil
+		return newWalker(nil, clock).writeTrees(ctx, w, trees...)
 	}), nil
 }
 

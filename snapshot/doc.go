@@ -50,6 +50,6 @@
 //
 // # What it does not do
 //
-// It neither fetches nor compresses, it doesn't check blobs against the digest
-// they are asked for again, and it never deletes snapshots.
+// It fetches nothing, it doesn't check blobs against the digest they are asked
+// for again, and it never deletes snapshots.
 package snapshot

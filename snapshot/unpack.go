@@ -207,7 +207,7 @@ func (x *extractor) stream(ctx context.Context, l Layer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	content, err := decompress(blob)
+	content, err := Decompress(blob)
 	if err != nil {
 		return fmt.Errorf("decompress: %w", err)
 	}

@@ -44,16 +44,34 @@ func newWalker(lower *stack, clock func(unix.Timespec) unix.Timespec) *walker {
 	return &walker{buf: make([]byte, copySize), links: map[inode]string{}, lower: lower, clock: clock}
 }
 
-// writeTree writes what is below the directory root to w.
-func (k *walker) writeTree(ctx context.Context, w io.Writer, root string) error {
+// writeTrees writes what is below the roots of the trees to w.
+func (k *walker) writeTrees(ctx context.Context, w io.Writer, trees ...Tree) error {
 	bw := bufio.NewWriterSize(w, writeSize)
 	k.tw = tar.NewWriter(bw)
-	f, err := os.Open(root)
+	for _, t := range trees {
+		if err := k.tree(ctx, t); err != nil {
+			return err
+		}
+	}
+	if err := k.tw.Close(); err != nil {
+		return err
+	}
+	return bw.Flush()
+}
+
+func (k *walker) tree(ctx context.Context, t Tree) error {
+	f, err := os.Open(t.Root)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	fr := &frame{fd: int(f.Fd())}
+	fr := &frame{fd: int(f.Fd()), path: t.Name}
+	if t.Name != "" {
+		clear(k.links) // none leads from one tree to another
+		if err := k.tw.WriteHeader(k.header(t.Name+"/", tar.TypeDir, implicitAttrs)); err != nil {
+			return err
+		}
+	}
 	if k.lower != nil {
 		fr.lower = k.lower.root()
 		opaque, err := isOpaque(fr.fd)
@@ -67,13 +85,7 @@ func (k *walker) writeTree(ctx context.Context, w io.Writer, root string) error 
 			}
 		}
 	}
-	if err := k.walk(ctx, fr, f); err != nil {
-		return err
-	}
-	if err := k.tw.Close(); err != nil {
-		return err
-	}
-	return bw.Flush()
+	return k.walk(ctx, fr, f)
 }
 
 // walk writes the entries of fr, whose directory is f.

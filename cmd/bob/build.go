@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,14 +19,15 @@ import (
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 // buildConfig is bob build as the command line has it.
 type buildConfig struct {
-	file, target, platform, network  text
+	formatFlags
+
+	file, target, network            text
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
 	secrets, ssh, allow              *list
@@ -64,6 +66,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.buildContexts = newList("build-context")
 	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
 	cfg.registries.register(fs)
+	cfg.formatFlags.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path` or URL, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
@@ -76,7 +79,6 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
 	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
-	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to build for (default: this machine's)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host or none; default is host")
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
 	fs.Var(&cfg.rootless, "rootless", "enter a user namespace first; always done without root")
@@ -122,7 +124,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	return cfg.announce(result, o.build.Outputs)
+	return cfg.announce(result, &o.build)
 }
 
 // interrupted returns err, or the signal that ended ctx: what that broke is not
@@ -176,12 +178,12 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	if o.plan.SourceEpoch, err = in.epoch(ctx, src.file, o, builder); err != nil {
 		return nil, err
 	}
-	plan, err := src.file.Plan(o.plan)
+	plans, err := o.plans(src.file)
 	if err != nil {
 		return nil, err
 	}
 	o.build.Context, o.build.Ignore = src.context, src.ignore
-	return builder.Build(ctx, plan, o.build)
+	return builder.BuildAll(ctx, plans, o.build)
 }
 
 // fetcher fetches what Dockerfile and command line name by address, with the
@@ -232,18 +234,22 @@ func warnIn(view progress.View) func(string) {
 
 // announce writes the result to where it was asked for. Where no image was made
 // there is no ID and no digest to write.
-func (cfg *buildConfig) announce(r *executor.Result, outputs []executor.Output) error {
-	if cfg.iidfile != "" && r.Config != "" {
-		if err := os.WriteFile(cfg.iidfile, []byte(r.Config.String()), 0o644); err != nil { //nolint:gosec // not secret
+func (cfg *buildConfig) announce(r *executor.Result, o *executor.Options) error {
+	id := r.Config
+	if id == "" {
+		id = r.Manifest.Digest // several platforms have no config in common
+	}
+	if cfg.iidfile != "" && id != "" {
+		if err := os.WriteFile(cfg.iidfile, []byte(id.String()), 0o644); err != nil { //nolint:gosec // not secret
 			return fmt.Errorf("--iidfile: %w", err)
 		}
 	}
 	if cfg.metadata != "" {
-		if err := cfg.writeMetadata(r); err != nil {
+		if err := cfg.writeMetadata(r, o.Tags); err != nil {
 			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
-	if r.Manifest.Digest == "" || slices.ContainsFunc(outputs, func(o executor.Output) bool { return o.Writer != nil }) {
+	if r.Manifest.Digest == "" || slices.ContainsFunc(o.Outputs, func(o executor.Output) bool { return o.Writer != nil }) {
 		return nil
 	}
 	_, err := fmt.Fprintln(cfg.stdout, r.Manifest.Digest)
@@ -251,20 +257,22 @@ func (cfg *buildConfig) announce(r *executor.Result, outputs []executor.Output) 
 }
 
 // writeMetadata writes the file of --metadata-file, with buildx's names.
-func (cfg *buildConfig) writeMetadata(r *executor.Result) error {
+func (cfg *buildConfig) writeMetadata(r *executor.Result, pushed []string) error {
 	m := map[string]any{}
 	if r.Manifest.Digest != "" {
 		m["containerimage.digest"] = r.Manifest.Digest
-		m["containerimage.config.digest"] = r.Config
 		m["containerimage.descriptor"] = r.Manifest
+	}
+	if r.Config != "" {
+		m["containerimage.config.digest"] = r.Config
 		layers := make([]ocispec.Descriptor, 0, len(r.Layers))
 		for _, l := range r.Layers {
 			layers = append(layers, l.Descriptor)
 		}
 		m["bob.layers"] = layers
 	}
-	if len(cfg.tags.values) > 0 {
-		m["image.name"] = strings.Join(cfg.tags.values, ",")
+	if names := cmp.Or(strings.Join(pushed, ","), strings.Join(cfg.tags.values, ",")); names != "" {
+		m["image.name"] = names
 	}
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -283,24 +291,6 @@ func cacheDir(flag string) (string, error) {
 		return "", fmt.Errorf("no place for the cache: %w; set BOB_CACHE_DIR", err)
 	}
 	return filepath.Join(dir, "bob"), nil
-}
-
-// platformOf parses --platform.
-func platformOf(s string) (ocispec.Platform, error) {
-	if s == "" {
-		return platforms.Normalize(platforms.DefaultSpec()), nil
-	}
-	if strings.Contains(s, ",") {
-		return ocispec.Platform{}, usageErrorf("--platform %s: one platform at a time", s)
-	}
-	p, err := platforms.Parse(s)
-	if err != nil {
-		return p, usageErrorf("--platform %s: %v", s, err)
-	}
-	if p.OS != "linux" {
-		return p, usageErrorf("--platform %s: bob builds linux images", s)
-	}
-	return platforms.Normalize(p), nil
 }
 
 // epochArg is the variable of https://reproducible-builds.org/specs/source-date-epoch/.

@@ -48,7 +48,36 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"build", "-o", "type=oci,dset=x", dir}, `unknown field "dset"`},
 		{[]string{"build", "-o", "type=local", dir}, "dest"},
 		{[]string{"build", "-o", "type=docker,tar=false,dest=x", dir}, "tar=false"},
-		{[]string{"build", "--platform", "linux/amd64,linux/arm64", dir}, "one platform"},
+		{[]string{"build", "--platform", "linux/amd64,", dir}, "--platform"},
+		{[]string{"build", "--platform", "linux/amd64,linux/arm64", "-o", "type=docker,dest=x", dir}, "use type=oci"},
+		{[]string{"build", "--compression", "estargz", dir}, "estargz is not supported; want gzip, zstd or uncompressed"},
+		{[]string{"build", "--compression", "lz4", dir}, "want gzip, zstd or uncompressed"},
+		{[]string{"build", "--compression-level", "high", dir}, "--compression-level high: want a number"},
+		{[]string{"build", "--compression-level", "10", dir}, "want 0 to 9"},
+		{[]string{"build", "--compression", "zstd", "--compression-level=-1", dir}, "want 0 to 22"},
+		{[]string{"build", "--compression", "uncompressed", "--compression-level=1", dir}, "has no levels"},
+		{[]string{"build", "--compression", "zstd", "--oci-mediatypes=false", dir}, "use OCI media types"},
+		{[]string{"build", "-o", "type=oci,dest=x,compression=zstd,oci-mediatypes=false", dir}, "use OCI media types"},
+		{[]string{"build", "-o", "type=oci,dest=x,compression=fast", dir}, "compression=fast: want gzip"},
+		{[]string{"build", "-o", "type=oci,dest=x,oci-mediatypes=perhaps", dir}, "oci-mediatypes=perhaps: want true or false"},
+		{[]string{"build", "-o", "type=oci,dest=x,push=true", dir}, "push goes with type=image"},
+		{[]string{"build", "-o", "type=local,dest=x,compression=zstd", dir}, "compression is about an image"},
+		{[]string{"build", "-o", "type=image,store=true", dir}, "store: bob has no image store"},
+		{[]string{"build", "-o", "type=image,dest=x", dir}, "written to a file"},
+		{[]string{"build", "-o", "type=image,name=UPPER,push=true", dir}, "name: "},
+		{[]string{"build", "-o", "type=image,push=true", dir}, "name it with -t"},
+		{[]string{"build", "-t", "h/a", "-o", "type=registry", "-o", "type=registry,compression=zstd", dir}, "same fields"},
+		{[]string{"build", "-o", "type=image,name=h/a:1,push=true,push-by-digest=true", dir}, "leave the tag out of h/a:1"},
+		{[]string{"build", "--annotation", "x", dir}, "want [place:]key=value"},
+		{[]string{"build", "--annotation", "cover:x=y", dir}, `"cover" is no place for an annotation`},
+		{[]string{"build", "--annotation", "manifest[vax]:x=y", dir}, "--annotation manifest[vax]:x=y: "},
+		{[]string{"build", "--annotation", "index:x=y", dir}, "annotate the manifest"},
+		{[]string{"build", "--annotation", "manifest[linux/s390x]:x=y", dir}, "platform linux/s390x is not built"},
+		{[]string{"build", "--annotation", "manifest-descriptor:x=y", "--oci-mediatypes=false", dir}, "use OCI media types"},
+		{[]string{"build", "-o", "type=oci,dest=x,annotation-cover.x=y", dir}, `"cover" is no place`},
+		{[]string{"build", "--provenance=mode=max", dir}, "--provenance=mode=max: bob makes no attestations"},
+		{[]string{"build", "--sbom=true", dir}, "--sbom=true: bob makes no attestations"},
+		{[]string{"build", "--attest", "type=sbom", dir}, "--attest type=sbom: bob makes no attestations"},
 		{[]string{"build", "--platform", "windows/amd64", dir}, "linux images"},
 		{[]string{"build", "--network", "bridge", dir}, "default, host or none"},
 		{[]string{"build", "--add-host", "x", dir}, "name:address"},
@@ -202,13 +231,22 @@ func TestRepeatableFlagsFromTheEnvironment(t *testing.T) {
 func TestParseOutput(t *testing.T) {
 	t.Parallel()
 	for spec, want := range map[string]output{
-		"-":                           {Output: executor.Output{Type: executor.OutputTar, Dest: "-"}},
-		"/dir":                        {Output: executor.Output{Type: executor.OutputLocal, Dest: "/dir"}},
-		"type=tar,dest=/x.tar":        {Output: executor.Output{Type: executor.OutputTar, Dest: "/x.tar"}},
-		"type=docker":                 {Output: executor.Output{Type: executor.OutputDocker, Dest: "-"}},
-		"type=oci,tar=false,dest=/d":  {Output: executor.Output{Type: executor.OutputOCI, Dest: "/d", Dir: true}},
-		"type=registry,name=host/x:1": {Output: executor.Output{Type: "registry"}, registry: true, name: "host/x:1"},
-		`type=local,"dest=/a,b"`:      {Output: executor.Output{Type: executor.OutputLocal, Dest: "/a,b"}},
+		"-":                                {Output: executor.Output{Type: executor.OutputTar, Dest: "-"}},
+		"/dir":                             {Output: executor.Output{Type: executor.OutputLocal, Dest: "/dir"}},
+		"type=tar,dest=/x.tar":             {Output: executor.Output{Type: executor.OutputTar, Dest: "/x.tar"}},
+		"type=docker":                      {Output: executor.Output{Type: executor.OutputDocker, Dest: "-"}},
+		"type=oci,tar=false,dest=/d":       {Output: executor.Output{Type: executor.OutputOCI, Dest: "/d", Dir: true}},
+		"type=registry,name=host/x:1":      {Output: executor.Output{Type: "registry"}, registry: true, push: true, names: []string{"host/x:1"}},
+		"type=image,name=host/x,push=true": {Output: executor.Output{Type: "image"}, registry: true, push: true, names: []string{"host/x"}},
+		`type=image,"name=h/x,h/y:1"`:      {Output: executor.Output{Type: "image"}, registry: true, names: []string{"h/x", "h/y:1"}},
+		"type=image,push=true,push-by-digest=true,name-canonical=true,unpack=false": {
+			Output: executor.Output{Type: "image"}, registry: true, push: true, byDigest: true,
+		},
+		"type=oci,dest=/x,compression=zstd,force-compression,annotation-index[linux/arm64].a.b=c": {
+			Output:     executor.Output{Type: executor.OutputOCI, Dest: "/x"},
+			attributes: [][2]string{{"compression", "zstd"}, {"force-compression", ""}, {"annotation-index[linux/arm64].a.b", "c"}},
+		},
+		`type=local,"dest=/a,b"`: {Output: executor.Output{Type: executor.OutputLocal, Dest: "/a,b"}},
 	} {
 		got, err := parseOutput(spec)
 		if err != nil {
@@ -219,6 +257,26 @@ func TestParseOutput(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", spec, *got, want)
 		}
 	}
+}
+
+// parsedOptions returns what a command line asks for.
+func parsedOptions(t *testing.T, line string) *options {
+	t.Helper()
+	cfg := &buildConfig{stdout: io.Discard}
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	cfg.register(fs)
+	args, err := interspersed(fs, strings.Fields(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	o, err := cfg.options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 // What the flags ask for about pushing.
@@ -237,24 +295,15 @@ func TestWhereTheImageGoes(t *testing.T) {
 		{"-t h/a:1 -o type=oci,dest=/x", nil, 1, []string{"h/a:1"}},
 		{"-t h/a:1 -o type=oci,dest=/x --push", []string{"h/a:1"}, 1, []string{"h/a:1"}},
 		{"-o type=registry,name=h/c", []string{"h/c"}, 0, nil},
+		{"-o type=image,name=h/c,push=true", []string{"h/c"}, 0, nil},
+		{"-t h/a:1 -o type=image", nil, 0, nil},
+		{"-t h/a:1 -o type=image,push=true", []string{"h/a:1"}, 0, nil},
+		{"-t h/a:1 -o type=image --push", []string{"h/a:1"}, 0, nil},
 		{"-t h/a:1 -o type=registry -o /dir", []string{"h/a:1"}, 1, []string{"h/a:1"}},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
-			cfg := &buildConfig{stdout: io.Discard}
-			fs := flag.NewFlagSet("", flag.ContinueOnError)
-			cfg.register(fs)
-			args, err := interspersed(fs, strings.Fields(tt.args))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := fs.Parse(args); err != nil {
-				t.Fatal(err)
-			}
-			o, err := cfg.options()
-			if err != nil {
-				t.Fatal(err)
-			}
+			o := parsedOptions(t, tt.args)
 			if !reflect.DeepEqual(o.build.Tags, tt.push) || len(o.build.Outputs) != tt.outputs {
 				t.Errorf("push to %q, %d outputs; want %q, %d", o.build.Tags, len(o.build.Outputs), tt.push, tt.outputs)
 			}

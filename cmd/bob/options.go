@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -14,14 +15,16 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
 // options is what the flags ask of the plan and of the build.
 type options struct {
-	plan  dockerfile.Options
-	build executor.Options
+	plan      dockerfile.Options // for the first platform
+	platforms []ocispec.Platform
+	build     executor.Options
 	// fingerprint has the image say what it was built from.
 	fingerprint bool
 }
@@ -31,10 +34,10 @@ func (cfg *buildConfig) options() (*options, error) {
 	o := &options{}
 	var err error
 	o.plan.Target = string(cfg.target)
-	if o.plan.TargetPlatform, err = platformOf(string(cfg.platform)); err != nil {
+	if o.platforms, o.plan.PlatformGiven, err = cfg.targets(); err != nil {
 		return nil, err
 	}
-	o.plan.PlatformGiven = cfg.platform != ""
+	o.plan.TargetPlatform = o.platforms[0]
 	o.plan.BuildPlatform = platforms.Normalize(platforms.DefaultSpec())
 	if o.plan.BuildArgs, err = buildArgs(cfg.buildArgs.values); err != nil {
 		return nil, err
@@ -72,7 +75,13 @@ func (cfg *buildConfig) options() (*options, error) {
 	if err := cfg.registries.check(); err != nil {
 		return nil, err
 	}
-	return o, cfg.exports(&o.build)
+	if err := cfg.exports(&o.build); err != nil {
+		return nil, err
+	}
+	if err := o.build.Check(o.platforms); err != nil {
+		return nil, usageErrorf("%v", err)
+	}
+	return o, nil
 }
 
 // runOptions sets what concerns RUN.
@@ -132,18 +141,34 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 	}
 	push := cfg.push.or(len(cfg.outputs.values) == 0)
 	names := cfg.tags.values
+	var err error
+	if o.Format, err = cfg.format(); err != nil {
+		return err
+	}
+	common, pushed := o.Format, (*output)(nil)
 	for _, spec := range cfg.outputs.values {
 		out, err := parseOutput(spec)
 		if err != nil {
 			return err
 		}
-		if out.name != "" {
-			names = append(slices.Clip(names), out.name)
+		for _, name := range out.names {
+			if _, err := reference.ParseNormalizedNamed(name); err != nil {
+				return usageErrorf("-o %s: name: %v", spec, err)
+			}
 		}
+		names = append(slices.Clip(names), out.names...)
 		if out.registry {
-			push = true
+			if pushed != nil && !pushed.sameImage(out) {
+				return usageErrorf("-o %s: one image is pushed to all names: give all of type=registry the same fields, or build again", spec)
+			}
+			pushed = out
+			push = push || out.push
+			o.Format, o.ByDigest, o.Report = common, out.byDigest, true
+			_ = out.change(&o.Format) // checked when parsed
 			continue
 		}
+		out.Format = common
+		_ = out.change(&out.Format) // likewise
 		if out.Dest == "-" {
 			if f, ok := cfg.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 				return usageErrorf("-o %s: a tar would be written to the terminal; name a file with dest= or redirect it", spec)
@@ -154,6 +179,11 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 	}
 	for i := range o.Outputs {
 		o.Outputs[i].Names = names
+	}
+	for _, name := range names {
+		if named, err := reference.ParseNormalizedNamed(name); err == nil && o.ByDigest && !reference.IsNameOnly(named) {
+			return usageErrorf("push-by-digest gives no names: leave the tag out of %s", name)
+		}
 	}
 	if push {
 		o.Tags = names
@@ -168,7 +198,16 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 type output struct {
 	executor.Output
 	registry bool // stands for pushing to the tags
-	name     string
+	push     bool // and does so
+	byDigest bool // but names nothing there
+	names    []string
+
+	attributes [][2]string // what it changes in the format of the flags
+}
+
+// sameImage reports whether out and other ask for the same bytes in a registry.
+func (out *output) sameImage(other *output) bool {
+	return out.byDigest == other.byDigest && reflect.DeepEqual(out.attributes, other.attributes)
 }
 
 // parseOutput parses the argument of --output: comma-separated fields, or a
@@ -196,14 +235,20 @@ func parseOutput(spec string) (*output, error) {
 		case "dest":
 			out.Dest = value
 		case "name":
-			out.name = value
+			out.names = strings.Split(value, ",")
 		case "tar":
 			if value != "true" && value != "false" {
 				return fail("tar is true or false")
 			}
 			asTar = value == "true"
+		case "push":
+			if out.push, err = truth(value); err != nil {
+				return fail("push: %v", err)
+			}
 		default:
-			return fail("unknown field %q; want type, dest, name or tar", key)
+			if err := out.attribute(strings.TrimSpace(key), value); err != nil {
+				return fail("%v", err)
+			}
 		}
 	}
 	out.Type, out.Dir = executor.OutputType(kind), !asTar
@@ -211,16 +256,23 @@ func parseOutput(spec string) (*output, error) {
 	case executor.OutputOCI, executor.OutputDocker, executor.OutputTar, executor.OutputLocal:
 		return out, out.check(fail)
 	}
-	if kind != "registry" {
-		return fail("unknown type %q; want registry, oci, docker, local or tar", kind)
+	switch {
+	case kind != "registry" && kind != "image":
+		return fail("unknown type %q; want registry, image, oci, docker, local or tar", kind)
+	case out.Dest != "" || out.Dir:
+		return fail("dest and tar go with types that are written to a file")
 	}
-	out.registry = true
+	out.registry, out.push = true, out.push || kind == "registry"
 	return out, nil
 }
 
 func (out *output) check(fail func(string, ...any) (*output, error)) error {
 	var err error
 	switch {
+	case out.push, out.byDigest:
+		_, err = fail("push goes with type=image")
+	case len(out.attributes) > 0 && out.Type != executor.OutputOCI && out.Type != executor.OutputDocker:
+		_, err = fail("%s is about an image, and this writes files", out.attributes[0][0])
 	case out.Dir && out.Type != executor.OutputOCI:
 		_, err = fail("tar=false goes with type=oci")
 	case out.Dest == "" && (out.Type == executor.OutputLocal || out.Dir):

@@ -1,0 +1,95 @@
+package snapshot
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"strconv"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+)
+
+// A Compression is how the blob of a layer is compressed. The zero value is gzip
+// at its default level.
+type Compression struct {
+	Method Method
+	// Level is from 0, the fastest, to [Method.Levels]; nil is the method's
+	// default.
+	Level *int
+}
+
+// A Method is a way to compress layers, by its name in BuildKit. "" is Gzip.
+type Method string
+
+// The methods that there are.
+const (
+	Gzip         Method = "gzip"
+	Zstd         Method = "zstd"
+	Uncompressed Method = "uncompressed"
+)
+
+// Levels returns the highest level of m, 0 where there are none.
+func (m Method) Levels() int {
+	switch m {
+	case Gzip, "":
+		return pgzip.BestCompression
+	case Zstd:
+		return maxZstdLevel
+	case Uncompressed:
+	}
+	return 0
+}
+
+// maxZstdLevel is that of the zstd tool. The encoder has four levels of its own
+// and takes the nearest.
+const maxZstdLevel = 22
+
+// String names c, as "gzip" or "zstd-19": equal names make equal blobs.
+func (c Compression) String() string {
+	name := string(c.Method)
+	if name == "" {
+		name = string(Gzip)
+	}
+	if c.Level != nil {
+		name += "-" + strconv.Itoa(*c.Level)
+	}
+	return name
+}
+
+// packBlock is the size of the pieces that gzip compresses a layer in, in bytes.
+// The compressed bytes depend on it and not on how many pieces are in work at
+// once, so that every machine makes the same blob of the same layer.
+const packBlock = 1 << 20
+
+// NewWriter returns a writer that compresses what is written to it into w. The
+// same bytes always make the same blob, on every machine. The caller closes it to
+// end the blob; that doesn't close w.
+func (c Compression) NewWriter(w io.Writer) (io.WriteCloser, error) {
+	switch c.Method {
+	case Gzip, "":
+		level := pgzip.DefaultCompression
+		if c.Level != nil {
+			level = *c.Level
+		}
+		zw, err := pgzip.NewWriterLevel(w, level)
+		if err != nil {
+			return nil, fmt.Errorf("compress: %w", err)
+		}
+		return zw, zw.SetConcurrency(packBlock, runtime.NumCPU()+1)
+	case Zstd:
+		level := zstd.SpeedDefault
+		if c.Level != nil {
+			level = zstd.EncoderLevelFromZstd(*c.Level)
+		}
+		return zstd.NewWriter(w, zstd.WithEncoderLevel(level))
+	case Uncompressed:
+		return asItIs{w}, nil
+	}
+	return nil, fmt.Errorf("compress: no method is called %q", c.Method)
+}
+
+// asItIs is the writer that compresses nothing.
+type asItIs struct{ io.Writer }
+
+func (asItIs) Close() error { return nil }
