@@ -35,8 +35,9 @@
 // # Failures
 //
 // Whatever goes wrong is an [*Error] that names host and repository and says
-// what to do. Transient failures are retried with exponential backoff, downloads
-// continue where they broke; see [Options]. Cancelling the context ends
+// what to do. Transient failures are retried with exponential backoff; downloads
+// continue where they broke, uploads too if the registry can; what a mirror fails
+// at goes on at the next place. See [Options]. Cancelling the context ends
 // everything at once.
 //
 // # Not here
