@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -152,6 +153,47 @@ func TestBearerExpiry(t *testing.T) {
 	if s.count < 10 {
 		t.Errorf("only %d tokens", s.count)
 	}
+}
+
+// TestBearerExpiryForMany has the token of two requests expire at once, and the
+// token server fail the first that asks for another: the second one asks itself.
+func TestBearerExpiryForMany(t *testing.T) {
+	t.Parallel()
+	tokens, _ := newTokenServer(t, 100)
+	var waiting sync.WaitGroup
+	var fail, hold atomic.Bool
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" && fail.CompareAndSwap(true, false) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		if r.Method == http.MethodHead && hold.Load() {
+			waiting.Done()
+			waiting.Wait()
+			hold.Store(false)
+		}
+		tokens.ServeHTTP(w, r)
+	}))
+	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	p, err := c.Push(t.Context(), host+"/app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens.mu.Lock()
+	clear(tokens.tokens)
+	tokens.mu.Unlock()
+	waiting.Add(2)
+	fail.Store(true)
+	hold.Store(true)
+	var pushes sync.WaitGroup
+	for _, body := range []string{"one", "two"} {
+		pushes.Go(func() {
+			if err := p.Blob(t.Context(), descriptor("", []byte(body)), "", opener([]byte(body))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	pushes.Wait()
 }
 
 func TestBearerDenied(t *testing.T) {

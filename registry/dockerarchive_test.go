@@ -280,8 +280,8 @@ func TestHostileArchives(t *testing.T) {
 		"blobs missing":        {[]file{index(root), blob(a.Images[0].Manifest)}, "no blob"},
 		"blob changed": {[]file{
 			index(root), blob(a.Images[0].Manifest), blob(a.Images[0].Config),
-			{name: "blobs/sha256/" + a.Images[0].Layers[0].Digest.Encoded(), body: strings.Repeat("x", int(a.Layers[0].Size))},
-			{name: "blobs/sha256/" + a.Images[0].Layers[1].Digest.Encoded(), body: strings.Repeat("x", int(a.Layers[1].Size))},
+			{name: "blobs/sha256/" + a.Images[0].Layers[0].Digest.Encoded(), body: strings.Repeat("x", int(a.Images[0].Layers[0].Size))},
+			{name: "blobs/sha256/" + a.Images[0].Layers[1].Digest.Encoded(), body: strings.Repeat("x", int(a.Images[0].Layers[1].Size))},
 		}, "another digest"},
 	} {
 		t.Run(name, func(t *testing.T) {

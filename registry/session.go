@@ -222,8 +222,8 @@ func (s *session) renew(ctx context.Context, used string, challenge *transport.C
 		return "", s.fail(opAuthenticate, "", err)
 	}
 	defer s.gate.unlock()
-	if s.header != used {
-		return s.header, nil // somebody else was faster
+	if s.header != used && s.header != "" {
+		return s.header, nil // somebody else was faster, and got one
 	}
 	s.challenge = challenge
 	if scope := challenge.Parameters["scope"]; scope != "" && !slices.Contains(s.scopes, scope) {
