@@ -3,6 +3,7 @@ package executor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot"
@@ -81,16 +82,12 @@ func (f *Format) check(targets []ocispec.Platform) error {
 var errDockerZstd = errors.New("no media type of Docker's names that: use OCI media types, or compress all layers by gzip with force-compression")
 
 func includes(all []ocispec.Platform, p ocispec.Platform) bool {
-	for _, q := range all {
-		if platforms.FormatAll(q) == platforms.FormatAll(p) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(all, func(q ocispec.Platform) bool { return platforms.FormatAll(q) == platforms.FormatAll(p) })
 }
 
 // annotations returns what is put on place for p; for the places of an index p
-// doesn't matter. It is nil where that is nothing.
+// doesn't matter. What is for p alone counts before what is for all. It is nil where
+// that is nothing.
 func (f *Format) annotations(place AnnotationPlace, p ocispec.Platform) map[string]string {
 	var out map[string]string
 	add := func(particular bool) {

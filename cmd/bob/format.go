@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -94,14 +95,12 @@ func (f *formatFlags) format() (executor.Format, error) {
 	if err := f.noAttestations(); err != nil {
 		return format, err
 	}
-	for _, name := range []struct{ name, value string }{
-		{"compression", string(f.compression)}, {"compression-level", string(f.compressionLevel)},
-	} {
-		if name.value == "" {
+	for name, value := range map[string]text{"compression": f.compression, "compression-level": f.compressionLevel} {
+		if value == "" {
 			continue
 		}
-		if err := formatAttributes()[name.name](&format, name.value); err != nil {
-			return format, usageErrorf("--%s %s: %v", name.name, name.value, err)
+		if err := formatAttributes()[name](&format, string(value)); err != nil {
+			return format, usageErrorf("--%s %s: %v", name, value, err)
 		}
 	}
 	for _, spec := range f.annotations.values {
@@ -115,8 +114,8 @@ func (f *formatFlags) format() (executor.Format, error) {
 // noAttestations accepts the flags about attestations as far as they ask for none.
 func (f *formatFlags) noAttestations() error {
 	const none = "bob makes no attestations; leave it out, or make them from the pushed image with a tool for it"
-	for name, value := range map[string]string{"provenance": string(f.provenance), "sbom": string(f.sbom)} {
-		if wanted, err := strconv.ParseBool(value); value != "" && (err != nil || wanted) {
+	for name, value := range map[string]text{"provenance": f.provenance, "sbom": f.sbom} {
+		if wanted, err := strconv.ParseBool(string(value)); value != "" && (err != nil || wanted) {
 			return usageErrorf("--%s=%s: %s", name, value, none)
 		}
 	}
@@ -142,14 +141,14 @@ func formatAttributes() map[string]func(*executor.Format, string) error {
 			case snapshot.Gzip, snapshot.Zstd, snapshot.Uncompressed:
 				return nil
 			case "estargz":
-				return fmt.Errorf("estargz is not supported; want gzip, zstd or uncompressed")
+				return errors.New("estargz is not supported; want gzip, zstd or uncompressed")
 			}
-			return fmt.Errorf("want gzip, zstd or uncompressed")
+			return errors.New("want gzip, zstd or uncompressed")
 		},
 		"compression-level": func(f *executor.Format, value string) error {
 			n, err := strconv.Atoi(value)
 			if err != nil {
-				return fmt.Errorf("want a number")
+				return errors.New("want a number")
 			}
 			f.Compression.Level = &n
 			return nil
@@ -169,7 +168,7 @@ func truth(value string) (bool, error) {
 	}
 	b, err := strconv.ParseBool(value)
 	if err != nil {
-		return false, fmt.Errorf("want true or false")
+		return false, errors.New("want true or false")
 	}
 	return b, nil
 }
@@ -248,7 +247,7 @@ func annotate(f *executor.Format, spec string) error {
 		places, key = string(executor.OnManifest), name
 	}
 	if !ok || key == "" {
-		return fmt.Errorf("want [place:]key=value")
+		return errors.New("want [place:]key=value")
 	}
 	for place := range strings.SplitSeq(places, ",") {
 		part := annotationPlace.FindStringSubmatch(place)
