@@ -49,14 +49,16 @@ type Item struct {
 // Items lists all that the store keeps for this ID mapping, in no order. What
 // other processes remove meanwhile is left out.
 func (s *Store) Items(ctx context.Context) ([]Item, error) {
-	items, err := s.items(ctx)
+	items, err := s.items(ctx, true)
 	if err != nil {
 		return nil, fmt.Errorf("list store %s: %w", s.dir, err)
 	}
 	return items, nil
 }
 
-func (s *Store) items(ctx context.Context) ([]Item, error) {
+// items is Items. Cache mounts, which change, are measured anew only if exact is
+// set; otherwise they have the size that they had when they were last measured.
+func (s *Store) items(ctx context.Context, exact bool) ([]Item, error) {
 	oldest, err := s.oldestUser()
 	if err != nil {
 		return nil, err
@@ -64,7 +66,7 @@ func (s *Store) items(ctx context.Context) ([]Item, error) {
 	var items []Item
 	for _, list := range []func(func(Item)) error{
 		func(add func(Item)) error { return s.listSnapshots(ctx, add) },
-		func(add func(Item)) error { return s.listCacheMounts(ctx, add) },
+		func(add func(Item)) error { return s.listCacheMounts(ctx, exact, add) },
 		s.listBlobs,
 		s.listRecords,
 	} {
@@ -115,7 +117,7 @@ func (s *Store) listSnapshots(ctx context.Context, add func(Item)) error {
 			return err
 		}
 		it.Parent = m.Parent
-		if it.Size, err = s.snapshotSize(ctx, path); err != nil {
+		if it.Size, err = s.treeSize(ctx, path, false); err != nil {
 			return err
 		}
 		add(it)
@@ -123,14 +125,14 @@ func (s *Store) listSnapshots(ctx context.Context, add func(Item)) error {
 	})
 }
 
-// sizeName is the file beside a snapshot that remembers its size: a snapshot
-// never changes.
+// sizeName is the file beside a tree that remembers its size in bytes.
 const sizeName = "size"
 
-// snapshotSize returns the space that the snapshot in dir takes.
-func (s *Store) snapshotSize(ctx context.Context, dir string) (int64, error) {
+// treeSize returns the space that the tree in dir takes, or took when it was last
+// measured if it need not be exact.
+func (s *Store) treeSize(ctx context.Context, dir string, exact bool) (int64, error) {
 	file := filepath.Join(dir, sizeName)
-	if b, err := os.ReadFile(file); err == nil {
+	if b, err := os.ReadFile(file); err == nil && !exact {
 		if n, err := strconv.ParseInt(string(b), 10, 64); err == nil {
 			return n, nil
 		}
@@ -208,7 +210,7 @@ func addFile(add func(Item), it Item) error {
 	return nil
 }
 
-func (s *Store) listCacheMounts(ctx context.Context, add func(Item)) error {
+func (s *Store) listCacheMounts(ctx context.Context, exact bool, add func(Item)) error {
 	return eachEntry(s.own("caches"), func(key fs.DirEntry) error {
 		dir := filepath.Join(s.own("caches"), key.Name())
 		return eachEntry(dir, func(n fs.DirEntry) error {
@@ -225,7 +227,7 @@ func (s *Store) listCacheMounts(ctx context.Context, add func(Item)) error {
 			if it.InUse = lock == nil; lock != nil {
 				defer lock.Close()
 			}
-			if it.Size, err = diskUsage(ctx, path); err != nil {
+			if it.Size, err = s.treeSize(ctx, path, exact); err != nil {
 				return err
 			}
 			add(it)

@@ -40,7 +40,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
 }
 
 func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, err error) {
-	items, err := s.items(ctx)
+	items, err := s.items(ctx, false)
 	if err != nil {
 		return nil, err
 	}

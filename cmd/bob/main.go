@@ -60,6 +60,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 		ShortHelp:  "Build container images without root and without a daemon.",
 		Subcommands: []*ffcli.Command{
 			newBuildCommand(stdin, stdout, stderr),
+			newCacheCommand(stdout),
 			newRegistryCommand(stdout, stderr),
 			newVersionCommand(stdout),
 			newHelpCommand(),
