@@ -52,7 +52,17 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		b.progress.start(t.title()).done(err)
 		return nil, err
 	}
-	if f := b.lookup(op.key); f != nil {
+	f := b.lookup(op.key)
+	if f == nil && !b.opts.NoCache {
+		// Another stage or another process may be at the same step.
+		release, err := b.Store.Lock(ctx, op.key)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		f = b.lookup(op.key)
+	}
+	if f != nil {
 		b.progress.start(t.title()).cached()
 		return b.after(ctx, st, t, f), nil
 	}
@@ -60,7 +70,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := b.make(ctx, parent, op, t.title())
+	f, err = b.make(ctx, parent, op, t.title())
 	if err != nil {
 		return nil, err
 	}
