@@ -46,7 +46,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 	if err != nil {
 		return nil, err
 	}
-	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: "."}})
+	selection, err := src.tree.Select(ctx, filecopy.Source{Path: "."})
 	if err != nil {
 		return nil, err
 	}

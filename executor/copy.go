@@ -108,7 +108,7 @@ func (b *build) part(ctx context.Context, c *copying, src dockerfile.Source, s *
 		if err != nil {
 			return nil, err
 		}
-		return &fetchedPart{copying: c, key: f.key, open: f.open(b), pattern: "."}, nil
+		return &fetchedPart{copying: c, key: f.key, open: f.open(b), pattern: ".", itself: true}, nil
 	default:
 		return nil, fmt.Errorf("no source %T", src)
 	}

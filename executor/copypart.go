@@ -31,20 +31,17 @@ func (p *pathPart) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.selection, err = src.tree.Select(ctx, p.sources()); err != nil {
+	of := filecopy.Source{Path: p.Name, Parents: p.Parents, Required: p.Required, Exclude: p.copying.Exclude}
+	if p.selection, err = src.tree.Select(ctx, of); err != nil {
 		return err
 	}
 	for _, name := range p.selection.Sockets() {
 		p.copying.warn(fmt.Sprintf("%s: a socket can't be copied and is left out", name))
 	}
-	for _, pattern := range p.selection.Empty() {
-		p.copying.warn(fmt.Sprintf("%s: no file matches", pattern))
+	if p.selection.Sources() == 0 {
+		p.copying.warn(fmt.Sprintf("%s: no file matches", p.Name))
 	}
 	return nil
-}
-
-func (p *pathPart) sources() []filecopy.Source {
-	return []filecopy.Source{{Path: p.Name, Parents: p.Parents, Required: p.Required, Exclude: p.copying.Exclude}}
 }
 
 // keepsOwners reports whether what is copied keeps its owners.
@@ -98,11 +95,12 @@ type fetchedPart struct {
 	key     digest.Digest // of the files
 	open    func(context.Context) (*source, error)
 	pattern string // of what is copied
+	itself  bool   // it is a directory that is copied itself: see filecopy.Source
 	unpack  bool
 }
 
 func (p *fetchedPart) shape(k keyHash) keyHash {
-	return k.str("fetched").str(p.key.String()).str(p.pattern).bool(p.unpack)
+	return k.str("fetched").str(p.key.String()).str(p.pattern).bool(p.itself).bool(p.unpack)
 }
 
 func (p *fetchedPart) digest(context.Context) (digest.Digest, error) { return "", nil }
@@ -112,7 +110,7 @@ func (p *fetchedPart) copyTo(ctx context.Context, root string, v *vertex) error 
 	if err != nil {
 		return err
 	}
-	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: p.pattern, Exclude: p.copying.Exclude}})
+	selection, err := src.tree.Select(ctx, filecopy.Source{Path: p.pattern, Itself: p.itself, Exclude: p.copying.Exclude})
 	if err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 // selectOne selects what is at the path, whose characters stand for themselves.
 func selectOne(ctx context.Context, src *source, name string) (*filecopy.Selection, error) {
 	pattern := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(name)
-	selection, err := src.tree.Select(ctx, []filecopy.Source{{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}})
+	selection, err := src.tree.Select(ctx, filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")})
 	if err == nil && selection.Sources() == 0 && pattern != name {
 		err = &filecopy.NotFoundError{Source: name}
 	}

@@ -59,7 +59,7 @@ func BenchmarkSelect(b *testing.B) {
 	dir, _ := benchTree(b)
 	tree := open(b, dir, "**/*.log", "node_modules", "!keep")
 	for b.Loop() {
-		_, err := tree.Select(b.Context(), paths("."))
+		_, err := tree.Select(b.Context(), filecopy.Source{Path: "."})
 		must(b, err)
 	}
 }

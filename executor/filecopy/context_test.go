@@ -166,17 +166,17 @@ func TestUnpackHook(t *testing.T) {
 	src := build(t, "a.tar=TAR one", "b.tar=TAR two", "plain=text", "l -> a.tar", "d/c.tar=TAR three", "empty=")
 	tree := open(t, src)
 	for _, tt := range []struct {
-		sources []string
-		dest    string
-		want    []string
+		source string
+		dest   string
+		want   []string
 	}{
-		{[]string{"a.tar"}, "/x", []string{"there/", "x/", "x/unpacked=TAR one"}},
-		{[]string{"a.tar"}, "/link", []string{"there/", "there/unpacked=TAR one"}},
-		{[]string{"l"}, "/x/", []string{"there/", "x/", "x/unpacked=TAR one"}},
-		{[]string{"plain"}, "/x", []string{"there/", "x=text"}},
-		{[]string{"empty"}, "/x", []string{"there/", "x="}},
-		{[]string{"*.tar", "plain"}, "/x", []string{"there/", "x/", "x/plain=text", "x/unpacked=TAR two"}},
-		{[]string{"d"}, "/x", []string{"there/", "x/", "x/c.tar=TAR three"}},
+		{"a.tar", "/x", []string{"there/", "x/", "x/unpacked=TAR one"}},
+		{"a.tar", "/link", []string{"there/", "there/unpacked=TAR one"}},
+		{"l", "/x/", []string{"there/", "x/", "x/unpacked=TAR one"}},
+		{"plain", "/x", []string{"there/", "x=text"}},
+		{"empty", "/x", []string{"there/", "x="}},
+		{"[bp]*", "/x", []string{"there/", "x/", "x/plain=text", "x/unpacked=TAR two"}},
+		{"d", "/x", []string{"there/", "x/", "x/c.tar=TAR three"}},
 	} {
 		root := build(t, "there/")
 		add(t, root, "link -> there")
@@ -191,15 +191,34 @@ func TestUnpackHook(t *testing.T) {
 				return os.WriteFile(filepath.Join(in, dir, "unpacked"), content, 0o644)
 			},
 		}}
-		must(t, pick(t, tree, tt.sources...).CopyTo(t.Context(), root, tt.dest, o))
+		must(t, pick(t, tree, tt.source).CopyTo(t.Context(), root, tt.dest, o))
 		must(t, os.Remove(filepath.Join(root, "link")))
 		if got := list(t, root); !slices.Equal(got, tt.want) {
-			t.Errorf("%q to %s: got %q, want %q", tt.sources, tt.dest, got, tt.want)
+			t.Errorf("%q to %s: got %q, want %q", tt.source, tt.dest, got, tt.want)
 		}
 		o.Unpack.Extract = func(context.Context, string, string, io.Reader) error { return io.ErrUnexpectedEOF }
 		err := pick(t, tree, "a.tar").CopyTo(t.Context(), t.TempDir(), "/y", o)
 		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "a.tar") {
 			t.Errorf("failing Extract: %v", err)
+		}
+	}
+}
+
+// TestUnpackMadeDirectories checks that --chmod is for none of the directories
+// made for an archive.
+func TestUnpackMadeDirectories(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	o := filecopy.Options{Owner: self(), Mode: chmod(t, "0500"), Unpack: &filecopy.Unpack{
+		IsArchive: func([]byte) bool { return true },
+		Extract:   func(context.Context, string, string, io.Reader) error { return nil },
+	}}
+	must(t, pick(t, open(t, build(t, "a.tar")), "a.tar").CopyTo(t.Context(), root, "/p/q", o))
+	for _, made := range []string{"p", "p/q"} {
+		fi, err := os.Stat(filepath.Join(root, made))
+		must(t, err)
+		if fi.Mode().Perm() != 0o755 {
+			t.Errorf("%s has mode %v", made, fi.Mode())
 		}
 	}
 }

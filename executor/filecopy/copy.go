@@ -82,7 +82,7 @@ func (s *Selection) CopyTo(ctx context.Context, root, dest string, o Options) er
 	for i := 0; i < len(s.sources); {
 		n, err := s.copyNext(ctx, target{root, fd, dest}, i, &o, content)
 		if err != nil {
-			return fmt.Errorf("copy %q to %q: %w", s.sources[i].pattern, dest, err)
+			return fmt.Errorf("copy %q to %q: %w", s.of.Path, dest, err)
 		}
 		i += n
 	}
@@ -99,21 +99,22 @@ type target struct {
 // copyNext copies the i-th source, and those behind it that can be copied side
 // by side with it. It returns how many that were.
 func (s *Selection) copyNext(ctx context.Context, to target, i int, o *Options, content *contentCopier) (int, error) {
+	run := s.sources[i : i+1]
+	if done, err := s.unpack(ctx, to, run[0], o); done || err != nil {
+		return 1, err
+	}
 	at, err := locate(to.fd, to.dest, o.maker())
 	if err != nil {
 		return 0, err
 	}
 	defer at.close()
-	run := s.sources[i : i+1]
-	if done, err := s.unpack(ctx, to.root, run[0], at, o); done || err != nil {
-		return 1, err
-	}
 	if endsInDir(to.dest) {
 		if err := at.enter(o.maker()); err != nil {
 			return 0, err
 		}
 	}
-	if at.name == "" && o.Unpack == nil && !isDir(run[0].node.mode) {
+	// A link to the destination may be replaced by the first file.
+	if at.name == "" && !at.linked && o.Unpack == nil && !isDir(run[0].node.mode) {
 		run = filesAlongside(s.sources[i:])
 	}
 	c := &copier{sel: s, opts: o, content: content, leaders: make(map[inode]leader)}
@@ -125,8 +126,9 @@ func endsInDir(p string) bool {
 	return strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || p == "" || p == "."
 }
 
-// unpack unpacks src into the directory at if it is an archive to unpack.
-func (s *Selection) unpack(ctx context.Context, root string, src *source, at *place, o *Options) (bool, error) {
+// unpack unpacks src if it is an archive to unpack. Directories made for it have
+// nothing of Options.Mode.
+func (s *Selection) unpack(ctx context.Context, to target, src *source, o *Options) (bool, error) {
 	if o.Unpack == nil || !isRegular(src.node.mode) {
 		return false, nil
 	}
@@ -151,10 +153,16 @@ func (s *Selection) unpack(ctx context.Context, root string, src *source, at *pl
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return false, err
 	}
-	if err := at.enter(maker{mode: 0o755, owner: o.Owner}); err != nil {
+	m := maker{mode: 0o755, owner: o.Owner}
+	at, err := locate(to.fd, to.dest, m)
+	if err != nil {
 		return false, err
 	}
-	if err := o.Unpack.Extract(ctx, root, at.path, f); err != nil {
+	defer at.close()
+	if err := at.enter(m); err != nil {
+		return false, err
+	}
+	if err := o.Unpack.Extract(ctx, to.root, at.path, f); err != nil {
 		return false, fmt.Errorf("unpack: %w", err)
 	}
 	if _, err = sameFile(fd, src.node); err != nil {
@@ -168,6 +176,7 @@ func (s *Selection) unpack(ctx context.Context, root string, src *source, at *pl
 func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 	first := run[0]
 	whole := isDir(first.node.mode)
+	itself := whole && c.sel.of.Itself && at.name != ""
 	if whole {
 		if err := at.enter(c.opts.maker()); err != nil {
 			return err
@@ -188,11 +197,7 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 	if whole {
 		c.linking = true
 		items = itemsOf(first.node.children)
-		// The directory stays as it is but for the time: BuildKit gives it
-		// that of the source. The root of a tree has none that was ever said.
-		if first.rel != "" {
-			p.finish = func() error { return setTime(dst, ".", first.node.mtime) }
-		}
+		p.finish = func() error { return c.finish(p, first, itself) }
 	} else {
 		p.from = path.Dir(first.rel)
 		p.to = path.Dir(at.path)
@@ -209,6 +214,26 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 		c.group = g
 		return c.dir(ctx, p, "", items)
 	})
+}
+
+// finish gives the directory that the contents of src went to its metadata. It
+// stays as it is but for the time, unless the directory itself was copied there:
+// BuildKit gives it that of the source. The root of a tree has none that was ever
+// said.
+func (c *copier) finish(p *pair, src *source, itself bool) error {
+	if itself {
+		attrs, err := readAttrs(p.src)
+		if err != nil {
+			return err
+		}
+		if err := c.metadata(c.base, src.node, attrs); err != nil {
+			return err
+		}
+	}
+	if src.rel == "" {
+		return nil
+	}
+	return setTime(c.base, ".", src.node.mtime)
 }
 
 // item is a node and its name at the destination.

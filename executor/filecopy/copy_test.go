@@ -76,14 +76,14 @@ func TestMetadata(t *testing.T) {
 	needRoot(t)
 	tests := []struct {
 		name    string
-		sources []string
+		source  string
 		dest    string
 		options filecopy.Options
 		want    map[string]string
 	}{
 		{
 			"kept",
-			[]string{"d"},
+			"d",
 			"/p/q",
 			filecopy.Options{},
 			map[string]string{
@@ -94,7 +94,7 @@ func TestMetadata(t *testing.T) {
 		},
 		{
 			"owner",
-			[]string{"d"},
+			"d",
 			"/p/q",
 			filecopy.Options{Owner: &filecopy.Owner{UID: 70, GID: 80}},
 			map[string]string{
@@ -104,7 +104,7 @@ func TestMetadata(t *testing.T) {
 		},
 		{
 			"mode",
-			[]string{"d"},
+			"d",
 			"/p/q/",
 			filecopy.Options{Owner: &filecopy.Owner{}, Mode: chmod(t, "4751")},
 			map[string]string{
@@ -114,7 +114,7 @@ func TestMetadata(t *testing.T) {
 		},
 		{
 			"existing destination",
-			[]string{"d"},
+			"d",
 			"/there",
 			filecopy.Options{},
 			map[string]string{
@@ -124,14 +124,14 @@ func TestMetadata(t *testing.T) {
 		},
 		{
 			"existing destination, owner",
-			[]string{"d"},
+			"d",
 			"/there/",
 			filecopy.Options{Owner: &filecopy.Owner{UID: 9, GID: 9}},
 			map[string]string{"there": "0711 50:50 stamp", "there/sub": "2750 9:9 stamp", "there/sub/old": "0611 50:50 stamp"},
 		},
 		{
 			"file",
-			[]string{"d/exe"},
+			"d/exe",
 			"/there/",
 			filecopy.Options{Owner: &filecopy.Owner{}},
 			map[string]string{"there": "0711 50:50 now", "there/exe": "6755 0:0 stamp"},
@@ -144,7 +144,7 @@ func TestMetadata(t *testing.T) {
 			give(t, filepath.Join(root, "there/sub/old"), 50, 0o611)
 			give(t, filepath.Join(root, "there/sub"), 50, 0o711)
 			give(t, filepath.Join(root, "there"), 50, 0o711)
-			s := pick(t, open(t, metaSource(t)), tt.sources...)
+			s := pick(t, open(t, metaSource(t)), tt.source)
 			must(t, s.CopyTo(t.Context(), root, tt.dest, tt.options))
 			for path, want := range tt.want {
 				if got := meta(t, filepath.Join(root, path)); got != want {
@@ -152,6 +152,36 @@ func TestMetadata(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDirectoryItself checks when the destination gets the metadata of a
+// directory that is copied itself: if the copy makes it, under its own name.
+func TestDirectoryItself(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	tree := open(t, metaSource(t))
+	s, err := tree.Select(t.Context(), filecopy.Source{Path: "d", Itself: true})
+	must(t, err)
+	for _, tt := range []struct{ dest, mode, want string }{
+		{"/p/q", "", "0700 8:8 stamp"},
+		{"/p/q", "u+s,go=x", "4711 8:8 stamp"},
+		{"/p/q", "1700", "1700 8:8 stamp"},
+		{"/p/q/", "u+s", "0755 0:0 stamp"},
+		{"/there", "u+s", "0755 0:0 stamp"},
+		{"/link", "", "0700 8:8 stamp"},
+	} {
+		root := build(t, "there/", "link -> new")
+		o := filecopy.Options{}
+		if tt.mode != "" {
+			o.Mode = chmod(t, tt.mode)
+		}
+		must(t, s.CopyTo(t.Context(), root, tt.dest, o))
+		made, err := filepath.EvalSymlinks(filepath.Join(root, tt.dest))
+		must(t, err)
+		if got := meta(t, made); got != tt.want {
+			t.Errorf("--chmod=%s to %s: %s, want %s", tt.mode, tt.dest, got, tt.want)
+		}
 	}
 }
 
@@ -212,24 +242,24 @@ func TestHardLinks(t *testing.T) {
 	}
 	tree := open(t, src)
 	for _, tt := range []struct {
-		sources []string
-		names   []string
-		links   uint64
+		source string
+		names  []string
+		links  uint64
 	}{
-		{[]string{"a"}, []string{"one", "two", "z/three"}, 3},
-		{[]string{"b"}, []string{"outside"}, 1},
-		{[]string{"a/*o*"}, []string{"one"}, 1},
-		{[]string{"a/*o*"}, []string{"two"}, 1},
+		{"a", []string{"one", "two", "z/three"}, 3},
+		{"b", []string{"outside"}, 1},
+		{"a/*o*", []string{"one"}, 1},
+		{"a/*o*", []string{"two"}, 1},
 	} {
 		// The destination has one of the names already.
 		root := build(t, "d/two=old")
-		must(t, pick(t, tree, tt.sources...).CopyTo(t.Context(), root, "/d/", filecopy.Options{Owner: self()}))
+		must(t, pick(t, tree, tt.source).CopyTo(t.Context(), root, "/d/", filecopy.Options{Owner: self()}))
 		var inode uint64
 		for _, name := range tt.names {
 			var st unix.Stat_t
 			must(t, unix.Lstat(filepath.Join(root, "d", name), &st))
 			if st.Nlink != tt.links || inode != 0 && st.Ino != inode {
-				t.Errorf("%v: %s has %d links, inode %d; want %d, inode %d", tt.sources, name, st.Nlink, st.Ino, tt.links, inode)
+				t.Errorf("%v: %s has %d links, inode %d; want %d, inode %d", tt.source, name, st.Nlink, st.Ino, tt.links, inode)
 			}
 			inode = st.Ino
 		}

@@ -5,11 +5,10 @@
 // # Terms
 //
 // A tree is the directory that is read, less what its ignore patterns exclude.
-// A source is one file, or one directory of which the contents are meant; a
-// pattern of the Dockerfile stands for one, or as a wildcard for any number. A
-// selection is what the sources of one instruction stand for, as it was at one
-// moment: its digest is the cache key's part, and the copy is checked against
-// it. The root is the directory written to, the destination a path in it.
+// A source of the Dockerfile stands for one file, or one directory of which the
+// contents are meant, or as a wildcard for any number of them. A selection is what
+// a source stands for, as it was at one moment: its digest is the cache key's
+// part, and the copy is checked against it. The root is the directory written to, the destination a path in it.
 //
 // # Rules
 //
@@ -49,14 +48,16 @@
 //	copied links                     -                Owner, or own       own
 //	the destination, if it existed   kept             kept                of the source directory; kept for files
 //	the destination, if made         0755 or --chmod  Owner, or process   the same
+//	the same of a directory itself   --chmod, or own  Owner, or own       the same
 //	directories made on the way      0755 or --chmod  Owner, or process   now
 //	heredocs                         0644 or --chmod  Owner, or process   now
 //
 // The root of a tree has no time: what its contents go to has the present one.
 // Parents are those of --parents, below the source. Set-ID and sticky bits are
 // kept. Of an octal --chmod, directories made on the way take the lower nine
-// bits, of a symbolic one nothing. The umask has no influence. Access times are left to the
-// kernel. Extended attributes security.capability and user.* are copied where
+// bits, of a symbolic one nothing; those made for an archive have 0755. A
+// directory itself is that of a repository (Source.Itself). The umask has no
+// influence. Access times are left to the kernel. Extended attributes security.capability and user.* are copied where
 // the file system has them, others (labels, access control lists, the records of
 // overlayfs) are not.
 //
@@ -79,12 +80,21 @@
 //	a socket                         error
 //	anything that changes meanwhile  ErrChanged
 //
-// Several sources, and the matches of a wildcard, are copied in turn: to a
-// destination that is no directory each replaces the one before.
+// The matches of a wildcard are copied in turn: to a destination that is no
+// directory each replaces the one before.
 //
-// BuildKit differs in these: it makes an empty file of a socket; it doesn't look
+// Names that a link skips with ".." are not made at the destination: "gone/../x"
+// leads to x.
+//
+// BuildKit differs in these. It makes an empty file of a socket. It doesn't look
 // into an excluded directory for an exception that ends in two wildcards
-// ("a/*/**").
+// ("a/*/**"), yet fails if a file is in such a directory's place at the
+// destination. It takes "x/.." out of a link without asking whether x is a link
+// itself, and of a destination ending in "/." follows a second link wrongly.
+// Below a set-group-ID directory, directories made for a context's files get that
+// group. "COPY --parents */./x" takes the files that match "*" along if they are
+// in a stage. The destination of a tree's root gets the time that the root
+// happens to have.
 //
 // # Confinement
 //

@@ -52,10 +52,10 @@ func copyScripts(dir, root string) error {
 		return err
 	}
 	defer tree.Close()
-	if _, err := tree.Select(ctx, paths("missing.sh")); err != nil {
+	if _, err := tree.Select(ctx, filecopy.Source{Path: "missing.sh"}); err != nil {
 		fmt.Println("select", err)
 	}
-	selection, err := tree.Select(ctx, paths("*.sh"))
+	selection, err := tree.Select(ctx, filecopy.Source{Path: "*.sh"})
 	if err != nil {
 		return err
 	}

@@ -27,10 +27,10 @@ func self() *filecopy.Owner {
 	return &filecopy.Owner{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
+func needRoot(tb testing.TB) {
+	tb.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("changes owners, which needs root")
+		tb.Skip("changes owners, which needs root")
 	}
 }
 
@@ -50,18 +50,10 @@ func chmod(tb testing.TB, mode string) *filecopy.Chmod {
 	return c
 }
 
-// paths are sources that are nothing but paths.
-func paths(names ...string) []filecopy.Source {
-	sources := make([]filecopy.Source, len(names))
-	for i, name := range names {
-		sources[i].Path = name
-	}
-	return sources
-}
-
-func pick(tb testing.TB, tree *filecopy.Tree, names ...string) *filecopy.Selection {
+// pick selects what the path name stands for.
+func pick(tb testing.TB, tree *filecopy.Tree, name string) *filecopy.Selection {
 	tb.Helper()
-	s, err := tree.Select(tb.Context(), paths(names...))
+	s, err := tree.Select(tb.Context(), filecopy.Source{Path: name})
 	must(tb, err)
 	return s
 }

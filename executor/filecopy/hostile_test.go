@@ -92,7 +92,7 @@ func TestSwappedDuringCopy(t *testing.T) {
 	tree := open(t, src)
 	for range 50 {
 		for _, source := range []string{"t", "t/d", "t/e"} {
-			s, err := tree.Select(ctx, paths(source))
+			s, err := tree.Select(ctx, filecopy.Source{Path: source})
 			if err != nil {
 				continue // a link out of the tree
 			}
@@ -122,7 +122,7 @@ func TestCancelled(t *testing.T) {
 	tree := open(t, build(t, "a/f", "b/f"))
 	s := pick(t, tree, ".")
 	cancel()
-	_, selecting := tree.Select(ctx, paths("."))
+	_, selecting := tree.Select(ctx, filecopy.Source{Path: "."})
 	_, digesting := s.Digest(ctx)
 	for op, err := range map[string]error{
 		"Select": selecting, "Digest": digesting,

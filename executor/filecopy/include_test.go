@@ -43,7 +43,7 @@ func TestParentsAndExclude(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, err := open(t, build(t, files...)).Select(t.Context(), []filecopy.Source{tt.source})
+			s, err := open(t, build(t, files...)).Select(t.Context(), tt.source)
 			must(t, err)
 			root := t.TempDir()
 			must(t, s.CopyTo(t.Context(), root, "/", filecopy.Options{Owner: self()}))
@@ -59,20 +59,42 @@ func TestParentsAndExclude(t *testing.T) {
 func TestParentsReadsOnlyTheWay(t *testing.T) {
 	t.Parallel()
 	tree := open(t, build(t, "a/b/c=c", "huge/x"))
-	s, err := tree.Select(t.Context(), []filecopy.Source{{Path: ".", Parents: "a/b/c", Required: true}})
+	s, err := tree.Select(t.Context(), filecopy.Source{Path: ".", Parents: "a/b/c", Required: true})
 	must(t, err)
 	if got := s.Nodes(); got != 4 { // the root, a, b and c
 		t.Errorf("%d files were looked at, want 4", got)
 	}
 }
 
+// TestParentsRequired tables what --parents must find: a name itself, which may
+// be a link to nothing, and not what is behind a link or left out.
 func TestParentsRequired(t *testing.T) {
 	t.Parallel()
-	tree := open(t, build(t, "a/b"), "a/b")
-	for _, parents := range []string{"a/z", "a/b"} {
-		_, err := tree.Select(t.Context(), []filecopy.Source{{Path: ".", Parents: parents, Required: true}})
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), parents) {
-			t.Errorf("%s: %v", parents, err)
+	tree := open(t, build(t, "a/b", "a/c/d", "link -> a", "dangling -> nowhere", "f"), "a/b")
+	for _, tt := range []struct {
+		source filecopy.Source
+		err    string
+	}{
+		{filecopy.Source{Path: ".", Parents: "a/c/d"}, ""},
+		{filecopy.Source{Path: "link", Parents: "c/d"}, ""},
+		{filecopy.Source{Path: ".", Parents: "dangling"}, ""},
+		{filecopy.Source{Path: ".", Parents: "a", Exclude: []string{"a", "!a/c/d"}}, ""},
+		{filecopy.Source{Path: ".", Parents: "a/z"}, `"a/z": not found`},
+		{filecopy.Source{Path: ".", Parents: "a/b"}, `excluded by .dockerignore (pattern "a/b")`},
+		{filecopy.Source{Path: ".", Parents: "link/c/d"}, `"link/c/d": not found: --parents follows no symbolic link, and only "a/c/d" exists`},
+		{filecopy.Source{Path: ".", Parents: "a/c/d", Exclude: []string{"a/c"}}, `"a/c/d": not found: --exclude leaves it out`},
+		{filecopy.Source{Path: "a", Parents: "."}, `"a": not found: behind /./`},
+		{filecopy.Source{Path: "f", Parents: "x"}, `"f/x": not found`},
+	} {
+		tt.source.Required = true
+		s, err := tree.Select(t.Context(), tt.source)
+		if tt.err == "" {
+			must(t, err)
+			if len(s.Paths()) == 0 {
+				t.Errorf("%v selects nothing", tt.source)
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%v: %v, want %q", tt.source, err, tt.err)
 		}
 	}
 }
@@ -88,7 +110,7 @@ func TestParentsMetadata(t *testing.T) {
 	give(t, filepath.Join(dir, "a"), 1, 0o1770)
 	root := build(t, "there/a/")
 	give(t, filepath.Join(root, "there/a"), 9, 0o700)
-	s, err := open(t, dir).Select(t.Context(), []filecopy.Source{{Path: ".", Parents: "a/b/c"}})
+	s, err := open(t, dir).Select(t.Context(), filecopy.Source{Path: ".", Parents: "a/b/c"})
 	must(t, err)
 	must(t, s.CopyTo(t.Context(), root, "/there", filecopy.Options{}))
 	must(t, s.CopyTo(t.Context(), root, "/new", filecopy.Options{}))
@@ -134,24 +156,23 @@ func TestSymbolicChmod(t *testing.T) {
 	}
 }
 
-// TestSourcesInTurn checks that every source is copied as if by itself: to a
-// destination that is no directory the last one remains.
-func TestSourcesInTurn(t *testing.T) {
+// TestMatchesInTurn checks that every match of a wildcard is copied as if by
+// itself: to a destination that is no directory the last one remains.
+func TestMatchesInTurn(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		sources []string
-		dest    string
-		want    []string
+		source, dest string
+		want         []string
 	}{
-		"files":               {[]string{"a", "b"}, "/x", []string{"x=b"}},
-		"files by a wildcard": {[]string{"[ab]"}, "/x", []string{"x=b"}},
-		"into a directory":    {[]string{"a", "b"}, "/x/", []string{"x/", "x/a=a", "x/b=b"}},
-		"a directory first":   {[]string{"d", "a"}, "/x", []string{"x/", "x/a=a", "x/f=d/f"}},
+		"files":                          {"[ab]", "/x", []string{"a -> .", "x=b"}},
+		"into a directory":               {"[ab]", "/x/", []string{"a -> .", "x/", "x/a=a", "x/b=b"}},
+		"over the link to the directory": {"[ab]", "/a", []string{"a=b"}},
+		"a directory first":              {"[de]", "/x", []string{"a -> .", "x/", "x/e=e", "x/f=d/f"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			root := t.TempDir()
-			s := pick(t, open(t, build(t, "a", "b", "d/f")), tt.sources...)
+			root := build(t, "a -> .")
+			s := pick(t, open(t, build(t, "a", "b", "d/f", "e")), tt.source)
 			must(t, s.CopyTo(t.Context(), root, tt.dest, filecopy.Options{Owner: self()}))
 			if got := list(t, root); !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)

@@ -15,6 +15,7 @@ type place struct {
 	fd     int    // the directory itself, or the parent of name; close it
 	name   string // last component if it isn't a directory, else ""
 	exists bool   // name is there, and isn't a directory
+	linked bool   // links led there
 	path   string // canonical path inside the root, starting with "/"
 }
 
@@ -88,7 +89,7 @@ func locate(root int, p string, m maker) (*place, error) {
 	}
 	last := w.stack[len(w.stack)-1]
 	w.stack = w.stack[:len(w.stack)-1]
-	return &place{fd: last, path: w.path("")}, nil
+	return &place{fd: last, linked: w.links > 0, path: w.path("")}, nil
 }
 
 func (w *placer) path(name string) string {
@@ -116,9 +117,24 @@ func (w *placer) last() bool {
 	return true
 }
 
+// returns reports whether the next component is "..", and takes it then.
+func (w *placer) returns() bool {
+	for i, name := range w.rest {
+		switch name {
+		case "", ".":
+		case "..":
+			w.rest = w.rest[i+1:]
+			return true
+		default:
+			return false
+		}
+	}
+	return false
+}
+
 // end returns the place name in the current directory.
 func (w *placer) end(name string, exists bool) *place {
-	p := &place{fd: w.stack[len(w.stack)-1], name: name, exists: exists, path: w.path(name)}
+	p := &place{fd: w.stack[len(w.stack)-1], name: name, exists: exists, linked: w.links > 0, path: w.path(name)}
 	w.stack = w.stack[:len(w.stack)-1]
 	return p
 }
@@ -132,6 +148,9 @@ func (w *placer) step(name string) (*place, error) {
 	case errors.Is(err, unix.ENOENT):
 		if w.last() {
 			return w.end(name, false), nil
+		}
+		if w.returns() {
+			return nil, nil // as from BuildKit: nothing is made to be left again
 		}
 		if fd, err = w.make.mkdir(top, name); err != nil {
 			return nil, err

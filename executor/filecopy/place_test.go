@@ -54,7 +54,7 @@ func TestMakeDir(t *testing.T) {
 		"/there/a/b/": {"there": "0700 5:5 now", "there/a": "0755 7:8 now", "there/a/b": "0755 7:8 now"},
 		"/link/x":     {"new": "0755 7:8 now", "new/far": "0755 7:8 now", "new/far/x": "0755 7:8 now"},
 		"/":           {},
-		"rel/../../a": {"rel": "0755 7:8 now", "a": "0755 7:8 now"},
+		"rel/../../a": {"a": "0755 7:8 now"},
 	} {
 		give(t, filepath.Join(root, "there"), 5, 0o700)
 		must(t, filecopy.MakeDir(root, dir, owner))

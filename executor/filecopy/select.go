@@ -11,13 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Selection is what the sources of one COPY or ADD stand for, in their order,
-// as it was when Select read it. It is immutable, safe for concurrent use, and
-// valid until its tree is closed.
+// Selection is what one Source stands for, as it was when Select read it. It is
+// immutable, safe for concurrent use, and valid until its tree is closed.
 type Selection struct {
 	tree    *Tree
+	of      Source
 	sources []*source
-	empty   []string
 	sockets []string
 	nodes   int
 	names   map[inode]int // names in the selection, of files that have several
@@ -27,7 +26,8 @@ type Selection struct {
 type Source struct {
 	// Path is relative to the root of the tree and confined to it ("../x" is
 	// "x"). It may be a wildcard in the syntax of path.Match, whose "*" and "?"
-	// never match a slash, and then stands for any number of sources.
+	// never match a slash, and then stands for any number of files and
+	// directories.
 	Path string
 	// Parents, if not "", is a pattern in the syntax of .dockerignore, relative
 	// to Path: only what matches it is copied of a directory, together with its
@@ -38,14 +38,17 @@ type Source struct {
 	// Exclude are patterns in the syntax of .dockerignore, relative to Path, of
 	// what is left out of a directory (COPY --exclude).
 	Exclude []string
+	// Itself says that a directory is copied itself, not only its contents: a
+	// missing destination that isn't written with a "/" at its end gets its
+	// owner, mode and attributes (ADD of a repository).
+	Itself bool
 }
 
 // source is one file, or one directory whose contents are meant.
 type source struct {
-	pattern string
-	name    string // what a file is called in a destination directory
-	rel     string // canonical path in the tree
-	node    *node
+	name string // what a file is called in a destination directory
+	rel  string // canonical path in the tree
+	node *node
 }
 
 // add gives n its place.
@@ -57,60 +60,50 @@ func (s *Selection) add(n *node) {
 	}
 }
 
-// Empty returns the wildcards that matched nothing.
-func (s *Selection) Empty() []string { return s.empty }
-
 // Sockets returns the sockets that were left out, as paths in the tree.
 func (s *Selection) Sockets() []string { return s.sockets }
 
-// Sources returns the number of files and directories that the patterns stand
-// for, before directories are descended into. With 0, CopyTo does nothing.
+// Sources returns the number of files and directories that the source stands
+// for, before directories are descended into. With 0, a wildcard matched nothing
+// and CopyTo does nothing.
 func (s *Selection) Sources() int { return len(s.sources) }
 
-// Select finds what the sources stand for. A path that names a symbolic link
-// stands for its target, resolved as if the tree's root were "/"; links found
-// inside a directory stay links. A path that isn't there is a *NotFoundError; a
-// wildcard without matches is no error (see Empty).
-func (t *Tree) Select(ctx context.Context, sources []Source) (*Selection, error) {
+// Select finds what src stands for. A path that names a symbolic link stands for
+// its target, resolved as if the tree's root were "/"; links found inside a
+// directory stay links. A path that isn't there is a *NotFoundError; a wildcard
+// without matches is no error (see Sources).
+func (t *Tree) Select(ctx context.Context, src Source) (*Selection, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := &Selection{tree: t, names: make(map[inode]int)}
-	for _, src := range sources {
-		if err := s.find(ctx, src); err != nil {
-			return nil, err
-		}
+	s := &Selection{tree: t, of: src, names: make(map[inode]int)}
+	if err := s.find(ctx); err != nil {
+		return nil, err
 	}
-	s.dropRepeated()
 	return s, nil
 }
 
-// find adds all that src stands for.
-func (s *Selection) find(ctx context.Context, src Source) error {
-	within, err := newWithin(src)
+// find adds all that the source stands for.
+func (s *Selection) find(ctx context.Context) error {
+	within, err := newWithin(s.of)
 	if err != nil {
-		return fmt.Errorf("select %q: %w", src.Path, err)
+		return fmt.Errorf("select %q: %w", s.of.Path, err)
 	}
-	clean := path.Join("/", src.Path)[1:]
-	if src.Required {
-		if err := s.require(src, path.Join("/", clean, src.Parents)[1:]); err != nil {
+	clean := path.Join("/", s.of.Path)[1:]
+	if !isWildcard(clean) {
+		if err := s.take(ctx, clean, within); err != nil || !s.of.Required {
 			return err
 		}
-	}
-	if !isWildcard(clean) {
-		return s.take(ctx, src.Path, clean, within)
+		return s.require()
 	}
 	matches, err := s.tree.glob(ctx, clean)
 	if err != nil {
-		return withSource(err, src.Path)
-	}
-	if len(matches) == 0 {
-		s.empty = append(s.empty, src.Path)
+		return withSource(err, s.of.Path)
 	}
 	for _, m := range matches {
-		if src.Parents != "" && !s.tree.isDir(m) {
+		if s.of.Parents != "" && !s.tree.isDir(m) {
 			continue // there is nothing below it
 		}
-		if err := s.take(ctx, src.Path, m, within); err != nil {
+		if err := s.take(ctx, m, within); err != nil {
 			return err
 		}
 	}
@@ -127,31 +120,48 @@ func (t *Tree) isDir(p string) bool {
 	return isDir(at.st.Mode)
 }
 
-// require finds out whether p is there.
-func (s *Selection) require(src Source, p string) error {
-	if src.Parents == "." {
-		return &NotFoundError{Source: src.Path} // the pattern matches nothing
+// require finds out whether what is named was selected, and why not.
+func (s *Selection) require() error {
+	n := s.sources[len(s.sources)-1].node
+	for name := range strings.SplitSeq(path.Clean(s.of.Parents), "/") {
+		i := slices.IndexFunc(n.children, func(n *node) bool { return n.name == name })
+		if i < 0 {
+			return s.unselected()
+		}
+		n = n.children[i]
 	}
-	at, err := s.tree.find(p)
-	if err != nil {
-		return withSource(err, path.Join(src.Path, src.Parents))
-	}
-	closeFD(at.dir)
 	return nil
 }
 
+// unselected returns the error for a source with parents that wasn't found.
+func (s *Selection) unselected() error {
+	e := &NotFoundError{Source: path.Join(s.of.Path, s.of.Parents)}
+	if s.of.Parents == "." {
+		return fmt.Errorf("%w: behind /./ there must be a path", e)
+	}
+	at, err := s.tree.find(e.Source)
+	if err != nil {
+		return withSource(err, e.Source)
+	}
+	closeFD(at.dir)
+	if at.rel != path.Join("/", e.Source)[1:] {
+		return fmt.Errorf("%w: --parents follows no symbolic link, and only %q exists", e, at.rel)
+	}
+	return fmt.Errorf("%w: --exclude leaves it out", e)
+}
+
 // take adds what the path p leads to.
-func (s *Selection) take(ctx context.Context, pattern, p string, w *within) error {
+func (s *Selection) take(ctx context.Context, p string, w *within) error {
 	at, err := s.tree.find(p)
 	if err != nil {
-		if isWildcard(pattern) {
-			return fmt.Errorf("select %q: %w", pattern, withSource(err, p))
+		if isWildcard(s.of.Path) {
+			return fmt.Errorf("select %q: %w", s.of.Path, withSource(err, p))
 		}
-		return withSource(err, pattern)
+		return withSource(err, s.of.Path)
 	}
 	defer closeFD(at.dir)
 	if isSocket(at.st.Mode) {
-		return fmt.Errorf("select %q: a socket can't be copied", pattern)
+		return fmt.Errorf("select %q: a socket can't be copied", s.of.Path)
 	}
 	n := newNode(path.Base(at.rel), &at.st)
 	s.add(n)
@@ -163,34 +173,14 @@ func (s *Selection) take(ctx context.Context, pattern, p string, w *within) erro
 		defer closeFD(fd)
 		scan := &scanner{filter: s.tree.filter, within: w, sel: s}
 		if n.children, err = scan.children(ctx, fd, spot{rel: at.rel, info: at.info}); err != nil {
-			return fmt.Errorf("select %q: %w", pattern, err)
+			return fmt.Errorf("select %q: %w", s.of.Path, err)
 		}
 		if at.excluded && len(n.children) == 0 {
-			return &NotFoundError{Source: pattern, Excluded: s.tree.filter.culprit(at.rel)}
+			return &NotFoundError{Source: s.of.Path, Excluded: s.tree.filter.culprit(at.rel)}
 		}
 	}
-	s.sources = append(s.sources, &source{pattern: pattern, name: path.Base(p), rel: at.rel, node: n})
+	s.sources = append(s.sources, &source{name: path.Base(p), rel: at.rel, node: n})
 	return nil
-}
-
-// dropRepeated leaves of files named more than once only the last, which is
-// what would have remained.
-func (s *Selection) dropRepeated() {
-	type key struct{ rel, name string }
-	seen := make(map[key]bool)
-	kept := len(s.sources)
-	for _, src := range slices.Backward(s.sources) {
-		k := key{src.rel, src.name}
-		if !isDir(src.node.mode) {
-			if seen[k] {
-				continue
-			}
-			seen[k] = true
-		}
-		kept--
-		s.sources[kept] = src
-	}
-	s.sources = s.sources[kept:]
 }
 
 func isWildcard(p string) bool {
