@@ -278,6 +278,33 @@ COPY --from=b /meet2 /
 	}
 }
 
+// A step that two stages and two builds have in common runs once.
+func TestSameStepRunsOnce(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	text := `FROM HOST/base AS a
+RUN x=1
+FROM HOST/base AS b
+RUN x=1
+FROM scratch
+COPY --from=a /x /a
+COPY --from=b /x /b
+`
+	var builds sync.WaitGroup
+	for range 3 {
+		builds.Go(func() {
+			if _, err := k.build(t.Context(), text, executor.Options{Jobs: 4}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	builds.Wait()
+	if ran := k.taken(); !slices.Equal(ran, []string{"x=1"}) {
+		t.Errorf("ran %q", ran)
+	}
+}
+
 // A stage based on another one sees its arguments and runs its triggers, once.
 func TestStageOnStage(t *testing.T) {
 	t.Parallel()

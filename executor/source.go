@@ -97,5 +97,17 @@ func (b *build) openContext(ctx context.Context) (*source, error) {
 // openDir opens a directory of this machine, once for the build.
 func (b *build) openDir(ctx context.Context, dir string, ignore []string) (*source, error) {
 	key := newKey("directory").str(dir).list(ignore).sum()
-	return once(b, b.contexts, key, func() (*source, error) { return b.openTree(dir, ignore) }).wait(ctx)
+	return once(b, b.contexts, key, func() (*source, error) {
+		src, err := b.openTree(dir, ignore)
+		if err != nil || b.Store.Holds(dir) { // the latter is another one each time
+			return src, err
+		}
+		sums, err := b.fileSums(dir)
+		if err != nil {
+			return nil, err
+		}
+		src.tree.Remember(sums)
+		b.onCleanUp(sums.save)
+		return src, nil
+	}).wait(ctx)
 }

@@ -64,7 +64,17 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 // shown once.
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
 	return once(b, b.findings, op.key, func() (*finding, error) {
-		if f := b.lookup(op.key); f != nil {
+		f := b.lookup(op.key)
+		if f == nil && !b.opts.NoCache {
+			// Another process may be at the same step.
+			release, err := b.Store.Lock(ctx, op.key)
+			if err != nil {
+				return nil, err
+			}
+			defer release()
+			f = b.lookup(op.key)
+		}
+		if f != nil {
 			b.progress.start(title).cached()
 			return f, nil
 		}

@@ -83,11 +83,14 @@ func (s *Store) OpenBlob(d digest.Digest) (*os.File, error) {
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("open blob %q: %w", d, err)
 	}
-	f, err := os.Open(s.blobPath(d))
-	if err != nil {
-		return nil, fmt.Errorf("open blob %s: %w", d, err)
+	err := s.use(s.blobPath(d))
+	if err == nil {
+		var f *os.File
+		if f, err = os.Open(s.blobPath(d)); err == nil {
+			return f, nil
+		}
 	}
-	return f, nil
+	return nil, fmt.Errorf("open blob %s: %w", d, err)
 }
 
 func (s *Store) blobPath(d digest.Digest) string {

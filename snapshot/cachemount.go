@@ -134,6 +134,20 @@ func cacheInstances(dir string) ([]int, error) {
 // openCacheInstance returns the instance in dir, nil if others keep it from
 // being used.
 func openCacheInstance(dir string, sharing Sharing) (*CacheMount, error) {
+	f, err := lockCacheInstance(dir, sharing)
+	if f == nil {
+		return nil, err
+	}
+	now := time.Now()
+	if err := os.Chtimes(f.Name(), now, now); err != nil { // see use
+		return nil, errors.Join(err, f.Close())
+	}
+	return &CacheMount{root: filepath.Join(dir, "fs"), lock: f}, nil
+}
+
+// lockCacheInstance takes the lock of the instance in dir and returns the file
+// that holds it, nil if others keep it from being taken.
+func lockCacheInstance(dir string, sharing Sharing) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -145,7 +159,7 @@ func openCacheInstance(dir string, sharing Sharing) (*CacheMount, error) {
 		}
 		return nil, err
 	}
-	return &CacheMount{root: filepath.Join(dir, "fs"), lock: f}, nil
+	return f, nil
 }
 
 func (s Sharing) how() int {

@@ -51,5 +51,5 @@
 // # What it does not do
 //
 // It fetches nothing, it doesn't check blobs against the digest they are asked
-// for again, and it never deletes snapshots.
+// for again, and it deletes nothing by itself, see Store.Prune.
 package snapshot

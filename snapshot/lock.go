@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,6 +43,16 @@ func waitLock(ctx context.Context, path string) (func(), error) {
 		}
 		pause = min(2*pause, 50*time.Millisecond)
 	}
+}
+
+// Lock waits until nobody else, in this or another process with the same ID
+// mapping, holds the lock of the given name, and returns the function that gives
+// it back. It goes when its process ends. Ending ctx ends the wait.
+func (s *Store) Lock(ctx context.Context, name digest.Digest) (release func(), err error) {
+	if err := name.Validate(); err != nil {
+		return nil, fmt.Errorf("lock %q: %w", name, err)
+	}
+	return waitLock(ctx, filepath.Join(s.own("locks"), name.Encoded()))
 }
 
 // tryLock is waitLock without waiting: nil and no error when another has it.

@@ -63,9 +63,11 @@ func (s *Store) Record(kind string, key digest.Digest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read record: %w", err)
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read record: %w", err)
+	if err = s.use(path); err == nil {
+		var b []byte
+		if b, err = os.ReadFile(path); err == nil {
+			return b, nil
+		}
 	}
-	return b, nil
+	return nil, fmt.Errorf("read record: %w", err)
 }

@@ -39,6 +39,11 @@ var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
 // fs.ErrNotExist.
 func (s *Store) Snapshot(id string) (*Snapshot, error) {
 	sn := &Snapshot{store: s, id: id}
+	if idPattern.MatchString(id) {
+		if err := s.use(filepath.Join(s.snapshotDir(id), "meta.json")); err != nil {
+			return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+		}
+	}
 	seen := map[string]bool{}
 	for opaque := false; id != ""; {
 		if !idPattern.MatchString(id) || seen[id] {

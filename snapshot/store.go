@@ -145,6 +145,12 @@ func (s *Store) Close() error {
 // next opened by anybody.
 func (s *Store) TempDir() string { return s.tmp.path }
 
+// Holds reports whether the file or directory path lies in the store.
+func (s *Store) Holds(path string) bool {
+	rel, err := filepath.Rel(s.dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
 // discard gives up c and removes it in the background.
 func (s *Store) discard(c *claim) error {
 	if err := c.abandon(s.own("garbage")); err != nil {

@@ -35,6 +35,7 @@ type buildConfig struct {
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
 	cache, call                      string
+	cacheLimit                       text
 	checkOnly                        bool
 	workspace                        workspaceConfig
 	jobs                             int
@@ -90,6 +91,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
 	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	fs.Var(&cfg.cacheLimit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
 	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
 	cfg.workspace.register(fs)
@@ -183,7 +185,11 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	o.build.Context, o.build.Ignore = src.context, src.ignore
-	return builder.BuildAll(ctx, plans, o.build)
+	result, err = builder.BuildAll(ctx, plans, o.build)
+	if pruneErr := o.trim(ctx, store, cache); pruneErr != nil && ctx.Err() == nil {
+		warnIn(view)(pruneErr.Error())
+	}
+	return result, err
 }
 
 // fetcher fetches what Dockerfile and command line name by address, with the

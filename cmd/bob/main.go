@@ -64,6 +64,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 			newCopyCommand(stdout, stderr),
 			newInspectCommand(stdout, stderr),
 			newProxyCommand(stdout, stderr),
+			newCacheCommand(stdout),
 			newRegistryCommand(stdout, stderr),
 			newPrefetchCommand(stderr),
 			newVersionCommand(stdout),

@@ -27,6 +27,9 @@ type options struct {
 	build     executor.Options
 	// fingerprint has the image say what it was built from.
 	fingerprint bool
+	// limit is what the cache is cut down to after the build, in bytes; 0 means
+	// not at all, less than 0 the default.
+	limit int64
 }
 
 // options checks every flag but those that name what is read.
@@ -52,6 +55,12 @@ func (cfg *buildConfig) options() (*options, error) {
 	}
 	if cfg.jobs < 0 {
 		return nil, usageErrorf("--jobs %d: a negative number", cfg.jobs)
+	}
+	o.limit = -1
+	if cfg.cacheLimit != "" {
+		if o.limit, err = units.RAMInBytes(string(cfg.cacheLimit)); err != nil {
+			return nil, usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit)
+		}
 	}
 	o.build.NoCache, o.build.Jobs = cfg.noCache, cfg.jobs
 	if err := cfg.confidential(&o.build); err != nil {

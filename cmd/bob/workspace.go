@@ -195,6 +195,9 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	if err != nil {
 		return err
 	}
+	if len(o.platforms) > 1 {
+		return usageErrorf("--platform: a workspace is for one platform, and several were given")
+	}
 	o.build.Tags, o.fingerprint = []string{string(w.baseRef)}, true
 	// The outer process has looked already.
 	if !sandbox.Entering() && !cfg.noCache {

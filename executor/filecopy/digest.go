@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"path"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -35,7 +36,7 @@ func (s *Selection) DigestWithOwners(ctx context.Context) (digest.Digest, error)
 }
 
 func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, error) {
-	h := &hasher{sums: make([][sha256.Size]byte, s.nodes)}
+	h := &hasher{sums: make([]Sum, s.nodes), memory: s.tree.sums, now: s.tree.now}
 	err := withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
 		h.group = g
 		return h.sources(ctx, s)
@@ -62,7 +63,9 @@ func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, err
 type hasher struct {
 	group   *errgroup.Group
 	buffers buffers
-	sums    [][sha256.Size]byte // by node.id; each written by one worker
+	sums    []Sum // by node.id; each written by one worker
+	memory  Sums  // nil: there is none
+	now     func() time.Time
 }
 
 func (h *hasher) sources(ctx context.Context, s *Selection) error {
@@ -163,7 +166,10 @@ func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		name := path.Join(rel, n.name)
+		if h.found(n) {
+			continue
+		}
+		name, now := path.Join(rel, n.name), h.now()
 		fd, st, err := openFile(dir, n)
 		if err != nil {
 			return fmt.Errorf("%q: %w", name, err)
@@ -175,6 +181,7 @@ func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) 
 			return fmt.Errorf("%q: %w", name, err)
 		}
 		sum.enc.hash.Sum(h.sums[n.id][:0])
+		h.keep(n, &st, now)
 	}
 	return nil
 }
@@ -183,7 +190,7 @@ func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) 
 type encoder struct {
 	hash   hash.Hash
 	owners bool
-	sums   [][sha256.Size]byte
+	sums   []Sum
 	frame  [8]byte
 }
 

@@ -1,6 +1,12 @@
 package filecopy
 
-import "path"
+import (
+	"path"
+	"time"
+)
+
+// SetClock has the tree take the time from now.
+func (t *Tree) SetClock(now func() time.Time) { t.now = now }
 
 // Paths returns the names in the directories of the selection, as list does.
 func (s *Selection) Paths() []string {

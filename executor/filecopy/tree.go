@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,8 @@ type Tree struct {
 	fd     int
 	mu     sync.Mutex // the filter
 	filter *filter
+	sums   Sums // nil: nothing is remembered
+	now    func() time.Time
 }
 
 // OpenDir opens the directory dir. ignore holds the patterns of a .dockerignore
@@ -33,7 +36,7 @@ func OpenDir(dir string, ignore []string) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tree{dir: dir, fd: fd, filter: f}, nil
+	return &Tree{dir: dir, fd: fd, filter: f, now: time.Now}, nil
 }
 
 // Close releases the tree's descriptor. Selections can't be used afterwards.
@@ -51,6 +54,7 @@ type node struct {
 	children  []*node // of a directory, by name
 	size      int64
 	mtime     unix.Timespec
+	ctime     unix.Timespec
 	dev, ino  uint64
 	rdev      uint64
 	id        int // place in the selection, from 0
@@ -64,7 +68,7 @@ type node struct {
 
 func newNode(name string, st *unix.Stat_t) *node {
 	return &node{
-		name: name, size: st.Size, mtime: st.Mtim,
+		name: name, size: st.Size, mtime: st.Mtim, ctime: st.Ctim,
 		dev: st.Dev, ino: st.Ino, rdev: st.Rdev,
 		mode: st.Mode, uid: st.Uid, gid: st.Gid,
 		manyLinks: isRegular(st.Mode) && st.Nlink > 1,

@@ -1,0 +1,106 @@
+package executor
+
+import (
+	"encoding/binary"
+	"path/filepath"
+	"sync"
+
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+)
+
+// sumsKind are records of the sums of files in a directory of this machine, so
+// that a build reads no file that hasn't changed since an earlier one.
+const sumsKind = "sums"
+
+// maxSumsAge is how many builds may pass over a file before it is forgotten.
+const maxSumsAge = 20
+
+// A fileSum is the sum of a file, and how many builds ago that was last asked for.
+type fileSum struct {
+	sum filecopy.Sum
+	age uint8
+}
+
+// fileSums is what is known of one directory.
+type fileSums struct {
+	store *snapshot.Store
+	key   digest.Digest
+
+	mu      sync.Mutex
+	known   map[filecopy.FileID]fileSum
+	changed bool // something is new
+}
+
+// fileSums returns what earlier builds have remembered of dir. What can't be read
+// is as good as nothing.
+func (b *build) fileSums(dir string) (*fileSums, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &fileSums{store: b.Store, key: newKey("sums").str(dir).sum(), known: make(map[filecopy.FileID]fileSum)}
+	if data, err := b.Store.Record(sumsKind, s.key); err == nil {
+		s.decode(data)
+	}
+	return s, nil
+}
+
+// Find implements filecopy.Sums.
+func (s *fileSums) Find(id filecopy.FileID) (filecopy.Sum, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.known[id]
+	if ok && f.age > 0 {
+		f.age = 0
+		s.known[id] = f
+	}
+	return f.sum, ok
+}
+
+// Keep implements filecopy.Sums.
+func (s *fileSums) Keep(id filecopy.FileID, sum filecopy.Sum) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known[id] = fileSum{sum: sum}
+	s.changed = true
+}
+
+// save remembers everything for later builds. Of builds that end at the same time
+// one is remembered.
+func (s *fileSums) save() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.changed {
+		return nil
+	}
+	return s.store.PutRecord(sumsKind, s.key, s.encode())
+}
+
+// sumSize is the length of an encoded file: five numbers, the sum and the age.
+const sumSize = 5*8 + len(filecopy.Sum{}) + 1
+
+func (s *fileSums) encode() []byte {
+	data := make([]byte, 0, len(s.known)*sumSize)
+	for id, f := range s.known {
+		if f.age >= maxSumsAge {
+			continue
+		}
+		for _, n := range []uint64{id.Dev, id.Inode, uint64(id.Size), uint64(id.Mtime), uint64(id.Ctime)} {
+			data = binary.BigEndian.AppendUint64(data, n)
+		}
+		data = append(data, f.sum[:]...)
+		data = append(data, f.age+1)
+	}
+	return data
+}
+
+func (s *fileSums) decode(data []byte) {
+	for ; len(data) >= sumSize; data = data[sumSize:] {
+		n := func(i int) uint64 { return binary.BigEndian.Uint64(data[i*8:]) }
+		f := fileSum{age: data[sumSize-1]}
+		copy(f.sum[:], data[5*8:])
+		s.known[filecopy.FileID{Dev: n(0), Inode: n(1), Size: int64(n(2)), Mtime: int64(n(3)), Ctime: int64(n(4))}] = f
+	}
+}

@@ -1,0 +1,124 @@
+package snapshot
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// PruneOptions say what Prune removes. The zero value removes everything that is
+// not in use.
+type PruneOptions struct {
+	// Keep is how many bytes may stay, those of what isn't removed for other
+	// reasons included: the least recently used go until no more are left.
+	Keep int64
+	// Before, unless it is zero, spares what was used at that time or later.
+	Before time.Time
+	// Match, unless it is nil, says what may be removed at all.
+	Match func(Item) bool
+}
+
+// Prune removes what the store keeps, the least recently used first, and returns
+// what it removed. Nothing goes that a living process has used, nor a snapshot
+// that another one lies on. Any number of processes may use the store meanwhile.
+// The space is free when the store is closed.
+func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
+	removed, err := s.prune(ctx, o)
+	s.collect()
+	if err != nil {
+		return removed, fmt.Errorf("prune store %s: %w", s.dir, err)
+	}
+	return removed, nil
+}
+
+func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, err error) {
+	items, err := s.items(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(items, func(a, b Item) int {
+		// Snapshots are never used less recently than what lies on them.
+		return cmp.Or(a.Used.Compare(b.Used), cmp.Compare(b.depth, a.depth))
+	})
+	var total int64
+	above := make(map[string]int) // how many snapshots lie on one
+	for _, it := range items {
+		total += it.Size
+		above[it.Parent]++
+	}
+	for _, it := range items {
+		if total <= o.Keep {
+			break
+		}
+		switch {
+		case it.InUse, !o.Before.IsZero() && !it.Used.Before(o.Before), o.Match != nil && !o.Match(it):
+			continue
+		case it.Kind == ItemSnapshot && above[it.ID] > 0:
+			continue
+		}
+		if err := context.Cause(ctx); err != nil {
+			return removed, err
+		}
+		gone, err := s.remove(it)
+		if err != nil {
+			return removed, err
+		}
+		if !gone {
+			continue
+		}
+		removed = append(removed, it)
+		total -= it.Size
+		above[it.Parent]--
+	}
+	return removed, nil
+}
+
+// remove removes it unless it has been used since it was listed.
+func (s *Store) remove(it Item) (gone bool, err error) {
+	if it.Kind == ItemCacheMount {
+		return s.removeCacheMount(it)
+	}
+	lock, err := s.lockUse(unix.LOCK_EX)
+	if err != nil {
+		return false, err
+	}
+	defer lock.Close()
+	used, err := modTime(it.stamp)
+	if err == nil && !used.After(it.Used) {
+		err = os.Rename(it.path, filepath.Join(s.own("garbage"), randomID()))
+		gone = err == nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // another process was faster
+	}
+	if gone {
+		s.metas.Delete(it.ID)
+	}
+	return gone, err
+}
+
+// removeCacheMount is remove for a cache mount, which has locks of its own.
+func (s *Store) removeCacheMount(it Item) (bool, error) {
+	guard, err := tryLock(filepath.Join(filepath.Dir(it.path), guardName))
+	if guard == nil || err != nil {
+		return false, err // it is being opened
+	}
+	defer guard()
+	lock, err := lockCacheInstance(it.path, Locked)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // another process was faster
+	}
+	if lock == nil || err != nil {
+		return false, err
+	}
+	defer lock.Close()
+	return true, os.Rename(it.path, filepath.Join(s.own("garbage"), randomID()))
+}

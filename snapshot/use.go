@@ -1,0 +1,85 @@
+package snapshot
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a store keeps carries the time of its last use: the modification time of a
+// blob, of a record, of a snapshot's meta.json and of a cache mount's lock. A
+// process that has marked something is sure of it until it closes the store,
+// because Prune spares everything that was used since the oldest living process
+// opened it. Marking and removing exclude each other by a lock, so that nothing
+// goes between being found and being marked.
+
+// useName is the file whose flock(2) is shared by those who mark something as
+// used, and exclusive for Prune while it removes.
+const useName = ".use"
+
+// lockUse takes the lock of useName as how says, and returns the file that holds
+// it until it is closed.
+func (s *Store) lockUse(how int) (*os.File, error) {
+	f, err := os.OpenFile(s.path(useName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, how); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// use marks the file at path as used now. The error of one that isn't there is
+// fs.ErrNotExist.
+func (s *Store) use(path string) error {
+	lock, err := s.lockUse(unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	now := unix.Timespec{Nsec: unix.UTIME_NOW}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "utimensat", Path: path, Err: err}
+	}
+	return nil
+}
+
+// oldestUser returns when the oldest of the living processes opened the store,
+// this one included.
+func (s *Store) oldestUser() (time.Time, error) {
+	oldest := time.Now()
+	entries, err := os.ReadDir(s.path("tmp"))
+	if err != nil {
+		return oldest, err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.path("tmp"), e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		fi, err := os.Stat(filepath.Join(path, lockName))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been closed
+		}
+		if err != nil {
+			return oldest, err
+		}
+		if !fi.ModTime().Before(oldest) {
+			continue
+		}
+		dead, err := isDead(path)
+		if err != nil {
+			return oldest, err
+		}
+		if !dead {
+			oldest = fi.ModTime()
+		}
+	}
+	return oldest, nil
+}
