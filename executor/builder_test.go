@@ -161,6 +161,32 @@ func TestWhatAChangeMisses(t *testing.T) {
 	}
 }
 
+// What a heredoc says is part of a step.
+func TestHeredocsAreInKeys(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	k.base("base", map[string]string{"b": "b"})
+	const text = "FROM HOST/base\nCOPY <<E /f\none\nE\nRUN <<E\nh=1\nE\nRUN z=1\n"
+	for _, step := range []struct {
+		text string
+		want []string
+	}{
+		{text, []string{"h=1", "z=1"}},
+		{text, nil},
+		{strings.Replace(text, "h=1", "h=2", 1), []string{"h=2", "z=1"}},
+		{strings.Replace(text, "one", "two", 1), []string{"h=1", "z=1"}},
+	} {
+		k.mustBuild(step.text, executor.Options{})
+		ran := k.taken()
+		for i, command := range ran {
+			ran[i] = strings.TrimSpace(command)
+		}
+		if !slices.Equal(ran, step.want) {
+			t.Errorf("of %q ran %q, want %q", step.text, ran, step.want)
+		}
+	}
+}
+
 // A stage that is built anew but comes out the same changes nothing behind it.
 func TestCopyFromIsByContent(t *testing.T) {
 	t.Parallel()
