@@ -45,8 +45,28 @@ func (w *workspaceConfig) wanted() bool {
 	return w.baseRef != "" || w.targetRef != "" || w.dockerfile != "" || w.contextDir != "" || w.buildBase.set
 }
 
-// complete fills in what was left out and checks what needs no file.
-func (w *workspaceConfig) complete() error {
+// completePaths fills in where the workspace is and what lies in it.
+func (w *workspaceConfig) completePaths() error {
+	var err error
+	if w.root, err = filepath.Abs(w.root); err != nil {
+		return fmt.Errorf("--workspace-root: %w", err)
+	}
+	for _, path := range []struct {
+		value *string
+		usual string
+	}{{&w.ready, "ready"}, {&w.log, "bob.log"}} {
+		if *path.value == "" {
+			*path.value = filepath.Join(w.root, ".gitpod", path.usual)
+		}
+		if *path.value, err = filepath.Abs(*path.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// completeRefs fills in the references that were left out, and checks them.
+func (w *workspaceConfig) completeRefs() error {
 	for _, ref := range []struct {
 		name  string
 		value *text
@@ -62,21 +82,10 @@ func (w *workspaceConfig) complete() error {
 			return usageErrorf("%s=%s: %v", ref.name, *ref.value, err)
 		}
 	}
-	var err error
-	if w.root, err = filepath.Abs(w.root); err != nil {
-		return fmt.Errorf("--workspace-root: %w", err)
-	}
-	if w.ready == "" {
-		w.ready = filepath.Join(w.root, ".gitpod", "ready")
-	}
-	if w.log == "" {
-		w.log = filepath.Join(w.root, ".gitpod", "bob.log")
-	}
-	w.log, err = filepath.Abs(w.log)
-	return err
+	return nil
 }
 
-// completeBase is complete for the base layer.
+// completeBase fills in and checks what the base layer is built from.
 func (w *workspaceConfig) completeBase() error {
 	if w.dockerfile == "" {
 		return usageErrorf("BOB_BUILD_BASE is set but BOB_DOCKERFILE_PATH isn't: it names the Dockerfile of the base layer")
@@ -130,7 +139,21 @@ func (w *workspaceConfig) inputs() (*inputs, error) {
 // first, if it has to be. Why it failed goes to the log that the workspace shows.
 func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	w := &cfg.workspace
-	if err := w.complete(); err != nil {
+	if err := w.completePaths(); err != nil {
+		return err
+	}
+	if !sandbox.Entering() {
+		_ = w.forget() // writing to it will tell what is wrong
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if logErr := w.record(err); logErr != nil {
+			err = errors.Join(err, fmt.Errorf("--failure-log: %w", logErr))
+		}
+	}()
+	if err := w.completeRefs(); err != nil {
 		return err
 	}
 	mode, err := viewMode(cfg.progress, cfg.quiet)
@@ -143,16 +166,7 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	w.say = notices(cfg.stderr, mode == progress.Quiet || mode == progress.RawJSON)
 	if !sandbox.Entering() {
 		w.noteFormer()
-		_ = w.forget() // writing to it will tell what is wrong
 	}
-	defer func() {
-		if err == nil {
-			return
-		}
-		if logErr := w.record(err); logErr != nil {
-			err = errors.Join(err, fmt.Errorf("--failure-log: %w", logErr))
-		}
-	}()
 	if w.buildBase.or(false) {
 		if err := cfg.ensureBase(ctx, mode); err != nil {
 			return interrupted(ctx, err)
@@ -224,8 +238,8 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 // Dockerfile names.
 func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *inputs, o *options) (_ bool, err error) {
 	annotations, err := cfg.registries.client(cfg.workspace.say).Annotations(ctx, string(cfg.workspace.baseRef))
-	if errors.Is(err, registry.ErrNotFound) {
-		return false, nil
+	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrDenied) {
+		return false, nil // some registries deny what isn't there
 	}
 	if err != nil {
 		return false, err
@@ -237,7 +251,11 @@ func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *inputs, o *option
 	defer func() { err = errors.Join(err, src.close()) }()
 	b := o.build
 	b.Context, b.Ignore, b.Fingerprint = src.context, src.ignore, src.file.Fingerprint(o.plan)
-	return b.UpToDate(ctx, annotations)
+	current, err := b.UpToDate(ctx, annotations)
+	if err != nil && ctx.Err() == nil {
+		return false, nil //nolint:nilerr // the build reads the same files, and says where
+	}
+	return current, err
 }
 
 // copyToTarget makes the base layer the workspace image, and prints its digest.

@@ -47,7 +47,7 @@ func TestWorkspaceMistakes(t *testing.T) {
 		},
 		"reference": {
 			args: []string{"--target-ref=localhost:5000/UPPER"},
-			want: "BOB_TARGET_REF=localhost:5000/UPPER:", code: exitUsage,
+			want: "BOB_TARGET_REF=localhost:5000/UPPER:", code: exitUsage, logs: true,
 		},
 		"log is a link to the outside": {
 			args:  []string{"--build-base"},
