@@ -39,6 +39,7 @@ func TestPushFaults(t *testing.T) {
 		{"PUT 429 once", on("PUT", uploads, times(1, say(429, "TOOMANYREQUESTS", "Retry-After", "0"))), nil, nil},
 		{"PUT reset once", on("PUT", uploads, times(1, reset)), nil, nil},
 		{"PUT broken in the middle", on("PUT", uploads, times(2, breakMiddle)), nil, nil},
+		{"blobs not seen yet", on("PUT", "/manifests/", times(2, say(400, "MANIFEST_BLOB_UNKNOWN"))), nil, nil},
 		{"manifest 502 once", on("PUT", "/manifests/", times(1, say(502, "UNKNOWN"))), nil, nil},
 		{
 			"denied at once", on("POST", uploads, always(say(403, "DENIED"))),

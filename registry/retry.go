@@ -123,7 +123,10 @@ func transient(err error) bool {
 			return false
 		}
 		if e.Status != 0 {
-			return transientStatus(e.Status)
+			// Every blob was pushed before its manifest, but some registries take a
+			// moment to see it: object stores, and docker-registry while another
+			// client pushes the same blob.
+			return transientStatus(e.Status) || e.has("MANIFEST_BLOB_UNKNOWN")
 		}
 		if e.Err == nil {
 			return false

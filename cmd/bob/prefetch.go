@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/sandbox"
@@ -51,6 +52,9 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if cfg.platform == "" {
+		cfg.platform = "local"
+	}
 	p, err := platformOf(string(cfg.platform))
 	if err != nil {
 		return err
@@ -89,14 +93,16 @@ func (cfg *prefetchConfig) references(args []string) ([]string, error) {
 			return nil, usageErrorf(`BOB_CACHE_IMAGES: want a JSON list as ["alpine:3"]: %v`, err)
 		}
 	}
-	refs := append(args, listed...)
+	refs := slices.Concat(args, listed)
 	if len(refs) == 0 {
 		return nil, usageErrorf("bob prefetch takes images to fetch, as arguments or in BOB_CACHE_IMAGES")
 	}
-	for _, ref := range refs {
-		if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+	for i, ref := range refs {
+		named, err := reference.ParseNormalizedNamed(ref)
+		if err != nil {
 			return nil, usageErrorf("%s: %v", ref, err)
 		}
+		refs[i] = reference.TagNameOnly(named).String() // each image is fetched once, whatever it is called
 	}
 	return refs, nil
 }
