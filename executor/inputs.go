@@ -122,8 +122,7 @@ func (o *Options) UpToDate(ctx context.Context, annotations map[string]string) (
 // contentNow returns the digest of what r selects, "" if it isn't there.
 func contentNow(ctx context.Context, tree *filecopy.Tree, r read) (digest.Digest, error) {
 	selection, err := tree.Select(ctx, r.source())
-	var missing *filecopy.NotFoundError
-	if errors.As(err, &missing) {
+	if _, missing := errors.AsType[*filecopy.NotFoundError](err); missing {
 		return "", nil
 	}
 	if err != nil {

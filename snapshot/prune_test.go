@@ -2,7 +2,6 @@ package snapshot_test
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,10 +223,10 @@ func TestPruneBesideUse(t *testing.T) {
 	t.Parallel()
 	needMounts(t)
 	dir := t.TempDir()
-	ctx, stop := context.WithCancel(t.Context())
+	var done atomic.Bool
 	var pruner sync.WaitGroup
 	pruner.Go(func() {
-		for ctx.Err() == nil {
+		for !done.Load() {
 			s, err := snapshot.Open(dir)
 			if err != nil {
 				t.Error(err)
@@ -252,7 +252,7 @@ func TestPruneBesideUse(t *testing.T) {
 		})
 	}
 	users.Wait()
-	stop()
+	done.Store(true)
 	pruner.Wait()
 }
 

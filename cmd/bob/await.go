@@ -50,7 +50,7 @@ func awaitFile(ctx context.Context, name string, limit time.Duration, waiting fu
 		}
 		select {
 		case <-changed:
-		case <-broken: // events were lost, perhaps the one that matters
+		case <-broken: //nolint:errcheck // events were lost, perhaps the one that matters
 		case <-tick.C:
 		case <-minute.C:
 			waiting(time.Since(start))

@@ -192,8 +192,11 @@ func (cfg *cacheConfig) usage(ctx context.Context, store *snapshot.Store, match 
 		Reclaimable int64  `json:"reclaimable"`
 	}
 	sums := []sum{
-		{Kind: string(snapshot.ItemSnapshot)}, {Kind: string(snapshot.ItemBlob)},
-		{Kind: string(snapshot.ItemCacheMount)}, {Kind: string(snapshot.ItemRecord)}, {Kind: "total"},
+		{Kind: string(snapshot.ItemSnapshot)},
+		{Kind: string(snapshot.ItemBlob)},
+		{Kind: string(snapshot.ItemCacheMount)},
+		{Kind: string(snapshot.ItemRecord)},
+		{Kind: "total"},
 	}
 	for _, it := range items {
 		for i := range sums {

@@ -114,7 +114,7 @@ func within(dir, path string) bool {
 // workspace must be there.
 func (w *workspaceConfig) inputs() (*inputs, error) {
 	path := string(w.dockerfile)
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the Dockerfile %s does not exist: check image.file in your configuration (.gitpod.yml)", path)
 	}
@@ -125,8 +125,8 @@ func (w *workspaceConfig) inputs() (*inputs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--workspace-root: %w", err)
 	}
-	if !within(root, real) {
-		return nil, fmt.Errorf("the Dockerfile %s is a link to %s: it must lie in %s", path, real, w.root)
+	if !within(root, target) {
+		return nil, fmt.Errorf("the Dockerfile %s is a link to %s: it must lie in %s", path, target, w.root)
 	}
 	dir := string(w.contextDir)
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
@@ -253,7 +253,7 @@ func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *inputs, o *option
 	b.Context, b.Ignore, b.Fingerprint = src.context, src.ignore, src.file.Fingerprint(o.plan)
 	current, err := b.UpToDate(ctx, annotations)
 	if err != nil && ctx.Err() == nil {
-		return false, nil //nolint:nilerr // the build reads the same files, and says where
+		return false, nil // the build reads the same files, and says where
 	}
 	return current, err
 }

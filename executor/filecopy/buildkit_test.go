@@ -190,7 +190,7 @@ func buildkitUnpack(srcRoot, src, root, dest string, chown fsutil.Chowner) (bool
 	}
 	var st unix.Stat_t
 	if unix.Lstat(src, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return false, nil
+		return false, nil //nolint:nilerr // the copy itself fails
 	}
 	if content, err := os.ReadFile(src); err != nil || string(content) != packed {
 		return false, err

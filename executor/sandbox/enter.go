@@ -74,7 +74,8 @@ func Enter(o EnterOptions) error {
 // Entering reports whether Enter will return at once, because another process
 // has called it and this one is the inner process.
 func Entering() bool {
-	parent, _, found := strings.Cut(os.Getenv(marker), " ")
+	value, found := os.LookupEnv(marker)
+	parent, _, _ := strings.Cut(value, " ")
 	return found && parent == strconv.Itoa(os.Getppid())
 }
 
