@@ -32,9 +32,10 @@ fmt: ## format the code as lint wants it
 demo: build ## build an example as an unprivileged user into bob's own registry
 	integration/demo/demo.sh
 
-bench: build ## compare bob with Debian's rootless buildah, side by side
+bench: build ## compare bob with Debian's rootless buildah, side by side; stream 5 GiB through bob proxy
 	integration/setup.sh test
 	go run ./integration/bench
+	go test -tags '$(TAGS)' -run '^$$' -bench BenchmarkProxy -benchtime 1x ./integration
 
 oracle: setup-test ## compare bob with Debian's buildah on every case of the integration tests
 	cd integration && go test -timeout 30m -tags '$(TAGS)' -run '^TestCases$$' -oracle
