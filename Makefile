@@ -24,7 +24,7 @@ lint: setup-build ## vet, staticcheck, gofumpt and the rest of .golangci.yml; go
 	$(TOOL) golangci-lint config verify
 	$(TOOL) golangci-lint run --build-tags '$(TAGS)' ./...
 	go mod tidy -diff
-	sh -n integration/*.sh integration/demo/*.sh .ci/run
+	sh -n integration/*.sh integration/testdata/*.sh integration/demo/*.sh .ci/run
 
 fmt: ## format the code as lint wants it
 	$(TOOL) golangci-lint fmt ./...

@@ -36,7 +36,8 @@
 // A Dockerfile that says "ARG WEB" gets there the URL at which the directory www
 // beside context/ is served, and so do flags that say $WEB: files, and git
 // repositories whose names end in .git, in the ways that [harness.Site] tells of.
-// setup.sh makes them; its commits have the same hashes everywhere.
+// setup.sh makes them, a common one by ../../repository.sh; its commits have the
+// same hashes everywhere.
 //
 //	setup.sh:    mkdir -p ../www && echo x > ../www/x && touch -d @1000000000 ../www/x
 //	             git init -q ../www/r.git && cd ../www/r.git && …
