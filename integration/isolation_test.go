@@ -446,12 +446,16 @@ func TestRunSeesNothingOfBob(t *testing.T) {
 		t.Fatalf("exit code %d\n%s", result.Code, result.Stderr)
 	}
 	for _, want := range []string{
-		"variables HOME PATH PWD SHLVL", "descriptors 0 1 2 3", "SigIgn: 0000000000000000", "session 1 1 0",
+		"variables HOME PATH PWD SHLVL", "descriptors 0 1 2 3", "session 1 1 0",
 		"limits 321 200", "0022", "modes 755 644", "made 755 755 644", "others 0", "no other way",
 	} {
 		if !strings.Contains(result.Stderr, " "+want+"\n") {
 			t.Errorf("there is no line %q\n%s", want, result.Stderr)
 		}
+	}
+	// 32 to 34 are the C library's and pass through Go's runtime as they are.
+	if !matches(` SigIgn: 0{7}[0-3][08]0{7}\n`, result.Stderr) {
+		t.Errorf("signals are ignored\n%s", result.Stderr)
 	}
 	if strings.Contains(result.Stderr, " way /") {
 		t.Errorf("a path of the host can be reached\n%s", result.Stderr)
