@@ -32,7 +32,7 @@ type build struct {
 	mu       sync.Mutex
 	stages   map[*dockerfile.Stage]*promise[*state]
 	images   map[imageKey]*promise[*baseImage]
-	findings map[digest.Digest]*promise[*finding] // by the key of the operation
+	findings map[wanted]*promise[*finding]
 	layers   map[string]*layer                    // made by steps, by the ID of the snapshot
 	views    map[*rootfs]*promise[*source]
 	contexts map[digest.Digest]*promise[*source]  // directories of this machine
@@ -77,7 +77,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		progress: reporter{sink: b.Progress, clock: b.Clock},
 		stages:   make(map[*dockerfile.Stage]*promise[*state]),
 		images:   make(map[imageKey]*promise[*baseImage]),
-		findings: make(map[digest.Digest]*promise[*finding]),
+		findings: make(map[wanted]*promise[*finding]),
 		layers:   make(map[string]*layer),
 		views:    make(map[*rootfs]*promise[*source]),
 		contexts: make(map[digest.Digest]*promise[*source]),

@@ -61,7 +61,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	var alias digest.Digest
 	if c.from != nil && c.from.key != "" {
 		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
-		if key, ok := b.alias(alias); ok {
+		if key, ok := b.alias(alias); ok && !c.from.anew {
 			return &operation{key: key, run: run}, nil
 		}
 	}

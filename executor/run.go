@@ -37,7 +37,8 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		key = mountKey(key.bool(op.Insecure).str(op.Hostname), op, found)
 	}
 	return &operation{
-		key: key.sum(),
+		key:  key.sum(),
+		anew: slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
 		run: func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, found, v) },
 	}, nil
 }

@@ -23,6 +23,7 @@ type state struct {
 	layers  []*layer          // base first
 	key     digest.Digest
 	rootfs  *rootfs
+	anew    bool // its last step was run although the result may have been known
 
 	// missing is the history entry that comes last because the first layer has
 	// none, nil in most images. As BuildKit has it, it tells of the last layer.

@@ -18,6 +18,8 @@ import (
 type operation struct {
 	// key identifies the result; see newKey.
 	key digest.Digest
+	// anew says that a known result won't do.
+	anew bool
 	// run changes the file system below root. It reports to v.
 	run func(ctx context.Context, root string, v *vertex) error
 }
@@ -37,6 +39,12 @@ type task struct {
 	number string // as the progress has it: "[2/5]"
 }
 
+// wanted is what a finding is an answer to.
+type wanted struct {
+	key  digest.Digest
+	anew bool
+}
+
 // A finding is a known result of a step: its key and what the store has.
 type finding struct {
 	key  digest.Digest
@@ -52,27 +60,30 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		b.progress.start(t.title()).done(err)
 		return nil, err
 	}
+	op.anew = op.anew || st.anew || t.stage.NoCache || b.opts.NoCache
 	f, err := b.find(ctx, st.rootfs, op, t.title())
 	if err != nil {
 		return nil, err
 	}
-	return b.after(ctx, st, t, f), nil
+	next := b.after(ctx, st, t, f)
+	next.anew = op.anew
+	return next, nil
 }
 
 // find returns the result of op over below, by looking it up or by making it. Steps
 // that come to the same, as those of two platforms may, are done once in a build and
 // shown once.
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
-	return once(b, b.findings, op.key, func() (*finding, error) {
-		f := b.lookup(op.key)
-		if f == nil && !b.opts.NoCache {
+	return once(b, b.findings, wanted{op.key, op.anew}, func() (*finding, error) {
+		f := b.known(below, op)
+		if f == nil && !op.anew {
 			// Another process may be at the same step.
 			release, err := b.Store.Lock(ctx, op.key)
 			if err != nil {
 				return nil, err
 			}
 			defer release()
-			f = b.lookup(op.key)
+			f = b.known(below, op)
 		}
 		if f != nil {
 			b.progress.start(title).cached()
@@ -84,6 +95,19 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 		}
 		return b.make(ctx, parent, op, title)
 	}).wait(ctx)
+}
+
+// known returns the known result of op over below, nil if that is nothing. One that
+// lies on something else, since what is below has been made anew, is none.
+func (b *build) known(below *rootfs, op *operation) *finding {
+	if op.anew {
+		return nil
+	}
+	f := b.lookup(op.key)
+	if f != nil && below.make == nil && below.snap != nil && f.snap.Parent() != below.snap.ID() {
+		return nil
+	}
+	return f
 }
 
 // make runs op over parent, when its turn has come, and remembers the result.

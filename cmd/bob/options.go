@@ -37,6 +37,11 @@ func (cfg *buildConfig) options() (*options, error) {
 	o := &options{}
 	var err error
 	o.plan.Target = string(cfg.target)
+	for _, stages := range cfg.noCacheOf.values {
+		for stage := range strings.SplitSeq(stages, ",") {
+			o.plan.NoCache = append(o.plan.NoCache, strings.TrimSpace(stage))
+		}
+	}
 	if o.platforms, o.plan.PlatformGiven, err = cfg.targets(); err != nil {
 		return nil, err
 	}
