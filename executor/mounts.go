@@ -32,7 +32,9 @@ const (
 type mountSource struct {
 	content digest.Digest // of what the source selects
 	source  string        // absolute and clean path in the snapshot
-	anew     bool          // content may stand for other files in earlier builds
+	anew    bool          // content may stand for other files in earlier builds
+	// selection is of a directory of this machine, else nil.
+	selection *filecopy.Selection
 	// snapshot makes the files present. It is nil for the empty file system.
 	snapshot func(ctx context.Context) (*snapshot.Snapshot, error)
 }
@@ -119,7 +121,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 	if o.noteRead != nil {
 		o.noteRead(mountedPath(source), content)
 	}
-	return &mountSource{content: content, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
+	return &mountSource{content: content, selection: selection, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
 		if id, err := b.Store.Record(contextKind, content); err == nil {
 			if snap, err := b.Store.Snapshot(string(id)); err == nil {
 				return snap, nil

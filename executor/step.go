@@ -22,6 +22,8 @@ type operation struct {
 	anew bool
 	// run changes the file system below root. It reports to v.
 	run func(ctx context.Context, root string, v *vertex) error
+
+	explanation // of the key
 }
 
 // A stepRecord is what the store remembers of a step under its key.
@@ -36,6 +38,7 @@ const recordKind = "step"
 type task struct {
 	dockerfile.Step
 	stage  *dockerfile.Stage
+	book   *notebook
 	number string // as the progress has it: "[2/5]"
 }
 
@@ -50,6 +53,7 @@ type finding struct {
 	key  digest.Digest
 	rec  *stepRecord
 	snap *snapshot.Snapshot
+	hit  bool // it wasn't made by this build
 }
 
 // step brings st past a step that has an operation, by finding the result or by
@@ -61,8 +65,12 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		return nil, err
 	}
 	op.anew = op.anew || st.anew || t.stage.NoCache || b.opts.NoCache
+	t.book.open(st, t, op)
 	f, err := b.find(ctx, st.rootfs, op, t.title())
 	if err != nil {
+		return nil, err
+	}
+	if err := t.book.close(ctx, t, op, f); err != nil {
 		return nil, err
 	}
 	next := b.after(ctx, st, t, f)
@@ -86,7 +94,10 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 			f = b.known(below, op)
 		}
 		if f != nil {
-			b.progress.start(title).cached()
+			f.hit = true
+			v := b.progress.start(title)
+			b.explain(ctx, v, op, title, true)
+			v.cached()
 			return f, nil
 		}
 		parent, err := below.snapshot(ctx)
@@ -115,6 +126,7 @@ func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operati
 	var snap *snapshot.Snapshot
 	err := b.limited(ctx, func() (err error) {
 		v := b.progress.start(title)
+		b.explain(ctx, v, op, title, false)
 		snap, err = b.execute(ctx, parent, op, v)
 		v.done(err)
 		return err
@@ -131,7 +143,7 @@ func (b *build) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, er
 	if err := b.remember(recordKind, key, rec); err != nil {
 		return nil, err
 	}
-	return &finding{key, rec, snap}, nil
+	return &finding{key: key, rec: rec, snap: snap}, nil
 }
 
 func (t task) title() string { return t.number + " " + t.Text }
@@ -215,7 +227,7 @@ func (b *build) lookup(key digest.Digest) *finding {
 	if err != nil {
 		return nil
 	}
-	return &finding{key, rec, snap}
+	return &finding{key: key, rec: rec, snap: snap}
 }
 
 func (b *build) remember(kind string, key digest.Digest, rec any) error {

@@ -67,7 +67,7 @@ func (cfg *buildConfig) options() (*options, error) {
 			return nil, usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit)
 		}
 	}
-	o.build.NoCache, o.build.Jobs = cfg.noCache, cfg.jobs
+	o.build.NoCache, o.build.ExplainCache, o.build.Jobs = cfg.noCache, cfg.explain, cfg.jobs
 	if err := cfg.confidential(&o.build); err != nil {
 		return nil, err
 	}
