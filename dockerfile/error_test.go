@@ -233,6 +233,21 @@ func TestTarget(t *testing.T) {
 	}
 }
 
+func TestNoCacheStages(t *testing.T) {
+	t.Parallel()
+	const text = "FROM a AS build\nFROM b AS Test\nFROM build\nCOPY --from=test / /\n"
+	p := mustPlan(t, text, dockerfile.Options{NoCache: []string{"BUILD", "2"}})
+	for _, s := range p.Stages {
+		if want := s.Index != 1; s.NoCache != want {
+			t.Errorf("stage %d: no cache is %t, want %t", s.Index, s.NoCache, want)
+		}
+	}
+	_, err := planText(text, dockerfile.Options{NoCache: []string{"biuld"}})
+	if want := `Dockerfile: no-cache-filter: stage "biuld" could not be found (did you mean build?)`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestExcerpt(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -37,6 +37,9 @@ type Options struct {
 	// which finds the warnings before them.
 	Unchecked bool
 
+	// NoCache are stages, each named as Target is, that [Stage.NoCache] marks.
+	NoCache []string
+
 	// SourceEpoch answers [File.EpochSource]: the time of what that returned,
 	// the zero time if it has none.
 	SourceEpoch *time.Time
@@ -118,6 +121,13 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range o.NoCache {
+		s, err := sc.named(name)
+		if err != nil {
+			return nil, locate(fmt.Errorf("no-cache-filter: %w", err), sc.file.source.whole())
+		}
+		s.NoCache = true
+	}
 	target.result = &result{labels: maps.Clone(o.Labels)}
 	if o.PlatformGiven {
 		target.result.platform = &o.TargetPlatform
@@ -184,6 +194,15 @@ func (sc *scope) target(name string) (*Stage, error) {
 	if name == "" {
 		return sc.stages[len(sc.stages)-1], nil
 	}
+	s, err := sc.named(name)
+	if err != nil {
+		return nil, locate(fmt.Errorf("target %w", err), sc.file.source.whole())
+	}
+	return s, nil
+}
+
+// named returns the stage of a name, in any case, or a number.
+func (sc *scope) named(name string) (*Stage, error) {
 	if s, ok := sc.byName[strings.ToLower(name)]; ok {
 		return s, nil
 	}
@@ -191,7 +210,7 @@ func (sc *scope) target(name string) (*Stage, error) {
 		return sc.stages[i], nil
 	}
 	hint := didYouMean(strings.ToLower(name), sortedKeys(sc.byName))
-	return nil, locate(fmt.Errorf("target stage %q could not be found%s", name, hint), sc.file.source.whole())
+	return nil, fmt.Errorf("stage %q could not be found%s", name, hint)
 }
 
 // unusedArgs warns of build arguments that nothing in the file declares.

@@ -18,6 +18,7 @@ type Stage struct {
 	Base     Base
 	Platform ocispec.Platform // of the base image; with a stage as base, of that one; with scratch, of the target
 	Location Location         // of the FROM
+	NoCache  bool             // its steps are to run even if their results are known
 
 	scope    *scope
 	commands []command

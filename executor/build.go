@@ -29,16 +29,17 @@ type build struct {
 	progress reporter
 	exports  *exports
 
-	mu       sync.Mutex
-	stages   map[*dockerfile.Stage]*promise[*state]
-	images   map[imageKey]*promise[*baseImage]
-	findings map[digest.Digest]*promise[*finding] // by the key of the operation
-	layers   map[string]*layer                    // made by steps, by the ID of the snapshot
-	views    map[*rootfs]*promise[*source]
-	contexts map[digest.Digest]*promise[*source]  // directories of this machine
-	fetches  map[digest.Digest]*promise[*fetched] // what comes from elsewhere
-	reads    map[digest.Digest]readNow            // of the build context, by name
-	undo     []func() error                       // run in reverse at the end, whatever happened
+	mu        sync.Mutex
+	stages    map[*dockerfile.Stage]*promise[*state]
+	images    map[imageKey]*promise[*baseImage]
+	findings  map[wanted]*promise[*finding]
+	layers    map[string]*layer // made by steps, by the ID of the snapshot
+	views     map[*rootfs]*promise[*source]
+	contexts  map[digest.Digest]*promise[*source]  // directories of this machine
+	fetches   map[digest.Digest]*promise[*fetched] // what comes from elsewhere
+	reads     map[digest.Digest]readNow            // of the build context, by name
+	explained []StepCache
+	undo      []func() error // run in reverse at the end, whatever happened
 }
 
 // newBuild checks what can be checked before anything happens.
@@ -77,7 +78,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		progress: reporter{sink: b.Progress, clock: b.Clock},
 		stages:   make(map[*dockerfile.Stage]*promise[*state]),
 		images:   make(map[imageKey]*promise[*baseImage]),
-		findings: make(map[digest.Digest]*promise[*finding]),
+		findings: make(map[wanted]*promise[*finding]),
 		layers:   make(map[string]*layer),
 		views:    make(map[*rootfs]*promise[*source]),
 		contexts: make(map[digest.Digest]*promise[*source]),
@@ -128,6 +129,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if err := b.group.Wait(); err != nil {
 		return nil, err
 	}
+	result.Cache = b.cacheUse()
 	return result, nil
 }
 

@@ -42,6 +42,9 @@ type Options struct {
 	Contexts map[string]Context
 	// NoCache runs every step even if its result is known.
 	NoCache bool
+	// ExplainCache has the build tell of every step whether its result was known
+	// and, if not, what has changed: by [EventCache] and in [Result.Cache].
+	ExplainCache bool
 	// Jobs bounds the operations under way at once; 0 means one per CPU.
 	Jobs int
 	// Tags are the references that the image is pushed to. They may lie in
@@ -90,6 +93,9 @@ type Result struct {
 	Config digest.Digest
 	// Layers are the image's layers, base first; none with several platforms.
 	Layers []registry.Layer
+	// Cache tells of the steps, with [Options.ExplainCache], in the order of the
+	// progress. One that several stages have in common is there once.
+	Cache []StepCache
 }
 
 // A StepError is the failure of one instruction.

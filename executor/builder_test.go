@@ -101,66 +101,6 @@ func TestNothingChanged(t *testing.T) {
 	}
 }
 
-// A change misses from the first step on that can see it, and only there.
-func TestWhatAChangeMisses(t *testing.T) {
-	t.Parallel()
-	const text = "FROM HOST/base\nARG V=1\nRUN first=1\nCOPY a /\nRUN second=1\nENV E=1\nRUN third=1\n"
-	all := []string{"first=1", "second=1", "third=1"}
-	for _, tt := range []struct {
-		name   string
-		change func(k *kit, dir, text string) string
-		want   []string
-	}{
-		{"a file that is copied", func(k *kit, dir, text string) string {
-			writeTree(k.t, dir, map[string]string{"a": "2"})
-			return text
-		}, all[1:]},
-		{"a file that is not", func(k *kit, dir, text string) string {
-			writeTree(k.t, dir, map[string]string{"other": "2"})
-			return text
-		}, nil},
-		{"the mode of a file", func(k *kit, dir, text string) string {
-			if err := os.Chmod(filepath.Join(dir, "a"), 0o600); err != nil {
-				k.t.Fatal(err)
-			}
-			return text
-		}, all[1:]},
-		{"an ARG that RUN sees", func(_ *kit, _, text string) string { return strings.ReplaceAll(text, "V=1", "V=2") }, all},
-		{"an ENV", func(_ *kit, _, text string) string { return strings.ReplaceAll(text, "E=1", "E=2") }, all[2:]},
-		{"a label", func(_ *kit, _, text string) string { return text + "LABEL x=y\n" }, nil},
-		{"a label before all steps", func(_ *kit, _, text string) string {
-			return strings.ReplaceAll(text, "ARG V=1\n", "LABEL x=y\nMAINTAINER z\nEXPOSE 80\nARG V=1\n")
-		}, nil},
-		{"the base's labels, annotations and time", func(k *kit, _, text string) string {
-			k.relabel("base")
-			return text
-		}, nil},
-		{"the base", func(k *kit, _, text string) string {
-			k.base("base", map[string]string{"b": "changed"})
-			return text
-		}, all},
-		{"the base's tag, not its content", func(k *kit, _, text string) string {
-			k.base("same", map[string]string{"b": "b"})
-			return strings.ReplaceAll(text, "/base", "/same")
-		}, nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			k := newKit(t, shell)
-			k.base("base", map[string]string{"b": "b"})
-			dir := t.TempDir()
-			writeTree(t, dir, map[string]string{"a": "1"})
-			o := executor.Options{Context: dir}
-			k.mustBuild(text, o)
-			k.taken()
-			k.mustBuild(tt.change(k, dir, text), o)
-			if ran := k.taken(); !slices.Equal(ran, tt.want) {
-				t.Errorf("ran %q, want %q", ran, tt.want)
-			}
-		})
-	}
-}
-
 // What a heredoc says is part of a step.
 func TestHeredocsAreInKeys(t *testing.T) {
 	t.Parallel()

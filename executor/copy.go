@@ -61,10 +61,11 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	var alias digest.Digest
 	if c.from != nil && c.from.key != "" {
 		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
-		if key, ok := b.alias(alias); ok {
-			return &operation{key: key, run: run}, nil
+		if key, ok := b.alias(alias); ok && !c.from.anew {
+			return &operation{key: key, run: run, explanation: explanation{inputs: c.inputs(nil)}}, nil
 		}
 	}
+	var contents []digest.Digest
 	k := newKey("copy content").str(shape.String())
 	for _, p := range c.parts {
 		content, err := p.digest(ctx)
@@ -72,6 +73,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 			return nil, err
 		}
 		k = k.str(content.String())
+		contents = append(contents, content)
 	}
 	key := k.sum()
 	if alias != "" {
@@ -79,7 +81,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 			return nil, err
 		}
 	}
-	return &operation{key: key, run: run}, nil
+	return &operation{key: key, run: run, explanation: explanation{inputs: c.inputs(contents), files: c.localFiles()}}, nil
 }
 
 // part prepares one source of c.

@@ -20,6 +20,8 @@ const (
 	EventDone
 	// EventWarning: Name is a remark for the user; Vertex may be 0.
 	EventWarning
+	// EventCache: the result of Vertex was known (Cached), or Name says why not.
+	EventCache
 )
 
 // Event is one thing that happened in a build. A build emits a single stream
@@ -36,9 +38,11 @@ type Event struct {
 	// appearance. It is 0 only for a warning about the whole build.
 	Vertex int
 	// Name is, for EventStart, the title of the vertex in BuildKit's style
-	// ("[build 2/5] RUN make") and, for EventWarning, the text.
+	// ("[build 2/5] RUN make") and, for EventWarning and
+	// EventCache, the text.
 	Name string
-	// Cached, for EventDone, says that the result was found in the cache.
+	// Cached, for EventDone and EventCache, says that the result was found in the
+	// cache.
 	Cached bool
 	// Err, for EventDone, is why the vertex failed: "" if it didn't,
 	// "canceled" if it was stopped because the build was.

@@ -44,7 +44,7 @@ func (b *build) resolve(ref string, p ocispec.Platform, resolve func() (*registr
 	if err != nil {
 		return nil, err
 	}
-	st := &state{}
+	st := &state{from: remote.Digest}
 	if err := json.Unmarshal(remote.Config, &st.image); err != nil {
 		return nil, fmt.Errorf("config of %s: %w", ref, err)
 	}

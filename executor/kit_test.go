@@ -209,11 +209,20 @@ func (k *kit) ref(s string) name.Reference {
 // build builds text with o.
 func (k *kit) build(ctx context.Context, text string, o executor.Options) (*executor.Result, error) {
 	k.t.Helper()
+	return k.buildWith(ctx, text, o, dockerfile.Options{})
+}
+
+// buildWith builds text with o, planned with p for linux/amd64.
+func (k *kit) buildWith(ctx context.Context, text string, o executor.Options, p dockerfile.Options) (*executor.Result, error) {
+	k.t.Helper()
 	f, err := dockerfile.Parse("Dockerfile", strings.NewReader(strings.ReplaceAll(text, "HOST", k.host)))
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	plan, err := f.Plan(dockerfile.Options{TargetPlatform: linuxAMD64, BuildPlatform: linuxAMD64})
+	if p.BuildPlatform = linuxAMD64; p.TargetPlatform.OS == "" {
+		p.TargetPlatform = linuxAMD64
+	}
+	plan, err := f.Plan(p)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -245,6 +254,16 @@ func (k *kit) buildFor(text string, o executor.Options, targets ...ocispec.Platf
 func (k *kit) mustBuild(text string, o executor.Options) *executor.Result {
 	k.t.Helper()
 	r, err := k.build(k.t.Context(), text, o)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return r
+}
+
+// mustBuildWith is buildWith without an error.
+func (k *kit) mustBuildWith(text string, o executor.Options, p dockerfile.Options) *executor.Result {
+	k.t.Helper()
+	r, err := k.buildWith(k.t.Context(), text, o, p)
 	if err != nil {
 		k.t.Fatal(err)
 	}

@@ -32,6 +32,9 @@ const (
 type mountSource struct {
 	content digest.Digest // of what the source selects
 	source  string        // absolute and clean path in the snapshot
+	anew    bool          // content may stand for other files in earlier builds
+	// selection is of a directory of this machine, else nil.
+	selection *filecopy.Selection
 	// snapshot makes the files present. It is nil for the empty file system.
 	snapshot func(ctx context.Context) (*snapshot.Snapshot, error)
 }
@@ -76,11 +79,11 @@ func (b *build) mountSource(ctx context.Context, from dockerfile.From, source st
 	if source == "/" {
 		// Hashing a whole root file system would cost more than it saves:
 		// its key stands for its content.
-		m.content = o.key
+		m.content, m.anew = o.key, o.anew
 		return m, nil
 	}
 	record := newKey("mounted").str(o.key.String()).str(source).sum()
-	if data, err := b.Store.Record(mountedKind, record); err == nil && !b.opts.NoCache {
+	if data, err := b.Store.Record(mountedKind, record); err == nil && !b.opts.NoCache && !o.anew {
 		if m.content, err = digest.Parse(string(data)); err == nil {
 			return m, nil
 		}
@@ -118,7 +121,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 	if o.noteRead != nil {
 		o.noteRead(mountedPath(source), content)
 	}
-	return &mountSource{content: content, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
+	return &mountSource{content: content, selection: selection, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
 		if id, err := b.Store.Record(contextKind, content); err == nil {
 			if snap, err := b.Store.Snapshot(string(id)); err == nil {
 				return snap, nil

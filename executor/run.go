@@ -37,8 +37,10 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		key = mountKey(key.bool(op.Insecure).str(op.Hostname), op, found)
 	}
 	return &operation{
-		key: key.sum(),
-		run: func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, found, v) },
+		key:         key.sum(),
+		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
+		explanation: explanation{inputs: b.runInputs(op, found, s), files: found.localFiles()},
+		run:         func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, found, v) },
 	}, nil
 }
 

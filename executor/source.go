@@ -15,6 +15,8 @@ type origin struct {
 	// key identifies all of its files, "" where that is known only by reading
 	// them: for directories of this machine.
 	key digest.Digest
+	// anew says that key may stand for other files in earlier builds.
+	anew bool
 	// owners says that files have owners worth keeping.
 	owners bool
 	open   func(context.Context) (*source, error)
@@ -50,7 +52,7 @@ func (b *build) origin(ctx context.Context, from dockerfile.From, s *dockerfile.
 }
 
 func (b *build) stateOrigin(st *state) *origin {
-	return &origin{key: st.key, owners: true, rootfs: st.rootfs, open: func(ctx context.Context) (*source, error) {
+	return &origin{key: st.key, anew: st.anew, owners: true, rootfs: st.rootfs, open: func(ctx context.Context) (*source, error) {
 		return b.view(ctx, st.rootfs).wait(ctx)
 	}}
 }

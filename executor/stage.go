@@ -23,6 +23,8 @@ type state struct {
 	layers  []*layer          // base first
 	key     digest.Digest
 	rootfs  *rootfs
+	from    digest.Digest // of the manifest of the image that it began with, "" if none
+	anew    bool          // its last step was run although the result may have been known
 
 	// missing is the history entry that comes last because the first layer has
 	// none, nil in most images. As BuildKit has it, it tells of the last layer.
@@ -57,7 +59,7 @@ func (b *build) stage(ctx context.Context, s *dockerfile.Stage) *promise[*state]
 	})
 }
 
-func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, error) {
+func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, err error) {
 	base, err := b.base(ctx, s)
 	if err != nil {
 		return nil, err
@@ -77,6 +79,8 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 	if s.Base.Reference != "" {
 		n.next() // the FROM itself, shown when its layers are needed
 	}
+	book := b.notebook(s)
+	defer func() { err = errors.Join(err, book.save()) }()
 	st := *base
 	if st.image, err = s.Image(root); err != nil {
 		return nil, err
@@ -87,7 +91,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (*state, er
 			st.history = appendHistory(st.history, step.History)
 			continue
 		}
-		next, err := b.step(ctx, &st, task{step, s, n.next()})
+		next, err := b.step(ctx, &st, task{step, s, book, n.next()})
 		if err != nil {
 			return nil, locate(err, step)
 		}

@@ -18,8 +18,12 @@ import (
 type operation struct {
 	// key identifies the result; see newKey.
 	key digest.Digest
+	// anew says that a known result won't do.
+	anew bool
 	// run changes the file system below root. It reports to v.
 	run func(ctx context.Context, root string, v *vertex) error
+
+	explanation // of the key
 }
 
 // A stepRecord is what the store remembers of a step under its key.
@@ -34,7 +38,14 @@ const recordKind = "step"
 type task struct {
 	dockerfile.Step
 	stage  *dockerfile.Stage
+	book   *notebook
 	number string // as the progress has it: "[2/5]"
+}
+
+// wanted is what a finding is an answer to.
+type wanted struct {
+	key  digest.Digest
+	anew bool
 }
 
 // A finding is a known result of a step: its key and what the store has.
@@ -42,6 +53,7 @@ type finding struct {
 	key  digest.Digest
 	rec  *stepRecord
 	snap *snapshot.Snapshot
+	hit  bool // it wasn't made by this build
 }
 
 // step brings st past a step that has an operation, by finding the result or by
@@ -52,30 +64,40 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		b.progress.start(t.title()).done(err)
 		return nil, err
 	}
+	op.anew = op.anew || st.anew || t.stage.NoCache || b.opts.NoCache
+	t.book.open(st, t, op)
 	f, err := b.find(ctx, st.rootfs, op, t.title())
 	if err != nil {
 		return nil, err
 	}
-	return b.after(ctx, st, t, f), nil
+	if err := t.book.close(ctx, t, op, f); err != nil {
+		return nil, err
+	}
+	next := b.after(ctx, st, t, f)
+	next.anew = op.anew
+	return next, nil
 }
 
 // find returns the result of op over below, by looking it up or by making it. Steps
 // that come to the same, as those of two platforms may, are done once in a build and
 // shown once.
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
-	return once(b, b.findings, op.key, func() (*finding, error) {
-		f := b.lookup(op.key)
-		if f == nil && !b.opts.NoCache {
+	return once(b, b.findings, wanted{op.key, op.anew}, func() (*finding, error) {
+		f := b.known(below, op)
+		if f == nil && !op.anew {
 			// Another process may be at the same step.
 			release, err := b.Store.Lock(ctx, op.key)
 			if err != nil {
 				return nil, err
 			}
 			defer release()
-			f = b.lookup(op.key)
+			f = b.known(below, op)
 		}
 		if f != nil {
-			b.progress.start(title).cached()
+			f.hit = true
+			v := b.progress.start(title)
+			b.explain(ctx, v, op, title, true)
+			v.cached()
 			return f, nil
 		}
 		parent, err := below.snapshot(ctx)
@@ -86,11 +108,25 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 	}).wait(ctx)
 }
 
+// known returns the known result of op over below, nil if that is nothing. One that
+// lies on something else, since what is below has been made anew, is none.
+func (b *build) known(below *rootfs, op *operation) *finding {
+	if op.anew {
+		return nil
+	}
+	f := b.lookup(op.key)
+	if f != nil && below.make == nil && below.snap != nil && f.snap.Parent() != below.snap.ID() {
+		return nil
+	}
+	return f
+}
+
 // make runs op over parent, when its turn has come, and remembers the result.
 func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
 	var snap *snapshot.Snapshot
 	err := b.limited(ctx, func() (err error) {
 		v := b.progress.start(title)
+		b.explain(ctx, v, op, title, false)
 		snap, err = b.execute(ctx, parent, op, v)
 		v.done(err)
 		return err
@@ -107,7 +143,7 @@ func (b *build) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, er
 	if err := b.remember(recordKind, key, rec); err != nil {
 		return nil, err
 	}
-	return &finding{key, rec, snap}, nil
+	return &finding{key: key, rec: rec, snap: snap}, nil
 }
 
 func (t task) title() string { return t.number + " " + t.Text }
@@ -191,7 +227,7 @@ func (b *build) lookup(key digest.Digest) *finding {
 	if err != nil {
 		return nil
 	}
-	return &finding{key, rec, snap}
+	return &finding{key: key, rec: rec, snap: snap}
 }
 
 func (b *build) remember(kind string, key digest.Digest, rec any) error {

@@ -14,8 +14,12 @@ func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation,
 	if err := st.knows(op.User); err != nil {
 		return nil, fmt.Errorf("user %s: %w", op.User, err)
 	}
+	var in inputs
+	in.add("directory", op.Path)
+	in.add("USER", op.User)
 	return &operation{
-		key: newKey("workdir").str(st.key.String()).str(op.Path).str(op.User).sum(),
+		explanation: explanation{inputs: in},
+		key:         newKey("workdir").str(st.key.String()).str(op.Path).str(op.User).sum(),
 		run: func(_ context.Context, root string, v *vertex) error {
 			owner, err := v.owner(root, op.User)
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 
 var (
 	update      = flag.Bool("update", false, "rewrite what the cases expect by what bob did")
+	allWarm     = flag.Bool("warm", false, "have TestWarm build all cases")
 	withBuildah = flag.Bool("oracle", false, "compare the cases with what buildah makes of them, and report on each")
 )
 

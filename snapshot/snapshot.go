@@ -33,6 +33,15 @@ type Snapshot struct {
 // process with the same ID mapping.
 func (sn *Snapshot) ID() string { return sn.id }
 
+// Parent returns the ID of the snapshot that this one lies on, "" if there is none.
+func (sn *Snapshot) Parent() string {
+	m, err := sn.store.readMeta(sn.id)
+	if err != nil {
+		return "" // can't be: to open sn it was read
+	}
+	return m.Parent
+}
+
 var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
 
 // Snapshot returns the committed snapshot id. The error of one that isn't there is

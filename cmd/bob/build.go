@@ -30,8 +30,8 @@ type buildConfig struct {
 	file, target, network            text
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
-	secrets, ssh, allow              *list
-	noCache, pull, quiet             bool
+	secrets, ssh, allow, noCacheOf   *list
+	noCache, pull, quiet, explain    bool
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
 	cache, call                      string
@@ -66,6 +66,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
 	cfg.buildContexts = newList("build-context")
 	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
+	cfg.noCacheOf = newList("no-cache-filter")
 	cfg.registries.register(fs)
 	cfg.formatFlags.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path` or URL, - for standard input (default: Dockerfile in the context)")
@@ -84,6 +85,8 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
 	fs.Var(&cfg.rootless, "rootless", "enter a user namespace first; always done without root")
 	fs.BoolVar(&cfg.noCache, "no-cache", false, "run every step, even if its result is known")
+	fs.Var(cfg.noCacheOf, "no-cache-filter", "`stages`, by name or number and with commas between them, of which every step is run; repeatable")
+	fs.BoolVar(&cfg.explain, "explain-cache", false, "tell of every step whether its result was known and, if not, what has changed")
 	fs.BoolVar(&cfg.pull, "pull", false, "resolve base images at their registry; bob always does")
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
 	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
@@ -276,6 +279,9 @@ func (cfg *buildConfig) writeMetadata(r *executor.Result, pushed []string) error
 			layers = append(layers, l.Descriptor)
 		}
 		m["bob.layers"] = layers
+	}
+	if cfg.explain {
+		m["bob.cache"] = r.Cache
 	}
 	if names := cmp.Or(strings.Join(pushed, ","), strings.Join(cfg.tags.values, ",")); names != "" {
 		m["image.name"] = names

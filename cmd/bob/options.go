@@ -37,6 +37,11 @@ func (cfg *buildConfig) options() (*options, error) {
 	o := &options{}
 	var err error
 	o.plan.Target = string(cfg.target)
+	for _, stages := range cfg.noCacheOf.values {
+		for stage := range strings.SplitSeq(stages, ",") {
+			o.plan.NoCache = append(o.plan.NoCache, strings.TrimSpace(stage))
+		}
+	}
 	if o.platforms, o.plan.PlatformGiven, err = cfg.targets(); err != nil {
 		return nil, err
 	}
@@ -62,7 +67,7 @@ func (cfg *buildConfig) options() (*options, error) {
 			return nil, usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit)
 		}
 	}
-	o.build.NoCache, o.build.Jobs = cfg.noCache, cfg.jobs
+	o.build.NoCache, o.build.ExplainCache, o.build.Jobs = cfg.noCache, cfg.explain, cfg.jobs
 	if err := cfg.confidential(&o.build); err != nil {
 		return nil, err
 	}

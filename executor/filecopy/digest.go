@@ -36,15 +36,11 @@ func (s *Selection) DigestWithOwners(ctx context.Context) (digest.Digest, error)
 }
 
 func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, error) {
-	h := &hasher{sums: make([]Sum, s.nodes), memory: s.tree.sums, now: s.tree.now}
-	err := withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
-		h.group = g
-		return h.sources(ctx, s)
-	})
+	sums, err := s.sums(ctx)
 	if err != nil {
 		return "", fmt.Errorf("digest: %w", err)
 	}
-	enc := &encoder{hash: sha256.New(), owners: owners, sums: h.sums}
+	enc := &encoder{hash: sha256.New(), owners: owners, sums: sums}
 	enc.text(digestVersion)
 	enc.number(uint64(len(s.sources)))
 	for _, src := range s.sources {
@@ -57,6 +53,62 @@ func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, err
 		enc.node(src.node, src.name)
 	}
 	return digest.NewDigest(digest.SHA256, enc.hash), nil
+}
+
+// sums returns what hasher computes.
+func (s *Selection) sums(ctx context.Context) ([]Sum, error) {
+	h := &hasher{sums: make([]Sum, s.nodes), memory: s.tree.sums, now: s.tree.now}
+	err := withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
+		h.group = g
+		return h.sources(ctx, s)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.known.Store(&h.sums)
+	return h.sums, nil
+}
+
+// Each calls f for each entry below the sources and each source that is a file, with
+// its path in the tree and the digest of what [Selection.Digest] has of it alone. It
+// stops with the first error, which may be f's.
+func (s *Selection) Each(ctx context.Context, f func(path string, sum Sum) error) error {
+	known := s.known.Load()
+	if known == nil {
+		sums, err := s.sums(ctx)
+		if err != nil {
+			return fmt.Errorf("digest: %w", err)
+		}
+		known = &sums
+	}
+	enc := &encoder{hash: sha256.New(), sums: *known}
+	var visit func(n *node, name string) error
+	visit = func(n *node, name string) error {
+		enc.hash.Reset()
+		enc.entry(n, "")
+		if err := f(name, Sum(enc.hash.Sum(nil))); err != nil {
+			return err
+		}
+		for _, child := range n.children {
+			if err := visit(child, path.Join(name, child.name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, src := range s.sources {
+		entries := []*node{src.node}
+		dir := path.Dir(src.rel)
+		if isDir(src.node.mode) {
+			entries, dir = src.node.children, src.rel
+		}
+		for _, n := range entries {
+			if err := visit(n, path.Join(dir, n.name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // hasher computes, for every node, the sum of its bytes and attributes.
@@ -216,6 +268,13 @@ func (e *encoder) attrs(attrs []attr) {
 
 // node encodes n and what is below it.
 func (e *encoder) node(n *node, rel string) {
+	e.entry(n, rel)
+	if isDir(n.mode) {
+		e.children(n, rel)
+	}
+}
+
+func (e *encoder) entry(n *node, rel string) {
 	e.text(rel)
 	mode := n.mode
 	if isSymlink(mode) {
@@ -230,9 +289,6 @@ func (e *encoder) node(n *node, rel string) {
 		e.number(uint64(n.uid)<<32 | uint64(n.gid))
 	}
 	e.bytes(e.sums[n.id][:])
-	if isDir(mode) {
-		e.children(n, rel)
-	}
 }
 
 func (e *encoder) children(n *node, rel string) {

@@ -1,11 +1,14 @@
 package filecopy_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -193,5 +196,37 @@ func TestDigestStable(t *testing.T) {
 	const want = "sha256:201cb614762f3d7d1f966130351e4263001ae20b17fb07b5982571b26b297f85"
 	if got := digestOf(t, dir, false, "d/*"); got != want {
 		t.Errorf("digest is %s, want %s", got, want)
+	}
+}
+
+// Each names all that a digest covers, each entry with a sum of its own.
+func TestEach(t *testing.T) {
+	t.Parallel()
+	dir := build(t, "d/f=content", "d/sub/g=content", "d/l -> f", "x/h=h")
+	sums := func(source string) map[string]filecopy.Sum {
+		t.Helper()
+		all := make(map[string]filecopy.Sum)
+		must(t, pick(t, open(t, dir), source).Each(t.Context(), func(path string, sum filecopy.Sum) error {
+			all[path] = sum
+			return nil
+		}))
+		return all
+	}
+	before := sums("d")
+	if got, want := slices.Sorted(maps.Keys(before)), []string{"d/f", "d/l", "d/sub", "d/sub/g"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if before["d/f"] != before["d/sub/g"] {
+		t.Error("equal files have different sums")
+	}
+	if got, want := slices.Sorted(maps.Keys(sums("x/*"))), []string{"x/h"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "d/sub/g"), []byte("changed"), 0o644))
+	must(t, os.Chmod(filepath.Join(dir, "d/sub"), 0o700))
+	for path, sum := range sums("d") {
+		if changed := strings.HasPrefix(path, "d/sub"); changed == (sum == before[path]) {
+			t.Errorf("%s: changed %t, sum %x, before %x", path, changed, sum, before[path])
+		}
 	}
 }

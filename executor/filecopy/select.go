@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,8 @@ type Selection struct {
 	sources []*source
 	sockets []string
 	nodes   int
-	names   map[inode]int // names in the selection, of files that have several
+	known   atomic.Pointer[[]Sum] // of the nodes, as Digest found them last
+	names   map[inode]int         // names in the selection, of files that have several
 }
 
 // A Source names what is copied: a file, or the contents of a directory.

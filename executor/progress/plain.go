@@ -110,6 +110,8 @@ func (p *plain) vertexEvent(e executor.Event) {
 		p.status(v, e)
 	case executor.EventWarning:
 		p.showf(v, e.Time, "WARN: %s", clean(e.Name))
+	case executor.EventCache:
+		p.showf(v, e.Time, "%s", cacheLine(e))
 	case executor.EventDone:
 		v.done(e, emit)
 		p.showf(v, e.Time, "%s", v.outcome())

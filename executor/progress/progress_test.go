@@ -60,6 +60,10 @@ func cached(t float64, vertex int) executor.Event {
 	return executor.Event{Time: at(t), Kind: executor.EventDone, Vertex: vertex, Cached: true}
 }
 
+func cacheUse(t float64, vertex int, hit bool, reason string) executor.Event {
+	return executor.Event{Time: at(t), Kind: executor.EventCache, Vertex: vertex, Cached: hit, Name: reason}
+}
+
 func failed(t float64, vertex int, err string) executor.Event {
 	return executor.Event{Time: at(t), Kind: executor.EventDone, Vertex: vertex, Err: err}
 }
@@ -118,6 +122,18 @@ var builds = map[string][]executor.Event{
 		log(2.9, 1, "one 5\n"),
 		done(3, 1),
 		log(3.1, 1, "one, late\n"),
+	},
+	"explained": {
+		start(0, 1, "[1/3] COPY a /"),
+		cacheUse(0, 1, true, ""),
+		cached(0, 1),
+		start(0.1, 2, "[2/3] COPY src /src"),
+		cacheUse(0.1, 2, false, "file src/a\x1b[31m.c changed"),
+		done(0.2, 2),
+		start(0.2, 3, "[3/3] RUN make"),
+		cacheUse(0.2, 3, false, "step [2/3] COPY src /src changed"),
+		log(0.3, 3, "made\n"),
+		done(0.4, 3),
 	},
 	"overwritten": {
 		start(0, 1, "[2/2] RUN curl -O http://example.com/"),

@@ -39,7 +39,7 @@ func (q *quiet) Event(e executor.Event) {
 		v.log(e, func(line) {})
 	case executor.EventDone:
 		v.done(e, func(line) {})
-	case executor.EventStart, executor.EventStatus, executor.EventWarning:
+	case executor.EventStart, executor.EventStatus, executor.EventWarning, executor.EventCache:
 	}
 }
 

@@ -21,6 +21,7 @@ type (
 		Statuses []jsonStatus  `json:"statuses,omitempty"`
 		Logs     []jsonLog     `json:"logs,omitempty"`
 		Warnings []jsonWarning `json:"warnings,omitempty"`
+		Cache    []jsonCache   `json:"cache,omitempty"` // which BuildKit lacks
 	}
 	jsonVertex struct {
 		Digest    digest.Digest `json:"digest,omitempty"`
@@ -45,6 +46,11 @@ type (
 		Stream    int           `json:"stream,omitempty"`
 		Data      []byte        `json:"data"`
 		Timestamp time.Time     `json:"timestamp"`
+	}
+	jsonCache struct {
+		Vertex digest.Digest `json:"vertex"`
+		Hit    bool          `json:"hit"`
+		Reason string        `json:"reason,omitempty"`
 	}
 	jsonWarning struct {
 		Vertex digest.Digest `json:"vertex,omitempty"`
@@ -113,6 +119,8 @@ func (r *rawJSON) Event(e executor.Event) {
 		r.status(v, e)
 	case executor.EventWarning:
 		r.write(solveStatus{Warnings: []jsonWarning{{Vertex: v.Digest, Level: 1, Short: []byte(e.Name)}}})
+	case executor.EventCache:
+		r.write(solveStatus{Cache: []jsonCache{{Vertex: v.Digest, Hit: e.Cached, Reason: e.Name}}})
 	case executor.EventDone:
 		v.Completed, v.Cached, v.Error = &e.Time, e.Cached, e.Err
 		if e.Err == "canceled" {

@@ -24,6 +24,7 @@ type screen struct {
 	width, height int // columns and rows
 	vertices      table[*screenVertex]
 	warnings      []string // clean
+	cache         []string // likewise: what is told of the steps' results
 	began, last   time.Time
 }
 
@@ -75,6 +76,8 @@ func (s *screen) event(e executor.Event) {
 		v.log(e, func(line) {})
 	case executor.EventStatus:
 		v.status(e)
+	case executor.EventCache:
+		s.cache = append(s.cache, fmt.Sprintf("#%d %s: %s", v.number, v.name, cacheLine(e)))
 	case executor.EventDone:
 		v.done(e, func(line) {})
 		v.statuses = nil
@@ -131,6 +134,9 @@ func (s *screen) final() []byte {
 		for _, w := range s.warnings {
 			b = fmt.Appendf(b, " - %s\n", w)
 		}
+	}
+	if len(s.cache) > 0 {
+		b = fmt.Appendf(b, "\n Cache:\n - %s\n", strings.Join(s.cache, "\n - "))
 	}
 	for _, v := range s.vertices {
 		b = v.appendFailure(b)

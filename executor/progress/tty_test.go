@@ -64,6 +64,24 @@ func TestScreenGolden(t *testing.T) {
 	}
 }
 
+// What is told of the cache stands below the last picture.
+func TestScreenTellsOfCache(t *testing.T) {
+	t.Parallel()
+	s := progress.NewScreen(progress.Options{NoColor: true, Now: func() time.Time { return at(1) }})
+	for _, e := range builds["explained"] {
+		s.Event(e)
+	}
+	const want = `
+ Cache:
+ - #1 [1/3] COPY a /: cache hit
+ - #2 [2/3] COPY src /src: cache miss: file src/a.c changed
+ - #3 [3/3] RUN make: cache miss: step [2/3] COPY src /src changed
+`
+	if got := s.Final(); !strings.HasSuffix(got, want) {
+		t.Errorf("got %s, want at its end %s", got, want)
+	}
+}
+
 // TestScreenFits checks every size: no row is wider than the terminal, and at
 // least one stays free if there are several.
 func TestScreenFits(t *testing.T) {

@@ -114,6 +114,14 @@ func (v *vertex) age(now time.Time) time.Duration {
 	return max(0, now.Sub(v.started))
 }
 
+// cacheLine is what an EventCache tells.
+func cacheLine(e executor.Event) string {
+	if e.Cached {
+		return "cache hit"
+	}
+	return "cache miss: " + clean(e.Name)
+}
+
 // appendStamp formats the age of a log line like BuildKit: seconds with four
 // digits, at least one of them behind the point.
 func appendStamp(b []byte, age time.Duration) []byte {
