@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -106,8 +105,9 @@ func (b *build) runInputs(op *dockerfile.Run, found mountSources, s *dockerfile.
 	if op.Script != nil {
 		in.add("heredoc", string(op.Script.Content))
 	}
-	for i, m := range op.Mounts {
-		in.add("options of mount "+fmt.Sprint(i+1), mountKey(newKey("mount"), &dockerfile.Run{Mounts: []dockerfile.Mount{m}}, mountSources{nil}).sum().String())
+	for i := range op.Mounts {
+		one := &dockerfile.Run{Mounts: op.Mounts[i : i+1]}
+		in.add("options of mount "+fmt.Sprint(i+1), mountKey(newKey("mount"), one, make(mountSources, len(one.Mounts))).sum().String())
 		if found[i] != nil {
 			in.source("mount "+fmt.Sprint(i+1), found[i].content)
 		}
@@ -271,8 +271,6 @@ type fileList struct {
 	Count int               `json:"count"`
 	Sums  map[string]string `json:"sums,omitempty"` // by path; none of too many
 }
-
-var errTooMany = errors.New("too many files")
 
 // sumFiles lists the files of the selections.
 func sumFiles(ctx context.Context, selections []*filecopy.Selection) (*fileList, error) {
