@@ -115,8 +115,8 @@ func (b *build) runInputs(op *dockerfile.Run, found mountSources, s *dockerfile.
 	return in
 }
 
-// copyInputs returns the same of a copy, whose parts have the digests contents, which
-// are none for an alias.
+// inputs returns the same of a copy, whose parts have the digests contents: none of
+// an alias.
 func (c *copying) inputs(contents []digest.Digest) inputs {
 	var in inputs
 	in.add("destination", c.Dest)
@@ -134,8 +134,7 @@ func (c *copying) inputs(contents []digest.Digest) inputs {
 			in.add("source "+src.Name, src.Parents, fmt.Sprint(src.Unpack))
 			in.source(src.Name, content)
 		case *dockerfile.Inline:
-			in.add("heredoc name", src.Name)
-			in.add("heredoc", string(src.Content))
+			in.add("heredoc "+src.Name, string(src.Content))
 		case *dockerfile.Download:
 			in.source(fetch.Redact(src.URL), c.parts[i].shape(newKey("part")).sum())
 		case *dockerfile.Repository:
