@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -106,8 +105,9 @@ func (b *build) runInputs(op *dockerfile.Run, found mountSources, s *dockerfile.
 	if op.Script != nil {
 		in.add("heredoc", string(op.Script.Content))
 	}
-	for i, m := range op.Mounts {
-		in.add("options of mount "+fmt.Sprint(i+1), mountKey(newKey("mount"), &dockerfile.Run{Mounts: []dockerfile.Mount{m}}, mountSources{nil}).sum().String())
+	for i := range op.Mounts {
+		one := &dockerfile.Run{Mounts: op.Mounts[i : i+1]}
+		in.add("options of mount "+fmt.Sprint(i+1), mountKey(newKey("mount"), one, make(mountSources, len(one.Mounts))).sum().String())
 		if found[i] != nil {
 			in.source("mount "+fmt.Sprint(i+1), found[i].content)
 		}
@@ -115,8 +115,8 @@ func (b *build) runInputs(op *dockerfile.Run, found mountSources, s *dockerfile.
 	return in
 }
 
-// copyInputs returns the same of a copy, whose parts have the digests contents, which
-// are none for an alias.
+// inputs returns the same of a copy, whose parts have the digests contents: none of
+// an alias.
 func (c *copying) inputs(contents []digest.Digest) inputs {
 	var in inputs
 	in.add("destination", c.Dest)
@@ -134,8 +134,7 @@ func (c *copying) inputs(contents []digest.Digest) inputs {
 			in.add("source "+src.Name, src.Parents, fmt.Sprint(src.Unpack))
 			in.source(src.Name, content)
 		case *dockerfile.Inline:
-			in.add("heredoc name", src.Name)
-			in.add("heredoc", string(src.Content))
+			in.add("heredoc "+src.Name, string(src.Content))
 		case *dockerfile.Download:
 			in.source(fetch.Redact(src.URL), c.parts[i].shape(newKey("part")).sum())
 		case *dockerfile.Repository:
@@ -271,8 +270,6 @@ type fileList struct {
 	Count int               `json:"count"`
 	Sums  map[string]string `json:"sums,omitempty"` // by path; none of too many
 }
-
-var errTooMany = errors.New("too many files")
 
 // sumFiles lists the files of the selections.
 func sumFiles(ctx context.Context, selections []*filecopy.Selection) (*fileList, error) {

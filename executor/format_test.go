@@ -323,7 +323,7 @@ func (k *kit) shown() (titles, warnings []string) {
 			titles = append(titles, e.Name)
 		case executor.EventWarning:
 			warnings = append(warnings, e.Name)
-		case executor.EventLog, executor.EventStatus, executor.EventDone:
+		case executor.EventLog, executor.EventStatus, executor.EventDone, executor.EventCache:
 		}
 	}
 	return titles, warnings

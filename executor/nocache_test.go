@@ -40,8 +40,8 @@ FROM HOST/base
 COPY --from=one /b /same
 RUN last
 COPY --from=two /two /
-COPY --from=one /one /
 COPY --from=above /above /one /above/
+COPY --from=one /one /
 COPY --from=copied /copied /copy /
 COPY --from=mounted /mounted /
 `

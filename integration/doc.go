@@ -57,6 +57,15 @@
 // of its documentation that says that bob is right. A case with flags that
 // buildah 1.28 lacks is skipped in writing.
 //
+// # Cold against warm
+//
+// TestWarm builds cases with an empty cache, with that of the build before, and with
+// another empty one, and wants the same manifest each time. With
+//
+//	go test ./integration -run 'TestWarm$' -timeout 30m -warm
+//
+// it takes all cases in place of a few.
+//
 // A txtar file below testdata/script is a story told on the command line; see
 // TestScripts for its commands.
 //
