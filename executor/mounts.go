@@ -83,10 +83,10 @@ func (b *build) mountSource(ctx context.Context, from dockerfile.From, source st
 		return m, nil
 	}
 	record := newKey("mounted").str(o.key.String()).str(source).sum()
-	if data, err := b.Store.Record(mountedKind, record); err == nil && !b.opts.NoCache && !o.anew {
-		if m.content, err = digest.Parse(string(data)); err == nil {
-			return m, nil
-		}
+	if known := b.linkedTo(ctx, mountedKind, record); len(known) > 0 && !b.opts.NoCache && !o.anew {
+		m.content = known[0]
+		b.noteLink(record, m.content)
+		return m, nil
 	}
 	src, err := o.open(ctx)
 	if err != nil {
@@ -99,6 +99,7 @@ func (b *build) mountSource(ctx context.Context, from dockerfile.From, source st
 	if m.content, err = selection.DigestWithOwners(ctx); err != nil {
 		return nil, err
 	}
+	b.noteLink(record, m.content)
 	return m, b.Store.PutRecord(mountedKind, record, []byte(m.content))
 }
 
