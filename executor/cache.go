@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -205,20 +206,20 @@ func (b *build) rememberChain(id string, chain digest.Digest) error {
 }
 
 // linkedTo returns what the records of this kind under key lead to: that of the store
-// first, then those of imported caches.
-func (b *build) linkedTo(ctx context.Context, kind string, key digest.Digest) []digest.Digest {
-	var all []digest.Digest
-	if data, err := b.Store.Record(kind, key); err == nil {
-		if to, err := digest.Parse(string(data)); err == nil {
-			all = append(all, to)
+// first, then those of imported caches, which are waited for only then.
+func (b *build) linkedTo(ctx context.Context, kind string, key digest.Digest) iter.Seq[digest.Digest] {
+	return func(yield func(digest.Digest) bool) {
+		if data, err := b.Store.Record(kind, key); err == nil {
+			if to, err := digest.Parse(string(data)); err == nil && !yield(to) {
+				return
+			}
+		}
+		for _, c := range b.importedCaches(ctx) {
+			if to, ok := c.links[key]; ok && !yield(to) {
+				return
+			}
 		}
 	}
-	for _, c := range b.importedCaches(ctx) {
-		if to, ok := c.links[key]; ok {
-			all = append(all, to)
-		}
-	}
-	return all
 }
 
 // layerBlob is the descriptor of d without what others may have written beside it.

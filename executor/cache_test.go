@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -72,6 +73,8 @@ func TestCacheFromAnotherMachine(t *testing.T) {
 	o := executor.Options{Context: dir, Tags: []string{k.host + "/app:1"}, CacheTo: []executor.CacheTarget{{Ref: ref, Max: true}}}
 	first := k.mustBuild(cachedStages, o)
 	k.elsewhere()
+	dir = t.TempDir()
+	writeTree(t, dir, map[string]string{"a": "1"})
 
 	o = executor.Options{Context: dir, Tags: []string{k.host + "/other:1"}, CacheFrom: fromRef(ref)}
 	var pulled, sent atomic.Int64
@@ -282,6 +285,38 @@ func TestLocalCache(t *testing.T) {
 	}
 }
 
+// Where a named context lies says nothing about what is made of it.
+func TestCacheOfNamedContext(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, shell)
+	ref := k.host + "/cache:1"
+	f, err := dockerfile.Parse("Dockerfile", strings.NewReader("FROM files\nRUN one=1\nRUN --mount=from=files,target=/m two=2\nCOPY --from=files x /y\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := f.Plan(dockerfile.Options{
+		TargetPlatform: linuxAMD64, BuildPlatform: linuxAMD64, Contexts: map[string]dockerfile.Context{"files": {}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made []digest.Digest
+	for _, o := range []executor.Options{{CacheTo: []executor.CacheTarget{{Ref: ref}}}, {CacheFrom: fromRef(ref)}} {
+		k.elsewhere()
+		dir := t.TempDir()
+		writeTree(t, dir, map[string]string{"x": "x"})
+		o.Contexts = map[string]executor.Context{"files": {Dir: dir}}
+		r, err := k.builder.Build(t.Context(), plan, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, r.Manifest.Digest)
+	}
+	if ran := k.taken(); len(ran) > 0 || made[0] != made[1] {
+		t.Errorf("ran %q, digests %s", ran, made)
+	}
+}
+
 // A step of the cache isn't laid over anything but what it was made on.
 func TestCacheOverOtherFiles(t *testing.T) {
 	t.Parallel()
@@ -350,11 +385,11 @@ func TestBadCaches(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	edit := func(old, new string) func() {
+	edit := func(old, changed string) func() {
 		if !strings.Contains(string(config), old) {
 			t.Fatalf("no %s in %s", old, config)
 		}
-		return func() { put([]byte(strings.Replace(string(config), old, new, 1))) }
+		return func() { put([]byte(strings.Replace(string(config), old, changed, 1))) }
 	}
 	for name, tt := range map[string]struct {
 		change func()

@@ -130,7 +130,7 @@ func (c *copying) shape(parent digest.Digest) digest.Digest {
 
 // alias returns the key recorded under a, if its result over st is there as well.
 func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (digest.Digest, bool) {
-	for _, key := range b.linkedTo(ctx, aliasKind, a) {
+	for key := range b.linkedTo(ctx, aliasKind, a) {
 		if b.recall(ctx, st.rootfs, key) != nil {
 			return key, true
 		}

@@ -83,10 +83,11 @@ func (b *build) mountSource(ctx context.Context, from dockerfile.From, source st
 		return m, nil
 	}
 	record := newKey("mounted").str(o.key.String()).str(source).sum()
-	if known := b.linkedTo(ctx, mountedKind, record); len(known) > 0 && !b.opts.NoCache && !o.anew {
-		m.content = known[0]
-		b.noteLink(record, m.content)
-		return m, nil
+	if !b.opts.NoCache && !o.anew {
+		for m.content = range b.linkedTo(ctx, mountedKind, record) {
+			b.noteLink(record, m.content)
+			return m, nil
+		}
 	}
 	src, err := o.open(ctx)
 	if err != nil {

@@ -68,9 +68,13 @@ func cacheFields(spec string) (map[string]string, error) {
 
 // onlyFields refuses fields that a cache of the type hasn't.
 func onlyFields(values map[string]string, names ...string) error {
+	known := "it has none"
+	if len(names) > 0 {
+		known = "want " + strings.Join(names, ", ")
+	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		if key != "type" && !slices.Contains(names, key) {
-			return fmt.Errorf("unknown field %q of type=%s; want %s", key, values["type"], strings.Join(names, ", "))
+			return fmt.Errorf("unknown field %q of type=%s; %s", key, values["type"], known)
 		}
 	}
 	return nil
