@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/registry"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -114,7 +115,12 @@ func (b *build) assemble(st *state, f *Format, p ocispec.Platform) (*assembled, 
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, bl.diffID)
 		out.layers = append(out.layers, registry.Layer{Descriptor: desc, DiffID: bl.diffID})
 	}
-	if out.config, err = json.Marshal(img); err != nil {
+	whole := struct {
+		dockerspec.DockerOCIImage
+
+		Cache *cacheRecords `json:"bob.cache.v0,omitempty"`
+	}{img, b.inlineCache(st, f)}
+	if out.config, err = json.Marshal(whole); err != nil {
 		return nil, fmt.Errorf("image config: %w", err)
 	}
 	out.configDesc = descriptorOf(configType, out.config)

@@ -28,6 +28,7 @@ type build struct {
 	packers  *semaphore.Weighted // layers being compressed
 	progress reporter
 	exports  *exports
+	caches   promise[[]*importedCache]
 
 	mu        sync.Mutex
 	stages    map[*dockerfile.Stage]*promise[*state]
@@ -39,7 +40,9 @@ type build struct {
 	fetches   map[digest.Digest]*promise[*fetched] // what comes from elsewhere
 	reads     map[digest.Digest]readNow            // of the build context, by name
 	explained []StepCache
-	undo      []func() error // run in reverse at the end, whatever happened
+	steps     []notedStep                     // for the caches
+	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
+	undo      []func() error                  // run in reverse at the end, whatever happened
 }
 
 // newBuild checks what can be checked before anything happens.
@@ -84,6 +87,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		contexts: make(map[digest.Digest]*promise[*source]),
 		fetches:  make(map[digest.Digest]*promise[*fetched]),
 		reads:    make(map[digest.Digest]readNow),
+		links:    make(map[digest.Digest]digest.Digest),
 	}, nil
 }
 
@@ -110,6 +114,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if b.exports, err = b.newExports(ctx); err != nil {
 		return nil, errors.Join(err, b.group.Wait())
 	}
+	b.importCaches(ctx)
 	for _, s := range b.allStages() {
 		b.stage(ctx, s)
 	}

@@ -57,6 +57,11 @@ type Options struct {
 	// ByDigest has the image pushed to the repositories of Tags without a tag:
 	// its digest is its name.
 	ByDigest bool
+	// CacheFrom are the caches that results are looked for in, after the store, in
+	// their order.
+	CacheFrom []CacheSource
+	// CacheTo is where the results are kept for other machines.
+	CacheTo []CacheTarget
 	// Outputs are what else becomes of the result.
 	Outputs []Output
 	// Format is how the image is pushed, or reported where it goes nowhere.

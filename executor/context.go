@@ -46,7 +46,8 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 	if err != nil {
 		return nil, err
 	}
-	st := scratch().with(f.key, b.layerOf(f.snap), &rootfs{snap: f.snap}, ocispec.History{})
+	b.noteStep(ctx, s, nil, f)
+	st := scratch().with(f.key, f.layer, f.rootfs, ocispec.History{})
 	// No instruction made the layer, so that BuildKit finds no entry for it.
 	st.missing = &ocispec.History{Created: b.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
 	return st, nil
@@ -57,7 +58,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
 	if o.rootfs != nil {
 		key := newKey("fetched context").str(o.key.String()).sum()
-		if f := b.lookup(key); f != nil {
+		if f := b.recall(ctx, &rootfs{}, key); f != nil {
 			return f, nil
 		}
 		snap, err := o.rootfs.snapshot(ctx)

@@ -61,7 +61,8 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	var alias digest.Digest
 	if c.from != nil && c.from.key != "" {
 		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
-		if key, ok := b.alias(alias); ok && !c.from.anew {
+		if key, ok := b.alias(ctx, st, alias); ok && !c.from.anew {
+			b.noteLink(alias, key)
 			return &operation{key: key, run: run, explanation: explanation{inputs: c.inputs(nil)}}, nil
 		}
 	}
@@ -77,6 +78,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	}
 	key := k.sum()
 	if alias != "" {
+		b.noteLink(alias, key)
 		if err := b.Store.PutRecord(aliasKind, alias, []byte(key)); err != nil {
 			return nil, err
 		}
@@ -126,17 +128,14 @@ func (c *copying) shape(parent digest.Digest) digest.Digest {
 	return k.sum()
 }
 
-// alias returns the key recorded under a, if its result is there as well.
-func (b *build) alias(a digest.Digest) (digest.Digest, bool) {
-	data, err := b.Store.Record(aliasKind, a)
-	if err != nil {
-		return "", false
+// alias returns the key recorded under a, if its result over st is there as well.
+func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (digest.Digest, bool) {
+	for key := range b.linkedTo(ctx, aliasKind, a) {
+		if b.recall(ctx, st.rootfs, key) != nil {
+			return key, true
+		}
 	}
-	key, err := digest.Parse(string(data))
-	if err != nil {
-		return "", false
-	}
-	return key, b.lookup(key) != nil
+	return "", false
 }
 
 // run copies into the file system below root.

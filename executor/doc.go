@@ -12,6 +12,9 @@
 //   - A key names the content that a step leads to, computed from its parent's
 //     key and everything the step can see. A record is what the store remembers
 //     under a key: the snapshot, and the layer made of it.
+//   - A cache is the same elsewhere: one manifest, whose layers are those of steps
+//     and whose config tells which steps, over which layers they lie, and when they
+//     were made. Keys say nothing of the machine, so that others find them.
 //   - A layer is promised before it exists: its tar is written, hashed,
 //     compressed and uploaded while the steps behind it already run.
 //   - A format is how an image is written: the family of its media types and
@@ -25,12 +28,15 @@
 //  2. The base of a stage is resolved to a manifest and a config. No layer of it
 //     is fetched; if the image is to be pushed elsewhere its layers are mounted
 //     or piped there meanwhile.
-//  3. Each step is looked up under its key. On a hit nothing is touched.
+//  3. Each step is looked up under its key, in the store and then in the imported
+//     caches. On a hit nothing is touched: a layer in a cache is fetched when its
+//     files are needed, or moved to where the image goes.
 //  4. On a miss the parent's rootfs is made present, an overlay is mounted over
 //     it, the operation runs, and the upper directory becomes the snapshot.
 //  5. The layers of the target are compressed and uploaded beside the next step.
 //  6. Config and manifest follow when every layer has arrived; the manifest is
 //     last, so that a build which fails leaves no tag behind.
+//  7. Caches are exported behind the image, which stands whatever becomes of them.
 //
 // For several platforms there is a plan for each. They are carried out side by side;
 // steps with the same key are done once, and an index over the manifests comes last

@@ -57,7 +57,9 @@ func (b *build) newExports(ctx context.Context) (*exports, error) {
 func (e *exports) wants(s *dockerfile.Stage) bool { return len(e.formats) > 0 && e.stages[s] }
 
 // pushes reports whether bl is part of what is pushed.
-func (e *exports) pushes(bl *blob) bool { return len(e.targets) > 0 && bl == bl.in(e.formats[0]) }
+func (e *exports) pushes(bl *blob) bool {
+	return len(e.targets) > 0 && bl.wanted.Load() && bl == bl.in(e.formats[0])
+}
 
 // send has bl uploaded to every target that hasn't got it.
 func (e *exports) send(ctx context.Context, b *build, bl *blob) {
@@ -122,7 +124,7 @@ func (b *build) deliver(ctx context.Context, states []*state) (*Result, error) {
 			return nil, err
 		}
 	}
-	return result, nil
+	return result, b.exportCaches(ctx)
 }
 
 // finish waits for the layers of the states and writes the image over them, in each

@@ -194,6 +194,15 @@ func (f *Format) recompresses(mt string) bool {
 	return false
 }
 
+// keeps reports whether l, which belongs to an image or a cache, goes into an image of
+// f as it is.
+func (f *Format) keeps(l *layer) bool {
+	if l.made != "" {
+		return l.made == f.Compression.String()
+	}
+	return !f.recompresses(l.base.MediaType)
+}
+
 // layerMediaType returns the OCI name of a layer that is compressed by m.
 func layerMediaType(m snapshot.Method) string {
 	switch m {

@@ -49,13 +49,15 @@ func (b *build) resolve(ref string, p ocispec.Platform, resolve func() (*registr
 		return nil, fmt.Errorf("config of %s: %w", ref, err)
 	}
 	var diffIDs []digest.Digest
+	id := ""
 	for _, l := range remote.Layers {
 		st.layers = append(st.layers, knownLayer(l, remote))
 		diffIDs = append(diffIDs, l.DiffID)
+		id = snapshot.StackID(id, l.DiffID)
 	}
 	st.base, st.history = st.image.History, st.image.History
 	st.key = newKey("image").str(identity.ChainID(diffIDs).String()).sum()
-	st.rootfs = &rootfs{make: func(ctx context.Context) (*snapshot.Snapshot, error) { return b.unpack(ctx, ref, remote) }}
+	st.rootfs = &rootfs{id: id, make: func(ctx context.Context) (*snapshot.Snapshot, error) { return b.unpack(ctx, ref, remote) }}
 	return &baseImage{remote: remote, state: st}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bobbuild/bob/registry"
@@ -22,9 +23,13 @@ type layer struct {
 	image *registry.Image    // that the layer belongs to; nil if a step made it
 	base  registry.Layer     // as image has it
 	of    *snapshot.Snapshot // that it is made of; nil if image is set
+	// made is the compression of a layer of image that is a step's result, "" if it
+	// is the base's: another one is made of its content where the format wants that.
+	made string
 
-	mu    sync.Mutex
-	blobs map[string]*blob // by compression, "" for that of image
+	wanted atomic.Bool // is part of the result
+	mu     sync.Mutex
+	blobs  map[string]*blob // by compression, "" for that of image
 }
 
 // A blob is a layer as it is kept and sent, promised before it exists.
@@ -59,7 +64,7 @@ func (b *build) layerOf(snap *snapshot.Snapshot) *layer {
 // in returns the blob that l is in an image of format f.
 func (l *layer) in(f *Format) *blob {
 	key, as := f.Compression.String(), &f.Compression
-	if l.image != nil && !f.recompresses(l.base.MediaType) {
+	if l.image != nil && f.keeps(l) {
 		key, as = "", nil
 	}
 	l.mu.Lock()
@@ -94,24 +99,29 @@ func (bl *blob) wait(ctx context.Context) error {
 // start has the blobs of l made, if they aren't yet, and sent to every target. It
 // returns at once; the work belongs to the build's group.
 func (b *build) start(ctx context.Context, l *layer) {
+	l.wanted.Store(true)
 	for _, f := range b.exports.formats {
-		bl := l.in(f)
-		bl.begin.Do(func() {
-			b.group.Go(func() error {
-				if bl.as != nil {
-					bl.err = b.pack(ctx, bl)
-					close(bl.ready)
-				}
-				if bl.err != nil {
-					return bl.err
-				}
-				if b.exports.pushes(bl) {
-					b.exports.send(ctx, b, bl)
-				}
-				return nil
-			})
-		})
+		b.startBlob(ctx, l.in(f))
 	}
+}
+
+// startBlob is start of one blob. It is sent only if it is part of what is pushed.
+func (b *build) startBlob(ctx context.Context, bl *blob) {
+	bl.begin.Do(func() {
+		b.group.Go(func() error {
+			if bl.as != nil {
+				bl.err = b.pack(ctx, bl)
+				close(bl.ready)
+			}
+			if bl.err != nil {
+				return bl.err
+			}
+			if b.exports.pushes(bl) {
+				b.exports.send(ctx, b, bl)
+			}
+			return nil
+		})
+	})
 }
 
 // A layerRecord is what the store remembers of the layer made of a snapshot.
@@ -128,11 +138,16 @@ func (b *build) layerKey(bl *blob) digest.Digest {
 	if bl.image != nil {
 		return newKey("base layer").str(bl.base.DiffID.String()).str(bl.as.String()).sum()
 	}
-	k := newKey("layer").str(bl.of.ID()).bool(b.plan.Epoch != nil)
+	return b.stepLayerKey(bl.of.ID(), bl.as.String())
+}
+
+// stepLayerKey is the key of the blob, compressed as as, of the snapshot id.
+func (b *build) stepLayerKey(id, as string) digest.Digest {
+	k := newKey("layer").str(id).bool(b.plan.Epoch != nil)
 	if b.plan.Epoch != nil {
 		k = k.str(b.plan.Epoch.UTC().Format(time.RFC3339Nano))
 	}
-	if as := bl.as.String(); as != (snapshot.Compression{}).String() {
+	if as != (snapshot.Compression{}).String() {
 		k = k.str(as)
 	}
 	return k.sum()

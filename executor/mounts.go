@@ -83,8 +83,9 @@ func (b *build) mountSource(ctx context.Context, from dockerfile.From, source st
 		return m, nil
 	}
 	record := newKey("mounted").str(o.key.String()).str(source).sum()
-	if data, err := b.Store.Record(mountedKind, record); err == nil && !b.opts.NoCache && !o.anew {
-		if m.content, err = digest.Parse(string(data)); err == nil {
+	if !b.opts.NoCache && !o.anew {
+		for m.content = range b.linkedTo(ctx, mountedKind, record) {
+			b.noteLink(record, m.content)
 			return m, nil
 		}
 	}
@@ -99,6 +100,7 @@ func (b *build) mountSource(ctx context.Context, from dockerfile.From, source st
 	if m.content, err = selection.DigestWithOwners(ctx); err != nil {
 		return nil, err
 	}
+	b.noteLink(record, m.content)
 	return m, b.Store.PutRecord(mountedKind, record, []byte(m.content))
 }
 

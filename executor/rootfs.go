@@ -12,11 +12,18 @@ import (
 // when it is needed for the first time. The zero value is the empty one.
 type rootfs struct {
 	make func(context.Context) (*snapshot.Snapshot, error) // nil: snap, or empty
+	// id is that of the snapshot, "" for the empty file system. It is known before
+	// the snapshot is made, for all that a step may lie on.
+	id    string
+	layer *importedLayer // that makes it, over another one; nil for what isn't imported
 
 	once sync.Once
 	snap *snapshot.Snapshot
 	err  error
 }
+
+// present is the rootfs that snap holds.
+func present(snap *snapshot.Snapshot) *rootfs { return &rootfs{snap: snap, id: snap.ID()} }
 
 // snapshot returns the rootfs's snapshot, nil for the empty file system, and
 // makes it present first if it isn't.

@@ -48,12 +48,13 @@ type wanted struct {
 	anew bool
 }
 
-// A finding is a known result of a step: its key and what the store has.
+// A finding is a known result of a step.
 type finding struct {
-	key  digest.Digest
-	rec  *stepRecord
-	snap *snapshot.Snapshot
-	hit  bool // it wasn't made by this build
+	key     digest.Digest
+	created time.Time // when the step ended, for the history
+	layer   *layer
+	rootfs  *rootfs
+	hit     bool // it wasn't made by this build
 }
 
 // step brings st past a step that has an operation, by finding the result or by
@@ -83,7 +84,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 // shown once.
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
 	return once(b, b.findings, wanted{op.key, op.anew}, func() (*finding, error) {
-		f := b.known(below, op)
+		f := b.known(ctx, below, op)
 		if f == nil && !op.anew {
 			// Another process may be at the same step.
 			release, err := b.Store.Lock(ctx, op.key)
@@ -91,7 +92,7 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 				return nil, err
 			}
 			defer release()
-			f = b.known(below, op)
+			f = b.known(ctx, below, op)
 		}
 		if f != nil {
 			f.hit = true
@@ -108,17 +109,12 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 	}).wait(ctx)
 }
 
-// known returns the known result of op over below, nil if that is nothing. One that
-// lies on something else, since what is below has been made anew, is none.
-func (b *build) known(below *rootfs, op *operation) *finding {
+// known returns the known result of op over below, nil if that is nothing or won't do.
+func (b *build) known(ctx context.Context, below *rootfs, op *operation) *finding {
 	if op.anew {
 		return nil
 	}
-	f := b.lookup(op.key)
-	if f != nil && below.make == nil && below.snap != nil && f.snap.Parent() != below.snap.ID() {
-		return nil
-	}
-	return f
+	return b.recall(ctx, below, op.key)
 }
 
 // make runs op over parent, when its turn has come, and remembers the result.
@@ -143,7 +139,12 @@ func (b *build) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, er
 	if err := b.remember(recordKind, key, rec); err != nil {
 		return nil, err
 	}
-	return &finding{key: key, rec: rec, snap: snap}, nil
+	return b.found(key, rec, snap), nil
+}
+
+// found is the finding that rec, which is known under key, tells of.
+func (b *build) found(key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot) *finding {
+	return &finding{key: key, created: rec.Created, layer: b.layerOf(snap), rootfs: present(snap)}
 }
 
 func (t task) title() string { return t.number + " " + t.Text }
@@ -182,11 +183,11 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 // after returns the state behind t, whose result is f.
 func (b *build) after(ctx context.Context, st *state, t task, f *finding) *state {
 	t.History.Created = b.created(f)
-	l := b.layerOf(f.snap)
 	if b.exports.wants(t.stage) {
-		b.start(ctx, l)
+		b.start(ctx, f.layer)
 	}
-	next := st.with(f.key, l, &rootfs{snap: f.snap}, t.History)
+	b.noteStep(ctx, t.stage, st.layers, f)
+	next := st.with(f.key, f.layer, f.rootfs, t.History)
 	if next.missing != nil {
 		next.missing = &ocispec.History{Created: t.History.Created, CreatedBy: describe(t), Comment: next.missing.Comment}
 	}
@@ -198,7 +199,7 @@ func (b *build) created(f *finding) *time.Time {
 	if b.plan.Epoch != nil {
 		return b.plan.Epoch
 	}
-	return &f.rec.Created
+	return &f.created
 }
 
 // describe returns what BuildKit calls the layer that t makes.
@@ -209,7 +210,17 @@ func describe(t task) string {
 	return t.title()
 }
 
-// lookup returns what is known under key, nil if that is nothing, not wanted,
+// recall returns the known result of the operation key over below, from the store or
+// else from an imported cache; nil if there is none. A result that lies on something
+// else, since what is below was made anew, is none.
+func (b *build) recall(ctx context.Context, below *rootfs, key digest.Digest) *finding {
+	if f := b.lookup(key); f != nil && f.rootfs.snap.Parent() == below.id {
+		return f
+	}
+	return b.imported(ctx, below, key)
+}
+
+// lookup returns what the store knows under key, nil if that is nothing, not wanted,
 // or not whole any more.
 func (b *build) lookup(key digest.Digest) *finding {
 	if b.opts.NoCache {
@@ -227,7 +238,7 @@ func (b *build) lookup(key digest.Digest) *finding {
 	if err != nil {
 		return nil
 	}
-	return &finding{key: key, rec: rec, snap: snap}
+	return b.found(key, rec, snap)
 }
 
 func (b *build) remember(kind string, key digest.Digest, rec any) error {

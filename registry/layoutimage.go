@@ -78,6 +78,25 @@ func ResolveLayout(ctx context.Context, l LayoutImage, p ocispec.Platform) (*Ima
 	return im, nil
 }
 
+// ResolveLayoutArtifact is [ResolveLayout] as [Client.ResolveArtifact] is
+// [Client.Resolve].
+func ResolveLayoutArtifact(ctx context.Context, l LayoutImage, p ocispec.Platform, configType string) (*Image, error) {
+	root, err := l.find()
+	if err != nil {
+		return nil, l.fail("resolve", "", err)
+	}
+	doc, err := l.manifest(ctx, root.Digest.String(), root)
+	if err != nil {
+		return nil, err
+	}
+	im, err := chooseArtifact(ctx, &l, doc, p, configType)
+	if err != nil {
+		return nil, err
+	}
+	im.layout = &l
+	return im, nil
+}
+
 // find returns what index.json says of the image.
 func (l *LayoutImage) find() (ocispec.Descriptor, error) {
 	if l.Digest != "" {

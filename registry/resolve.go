@@ -88,6 +88,64 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (*
 	return im, nil
 }
 
+// ResolveArtifact is [Client.Resolve] that also takes a manifest which is no image but
+// whose config is of type configType and has at most 8 MiB. The result then has no
+// Layers: what the blobs of its Manifest are is for the config to tell.
+func (c *Client) ResolveArtifact(ctx context.Context, ref string, p ocispec.Platform, configType string) (*Image, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.mirrors(parsed)
+	if err != nil {
+		return nil, err
+	}
+	im, err := ask(ctx, m, func(s *session) (*Image, error) {
+		doc, err := s.root(ctx)
+		if err != nil {
+			return nil, err
+		}
+		im, err := chooseArtifact(ctx, s, doc, p, configType)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range im.Manifest.Layers {
+			s.client.seen(s.ref.Context(), l.Digest)
+		}
+		return im, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	im.mirrors = m
+	return im, nil
+}
+
+// chooseArtifact follows doc to the artifact that it is or to the image for p.
+func chooseArtifact(ctx context.Context, s keeper, doc *document, p ocispec.Platform, configType string) (*Image, error) {
+	var im *Image
+	var err error
+	if !doc.isIndex() && artifactType(doc) == configType {
+		im, err = artifact(ctx, s, doc)
+	} else {
+		im, err = choose(ctx, s, doc, p, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	im.Root = doc.digest
+	return im, nil
+}
+
+// artifactType returns the type of the config that the manifest doc has.
+func artifactType(doc *document) string {
+	var m ocispec.Manifest
+	if json.Unmarshal(doc.body, &m) != nil {
+		return ""
+	}
+	return m.Config.MediaType
+}
+
 // Annotations returns the annotations of the manifest or index that ref names. It
 // makes one request for a manifest and none for a blob.
 func (c *Client) Annotations(ctx context.Context, ref string) (map[string]string, error) {
@@ -281,6 +339,21 @@ func oneOf(mediaType, oci, docker string) (string, error) {
 
 // image reads the image whose manifest doc is.
 func image(ctx context.Context, s keeper, doc *document) (*Image, error) {
+	if t := artifactType(doc); !isImageConfig(t) {
+		return nil, s.fail(opPullManifest, "", &artifactError{t})
+	}
+	im, err := artifact(ctx, s, doc)
+	if err != nil {
+		return nil, err
+	}
+	if im.Layers, err = layers(&im.Manifest, im.Config); err != nil {
+		return nil, s.fail(opPullConfig, im.Manifest.Config.Digest.String(), err)
+	}
+	return im, nil
+}
+
+// artifact reads the manifest doc and its config, whatever that is.
+func artifact(ctx context.Context, s keeper, doc *document) (*Image, error) {
 	im := &Image{
 		Digest:    doc.digest,
 		Reference: s.reference(doc.digest),
@@ -301,17 +374,11 @@ func image(ctx context.Context, s keeper, doc *document) (*Image, error) {
 	if im.Config, err = s.config(ctx, config); err != nil {
 		return nil, err
 	}
-	if im.Layers, err = layers(&im.Manifest, im.Config); err != nil {
-		return nil, s.fail(opPullConfig, config.Digest.String(), err)
-	}
 	return im, nil
 }
 
-// checkManifest refuses what isn't an image, and descriptors that can't be true.
+// checkManifest refuses descriptors that can't be true.
 func checkManifest(m *ocispec.Manifest) error {
-	if !isImageConfig(m.Config.MediaType) {
-		return &artifactError{m.Config.MediaType}
-	}
 	if err := checkDescriptor("config", m.Config); err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"runtime"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -46,10 +45,30 @@ func (l Layer) name() string {
 // out wrong leaves nothing behind. Without layers it returns nil, which stands for
 // an empty file system.
 func (s *Store) Unpack(ctx context.Context, layers []Layer, jobs int) (*Snapshot, error) {
-	if len(layers) == 0 {
-		return nil, nil //nolint:nilnil // documented above
+	return s.UnpackOver(ctx, nil, layers, jobs)
+}
+
+// StackID returns the ID of the snapshot that [Store.UnpackOver] makes of a layer over
+// the snapshot parent, "" for none. For layers that lie on nothing else it is their
+// chain ID.
+func StackID(parent string, diffID digest.Digest) string {
+	switch len(parent) {
+	case 0:
+		return diffID.Encoded()
+	case digest.SHA256.Size() * 2:
+		parent = digest.NewDigestFromEncoded(digest.SHA256, parent).String()
 	}
-	ids := make([]digest.Digest, 0, len(layers))
+	return digest.FromString(parent + " " + diffID.String()).Encoded()
+}
+
+// UnpackOver is [Store.Unpack] of layers that lie on parent, which may be nil. Without
+// layers it returns parent.
+func (s *Store) UnpackOver(ctx context.Context, parent *Snapshot, layers []Layer, jobs int) (*Snapshot, error) {
+	if len(layers) == 0 {
+		return parent, nil
+	}
+	ids := make([]string, 0, len(layers))
+	below := parentID(parent)
 	for _, l := range layers {
 		if err := l.DiffID.Validate(); err != nil {
 			return nil, fmt.Errorf("unpack layer %s: DiffID %q: %w", l.name(), l.DiffID, err)
@@ -60,9 +79,9 @@ func (s *Store) Unpack(ctx context.Context, layers []Layer, jobs int) (*Snapshot
 		if err := checkMediaType(l.Blob.MediaType); err != nil {
 			return nil, fmt.Errorf("unpack layer %s: %w", l.name(), err)
 		}
-		ids = append(ids, l.DiffID)
+		below = StackID(below, l.DiffID)
+		ids = append(ids, below)
 	}
-	ids = identity.ChainIDs(ids)
 	if jobs < 1 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
@@ -77,9 +96,9 @@ func (s *Store) Unpack(ctx context.Context, layers []Layer, jobs int) (*Snapshot
 		if err := u.slots.Acquire(gctx, 1); err != nil {
 			break
 		}
-		j := job{layer: layers[i], id: ids[i].Encoded(), below: settled, done: make(chan struct{})}
+		j := job{layer: layers[i], id: ids[i], parent: parentID(parent), below: settled, done: make(chan struct{})}
 		if i > 0 {
-			j.parent = ids[i-1].Encoded()
+			j.parent = ids[i-1]
 		}
 		settled = j.done
 		group.Go(func() error {
@@ -95,7 +114,7 @@ func (s *Store) Unpack(ctx context.Context, layers []Layer, jobs int) (*Snapshot
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("unpack: %w", context.Cause(ctx))
 	}
-	return s.Snapshot(ids[len(ids)-1].Encoded())
+	return s.Snapshot(ids[len(ids)-1])
 }
 
 // unpacking is one call of Unpack.
@@ -113,9 +132,9 @@ type job struct {
 }
 
 // present returns how many layers the store has, from the base.
-func (u *unpacking) present(chain []digest.Digest) int {
-	for n := len(chain); n > 0; n-- {
-		if _, err := u.store.Snapshot(chain[n-1].Encoded()); err == nil {
+func (u *unpacking) present(ids []string) int {
+	for n := len(ids); n > 0; n-- {
+		if _, err := u.store.Snapshot(ids[n-1]); err == nil {
 			return n
 		}
 	}

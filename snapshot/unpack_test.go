@@ -93,6 +93,42 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
+// TestUnpackOver lays layers over a snapshot that is no image's: the same as one after
+// the other over nothing. What lies on layers alone has the IDs of their chains.
+func TestUnpackOver(t *testing.T) {
+	needMounts(t)
+	s := openStore(t, t.TempDir())
+	active, err := s.Prepare(t.Context(), nil)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(active.Root(), "own"), []byte("own"), 0o644))
+	must(t, os.Mkdir(filepath.Join(active.Root(), "gone"), 0o755))
+	base, err := active.Commit()
+	must(t, err)
+	layers := []snapshot.Layer{
+		layer(t, file("a/b", "1"), file(".wh.gone", "")), layer(t, hardlink("a/c", "own"), file("a/.wh.b", "")),
+	}
+	both, err := s.UnpackOver(t.Context(), base, layers, 0)
+	must(t, err)
+	wantNames(t, "over a snapshot", names(t, viewed(t, s, both)), ".", "a", "a/c", "own")
+	first := snapshot.StackID(base.ID(), layers[0].DiffID)
+	if want := snapshot.StackID(first, layers[1].DiffID); both.ID() != want || both.Parent() != first {
+		t.Errorf("ID %s over %s, want %s over %s", both.ID(), both.Parent(), want, first)
+	}
+	layers[1] = layer(t, file("a/.wh.b", ""))
+	chain := unpack(t, s, layers...)
+	below, err := s.Snapshot(chain.Parent())
+	must(t, err)
+	again, err := s.UnpackOver(t.Context(), below, layers[1:], 0)
+	must(t, err)
+	want := identity.ChainID([]digest.Digest{layers[0].DiffID, layers[1].DiffID}).Encoded()
+	if again.ID() != want || chain.ID() != want || below.Parent() != "" {
+		t.Errorf("IDs %s and %s, want %s; below the lowest is %q", again.ID(), chain.ID(), want, below.Parent())
+	}
+	if same, err := s.UnpackOver(t.Context(), base, nil, 0); err != nil || same != base {
+		t.Errorf("no layer: %v, %v", same, err)
+	}
+}
+
 // TestUnpackDetails looks at contents and attributes where names say too little.
 func TestUnpackDetails(t *testing.T) {
 	needMounts(t)

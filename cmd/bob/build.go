@@ -31,6 +31,7 @@ type buildConfig struct {
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
 	secrets, ssh, allow, noCacheOf   *list
+	cacheFrom, cacheTo               *list
 	noCache, pull, quiet, explain    bool
 	push, rootless                   choice
 	progress, iidfile, metadata, shm string
@@ -67,6 +68,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.buildContexts = newList("build-context")
 	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
 	cfg.noCacheOf = newList("no-cache-filter")
+	cfg.cacheFrom, cfg.cacheTo = newList("cache-from"), newList("cache-to")
 	cfg.registries.register(fs)
 	cfg.formatFlags.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path` or URL, - for standard input (default: Dockerfile in the context)")
@@ -74,6 +76,8 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
 	fs.Var(cfg.buildArgs, "build-arg", "`NAME=value` for an ARG; NAME alone takes it from the environment; repeatable")
 	fs.Var(cfg.buildContexts, "build-context", "`name=value` of a directory, docker-image://REF, oci-layout://PATH or URL in place of an image or stage; repeatable")
+	fs.Var(cfg.cacheFrom, "cache-from", "`spec` of a cache to find results in, type=registry,ref=REF or type=local,src=DIR or REF alone; repeatable")
+	fs.Var(cfg.cacheTo, "cache-to", "`spec` of where to keep results for other machines, type=registry,ref=REF[,mode=max] or type=local,dest=DIR or type=inline; repeatable")
 	fs.Var(cfg.labels, "label", "`name=value` put on the image; repeatable")
 	fs.Var(cfg.addHosts, "add-host", "`name:address` for /etc/hosts in RUN; repeatable")
 	fs.Var(cfg.ulimits, "ulimit", "`name=soft[:hard]` limit for RUN; repeatable")

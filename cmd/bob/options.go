@@ -92,6 +92,9 @@ func (cfg *buildConfig) options() (*options, error) {
 	if err := cfg.exports(&o.build); err != nil {
 		return nil, err
 	}
+	if err := cfg.sharedCache(&o.build); err != nil {
+		return nil, err
+	}
 	if err := o.build.Check(o.platforms); err != nil {
 		return nil, usageErrorf("%v", err)
 	}

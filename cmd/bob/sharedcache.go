@@ -1,0 +1,197 @@
+package main
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/registry"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// sharedCache sets the caches that the build imports and exports.
+func (cfg *buildConfig) sharedCache(o *executor.Options) error {
+	for _, spec := range cfg.cacheFrom.values {
+		src, err := parseCacheFrom(spec)
+		if err != nil {
+			return usageErrorf("--cache-from %s: %v", spec, err)
+		}
+		o.CacheFrom = append(o.CacheFrom, *src)
+	}
+	for _, spec := range cfg.cacheTo.values {
+		t, err := parseCacheTo(spec)
+		if err != nil {
+			return usageErrorf("--cache-to %s: %v", spec, err)
+		}
+		o.CacheTo = append(o.CacheTo, *t)
+	}
+	return nil
+}
+
+// cacheFields parses comma-separated fields; a reference alone is one in a registry.
+func cacheFields(spec string) (map[string]string, error) {
+	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
+	if err != nil {
+		return nil, errors.New("want comma-separated fields, type=TYPE,NAME=VALUE")
+	}
+	if len(fields) == 1 && !strings.Contains(fields[0], "=") {
+		return map[string]string{"type": "registry", "ref": fields[0]}, nil
+	}
+	values := make(map[string]string)
+	for _, f := range fields {
+		key, value, ok := strings.Cut(f, "=")
+		key = strings.ToLower(strings.TrimSpace(key))
+		if !ok {
+			return nil, fmt.Errorf("%q: want NAME=VALUE", f)
+		}
+		if _, twice := values[key]; twice {
+			return nil, fmt.Errorf("%s is given twice", key)
+		}
+		values[key] = value
+	}
+	switch t := values["type"]; t {
+	case "registry", "local", "inline":
+	case "":
+		return nil, errors.New("type is missing; want registry, local or inline")
+	case "gha", "s3", "azblob":
+		return nil, fmt.Errorf("bob doesn't know caches of type %s; want registry, local or inline", t)
+	default:
+		return nil, fmt.Errorf("no type %q; want registry, local or inline", t)
+	}
+	return values, nil
+}
+
+// onlyFields refuses fields that a cache of the type hasn't.
+func onlyFields(values map[string]string, names ...string) error {
+	known := "it has none"
+	if len(names) > 0 {
+		known = "want " + strings.Join(names, ", ")
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if key != "type" && !slices.Contains(names, key) {
+			return fmt.Errorf("unknown field %q of type=%s; %s", key, values["type"], known)
+		}
+	}
+	return nil
+}
+
+func parseCacheFrom(spec string) (*executor.CacheSource, error) {
+	values, err := cacheFields(spec)
+	if err != nil {
+		return nil, err
+	}
+	switch values["type"] {
+	case "registry":
+		if err := onlyFields(values, "ref"); err != nil {
+			return nil, err
+		}
+		return &executor.CacheSource{Ref: values["ref"]}, checkCacheRef(values["ref"])
+	case "local":
+		if err := onlyFields(values, "src", "tag", "digest"); err != nil {
+			return nil, err
+		}
+		l := &registry.LayoutImage{Dir: values["src"], Tag: values["tag"], Digest: digest.Digest(values["digest"])}
+		if l.Dir == "" {
+			return nil, errors.New("src, the directory, is missing")
+		}
+		if l.Digest != "" {
+			err = l.Digest.Validate()
+		}
+		return &executor.CacheSource{Layout: l}, err
+	}
+	return nil, errors.New("the records are in the image: name it, as type=registry,ref=IMAGE")
+}
+
+func parseCacheTo(spec string) (*executor.CacheTarget, error) {
+	values, err := cacheFields(spec)
+	if err != nil {
+		return nil, err
+	}
+	t := &executor.CacheTarget{}
+	common := []string{
+		"mode", "compression", "compression-level", "force-compression", "image-manifest", "oci-mediatypes", "ignore-error",
+	}
+	switch values["type"] {
+	case "inline":
+		t.Inline = true
+		return t, onlyFields(values)
+	case "registry":
+		if err := onlyFields(values, append(common, "ref")...); err != nil {
+			return nil, err
+		}
+		if t.Ref = values["ref"]; strings.Contains(t.Ref, "@") {
+			return nil, errors.New("ref: the digest is the cache's, leave it out")
+		}
+		err = checkCacheRef(t.Ref)
+	case "local":
+		if err := onlyFields(values, append(common, "dest", "tag")...); err != nil {
+			return nil, err
+		}
+		if t.Dir, t.Tag = values["dest"], "latest"; t.Dir == "" {
+			return nil, errors.New("dest, the directory, is missing")
+		}
+		if tag := values["tag"]; tag != "" {
+			t.Tag = tag
+		}
+		err = checkCacheRef("cache:" + t.Tag)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, setCacheFields(t, values)
+}
+
+func checkCacheRef(ref string) error {
+	if ref == "" {
+		return errors.New("ref is missing")
+	}
+	if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	return nil
+}
+
+// setCacheFields sets what registries and directories have in common.
+func setCacheFields(t *executor.CacheTarget, values map[string]string) error {
+	switch mode := values["mode"]; mode {
+	case "", "min":
+	case "max":
+		t.Max = true
+	default:
+		return fmt.Errorf("mode=%s: want min or max", mode)
+	}
+	var format executor.Format
+	for _, name := range []string{"compression", "compression-level"} {
+		if value, ok := values[name]; ok {
+			if err := formatAttributes()[name](&format, value); err != nil {
+				return fmt.Errorf("%s=%s: %w", name, value, err)
+			}
+			t.Compression = &format.Compression
+		}
+	}
+	if err := (&executor.Options{Format: format, Report: true}).Check(nil); err != nil {
+		return err
+	}
+	for name, reason := range map[string]string{
+		"force-compression": "all layers of a cache are compressed in the same way",
+		"image-manifest":    "a cache is an image manifest",
+		"oci-mediatypes":    "a cache has OCI media types",
+	} {
+		if value, ok := values[name]; ok {
+			if on, err := truth(value); err != nil || !on {
+				return fmt.Errorf("%s=%s: %s", name, value, reason)
+			}
+		}
+	}
+	if value, ok := values["ignore-error"]; ok {
+		var err error
+		t.IgnoreError, err = truth(value)
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// An importedCache is what a cache elsewhere knows. Nothing of its layers is here yet.
+type importedCache struct {
+	steps map[digest.Digest]importedStep // by key
+	links map[digest.Digest]digest.Digest
+}
+
+// An importedStep is the result of a step in a cache.
+type importedStep struct {
+	layer   *layer
+	below   digest.Digest // chain ID
+	created time.Time
+}
+
+// An importedLayer is a layer of a cache as part of a file system.
+type importedLayer struct {
+	*layer
+
+	key     digest.Digest // of the step
+	created time.Time
+	below   *rootfs
+	chain   digest.Digest // of this layer and those below
+}
+
+// importCaches has the caches fetched that results are looked for in. It returns at
+// once. A cache that can't be had, or isn't one, costs a warning.
+func (b *build) importCaches(ctx context.Context) {
+	b.caches.done = make(chan struct{})
+	b.group.Go(func() error {
+		defer close(b.caches.done)
+		if b.opts.NoCache {
+			return nil
+		}
+		for _, src := range b.opts.CacheFrom {
+			v := b.progress.start("importing cache manifest from " + src.String())
+			found, err := b.importCache(ctx, src)
+			v.done(nil)
+			if err != nil && ctx.Err() == nil {
+				b.progress.warn(fmt.Sprintf("cache %s: %v; the build goes on without it", src, err))
+			}
+			b.caches.value = append(b.caches.value, found...)
+		}
+		return nil
+	})
+}
+
+// importedCaches returns the caches when they are there.
+func (b *build) importedCaches(ctx context.Context) []*importedCache {
+	if len(b.opts.CacheFrom) == 0 {
+		return nil
+	}
+	caches, err := b.caches.wait(ctx)
+	if err != nil {
+		return nil // the build ends
+	}
+	return caches
+}
+
+// importCache fetches the manifest and config of src. An image for several platforms
+// holds a cache for each.
+func (b *build) importCache(ctx context.Context, src CacheSource) ([]*importedCache, error) {
+	var all []*importedCache
+	for _, p := range b.platforms() {
+		var img *registry.Image
+		var err error
+		if src.Layout != nil {
+			img, err = registry.ResolveLayoutArtifact(ctx, *src.Layout, p, CacheConfigType)
+		} else {
+			img, err = b.Registry.ResolveArtifact(ctx, src.Ref, p, CacheConfigType)
+		}
+		if err != nil {
+			return all, err
+		}
+		rec, err := readCacheRecords(img)
+		if err != nil {
+			return all, err
+		}
+		if one, other := rec.Epoch, b.plan.Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
+			return all, errors.New("its layers were made with another SOURCE_DATE_EPOCH")
+		}
+		all = append(all, newImportedCache(img, rec))
+		if img.Manifest.Config.MediaType == CacheConfigType {
+			break // for all platforms
+		}
+	}
+	return all, nil
+}
+
+func newImportedCache(img *registry.Image, rec *cacheRecords) *importedCache {
+	c := &importedCache{steps: make(map[digest.Digest]importedStep), links: make(map[digest.Digest]digest.Digest)}
+	layers := make([]*layer, len(rec.Layers))
+	for i, l := range rec.Layers {
+		layers[i] = knownLayer(registry.Layer{Descriptor: layerBlob(img.Manifest.Layers[i]), DiffID: l.DiffID}, img)
+		layers[i].made = l.Compression
+	}
+	for _, s := range rec.Steps {
+		c.steps[s.Key] = importedStep{layer: layers[s.Layer], below: s.Below, created: s.Created.UTC()}
+	}
+	for _, l := range rec.Links {
+		c.links[l.Key] = l.To
+	}
+	return c
+}
+
+// imported returns the result of the operation key over below that an imported cache
+// has, nil if none has it or it was made over something else. Nothing of it is fetched.
+func (b *build) imported(ctx context.Context, below *rootfs, key digest.Digest) *finding {
+	for _, c := range b.importedCaches(ctx) {
+		s, ok := c.steps[key]
+		if !ok {
+			continue
+		}
+		chain, ok := b.chain(below)
+		if !ok || chain != s.below {
+			continue
+		}
+		diffID := s.layer.base.DiffID
+		r := &rootfs{id: snapshot.StackID(below.id, diffID), layer: &importedLayer{
+			layer: s.layer, key: key, created: s.created, below: below, chain: chainOver(chain, diffID),
+		}}
+		r.make = func(ctx context.Context) (*snapshot.Snapshot, error) { return b.unpackImported(ctx, r) }
+		return &finding{key: key, created: s.created, layer: s.layer, rootfs: r}
+	}
+	return nil
+}
+
+// chainOver returns the chain ID of a layer over those of chain, "" for none.
+func chainOver(chain, diffID digest.Digest) digest.Digest {
+	if chain == "" {
+		return diffID
+	}
+	return identity.ChainID([]digest.Digest{chain, diffID})
+}
+
+// unpackImported makes r present together with all imported layers below it, which are
+// fetched side by side, and has the store remember them as results of their steps.
+func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snapshot, err error) {
+	var stack []*rootfs
+	bottom := r
+	for ; bottom.layer != nil; bottom = bottom.layer.below {
+		stack = append(stack, bottom)
+	}
+	slices.Reverse(stack)
+	parent, err := bottom.snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := b.progress.start("extracting cached layers")
+	defer func() { v.done(err) }()
+	layers := make([]snapshot.Layer, len(stack))
+	for i, r := range stack {
+		l := r.layer
+		layers[i] = snapshot.Layer{Blob: l.base.Descriptor, DiffID: l.base.DiffID, Open: func(ctx context.Context) (io.ReadCloser, error) {
+			return b.keepBlob(ctx, r, v)
+		}}
+	}
+	snap, err := b.Store.UnpackOver(ctx, parent, layers, b.opts.Jobs)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the cache is damaged: build without it, or make it anew with --cache-to", err)
+	}
+	for _, r := range stack {
+		if err := b.rememberChain(r.id, r.layer.chain); err != nil {
+			return nil, err
+		}
+		if err := b.remember(recordKind, r.layer.key, &stepRecord{Snapshot: r.id, Created: r.layer.created}); err != nil {
+			return nil, err
+		}
+	}
+	return snap, nil
+}
+
+// keepBlob opens the layer of r, which the store keeps when it has been read.
+func (b *build) keepBlob(ctx context.Context, r *rootfs, v *vertex) (io.ReadCloser, error) {
+	l := r.layer
+	from, err := v.download(l.image, l.base.Descriptor)(ctx)
+	if err != nil {
+		return nil, err
+	}
+	to, err := b.Store.CreateBlob()
+	if err != nil {
+		return nil, errors.Join(err, from.Close())
+	}
+	return &keptBlob{ReadCloser: from, to: to, whole: func(d digest.Digest) error {
+		desc := ocispec.Descriptor{MediaType: l.base.MediaType, Digest: d, Size: l.base.Size}
+		return b.remember(layerRecordKind, b.stepLayerKey(r.id, l.made), layerRecord{desc, l.base.DiffID})
+	}}, nil
+}
+
+// A keptBlob is a blob that goes into the store as it is read.
+type keptBlob struct {
+	io.ReadCloser
+
+	to    *snapshot.BlobWriter
+	whole func(digest.Digest) error // called when the store has it
+	ended bool
+}
+
+func (k *keptBlob) Read(p []byte) (int, error) {
+	n, err := k.ReadCloser.Read(p)
+	if _, werr := k.to.Write(p[:n]); werr != nil {
+		return n, werr
+	}
+	k.ended = errors.Is(err, io.EOF)
+	return n, err
+}
+
+func (k *keptBlob) Close() error {
+	err := k.ReadCloser.Close()
+	if err == nil && k.ended {
+		var d digest.Digest
+		if d, _, err = k.to.Commit(); err == nil {
+			err = k.whole(d)
+		}
+	}
+	return errors.Join(err, k.to.Close())
+}
