@@ -122,6 +122,7 @@ func diagnose(findings []sandbox.Finding) *diagnosis {
 // err returns what the exit code is made of; the findings have been shown.
 func (d *diagnosis) err() error {
 	switch d.Builds {
+	case allBuilds:
 	case withoutRUN:
 		return errWithoutRUN
 	case noBuilds:
@@ -147,10 +148,12 @@ func (d *diagnosis) writeTable(w io.Writer) error {
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", escape(f.What), answer, escape(detail))
 	}
 	_ = tw.Flush() // to a strings.Builder
+	fixed := map[string]bool{}
 	for _, f := range d.Findings {
-		if f.Answer == sandbox.No && f.Fix != "" {
+		if f.Answer == sandbox.No && f.Fix != "" && !fixed[f.Fix] {
 			fmt.Fprintf(&b, "\n%s: %s\n", escape(f.What), escapeLines(f.Fix))
 		}
+		fixed[f.Fix] = true
 	}
 	switch d.Builds {
 	case allBuilds:
@@ -194,4 +197,3 @@ func (cfg *doctorConfig) reach(ctx context.Context, names []string) []sandbox.Fi
 	}
 	return findings
 }
-

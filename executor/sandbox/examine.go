@@ -15,7 +15,7 @@ type ExamineOptions struct {
 	Dir string
 	// Rootless is that of EnterOptions.
 	Rootless bool
-	// Limit bounds the time of each probe; 0 is ten seconds.
+	// Limit bounds the time of each probe; 0 is twenty seconds.
 	Limit time.Duration
 }
 
@@ -58,7 +58,7 @@ const (
 	ForAll   Need = "all"      // every build
 )
 
-const defaultLimit = 10 * time.Second
+const defaultLimit = 20 * time.Second
 
 // Examine finds out what of that which builds need, or can use, the machine
 // allows. It does each thing in a process of its own that is killed, with all that
@@ -76,7 +76,7 @@ func Examine(ctx context.Context, o ExamineOptions) []Finding {
 	findings := make([]Finding, len(all))
 	scratch, err := makeScratch(o.Dir)
 	defer removeScratch(scratch)
-	order := probeOrder{ctx: ctx, Dir: o.Dir, Scratch: scratch, Rootless: o.Rootless, limit: o.Limit}
+	order := probeOrder{Dir: o.Dir, Scratch: scratch, Rootless: o.Rootless}
 
 	examine := func(i int, unmet string) {
 		p := &all[i]
@@ -86,7 +86,7 @@ func Examine(ctx context.Context, o ExamineOptions) []Finding {
 		case p.entered && scratch == "":
 			out.Obstacle.Why = "not tried: there is no directory to try it in: " + err.Error()
 		case unmet == "":
-			out = order.start(p.name)
+			out = order.start(ctx, p.name, o.Limit)
 		}
 		findings[i].Answer, findings[i].Detail = out.Answer, out.Detail
 		if out.Obstacle != nil {
@@ -157,7 +157,7 @@ func removeScratch(dir string) {
 	}
 	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700)
+			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory
 		}
 		return nil
 	})

@@ -15,7 +15,7 @@ import (
 
 // An Obstacle is what keeps bob from something on this machine. The errors of
 // Enter and what Examine finds are made of the same ones.
-type Obstacle struct {
+type Obstacle struct { //nolint:errname // it is shown as a finding, too
 	// Why says what refuses, without a full stop.
 	Why string
 	// Fix is how to have it allowed: a sentence, and commands or configuration

@@ -54,8 +54,7 @@ type probeOrder struct {
 	Rootless bool
 	Inside   bool // whether the process has all namespaces that it needs
 
-	ctx   context.Context //nolint:containedctx // of Examine, as long as that
-	limit time.Duration
+	ctx context.Context //nolint:containedctx // of the process of a probe, as long as that
 }
 
 // dir makes a directory for this probe alone.
@@ -65,11 +64,11 @@ func (o *probeOrder) dir(name string) (string, error) {
 }
 
 // start runs the probe of that name in a process group of its own, and bounds it.
-func (o *probeOrder) start(name string) outcome {
+func (o *probeOrder) start(caller context.Context, name string, limit time.Duration) outcome {
 	// The parent death signal is about the thread that forks.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	ctx, cancel := context.WithTimeout(o.ctx, o.limit)
+	ctx, cancel := context.WithTimeout(caller, limit)
 	defer cancel()
 	order := *o
 	order.Name = name
@@ -84,10 +83,10 @@ func (o *probeOrder) start(name string) outcome {
 	err = cmd.Run()
 	var out outcome
 	switch {
-	case o.ctx.Err() != nil:
+	case caller.Err() != nil:
 		return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: "interrupted"}}
 	case ctx.Err() != nil:
-		return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: fmt.Sprintf("it took longer than %s and was ended", o.limit)}}
+		return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: fmt.Sprintf("it took longer than %s and was ended", limit)}}
 	case json.Unmarshal(stdout.Bytes(), &out) == nil && out.Answer != "":
 		return out
 	case err != nil:

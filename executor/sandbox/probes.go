@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -115,41 +117,49 @@ func tryIDs(*probeOrder) outcome {
 
 // tryRun runs this executable as the command of a RUN.
 func tryRun(o *probeOrder) outcome {
-	executable, err := os.Executable()
-	if err != nil {
-		return no(err.Error(), "")
-	}
-	top, err := o.tmpfs("top")
+	top, err := o.tmpfs("")
 	if err != nil {
 		return refusal(mountsRefused())
 	}
-	for _, name := range []string{"root", "state"} {
-		if err := os.Mkdir(top+"/"+name, 0o755); err != nil {
-			return no(err.Error(), "")
-		}
+	root := filepath.Join(top, "root")
+	if err := copyExecutable(root, "bob"); err != nil {
+		return no(err.Error(), "")
 	}
-	r := &Runner{Dir: top + "/state"}
+	r := &Runner{Dir: filepath.Join(top, "state")}
 	var said bytes.Buffer
 	err = r.Run(o.ctx, &Process{
-		Root: top + "/root", Args: []string{"/bob"}, Env: []string{probeVariable + "={}"}, Stderr: &said,
-		Mounts: []Mount{{Source: executable, Target: "/bob", ReadOnly: true}},
+		Root: root, Args: []string{"/bob"}, Env: []string{probeVariable + "={}"}, Stderr: &said,
 	})
-	// One that is linked dynamically isn't found to be executable, by then
-	// everything else has been done.
+	// One that is linked dynamically lacks its libraries; by then everything that
+	// is bob's to do has been done.
 	var exit *ExitError
-	if errors.As(err, &exit) && exit.Code == codeNotFound {
+	if errors.As(err, &exit) && strings.HasPrefix(said.String(), "exec /bob: "+unix.ENOENT.Error()) {
 		err = nil
 	}
 	if err != nil {
-		return no(strings.TrimSpace(err.Error()+" "+said.String()), "the lines below tell what the machine refuses")
+		return no(strings.TrimSpace(err.Error()+" "+said.String()), "see what else this machine refuses")
 	}
-	var instead []string
-	for refused, detail := range map[fallback]string{
-		boundProc: "RUN sees the processes of others", boundSys: "", movedRoot: "",
-	} {
-		if fallback(r.refused.Load())&refused != 0 && detail != "" {
-			instead = append(instead, detail)
-		}
+	if fallback(r.refused.Load())&boundProc != 0 {
+		return yes("it sees the processes of others")
 	}
-	return yes(strings.Join(instead, ", "))
+	return yes("")
+}
+
+// copyExecutable makes dir, and copies this executable there.
+func copyExecutable(dir, name string) (err error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = self.Close() }()
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as an image's
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE, 0o755) //nolint:gosec // it is executed
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = io.Copy(f, self)
+	return err
 }

@@ -16,7 +16,7 @@ import (
 func loadFilter(flags uintptr) error {
 	allow := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
 	program := unix.SockFprog{Len: 1, Filter: &allow}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the call takes an address
 	if errno != 0 {
 		return os.NewSyscallError("seccomp", errno)
 	}
@@ -62,7 +62,7 @@ func tryTun(*probeOrder) outcome {
 	const unused = "bob doesn't use it yet: "
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 	if err != nil {
-		return no(unused+err.Error(), "start the container with --device /dev/net/tun")
+		return no(unused+err.Error(), "")
 	}
 	defer func() { _ = f.Close() }()
 	device, err := unix.NewIfreq("tap0")
@@ -91,12 +91,12 @@ func tryCgroup(*probeOrder) outcome {
 	dir, err := os.MkdirTemp(filepath.Join(cgroupRoot, path), "bob-doctor-")
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-			return no(unused+"no cgroup is delegated to bob", "start bob by\n  systemd-run --user --scope -p Delegate=yes bob build …")
+			return no(unused+"no cgroup is delegated to bob", "")
 		}
 		return no(unused+err.Error(), "")
 	}
-	controllers, _ := os.ReadFile(dir + "/cgroup.controllers")
-	if err := os.Remove(dir); err != nil {
+	controllers, _ := os.ReadFile(dir + "/cgroup.controllers") //nolint:gosec // below the cgroup that the kernel names
+	if err := os.Remove(dir); err != nil { //nolint:gosec // likewise
 		return no(unused+err.Error(), "")
 	}
 	if len(strings.Fields(string(controllers))) == 0 {
