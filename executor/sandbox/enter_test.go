@@ -255,7 +255,7 @@ func TestEnterAdvice(t *testing.T) {
 			if cmd.ProcessState.ExitCode() != 124 {
 				t.Errorf("%v, want exit status 124", err)
 			}
-			for _, want := range test.want {
+			for _, want := range append(test.want, "`bob doctor`") {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("message lacks %q:\n%s", want, out)
 				}
