@@ -96,7 +96,7 @@ func tryCgroup(*probeOrder) outcome {
 		return no(unused+err.Error(), "")
 	}
 	controllers, _ := os.ReadFile(dir + "/cgroup.controllers") //nolint:gosec // below the cgroup that the kernel names
-	if err := os.Remove(dir); err != nil { //nolint:gosec // likewise
+	if err := os.Remove(dir); err != nil {                     //nolint:gosec // likewise
 		return no(unused+err.Error(), "")
 	}
 	if len(strings.Fields(string(controllers))) == 0 {
