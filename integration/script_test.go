@@ -167,7 +167,7 @@ func runInScript(ts *testscript.TestScript, neg bool, i harness.Invocation) {
 	if (result.Code != 0) != neg {
 		ts.Fatalf("exit code %d\nstdout:\n%s\nstderr:\n%s", result.Code, result.Stdout, shorten(result.Stderr))
 	}
-	prints := slices.ContainsFunc(i.Args, func(a string) bool { return a == "--check" || a == "--call=check" })
+	prints := slices.ContainsFunc(i.Args, func(a string) bool { return a == "--check" || a == "--call=check" || a == "doctor" })
 	if neg && result.Stdout != "" && i.Program == "" && !prints {
 		ts.Fatalf("a failure wrote to stdout: %q", shorten(result.Stdout))
 	}

@@ -14,6 +14,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // the build, or what it needed
 	exitUsage  = 2 // the command line
+	exitNoRUN  = 3 // bob doctor: only builds without RUN work
 )
 
 func exitCode(err error) int {
@@ -22,6 +23,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, new(*usageError)):
 		return exitUsage
+	case errors.Is(err, errWithoutRUN):
+		return exitNoRUN
 	}
 	if sig, ok := errors.AsType[*signalError](err); ok {
 		return 128 + int(sig.sig)
@@ -32,7 +35,7 @@ func exitCode(err error) int {
 // report tells the user why bob ends: with the excerpt of the Dockerfile where
 // an instruction is to blame.
 func report(w io.Writer, err error) {
-	if errors.Is(err, errWarned) {
+	if errors.Is(err, errWarned) || errors.Is(err, errWithoutRUN) || errors.Is(err, errNoBuilds) {
 		return
 	}
 	if loc, ok := location(err); ok {

@@ -65,6 +65,7 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 			newInspectCommand(stdout, stderr),
 			newProxyCommand(stdout, stderr),
 			newCacheCommand(stdout),
+			newDoctorCommand(stdout, stderr),
 			newRegistryCommand(stdout, stderr),
 			newPrefetchCommand(stderr),
 			newVersionCommand(stdout),

@@ -49,6 +49,12 @@
 //   - pivot_root(2), when a seccomp filter refuses it or the root is an
 //     initramfs: the root file system is moved over / and chrooted into.
 //
+// # Examining
+//
+// Examine tries what builds need, and can use, on a machine, each thing in a child
+// process that is a probe's from its Init on. What an error of Enter says and what
+// Examine says about the same are one Obstacle.
+//
 // # Not done here
 //
 // Resolving user names, choosing HOME, mounting the root file system, limits

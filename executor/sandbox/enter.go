@@ -151,7 +151,11 @@ func executeByPath(executable, mark string) {
 // prepareMounts keeps the mounts of this process from the rest of the machine.
 func prepareMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("enter: make mounts private: %w", err)
+		err = fmt.Errorf("make mounts private: %w", err)
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			return &enterError{"enter", err, mountsRefused()}
+		}
+		return fmt.Errorf("enter: %w", err)
 	}
 	// Where bob is allowed to make cgroups, libcontainer would. A build needs
 	// none, and one killed halfway would leave them behind.
@@ -198,6 +202,7 @@ func reexecute(o EnterOptions) (int, error) {
 type inner struct {
 	cmd    *exec.Cmd
 	launch func() error // starts cmd
+	userNS bool         // whether in a user namespace of its own
 	who    account
 	log    logCapture
 }
@@ -206,6 +211,7 @@ type inner struct {
 func newInner(o EnterOptions) (*inner, error) {
 	in := &inner{who: currentAccount()}
 	root := os.Geteuid() == 0
+	in.userNS = o.Rootless || !root
 	switch {
 	case root:
 		in.cmd = exec.Command("/proc/self/exe") //nolint:noctx // signals end it
@@ -214,7 +220,7 @@ func newInner(o EnterOptions) (*inner, error) {
 	default:
 		uids, gids, err := in.who.subordinateMaps()
 		if err != nil {
-			return nil, fmt.Errorf("enter user namespace: %w", err)
+			return nil, err
 		}
 		cmd := unshare.Command(os.Args...)
 		cmd.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
@@ -308,6 +314,17 @@ func (l *logCapture) during(f func() error) error {
 		logger.SetOutput(output)
 	}()
 	return f()
+}
+
+// helperMessages returns what newuidmap and newgidmap said.
+func (l *logCapture) helperMessages() string {
+	var all []string
+	for _, message := range l.messages {
+		if _, said, found := strings.Cut(message, "running new"); found {
+			all = append(all, "new"+said)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // Levels implements logrus.Hook.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runc/libcontainer/seccomp"
+	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox"
 )
@@ -37,13 +38,13 @@ func TestFallbacks(t *testing.T) {
 			name:   "masked sys",
 			change: func(id *identity) { id.Files["/sys/power/state"] = "/dev/null" },
 		},
-		{name: "no pivot_root", change: func(id *identity) { id.NoPivotRoot = true }},
+		{name: "no pivot_root", change: func(id *identity) { id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: refused} }},
 		{
 			name: "everything",
 			change: func(id *identity) {
 				id.Files["/proc/timer_list"] = "/dev/null"
 				id.Files["/sys/power/state"] = "/dev/null"
-				id.NoPivotRoot = true
+				id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: refused}
 			},
 			env: boundProcVariable + "=1",
 		},

@@ -51,12 +51,12 @@ func currentAccount() account {
 func (a account) subordinateMaps() (uids, gids []specs.LinuxIDMapping, err error) {
 	for _, program := range []string{"newuidmap", "newgidmap"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return nil, nil, fmt.Errorf("%w: without root, bob needs the programs newuidmap and newgidmap: install them with `apt-get install uidmap` (Debian, Ubuntu) or `dnf install shadow-utils` (Fedora, RHEL)", err)
+			return nil, nil, &enterError{"enter user namespace", err, helpersMissing()}
 		}
 	}
 	uids, gids, err = unshare.GetSubIDMappings(a.name, a.name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %s has no range of IDs to build with: as root, run\n%s", err, a, a.rangeAdvice())
+		return nil, nil, &enterError{"enter user namespace", err, a.noRanges()}
 	}
 	return prependID(a.uid, uids), prependID(a.gid, gids), nil
 }

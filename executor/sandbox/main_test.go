@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,10 @@ import (
 	"testing"
 	"unsafe"
 
+	mobyseccomp "github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runc/libcontainer/seccomp"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox"
@@ -51,6 +56,9 @@ func TestMain(m *testing.M) {
 	}
 	// What the sandbox makes may not depend on it; the tests change modes.
 	unix.Umask(0o077)
+	if encoded := os.Getenv(examineVariable); encoded != "" {
+		os.Exit(examine(encoded))
+	}
 	mode := os.Getenv(modeVariable)
 	errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
 	if errNotEntered != nil && mode != "" {
@@ -65,9 +73,13 @@ func TestMain(m *testing.M) {
 
 // identity is another user and what he finds in some files of the machine.
 type identity struct {
-	UID         int
-	Files       map[string]string // bind mounts: path of the machine, its replacement
-	NoPivotRoot bool              // whether a seccomp filter refuses pivot_root
+	UID        int
+	Files      map[string]string // bind mounts: path of the machine, its replacement
+	Filter     map[int]uint32    // a seccomp filter: number of a system call, what happens at it
+	Docker     bool              // whether Docker's seccomp filter is loaded
+	NoNewPrivs bool
+	Chroot     string // the new root
+	LessPowers bool   // whether CAP_SYS_ADMIN is gone
 }
 
 // become gives this process, which has a mount namespace of its own, the
@@ -78,7 +90,7 @@ func become(encoded string) error {
 		return err
 	}
 	for path, replacement := range id.Files {
-		if err := unix.Mount(replacement, path, "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount(replacement, id.Chroot+path, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("bind %s: %w", path, err)
 		}
 	}
@@ -88,10 +100,8 @@ func become(encoded string) error {
 	// The filter, like the capability that installing it takes, is the
 	// thread's; the one that executes keeps it.
 	runtime.LockOSThread()
-	if id.NoPivotRoot {
-		if err := refusePivotRoot(); err != nil {
-			return err
-		}
+	if err := id.restrict(); err != nil {
+		return err
 	}
 	if err := syscall.Setgroups(nil); err != nil {
 		return err
@@ -105,17 +115,79 @@ func become(encoded string) error {
 	return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 }
 
-// refusePivotRoot has pivot_root fail with EPERM from now on, as the default
-// seccomp profile of container engines does.
-func refusePivotRoot() error {
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the system call's number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PIVOT_ROOT, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+// restrict takes from this thread what id hasn't.
+func (id *identity) restrict() error {
+	if id.Chroot != "" {
+		if err := errors.Join(unix.Chroot(id.Chroot), unix.Chdir("/")); err != nil {
+			return err
+		}
 	}
+	if id.NoNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return err
+		}
+	}
+	if id.Docker {
+		if err := loadDockerFilter(); err != nil {
+			return err
+		}
+	}
+	if len(id.Filter) > 0 {
+		if err := loadFilter(id.Filter); err != nil {
+			return err
+		}
+	}
+	if id.LessPowers {
+		return unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0)
+	}
+	return nil
+}
+
+// refused is what a seccomp filter does at a system call that Docker's refuses.
+const refused = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+
+// loadFilter loads a seccomp filter that does what actions say. What it notifies
+// of is answered by nobody as long as this process, or one that it executes, lives.
+func loadFilter(actions map[int]uint32) error {
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}} // the system call's number
+	flags := uintptr(0)
+	for number, action := range actions {
+		if action == unix.SECCOMP_RET_USER_NOTIF {
+			flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+		}
+		filter = append(
+			filter,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(number), Jf: 1},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: action},
+		)
+	}
+	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+	listener, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	if flags != 0 {
+		_, err := unix.FcntlInt(listener, unix.F_SETFD, 0)
+		return err
+	}
+	return nil
+}
+
+// loadDockerFilter loads the filter that Docker's default containers have.
+func loadDockerFilter() error {
+	profile, err := mobyseccomp.GetDefaultProfile(&specs.Spec{
+		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_CHROOT"}}},
+	})
+	if err != nil {
+		return err
+	}
+	config, err := specconv.SetupSeccomp(profile)
+	if err != nil {
+		return err
+	}
+	_, err = seccomp.InitSeccomp(config)
+	return err
 }
 
 // again returns a command that runs this test binary with the arguments, in

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/peterbourgon/ff/v3/ffcli"
+)
+
+// doctorConfig is bob doctor as the command line has it.
+type doctorConfig struct {
+	cache          text
+	rootless       choice
+	format         string
+	registries     registryConfig
+	stdout, stderr io.Writer
+}
+
+func newDoctorCommand(stdout, stderr io.Writer) *ffcli.Command {
+	cfg := &doctorConfig{stdout: stdout, stderr: stderr}
+	fs := flag.NewFlagSet("bob doctor", flag.ContinueOnError)
+	fs.Var(&cfg.cache, "cache-dir", "`directory` that builds would keep layers and results in (default: bob in the user's cache)")
+	fs.Var(&cfg.rootless, "rootless", "look at what builds with --rootless need; always so without root")
+	fs.StringVar(&cfg.format, "format", "table", "table or json")
+	cfg.registries.register(fs)
+	return &ffcli.Command{
+		Name:       "doctor",
+		ShortUsage: "bob doctor [flags] [registry or reference...]",
+		ShortHelp:  "Find out whether builds work on this machine, and what to do if they don't",
+		LongHelp: "Try all that builds need and can use, say what this machine refuses and how to have it allowed. Nothing that\n" +
+			"is tried stays behind. Registries are reached as a build would; references also with its credentials.\n\n" +
+			"The exit code is 0 if builds work, 3 if only those without RUN do, 1 if none does or a registry can't be reached.",
+		FlagSet: fs,
+		Options: envOptions(),
+		Exec:    cfg.exec,
+	}
+}
+
+// A verdict is which builds work.
+type verdict string
+
+const (
+	allBuilds  verdict = "all"
+	withoutRUN verdict = "without-run"
+	noBuilds   verdict = "none"
+)
+
+// These end bob doctor after it has said everything.
+var (
+	errWithoutRUN = errors.New("only builds without RUN work here")
+	errNoBuilds   = errors.New("no build works here")
+)
+
+// diagnosis is what bob doctor prints, in JSON by these names.
+type diagnosis struct {
+	Builds      verdict           `json:"builds"`
+	Isolation   string            `json:"isolation,omitempty"`
+	Snapshotter string            `json:"snapshotter,omitempty"`
+	Findings    []sandbox.Finding `json:"findings"`
+}
+
+func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
+	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
+		return usageErrorf("--format %s: want table or json", cfg.format)
+	}
+	if err := cfg.registries.check(); err != nil {
+		return err
+	}
+	dir, err := cacheDir(string(cfg.cache))
+	if err != nil {
+		return err
+	}
+	findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.or(false)})
+	findings = append(findings, cfg.reach(ctx, args)...)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	d := diagnose(findings)
+	if cfg.format == "json" {
+		enc := json.NewEncoder(cfg.stdout)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(d)
+	} else {
+		err = d.writeTable(cfg.stdout)
+	}
+	if err != nil {
+		return err
+	}
+	return d.err()
+}
+
+// diagnose concludes from the findings.
+func diagnose(findings []sandbox.Finding) *diagnosis {
+	d := &diagnosis{Builds: allBuilds, Isolation: "sandbox", Snapshotter: "overlay", Findings: findings}
+	for _, f := range findings {
+		switch {
+		case f.Answer == sandbox.Yes, f.Need == sandbox.Optional:
+		case f.Need == sandbox.ForAll:
+			d.Builds = noBuilds
+		case d.Builds == allBuilds:
+			d.Builds = withoutRUN
+		}
+	}
+	if d.Builds != allBuilds {
+		d.Isolation = ""
+	}
+	if d.Builds == noBuilds {
+		d.Snapshotter = ""
+	}
+	return d
+}
+
+// err returns what the exit code is made of; the findings have been shown.
+func (d *diagnosis) err() error {
+	switch d.Builds {
+	case allBuilds:
+	case withoutRUN:
+		return errWithoutRUN
+	case noBuilds:
+		return errNoBuilds
+	}
+	return nil
+}
+
+func (d *diagnosis) writeTable(w io.Writer) error {
+	var b strings.Builder
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, f := range d.Findings {
+		answer, detail := string(f.Answer), f.Detail
+		switch {
+		case f.Answer == sandbox.Unknown:
+			answer = "?"
+		case f.Answer == sandbox.No && f.Need != sandbox.Optional:
+			answer = "NO"
+		}
+		if f.Why != "" {
+			detail = f.Why
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", escape(f.What), answer, escape(detail))
+	}
+	_ = tw.Flush() // to a strings.Builder
+	fixed := map[string]bool{}
+	for _, f := range d.Findings {
+		if f.Answer == sandbox.No && f.Fix != "" && !fixed[f.Fix] {
+			fmt.Fprintf(&b, "\n%s: %s\n", escape(f.What), escapeLines(f.Fix))
+		}
+		fixed[f.Fix] = true
+	}
+	switch d.Builds {
+	case allBuilds:
+		fmt.Fprintf(&b, "\nBuilds work: RUN in a %s, snapshots by %s.\n", d.Isolation, d.Snapshotter)
+	case withoutRUN:
+		fmt.Fprintf(&b, "\nOnly builds without RUN work: snapshots by %s.\n", d.Snapshotter)
+	case noBuilds:
+		b.WriteString("\nBuilds don't work here. What says NO above has to be mended.\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// escapeLines escapes each line.
+func escapeLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = escape(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// reachLimit bounds the time for each registry.
+const reachLimit = 20 * time.Second
+
+// reach finds out whether the registries and the socket of the proxy can be reached.
+func (cfg *doctorConfig) reach(ctx context.Context, names []string) []sandbox.Finding {
+	client := cfg.registries.client(notices(cfg.stderr, false))
+	if cfg.registries.proxied != "" && len(names) == 0 {
+		names = []string{"localhost:8080"}
+	}
+	var findings []sandbox.Finding
+	for _, name := range names {
+		f := sandbox.Finding{Name: "registry", What: "registry " + name, Answer: sandbox.Yes, Need: sandbox.ForAll}
+		limited, cancel := context.WithTimeout(ctx, reachLimit)
+		if err := client.Reach(limited, name); err != nil {
+			f.Answer, f.Why = sandbox.No, err.Error()
+		}
+		cancel()
+		findings = append(findings, f)
+	}
+	return findings
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+)
+
+func TestDiagnose(t *testing.T) {
+	t.Parallel()
+	overlay := sandbox.Finding{Name: "overlay", What: "overlays", Need: sandbox.ForAll}
+	run := sandbox.Finding{Name: "run", What: "a container", Need: sandbox.ForRUN}
+	proc := sandbox.Finding{Name: "proc", What: "a /proc", Need: sandbox.Optional}
+	answered := func(f sandbox.Finding, a sandbox.Answer, fix string) sandbox.Finding {
+		f.Answer, f.Fix = a, fix
+		return f
+	}
+	for _, test := range []struct {
+		name     string
+		findings []sandbox.Finding
+		code     int
+		want     []string // lines
+	}{
+		{
+			"all",
+			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.Yes, ""), answered(proc, sandbox.No, "unmask")},
+			0,
+			[]string{"a /proc      no", "a /proc: unmask", "Builds work: RUN in a sandbox, snapshots by overlay."},
+		},
+		{
+			"no RUN",
+			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.No, "a\x1bb\nc"), answered(proc, sandbox.No, "a\x1bb\nc")},
+			3,
+			[]string{"a container  NO", `a container: a\x1bb`, "c", "Only builds without RUN work: snapshots by overlay."},
+		},
+		{
+			"nothing",
+			[]sandbox.Finding{answered(overlay, sandbox.Unknown, ""), answered(run, sandbox.No, "")},
+			1,
+			[]string{"overlays     ?", "Builds don't work here. What says NO above has to be mended."},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			d := diagnose(test.findings)
+			if got := exitCode(d.err()); got != test.code {
+				t.Errorf("exit code %d, want %d", got, test.code)
+			}
+			var b strings.Builder
+			if err := d.writeTable(&b); err != nil {
+				t.Fatal(err)
+			}
+			rest := b.String()
+			for _, want := range test.want {
+				_, after, found := strings.Cut(rest, want)
+				if !found {
+					t.Fatalf("no %q, after what came before it, in\n%s", want, b.String())
+				}
+				rest = after
+			}
+			if n := strings.Count(b.String(), `a\x1bb`); n > 1 {
+				t.Errorf("the same fix is shown %d times", n)
+			}
+		})
+	}
+}

@@ -1,0 +1,165 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// ExamineOptions say what Examine examines the machine for.
+type ExamineOptions struct {
+	// Dir is the cache directory of builds. It need not exist, and is not made.
+	Dir string
+	// Rootless is that of EnterOptions.
+	Rootless bool
+	// Limit bounds the time of each probe; 0 is twenty seconds.
+	Limit time.Duration
+}
+
+// Finding is what one probe found out.
+type Finding struct {
+	// Name is the same on every machine and in every version, as "overlay".
+	Name string `json:"name"`
+	// What is Name for people.
+	What string `json:"what"`
+	// Answer is whether the machine allows it.
+	Answer Answer `json:"answer"`
+	// Need is what doesn't work without it.
+	Need Need `json:"need"`
+	// Detail is what there is to say about a Yes, as the amount of free space.
+	Detail string `json:"detail,omitempty"`
+	// Why and Fix are those of an Obstacle.
+	Why string `json:"why,omitempty"`
+	Fix string `json:"fix,omitempty"`
+}
+
+// Answer is what a probe found.
+type Answer string
+
+// The answers.
+const (
+	Yes Answer = "yes"
+	No  Answer = "no"
+	// Unknown is that the probe was ended for taking too long, broke, or had
+	// no sense after what another found. Why tells.
+	Unknown Answer = "unknown"
+)
+
+// Need is what something is needed for.
+type Need string
+
+// The needs, each of which includes those before it.
+const (
+	Optional Need = "optional" // builds work without it; Why says what is different
+	ForRUN   Need = "run"      // builds with RUN
+	ForAll   Need = "all"      // every build
+)
+
+const defaultLimit = 20 * time.Second
+
+// Examine finds out what of that which builds need, or can use, the machine
+// allows. It does each thing in a process of its own that is killed, with all that
+// it started, when it takes longer than the limit or ctx ends: no probe's fate
+// touches another's. Processes, mounts and files that probes make are gone when it
+// returns. The process must not have entered. The findings have a fixed order.
+//
+// A build works if no finding that is ForAll is other than Yes; one with RUN if,
+// besides, none is that is ForRUN.
+func Examine(ctx context.Context, o ExamineOptions) []Finding {
+	if o.Limit == 0 {
+		o.Limit = defaultLimit
+	}
+	all := probes(o.Rootless || os.Geteuid() != 0)
+	findings := make([]Finding, len(all))
+	scratch, err := makeScratch(o.Dir)
+	defer removeScratch(scratch)
+	order := probeOrder{Dir: o.Dir, Scratch: scratch, Rootless: o.Rootless}
+
+	examine := func(i int, unmet string) {
+		p := &all[i]
+		findings[i] = Finding{Name: p.name, What: p.what, Need: p.need, Answer: Unknown}
+		out := outcome{Obstacle: &Obstacle{Why: "not tried: " + unmet}, Answer: Unknown}
+		switch {
+		case p.entered && scratch == "":
+			out.Obstacle.Why = "not tried: there is no directory to try it in: " + err.Error()
+		case unmet == "":
+			out = order.start(ctx, p.name, o.Limit)
+		}
+		findings[i].Answer, findings[i].Detail = out.Answer, out.Detail
+		if out.Obstacle != nil {
+			findings[i].Why, findings[i].Fix = out.Obstacle.Why, out.Obstacle.Fix
+		}
+	}
+	// What takes entering has no sense where that doesn't work.
+	unmet := ""
+	for i := range all {
+		if all[i].name == entering {
+			if examine(i, ""); findings[i].Answer != Yes {
+				unmet = "it takes " + all[i].what
+			}
+		}
+	}
+	var group sync.WaitGroup
+	slots := make(chan struct{}, probesAtOnce)
+	for i := range all {
+		if all[i].name == entering {
+			continue
+		}
+		group.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if all[i].entered {
+				examine(i, unmet)
+			} else {
+				examine(i, "")
+			}
+		})
+	}
+	group.Wait()
+	return findings
+}
+
+// probesAtOnce bounds how many probes run beside each other.
+const probesAtOnce = 4
+
+// makeScratch makes a directory for probes on the file system of the cache
+// directory; in the system's directory for temporary files if that can't be
+// written, which is a finding of its own.
+func makeScratch(dir string) (string, error) {
+	scratch, err := os.MkdirTemp(existing(dir), ".bob-doctor-")
+	if err != nil {
+		var errTemp error
+		if scratch, errTemp = os.MkdirTemp("", "bob-doctor-"); errTemp != nil {
+			return "", errors.Join(err, errTemp)
+		}
+	}
+	return scratch, nil
+}
+
+// existing returns dir, or the closest directory above it that exists.
+func existing(dir string) string {
+	for {
+		if fi, err := os.Stat(dir); err == nil && fi.IsDir() || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// removeScratch removes the directory of probes. The kernel makes directories in
+// overlays that nobody may list.
+func removeScratch(dir string) {
+	if dir == "" {
+		return
+	}
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory
+		}
+		return nil
+	})
+	_ = os.RemoveAll(dir)
+}

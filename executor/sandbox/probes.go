@@ -1,0 +1,165 @@
+package sandbox
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/containers/storage/pkg/unshare"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// entering is the name of the probe whose success others need.
+const entering = "entering"
+
+// probes returns all probes in the order in which people read them. userNS is
+// whether builds make a user namespace.
+func probes(userNS bool) []probe {
+	forUsers := Optional
+	if userNS {
+		forUsers = ForAll
+	}
+	return []probe{
+		{name: "user-namespaces", what: "user namespaces", need: forUsers, try: tryUserNamespace},
+		{name: "id-ranges", what: "newuidmap, newgidmap and ranges of IDs", need: forUsers, try: tryRanges},
+		{name: entering, what: "entering bob's namespaces", need: ForAll, entered: true, try: tryIDs},
+		{name: "mounts", what: "mounts", need: ForAll, entered: true, try: tryMounts},
+		{name: "cache-directory", what: "the cache directory", need: ForAll, try: tryDirectory},
+		{name: "space", what: "free space and inodes", need: ForAll, try: trySpace},
+		{name: "xattrs", what: "extended attributes in the cache directory", need: ForAll, entered: true, try: tryXattrs},
+		{name: "overlay", what: "overlays in the cache directory", need: ForAll, entered: true, try: tryOverlay},
+		{name: "run", what: "a container for RUN", need: ForRUN, entered: true, try: tryRun},
+		{name: "proc", what: "a /proc of its own for RUN", need: Optional, entered: true, namespaces: unix.CLONE_NEWPID | unix.CLONE_NEWNS, try: tryProc},
+		{name: "sys", what: "a /sys of its own for RUN", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET | unix.CLONE_NEWNS, try: trySys},
+		{name: "pivot-root", what: "pivot_root", need: Optional, entered: true, try: tryPivotRoot},
+		{name: "mount-api", what: "the new mount calls", need: Optional, entered: true, try: tryMountAPI},
+		{name: "seccomp", what: "seccomp filters", need: ForRUN, entered: true, try: trySeccomp},
+		{name: "seccomp-notify", what: "seccomp notification", need: Optional, entered: true, try: tryNotify},
+		{name: "network-namespace", what: "RUN --network=none", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET, try: tryNetwork},
+		{name: "tun", what: "/dev/net/tun", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET, try: tryTun},
+		{name: "overlay-on-overlay", what: "overlays on overlays", need: Optional, entered: true, try: tryNestedOverlay},
+		{name: "fuse", what: "/dev/fuse and fuse-overlayfs", need: Optional, entered: true, try: tryFuse},
+		{name: "binfmt", what: "binfmt_misc for foreign programs", need: Optional, entered: true, try: tryBinfmt},
+		{name: "cgroup", what: "a cgroup to limit RUN with", need: Optional, try: tryCgroup},
+	}
+}
+
+// tryUserNamespace makes a user namespace with one ID, which takes no helper, in
+// the way that Enter makes its own.
+func tryUserNamespace(o *probeOrder) outcome {
+	if o.Inside {
+		// A security module may let a namespace be made and then refuse every
+		// capability in it. This one is asked for by a call that no seccomp
+		// filter refuses.
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_WAKE_ALARM, 0, 0, 0); err != nil {
+			return refusal(namespacesRefused())
+		}
+		return yes("")
+	}
+	inside := *o
+	inside.Inside = true
+	cmd, err := inside.command(o.ctx)
+	if err != nil {
+		return no(err.Error(), "")
+	}
+	var stdout, stderr bytes.Buffer
+	c := unshare.Command(os.Args...)
+	c.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
+	c.UidMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	c.GidMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	c.Env, c.Stdout, c.Stderr = cmd.Env, &stdout, &stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	in := &inner{cmd: c.Cmd, launch: c.Start, userNS: true, who: currentAccount()}
+	err = in.log.during(in.launch)
+	if err == nil {
+		err = c.Wait()
+	}
+	var out outcome
+	if json.Unmarshal(stdout.Bytes(), &out) == nil && out.Answer != "" {
+		return out
+	}
+	return notEntered(in.explain(err, stderr.String()))
+}
+
+// tryRanges looks for what entering with more than one ID takes.
+func tryRanges(*probeOrder) outcome {
+	if os.Geteuid() == 0 {
+		return yes("root needs none")
+	}
+	uids, _, err := currentAccount().subordinateMaps()
+	if err != nil {
+		return notEntered(err)
+	}
+	if obstacle := helpersPowerless(); obstacle != nil {
+		return refusal(obstacle)
+	}
+	return yes(fmt.Sprintf("%d IDs", mapped(uids)))
+}
+
+// tryIDs tells how many IDs the process has after entering.
+func tryIDs(*probeOrder) outcome {
+	uids, _, err := unshare.GetHostIDMappings("")
+	if err != nil {
+		return no(err.Error(), "")
+	}
+	if n := mapped(uids); n < rangeSize {
+		return yes(fmt.Sprintf("only %d IDs: images with higher ones can't be built", n))
+	}
+	return yes("")
+}
+
+// tryRun runs this executable as the command of a RUN.
+func tryRun(o *probeOrder) outcome {
+	top, err := o.tmpfs("")
+	if err != nil {
+		return refusal(mountsRefused())
+	}
+	root := filepath.Join(top, "root")
+	if err := copyExecutable(root, "bob"); err != nil {
+		return no(err.Error(), "")
+	}
+	r := &Runner{Dir: filepath.Join(top, "state")}
+	var said bytes.Buffer
+	err = r.Run(o.ctx, &Process{
+		Root: root, Args: []string{"/bob"}, Env: []string{probeVariable + "={}"}, Stderr: &said,
+	})
+	// One that is linked dynamically lacks its libraries; by then everything that
+	// is bob's to do has been done.
+	var exit *ExitError
+	if errors.As(err, &exit) && strings.HasPrefix(said.String(), "exec /bob: "+unix.ENOENT.Error()) {
+		err = nil
+	}
+	if err != nil {
+		return no(strings.TrimSpace(err.Error()+" "+said.String()), "see what else this machine refuses")
+	}
+	if fallback(r.refused.Load())&boundProc != 0 {
+		return yes("it sees the processes of others")
+	}
+	return yes("")
+}
+
+// copyExecutable makes dir, and copies this executable there.
+func copyExecutable(dir, name string) (err error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = self.Close() }()
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as an image's
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE, 0o755) //nolint:gosec // it is executed
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = io.Copy(f, self)
+	return err
+}

@@ -1,0 +1,106 @@
+package sandbox
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// loadFilter loads a filter that allows everything into this thread.
+func loadFilter(flags uintptr) error {
+	allow := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
+	program := unix.SockFprog{Len: 1, Filter: &allow}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the call takes an address
+	if errno != 0 {
+		return os.NewSyscallError("seccomp", errno)
+	}
+	return nil
+}
+
+func trySeccomp(*probeOrder) outcome {
+	if err := loadFilter(0); err != nil {
+		return no("no seccomp filter can be loaded: "+err.Error(), "use a kernel built with CONFIG_SECCOMP_FILTER, or start the container with one that allows seccomp(2)")
+	}
+	return yes("")
+}
+
+func tryNotify(*probeOrder) outcome {
+	if err := loadFilter(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER); err != nil {
+		return no("bob doesn't use it yet: "+err.Error(), "")
+	}
+	return yes("")
+}
+
+func tryNetwork(*probeOrder) outcome {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return no("socket: "+err.Error(), "")
+	}
+	loopback, err := unix.NewIfreq("lo")
+	if err != nil {
+		return no(err.Error(), "")
+	}
+	loopback.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, loopback); err != nil {
+		return no("the loopback interface of a new network namespace can't be set up: "+err.Error(), "")
+	}
+	l, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return no("the loopback interface of a new network namespace doesn't work: "+err.Error(), "")
+	}
+	_ = l.Close()
+	return yes("")
+}
+
+func tryTun(*probeOrder) outcome {
+	const unused = "bob doesn't use it yet: "
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return no(unused+err.Error(), "")
+	}
+	defer func() { _ = f.Close() }()
+	device, err := unix.NewIfreq("tap0")
+	if err != nil {
+		return no(err.Error(), "")
+	}
+	device.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, device); err != nil {
+		return no(unused+err.Error(), "")
+	}
+	return yes("")
+}
+
+// tryCgroup makes a cgroup below its own and removes it.
+func tryCgroup(*probeOrder) outcome {
+	const unused = "RUN runs without limits: "
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return no(unused+err.Error(), "")
+	}
+	_, path, found := strings.Cut("\n"+string(own), "\n0::")
+	path, _, _ = strings.Cut(path, "\n")
+	if _, err := os.Stat(cgroupRoot + "/cgroup.controllers"); !found || err != nil {
+		return no(unused+"there is no cgroup v2 at "+cgroupRoot, "")
+	}
+	dir, err := os.MkdirTemp(filepath.Join(cgroupRoot, path), "bob-doctor-")
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+			return no(unused+"no cgroup is delegated to bob", "")
+		}
+		return no(unused+err.Error(), "")
+	}
+	controllers, _ := os.ReadFile(dir + "/cgroup.controllers") //nolint:gosec // below the cgroup that the kernel names
+	if err := os.Remove(dir); err != nil {                     //nolint:gosec // likewise
+		return no(unused+err.Error(), "")
+	}
+	if len(strings.Fields(string(controllers))) == 0 {
+		return no(unused+"the cgroup has no controllers", "")
+	}
+	return yes(strings.TrimSpace(string(controllers)) + "; bob doesn't use it yet")
+}
