@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 		os.Exit(examine(encoded))
 	}
 	mode := os.Getenv(modeVariable)
-	errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
+	_, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
 	if errNotEntered != nil && mode != "" {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)

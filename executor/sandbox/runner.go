@@ -24,6 +24,10 @@ type Runner struct {
 	// Dir holds the private state of running containers: a few small files
 	// each. It is made if missing (mode 0700) and must be on a local disk.
 	Dir string
+	// Isolation is that of the Mode; "" is Namespaces.
+	Isolation Isolation
+	// OneID is that of the Mode.
+	OneID bool
 
 	refused atomic.Uint32 // the fallbacks found necessary
 	// visible is held by each run whose processes others can see: for writing by
