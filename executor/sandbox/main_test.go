@@ -65,6 +65,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)
 	}
+	if os.Getenv(noUserNamespaceVariable) != "" {
+		// Of the namespace that was entered.
+		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(123)
+		}
+	}
 	if name := os.Getenv(probeVariable); name != "" {
 		os.Exit(probe(name))
 	}
