@@ -84,7 +84,7 @@ func (k *kit) serve() string {
 // reopen gives the kit a builder with an empty memory over the same store.
 func (k *kit) reopen() {
 	k.t.Helper()
-	store, err := snapshot.Open(k.store)
+	store, err := snapshot.Open(k.store, snapshot.Options{})
 	if err != nil {
 		k.t.Fatal(err)
 	}

@@ -132,7 +132,7 @@ func FuzzExtract(f *testing.F) {
 		o := snapshot.ExtractOptions{NoChown: os.Geteuid() != 0}
 		_ = snapshot.Extract(t.Context(), j.root, "in", bytes.NewReader(b), o)
 		j.check(t, "extract")
-		s, err := snapshot.Open(j.root + "/store")
+		s, err := snapshot.Open(j.root + "/store", snapshot.Options{})
 		must(t, err)
 		_, _ = s.Unpack(t.Context(), []snapshot.Layer{layerOf(b, b)}, 1)
 		must(t, s.Close())

@@ -16,7 +16,7 @@ func TestCacheMountSharing(t *testing.T) {
 	dir := t.TempDir()
 	var stores [2]*snapshot.Store
 	for i := range stores {
-		s, err := snapshot.Open(dir)
+		s, err := snapshot.Open(dir, snapshot.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func TestCacheMountSharing(t *testing.T) {
 			if err := errors.Join(a.Close(), a.Close(), b.Close()); err != nil {
 				t.Error(err)
 			}
-			again, err := snapshot.Open(dir) // sweeps
+			again, err := snapshot.Open(dir, snapshot.Options{}) // sweeps
 			if err != nil {
 				t.Fatal(err)
 			}

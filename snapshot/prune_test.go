@@ -34,7 +34,7 @@ func newLarder(t *testing.T) *larder {
 	t.Helper()
 	needMounts(t)
 	l := &larder{t: t, dir: t.TempDir(), record: digest.FromString("record"), mount: digest.FromString("mount")}
-	s, err := snapshot.Open(l.dir)
+	s, err := snapshot.Open(l.dir, snapshot.Options{})
 	must(t, err)
 	step := func(parent *snapshot.Snapshot, name string) *snapshot.Snapshot {
 		a, err := s.Prepare(t.Context(), parent)
@@ -227,7 +227,7 @@ func TestPruneBesideUse(t *testing.T) {
 	var pruner sync.WaitGroup
 	pruner.Go(func() {
 		for !done.Load() {
-			s, err := snapshot.Open(dir)
+			s, err := snapshot.Open(dir, snapshot.Options{})
 			if err != nil {
 				t.Error(err)
 				return
@@ -259,7 +259,7 @@ func TestPruneBesideUse(t *testing.T) {
 // useStore makes a snapshot on the last one, or on nothing if that was removed,
 // and looks at both.
 func useStore(t *testing.T, dir, name string, last *string) (err error) {
-	s, err := snapshot.Open(dir)
+	s, err := snapshot.Open(dir, snapshot.Options{})
 	if err != nil {
 		return err
 	}

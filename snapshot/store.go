@@ -16,6 +16,7 @@ import (
 type Store struct {
 	dir   string // absolute
 	ids   string // dir/ids/<fingerprint>
+	opts  Options
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
 	metas sync.Map       // of snapshots, by ID
@@ -27,15 +28,15 @@ type Store struct {
 
 // Open opens the store in dir, which it makes if it isn't there, and begins to
 // remove what killed processes left. The caller closes the store.
-func Open(dir string) (*Store, error) {
-	s, err := open(dir)
+func Open(dir string, o Options) (*Store, error) {
+	s, err := open(dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-func open(dir string) (*Store, error) {
+func open(dir string, o Options) (*Store, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: abs, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
+	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
 	for _, d := range []string{
 		s.blobDir(), s.path("records"), s.path("tmp"), s.own("snapshots"), s.own("active"),
 		s.own("garbage"), s.own("locks"),

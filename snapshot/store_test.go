@@ -172,7 +172,7 @@ func TestKilled(t *testing.T) {
 	needMounts(t)
 	const dirVar = "BOB_SNAPSHOT_TEST_KILL"
 	if dir := os.Getenv(dirVar); dir != "" {
-		s, err := snapshot.Open(dir)
+		s, err := snapshot.Open(dir, snapshot.Options{})
 		must(t, err)
 		a, err := s.Prepare(t.Context(), nil)
 		must(t, err)
@@ -231,7 +231,7 @@ func TestOpenRace(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 5 {
-				s, err := snapshot.Open(dir)
+				s, err := snapshot.Open(dir, snapshot.Options{})
 				if err != nil {
 					t.Error(err)
 					return
@@ -290,7 +290,7 @@ func TestUnsuitable(t *testing.T) {
 		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
 	must(t, unix.Mount("overlay", dir+"/m", "overlay", 0, "userxattr,lowerdir="+dir+"/l,upperdir="+dir+"/u,workdir="+dir+"/w"))
-	s, err := snapshot.Open(dir + "/m/store")
+	s, err := snapshot.Open(dir + "/m/store", snapshot.Options{})
 	must(t, err)
 	if a, err := s.Prepare(t.Context(), nil); err == nil {
 		must(t, a.Discard())

@@ -125,7 +125,7 @@ func layer(t testing.TB, entries ...entry) snapshot.Layer {
 
 func openStore(t testing.TB, dir string) *snapshot.Store {
 	t.Helper()
-	s, err := snapshot.Open(dir)
+	s, err := snapshot.Open(dir, snapshot.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -412,7 +412,7 @@ func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"))
 	defer func() { must(t, unix.Unmount(dir, 0)) }()
-	s, err := snapshot.Open(dir)
+	s, err := snapshot.Open(dir, snapshot.Options{})
 	must(t, err)
 	_, err = s.Unpack(t.Context(), []snapshot.Layer{layer(t, file("some/big", strings.Repeat("x", 4<<20)))}, 1)
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "some/big") {

@@ -151,7 +151,7 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 	if err != nil {
 		return nil, err
 	}
-	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
 		return nil, err
 	}
 	view, err := newView(mode, cfg.stderr)
@@ -164,7 +164,7 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 
 // build is the build itself, in the namespaces it needs.
 func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, view progress.View) (result *executor.Result, err error) {
-	store, err := snapshot.Open(cache)
+	store, err := snapshot.Open(cache, snapshot.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -102,10 +102,10 @@ func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
 		return err
 	}
-	store, err := snapshot.Open(dir)
+	store, err := snapshot.Open(dir, snapshot.Options{})
 	if err != nil {
 		return err
 	}

@@ -70,10 +70,10 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
 		return err
 	}
-	store, err := snapshot.Open(cache)
+	store, err := snapshot.Open(cache, snapshot.Options{})
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ var readOnlyPaths = [...]string{
 
 // newConfig returns libcontainer's configuration of a container called id for
 // the process with the mounts. root is absolute and free of symlinks.
-func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fallback) (*configs.Config, error) {
+func newConfig(p *Process, id, root string, mounts []*configs.Mount, userNS bool, refused fallback) (*configs.Config, error) {
 	confinement, err := confine(p)
 	if err != nil {
 		return nil, err
@@ -103,6 +103,11 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fal
 		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
 	}
 	p.Network.apply(config)
+	if userNS && !p.Insecure && refused&sharedUser == 0 {
+		if err := nestUser(config); err != nil {
+			return nil, err
+		}
+	}
 	return config, nil
 }
 

@@ -30,8 +30,11 @@
 // /dev can't be opened since every file system in the container but /dev/pts
 // is nodev, or is mounted in a user namespace, which implies it.
 //
-// The user namespace is that of the entered process; a container gets none of
-// its own.
+// In a user namespace, a container gets one of its own below that of the entered
+// process, with the same IDs: root in it holds no capability over bob, over bob's
+// mounts or over other containers. An insecure one stays in bob's. Root without
+// Rootless has the machine's own, as with Docker: only there can a command make
+// device nodes.
 //
 // # Fallbacks
 //
@@ -39,15 +42,17 @@
 // and replaced as follows. There are no others.
 //
 //   - A new proc file system, when the outer /proc is partly masked, as in most
-//     containers (EPERM): the outer /proc is bound. A command can then see into
-//     the processes of others that run at the same time, through
-//     /proc/PID/environ and /proc/PID/root, since they have the same user and
-//     capabilities; those of bob and of its user have others. A Private process
-//     runs alone there.
+//     containers (EPERM): the outer /proc is bound. A command then sees the
+//     processes of others. One without a user namespace of its own can see into
+//     those of other containers, through /proc/PID/environ and /proc/PID/root,
+//     since they have the same user and capabilities; bob and its user have
+//     others. A Private process runs beside none such.
 //   - A new sysfs, which takes a network namespace of the same user namespace:
 //     the outer /sys is bound, read-only.
 //   - pivot_root(2), when a seccomp filter refuses it or the root is an
 //     initramfs: the root file system is moved over / and chrooted into.
+//   - A user namespace below bob's, as when the limit of them is reached: the
+//     container stays in bob's.
 //
 // # Examining
 //

@@ -43,6 +43,8 @@ type EnterOptions struct {
 	// enters a user namespace, in which all IDs stay the same. For anyone
 	// but root that is the only way and Rootless makes no difference.
 	Rootless bool
+	// Isolation is the one that is wanted; "" is Auto.
+	Isolation Isolation
 }
 
 // Enter re-executes the process, with the same arguments and environment, as
@@ -59,16 +61,16 @@ type EnterOptions struct {
 // /etc/subuid and /etc/subgid give him; no mount reaches the outside; cgroup
 // file systems are read-only; and logrus, which libraries under this package
 // write to, is silent.
-func Enter(o EnterOptions) error {
+func Enter(o EnterOptions) (*Mode, error) {
 	if entered, err := arrive(); entered || err != nil {
-		return err
+		return &Mode{Isolation: Namespaces}, err
 	}
 	code, err := reexecute(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	os.Exit(code)
-	return nil
+	return nil, nil
 }
 
 // Entering reports whether Enter will return at once, because another process

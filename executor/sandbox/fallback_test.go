@@ -48,6 +48,7 @@ func TestFallbacks(t *testing.T) {
 			},
 			env: boundProcVariable + "=1",
 		},
+		{name: "no user namespaces", change: func(*identity) {}, env: noUserNamespaceVariable + "=1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -58,7 +59,7 @@ func TestFallbacks(t *testing.T) {
 					t.Skip(err)
 				}
 			}
-			cmd := again(t, modeUser, id, "-test.v", "-test.run=^(TestProc|TestOtherProcesses|TestPrivate|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestNoTraces|TestCancel)$")
+			cmd := again(t, modeUser, id, "-test.v", "-test.run=^(TestProc|TestOwnUserNamespace|TestOtherProcesses|TestPrivate|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestNoTraces|TestCancel)$")
 			cmd.Env = append(cmd.Env, test.env)
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "--- PASS: TestProc") {
@@ -157,5 +158,47 @@ func TestNoSeccomp(t *testing.T) {
 	r := &sandbox.Runner{Dir: t.TempDir()}
 	if err := r.Run(t.Context(), shell(newRoot(t), "true")); err == nil || !strings.Contains(err.Error(), "-tags seccomp") {
 		t.Errorf("error is %v, want one that says how to build", err)
+	}
+}
+
+// noUserNamespaceVariable says that the tests run where no further user namespace
+// can be made.
+const noUserNamespaceVariable = "SANDBOX_TEST_NO_USER_NAMESPACE"
+
+// TestOwnUserNamespace has a command look at its user namespace, and reach for what
+// takes a capability in bob's: a new mount of an entered process's own.
+func TestOwnUserNamespace(t *testing.T) {
+	t.Parallel()
+	own, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := make(map[string]string)
+	for _, file := range []string{"uid_map", "gid_map"} {
+		content, err := os.ReadFile("/proc/self/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(content)) {
+			if f := strings.Fields(line); len(f) == 3 {
+				maps[file] += f[0] + " " + f[0] + " " + f[2] + "\n"
+			}
+		}
+	}
+	for _, insecure := range []bool{false, true} {
+		var out bytes.Buffer
+		p := shell(newRoot(t), "/bin/busybox readlink /proc/self/ns/user; cd /proc/self; /bin/busybox awk '{print $1, $2, $3}' uid_map gid_map")
+		p.Stdout, p.Insecure = &out, insecure
+		if err := newRunner(t).Run(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		namespace, seen, _ := strings.Cut(out.String(), "\n")
+		nested := inUserNamespace(t) && !insecure && os.Getenv(noUserNamespaceVariable) == ""
+		if (namespace != own) != nested {
+			t.Errorf("insecure %t: the command is in %s, bob in %s", insecure, namespace, own)
+		}
+		if want := maps["uid_map"] + maps["gid_map"]; nested && seen != want {
+			t.Errorf("the command's maps are %q, want %q", seen, want)
+		}
 	}
 }

@@ -60,10 +60,17 @@ func TestMain(m *testing.M) {
 		os.Exit(examine(encoded))
 	}
 	mode := os.Getenv(modeVariable)
-	errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
+	_, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
 	if errNotEntered != nil && mode != "" {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)
+	}
+	if os.Getenv(noUserNamespaceVariable) != "" {
+		// Of the namespace that was entered.
+		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(123)
+		}
 	}
 	if name := os.Getenv(probeVariable); name != "" {
 		os.Exit(probe(name))

@@ -130,7 +130,7 @@ func runProbe(encoded string) int {
 // run brings the process to where the probe tries things, and has it try.
 func (o *probeOrder) run(p *probe) outcome {
 	if p.entered && !o.Inside {
-		if err := Enter(EnterOptions{Rootless: o.Rootless}); err != nil {
+		if _, err := Enter(EnterOptions{Rootless: o.Rootless}); err != nil {
 			return notEntered(err)
 		}
 	}

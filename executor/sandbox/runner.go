@@ -24,10 +24,15 @@ type Runner struct {
 	// Dir holds the private state of running containers: a few small files
 	// each. It is made if missing (mode 0700) and must be on a local disk.
 	Dir string
+	// Isolation is that of the Mode; "" is Namespaces.
+	Isolation Isolation
+	// OneID is that of the Mode.
+	OneID bool
 
-	refused atomic.Uint32 // the fallbacks found necessary
-	// visible is held by each run whose processes others can see: for writing by
-	// one that is Private.
+	refused    atomic.Uint32 // the fallbacks found necessary
+	tryNesting sync.Once
+	// visible is held by each run that can see into the processes of others, and for
+	// writing by one that is Private.
 	visible sync.RWMutex
 }
 
@@ -89,9 +94,10 @@ func (p *Process) hostname() string {
 type fallback uint32
 
 const (
-	boundProc fallback = 1 << iota // no new proc file system
-	boundSys                       // no new sysfs
-	movedRoot                      // no pivot_root
+	boundProc  fallback = 1 << iota // no new proc file system
+	boundSys                        // no new sysfs
+	movedRoot                       // no pivot_root
+	sharedUser                      // no user namespace below bob's
 )
 
 // refusedBy returns the fallback that avoids the error of a container that
@@ -130,6 +136,11 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 	if err := p.check(); err != nil {
 		return err
 	}
+	r.tryNesting.Do(func() {
+		if inUserNamespace() && !nests() {
+			r.refused.Or(uint32(sharedUser))
+		}
+	})
 	for {
 		refused := r.refused.Load()
 		err := r.runHidden(ctx, p, fallback(refused))
@@ -148,7 +159,7 @@ func (r *Runner) runHidden(ctx context.Context, p *Process, refused fallback) er
 	case p.Private:
 		r.visible.Lock()
 		defer r.visible.Unlock()
-	default:
+	case p.Insecure, refused&sharedUser != 0:
 		r.visible.RLock()
 		defer r.visible.RUnlock()
 	}
@@ -215,7 +226,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	id := "bob-" + filepath.Base(state)
-	config, err := newConfig(p, id, root, mounts, refused)
+	config, err := newConfig(p, id, root, mounts, userNS, refused)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,22 @@
+package snapshot
+
+// Options say how a store makes file systems of what it keeps. The zero value is
+// overlayfs and owners as they are on the disk.
+type Options struct {
+	// Snapshotter is what makes one file system of a snapshot and those below it.
+	Snapshotter Snapshotter
+	// RecordOwners has owners, set-ID bits, devices and file capabilities recorded
+	// beside files in place of given to them: this process has one user and one
+	// group ID only.
+	RecordOwners bool
+}
+
+// A Snapshotter is a way to make one file system of a snapshot and those below it.
+type Snapshotter string
+
+// The snapshotters.
+const (
+	Overlay     Snapshotter = "overlay"        // the kernel's; that of ""
+	FuseOverlay Snapshotter = "fuse-overlayfs" // the program of that name
+	Copy        Snapshotter = "copy"           // a copy of all files, for which nothing is mounted
+)
