@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -32,6 +33,11 @@ func probe(name string) int {
 		number, _ := strconv.Atoi(argument)
 		_ = syscall.Kill(os.Getpid(), syscall.Signal(number))
 		time.Sleep(time.Minute)
+	case "mode":
+		if err := json.NewEncoder(os.Stdout).Encode(entered); err != nil {
+			return 1
+		}
+		return 0
 	case "describe":
 		maps, _ := os.ReadFile("/proc/self/uid_map")
 		exe, _ := os.Readlink("/proc/self/exe")

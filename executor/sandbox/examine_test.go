@@ -22,6 +22,12 @@ import (
 // entering; it holds the options in JSON.
 const examineVariable = "SANDBOX_TEST_EXAMINE"
 
+// examination is what Examine returns.
+type examination struct {
+	Mode     *sandbox.Mode
+	Findings []sandbox.Finding
+}
+
 // examine prints what it finds and returns the exit status.
 func examine(encoded string) int {
 	var o sandbox.ExamineOptions
@@ -29,7 +35,9 @@ func examine(encoded string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(sandbox.Examine(context.Background(), o)); err != nil {
+	var e examination
+	e.Mode, e.Findings = sandbox.Examine(context.Background(), o)
+	if err := json.NewEncoder(os.Stdout).Encode(e); err != nil {
 		return 1
 	}
 	return 0
@@ -54,8 +62,8 @@ func examineAs(t *testing.T, id *identity, o sandbox.ExamineOptions) map[string]
 		}
 		t.Fatal(err)
 	}
-	var findings []sandbox.Finding
-	if err := json.Unmarshal(out, &findings); err != nil {
+	var e examination
+	if err := json.Unmarshal(out, &e); err != nil {
 		t.Fatal(err)
 	}
 	if after := entries(t, o.Dir); !slices.Equal(before, after) {
@@ -63,7 +71,7 @@ func examineAs(t *testing.T, id *identity, o sandbox.ExamineOptions) map[string]
 	}
 	gone(t, func() bool { return len(environWith(mark)) > 0 })
 	byName := map[string]sandbox.Finding{}
-	for _, f := range findings {
+	for _, f := range e.Findings {
 		byName[f.Name] = f
 		if _, twice := byName[f.Name]; f.What == "" || !twice {
 			t.Errorf("finding %+v", f)
