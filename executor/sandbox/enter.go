@@ -203,7 +203,7 @@ type inner struct {
 
 // innerOfRoot prepares the re-execution in a mount namespace alone.
 func innerOfRoot() (*inner, error) {
-	return innerWith(&syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}), nil
+	return innerWith(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}), nil
 }
 
 // innerWithSameIDs prepares that of root in a user namespace in which all IDs stay
@@ -214,7 +214,7 @@ func innerWithSameIDs() (*inner, error) {
 		return nil, fmt.Errorf("enter user namespace: %w", err)
 	}
 	in := innerWith(&syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: unix.CLONE_NEWNS,
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
 		UidMappings: uids, GidMappings: gids, GidMappingsEnableSetgroups: true,
 	})
 	in.userNS = true
