@@ -355,29 +355,37 @@ func TestEnterFinds(t *testing.T) {
 		{"user with no_new_privs", modeUser, func(id *identity) { id.NoNewPrivs = true }, "a sandbox with one ID", []string{"no_new_privs"}},
 		{
 			"user without unshare", modeUser, func(id *identity) { id.Filter = refuse(unix.SYS_UNSHARE) },
-			"no isolation, and no RUN", []string{"a seccomp filter refuses user namespaces", "takes root"},
+			"no isolation, and no RUN",
+			[]string{"a seccomp filter refuses user namespaces", "takes root"},
 		},
 		{
 			"user without mounts", modeUser, func(id *identity) { id.Filter = refuse(unix.SYS_MOUNT) },
-			"no isolation, and no RUN", []string{"a seccomp filter refuses mounts", "takes root"},
+			"no isolation, and no RUN",
+			[]string{"a seccomp filter refuses mounts", "takes root"},
 		},
 		{"root", "root", func(id *identity) { id.UID = 0 }, "a sandbox", nil},
 		{"root without CAP_SYS_ADMIN", "root", func(id *identity) { id.UID, id.LessPowers = 0, true }, "a sandbox", nil},
 		{
 			"root without mounts", "root", func(id *identity) { id.UID, id.LessPowers, id.Filter = 0, true, refuse(unix.SYS_MOUNT) },
-			"a chroot without namespaces", []string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses mounts"},
+			"a chroot without namespaces",
+			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses mounts"},
 		},
 		{
 			"root with Docker's filter", "root", func(id *identity) { id.UID, id.LessPowers, id.Docker = 0, true, true },
-			"a chroot without namespaces", []string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces"},
+			"a chroot without namespaces",
+			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces"},
 		},
 		{
 			"root without powers", modeRootless, func(id *identity) { id.UID, id.Docker = 0, true },
-			"no isolation, and no RUN", []string{"a seccomp filter refuses user namespaces", "--rootless"},
+			"no isolation, and no RUN",
+			[]string{"a seccomp filter refuses user namespaces", "--rootless"},
 		},
 		{
-			"root that may not chroot", "root", func(id *identity) { id.UID, id.LessPowers, id.Docker, id.Filter = 0, true, true, refuse(unix.SYS_CHROOT) },
-			"no isolation, and no RUN", []string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces", "CAP_SYS_CHROOT"},
+			"root that may not chroot", "root", func(id *identity) {
+				id.UID, id.LessPowers, id.Docker, id.Filter = 0, true, true, refuse(unix.SYS_CHROOT)
+			},
+			"no isolation, and no RUN",
+			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces", "CAP_SYS_CHROOT"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -72,7 +72,9 @@ func examineAs(t *testing.T, id *identity, o sandbox.ExamineOptions) map[string]
 	gone(t, func() bool { return len(environWith(mark)) > 0 })
 	byName := map[string]sandbox.Finding{}
 	if e.Mode != nil {
-		defer func() { byName["mode"] = sandbox.Finding{Answer: sandbox.Answer(e.Mode.Isolation), Detail: e.Mode.String()} }()
+		defer func() {
+			byName["mode"] = sandbox.Finding{Answer: sandbox.Answer(e.Mode.Isolation), Detail: e.Mode.String()}
+		}()
 	}
 	for _, f := range e.Findings {
 		byName[f.Name] = f

@@ -77,9 +77,9 @@ func refusal(o *Obstacle) outcome { return outcome{Answer: No, Obstacle: o} }
 
 // probeOrder is what the process of a probe is told.
 type probeOrder struct {
-	Name     string // of the probe
-	Dir      string // the cache directory
-	Scratch  string // an existing directory for the probes' files, removed afterwards
+	Name      string // of the probe
+	Dir       string // the cache directory
+	Scratch   string // an existing directory for the probes' files, removed afterwards
 	Rootless  bool
 	Isolation Isolation
 	Inside    bool // whether the process has all namespaces that it needs
