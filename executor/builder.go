@@ -26,6 +26,7 @@ type Builder struct {
 	Store    *snapshot.Store
 	Registry *registry.Client
 	Runner   Runner
+	NoRUN    error            // not nil: why RUN can't be run; a plan with one is refused
 	Fetch    *fetch.Client    // nil: one without credentials
 	Clock    func() time.Time // nil: time.Now
 	Progress func(Event)      // nil: nobody watches; called from several goroutines

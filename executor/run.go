@@ -20,6 +20,9 @@ import (
 const scriptDir = "/dev/pipes"
 
 func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (*operation, error) {
+	if b.NoRUN != nil {
+		return nil, b.NoRUN
+	}
 	if op.Insecure && !b.opts.AllowInsecure {
 		return nil, errInsecure
 	}
@@ -47,14 +50,14 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 var errInsecure = errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
 
 // checkAllowed refuses, before anything runs, a plan that asks for what takes the
-// user's leave. What the triggers of a base image ask for is not known by then and
+// user's leave, or can't be done here. What the triggers of a base image ask for is not known by then and
 // refused at their step.
 func (b *build) checkAllowed() error {
-	if b.opts.AllowInsecure {
-		return nil
-	}
 	for _, s := range b.allStages() {
-		if at, ok := s.Insecure(); ok {
+		if at, ok := s.Runs(); ok && b.NoRUN != nil {
+			return &StepError{Step: "RUN", Location: at, Err: b.NoRUN}
+		}
+		if at, ok := s.Insecure(); ok && !b.opts.AllowInsecure {
 			return &StepError{Step: "RUN --security=insecure", Location: at, Err: errInsecure}
 		}
 	}

@@ -26,6 +26,7 @@ import (
 // buildConfig is bob build as the command line has it.
 type buildConfig struct {
 	formatFlags
+	isolationFlags
 
 	file, target, network            text
 	tags, buildArgs, labels, outputs *list
@@ -33,7 +34,7 @@ type buildConfig struct {
 	secrets, ssh, allow, noCacheOf   *list
 	cacheFrom, cacheTo               *list
 	noCache, pull, quiet, explain    bool
-	push, rootless                   choice
+	push                             choice
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	cacheLimit                       text
@@ -87,7 +88,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host or none; default is host")
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
-	fs.Var(&cfg.rootless, "rootless", "enter a user namespace first; always done without root")
+	cfg.isolationFlags.register(fs, "enter a user namespace first; always done without root")
 	fs.BoolVar(&cfg.noCache, "no-cache", false, "run every step, even if its result is known")
 	fs.Var(cfg.noCacheOf, "no-cache-filter", "`stages`, by name or number and with commas between them, of which every step is run; repeatable")
 	fs.BoolVar(&cfg.explain, "explain-cache", false, "tell of every step whether its result was known and, if not, what has changed")
@@ -151,20 +152,21 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 	if err != nil {
 		return nil, err
 	}
-	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+	m, err := cfg.enter(cache)
+	if err != nil {
 		return nil, err
 	}
 	view, err := newView(mode, cfg.stderr)
 	if err != nil {
 		return nil, err
 	}
-	result, err := cfg.build(ctx, in, o, cache, view)
+	result, err := cfg.build(ctx, in, o, cache, m, view)
 	return result, errors.Join(err, view.Close())
 }
 
 // build is the build itself, in the namespaces it needs.
-func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, view progress.View) (result *executor.Result, err error) {
-	store, err := snapshot.Open(cache, snapshot.Options{})
+func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, m *machine, view progress.View) (result *executor.Result, err error) {
+	store, err := snapshot.Open(cache, m.store)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +174,8 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
-		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
+		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID},
+		NoRUN:    m.noRUN(),
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
 	}
@@ -192,6 +195,11 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	o.build.Context, o.build.Ignore = src.context, src.ignore
+	if builder.NoRUN == nil { // else a plan without RUN lacks nothing
+		for _, text := range m.notices {
+			warnIn(view)(text)
+		}
+	}
 	result, err = builder.BuildAll(ctx, plans, o.build)
 	if pruneErr := o.trim(ctx, store, cache); pruneErr != nil && ctx.Err() == nil {
 		warnIn(view)(pruneErr.Error())

@@ -89,6 +89,9 @@ func (cfg *buildConfig) options() (*options, error) {
 	if err := cfg.registries.check(); err != nil {
 		return nil, err
 	}
+	if err := cfg.isolationFlags.check(); err != nil {
+		return nil, err
+	}
 	if err := cfg.exports(&o.build); err != nil {
 		return nil, err
 	}

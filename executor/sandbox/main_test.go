@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ const (
 
 	// becomeVariable has a process first become another user, see identity.
 	becomeVariable = "SANDBOX_TEST_BECOME"
+	// isolationVariable is the isolation to enter in place of Namespaces.
+	isolationVariable = "SANDBOX_TEST_ISOLATION"
 	// probeVariable has a process do one thing instead of the tests, after
 	// it has entered, see probe.
 	probeVariable = "SANDBOX_TEST_PROBE"
@@ -44,6 +47,9 @@ const (
 // errNotEntered is why the tests that run containers are skipped, nil if they
 // aren't.
 var errNotEntered error
+
+// entered is the mode that the tests run in.
+var entered *sandbox.Mode
 
 // busybox is the program that root file systems are made of.
 const busybox = "/bin/busybox"
@@ -60,7 +66,8 @@ func TestMain(m *testing.M) {
 		os.Exit(examine(encoded))
 	}
 	mode := os.Getenv(modeVariable)
-	_, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
+	isolation := sandbox.Isolation(cmp.Or(os.Getenv(isolationVariable), string(sandbox.Namespaces)))
+	entered, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless, Isolation: isolation})
 	if errNotEntered != nil && mode != "" {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)
