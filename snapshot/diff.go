@@ -31,7 +31,7 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
-		st := newStack(lower)
+		st := newStack(lower, sn.store.fileMarks)
 		defer st.close()
 		if err := newWalker(st, clock).writeTrees(ctx, w, Tree{Root: sn.layers[0]}); err != nil {
 			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)

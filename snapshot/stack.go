@@ -13,6 +13,7 @@ import (
 type stack struct {
 	layers []string // top first
 	fds    []int    // of their roots; 0 is not open
+	marks  bool     // files that are marks count as such
 
 	// known holds what at has found, if that can't change; else it is nil.
 	known map[string]lowerDir
@@ -34,8 +35,8 @@ type lowerEntry struct {
 	dir   lowerDir // if it is a directory
 }
 
-func newStack(layers []string) *stack {
-	return &stack{layers: layers, fds: make([]int, len(layers))}
+func newStack(layers []string, fileMarks bool) *stack {
+	return &stack{layers: layers, fds: make([]int, len(layers)), marks: fileMarks}
 }
 
 // fd returns the root of a layer, which it opens the first time.
@@ -80,6 +81,16 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 		var st unix.Stat_t
 		err = unix.Fstatat(fd, path, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
+			hidden := false
+			if s.marks {
+				hidden, err = exists(fd, join(d.path, whiteoutPrefix+base))
+				if err != nil {
+					return e, false, fmt.Errorf("look into %s: %w", s.layers[i], err)
+				}
+			}
+			if hidden {
+				break
+			}
 			continue
 		}
 		if err != nil {
@@ -130,7 +141,7 @@ func (s *stack) opaque(layer int, path string) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	return isOpaque(fd)
+	return isOpaque(fd, s.marks)
 }
 
 // attrs returns the attributes of the directory d.
