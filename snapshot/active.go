@@ -94,7 +94,7 @@ func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) 
 			target: filepath.Join(path, "mnt"),
 		}
 		// The root directory of an overlay is that of its upper layer.
-		return o, copyRoot(o.lower[0], o.upper)
+		return o, copyRoot(o.lower[0], o.upper, s.Owners())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare snapshot: %w", err)

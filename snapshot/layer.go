@@ -102,7 +102,7 @@ func (x *extractor) whiteout(name string) error {
 	if err != nil {
 		return err
 	}
-	err = unix.Mknodat(p.fd, base, unix.S_IFCHR, 0)
+	err = x.opt.Owners.Mknodat(p.fd, base, unix.S_IFCHR, 0)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}

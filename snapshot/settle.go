@@ -24,7 +24,7 @@ func (x *extractor) settle(root string, lower []string) error {
 	if x.layer.opaqueAt[""] {
 		lower = nil
 	}
-	s := &settler{x, newStack(lower), newStack(slices.Concat([]string{root}, lower))}
+	s := &settler{x, newStack(lower, x.opt.Owners), newStack(slices.Concat([]string{root}, lower), x.opt.Owners)}
 	s.lower.known = map[string]lowerDir{}
 	defer s.lower.close()
 	defer s.merged.close()
@@ -136,7 +136,7 @@ func (s *settler) prune(path string) error {
 	}
 	for _, n := range names {
 		var st unix.Stat_t
-		if err := unix.Fstatat(d.fd, n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := s.x.opt.Owners.Fstatat(d.fd, n, &st); err != nil {
 			return err
 		}
 		if !isWhiteout(&st) {
@@ -237,7 +237,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 		return err
 	}
 	var src, dst unix.Stat_t
-	if err := unix.Fstatat(f.fd, name, &src, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := x.opt.Owners.Fstatat(f.fd, name, &src); err != nil {
 		return err
 	}
 	err = unix.Fstatat(t.fd, name, &dst, unix.AT_SYMLINK_NOFOLLOW)

@@ -12,16 +12,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
 // walker writes a directory tree as a tar.
 type walker struct {
-	tw    *tar.Writer
-	buf   []byte
-	links map[inode]string // first names of files with several
-	lower *stack           // of a snapshot; nil if the tree isn't in overlay format
-	clock func(unix.Timespec) unix.Timespec
+	tw     *tar.Writer
+	buf    []byte
+	links  map[inode]string // first names of files with several
+	lower  *stack           // of a snapshot; nil if the tree isn't in overlay format
+	owners owners.Keeper    // of the tree being written
+	clock  func(unix.Timespec) unix.Timespec
 }
 
 type inode struct{ dev, ino uint64 }
@@ -65,6 +67,7 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 		return err
 	}
 	defer f.Close()
+	k.owners = t.Owners
 	fr := &frame{fd: int(f.Fd()), path: t.Name}
 	if t.Name != "" {
 		clear(k.links) // none leads from one tree to another
@@ -100,7 +103,7 @@ func (k *walker) walk(ctx context.Context, fr *frame, f *os.File) error {
 	slices.Sort(names)
 	for _, name := range names {
 		var st unix.Stat_t
-		err := unix.Fstatat(fr.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		err := k.owners.Fstatat(fr.fd, name, &st)
 		switch {
 		case err != nil:
 			err = fmt.Errorf("stat: %w", err)
@@ -144,7 +147,7 @@ func (k *walker) directory(ctx context.Context, parent *frame, name string) erro
 // that is as it is below, having only been copied up, is written when something
 // in it is, or never.
 func (k *walker) enter(fr *frame, name string) error {
-	a, err := readAttrs(fr.fd)
+	a, err := readAttrs(fr.fd, k.owners)
 	if err != nil {
 		return err
 	}
@@ -225,7 +228,7 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	}
 	a := statAttrs(st)
 	var err error
-	if a.xattrs, err = readXattrsPath(fdPath(fr.fd, name)); err != nil {
+	if a.xattrs, err = readXattrsPath(fdPath(fr.fd, name), k.owners, st.Mode); err != nil {
 		return err
 	}
 	var h *tar.Header
@@ -257,11 +260,11 @@ func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
 	}
 	defer unix.Close(f)
 	var st unix.Stat_t
-	if err := unix.Fstat(f, &st); err != nil {
+	if err := k.owners.Fstat(f, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	a := statAttrs(&st)
-	if a.xattrs, err = readXattrsFd(f); err != nil {
+	if a.xattrs, err = readXattrsFd(f, k.owners, st.Mode); err != nil {
 		return err
 	}
 	h := k.header(path, tar.TypeReg, a)
