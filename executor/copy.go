@@ -9,6 +9,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -21,9 +22,10 @@ const aliasKind = "alias"
 type copying struct {
 	*dockerfile.Copy
 
-	from  *origin // of paths; nil if there are none
-	parts []part
-	warn  func(string)
+	from   *origin // of paths; nil if there are none
+	parts  []part
+	warn   func(string)
+	owners owners.Keeper // of what is copied to
 }
 
 // A part is one source of a copying. What it stands for is opened only when
@@ -45,7 +47,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	if err := st.knows(op.Chown); err != nil {
 		return nil, fmt.Errorf("--chown=%s: %w", op.Chown, err)
 	}
-	c := &copying{Copy: op, warn: b.progress.warn}
+	c := &copying{Copy: op, warn: b.progress.warn, owners: b.Store.Owners()}
 	for _, src := range op.Sources {
 		p, err := b.part(ctx, c, src, s)
 		if err != nil {
@@ -162,19 +164,19 @@ func (b *build) linked(run func(context.Context, string, *vertex) error) func(co
 		if err := run(ctx, alone.Root(), v); err != nil {
 			return err
 		}
-		files, err := snapshot.Archive(ctx, alone.Root(), nil)
+		files, err := snapshot.Archive(ctx, snapshot.Tree{Root: alone.Root(), Owners: b.Store.Owners()}, nil)
 		if err != nil {
 			return err
 		}
 		defer files.Close()
-		return snapshot.Extract(ctx, root, "/", files, snapshot.ExtractOptions{})
+		return snapshot.Extract(ctx, root, "/", files, snapshot.ExtractOptions{Owners: b.Store.Owners()})
 	}
 }
 
 // unpackArchives is what ADD does with a file that turns out to be an archive.
 // With an owner, everything in the archive gets that one.
-func unpackArchives(owner *filecopy.Owner) *filecopy.Unpack {
-	o := snapshot.ExtractOptions{}
+func unpackArchives(owner *filecopy.Owner, keeper owners.Keeper) *filecopy.Unpack {
+	o := snapshot.ExtractOptions{Owners: keeper}
 	if owner != nil {
 		o.Owner = &snapshot.Owner{UID: int(owner.UID), GID: int(owner.GID)}
 	}
@@ -189,7 +191,7 @@ func unpackArchives(owner *filecopy.Owner) *filecopy.Unpack {
 // options returns how files arrive: with owners of their own only if keepOwners
 // is set, as in a stage or image; those of the context belong to root.
 func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (filecopy.Options, error) {
-	o := filecopy.Options{}
+	o := filecopy.Options{Owners: c.owners}
 	if !keepOwners {
 		owner, err := v.owner(root, c.Chown)
 		if err != nil {
@@ -208,7 +210,7 @@ func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (file
 		if c.Chown != "" {
 			owner = o.Owner
 		}
-		o.Unpack = unpackArchives(owner)
+		o.Unpack = unpackArchives(owner, c.owners)
 	}
 	return o, nil
 }

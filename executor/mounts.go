@@ -16,6 +16,7 @@ import (
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -130,7 +131,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 			}
 		}
 		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, root string, _ *vertex) error {
-			return selection.CopyTo(ctx, root, "/mount", filecopy.Options{Owner: &filecopy.Owner{}})
+			return selection.CopyTo(ctx, root, "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		}}, nil)
 		if err != nil {
 			return nil, err
@@ -379,20 +380,28 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 
 // likeSource gives the directory dir the owner and mode of the one at source,
 // resolved inside root, of which it holds the contents.
-func likeSource(dir, root, source string) error {
+func likeSource(dir, root, source string, keeper owners.Keeper) error {
 	handle, err := pathrs.OpenInRoot(root, source)
 	if err != nil {
 		return err
 	}
 	defer handle.Close()
 	var st unix.Stat_t
-	if err := unix.Fstat(int(handle.Fd()), &st); err != nil {
+	if err := keeper.Fstat(int(handle.Fd()), &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
-	if err := os.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
-		return err
+	return give(dir, dockerfile.MountOwner{UID: st.Uid, GID: st.Gid, Mode: st.Mode}, keeper)
+}
+
+// give gives the file or directory name, which is no link, an owner and a mode.
+func give(name string, owner dockerfile.MountOwner, keeper owners.Keeper) error {
+	if err := keeper.Fchownat(unix.AT_FDCWD, name, int(owner.UID), int(owner.GID)); err != nil {
+		return &os.PathError{Op: "chown", Path: name, Err: err}
 	}
-	return unix.Chmod(dir, st.Mode&0o7777)
+	if err := keeper.Fchmodat(unix.AT_FDCWD, name, owner.Mode); err != nil {
+		return &os.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	return nil
 }
 
 // fillCache makes what a new cache begins with at the path.
@@ -402,7 +411,7 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 		if err != nil {
 			return err
 		}
-		src, err := m.openTree(root, nil)
+		src, err := m.openRoot(root)
 		if err != nil {
 			return err
 		}
@@ -410,10 +419,10 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 		if err != nil {
 			return err
 		}
-		if err := selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{}); err != nil {
+		if err := selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{Owners: m.Store.Owners()}); err != nil {
 			return err
 		}
-		return likeSource(dir, root, from.source)
+		return likeSource(dir, root, from.source, m.Store.Owners())
 	}
 	owner := dockerfile.MountOwner{Mode: 0o755}
 	if emptied(spec) {
@@ -422,8 +431,5 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.Lchown(dir, int(owner.UID), int(owner.GID)); err != nil {
-		return err
-	}
-	return unix.Chmod(dir, owner.Mode&0o7777)
+	return give(dir, owner, m.Store.Owners())
 }

@@ -119,7 +119,7 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 		if err != nil {
 			return err
 		}
-		t := snapshot.Tree{Root: src.root}
+		t := snapshot.Tree{Root: src.root, Owners: b.Store.Owners()}
 		if len(states) > 1 {
 			t.Name = strings.ReplaceAll(platforms.FormatAll(p), "/", "_")
 		}

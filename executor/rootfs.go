@@ -56,8 +56,17 @@ func (b *build) view(ctx context.Context, r *rootfs) *promise[*source] {
 			return nil, err
 		}
 		b.onCleanUp(v.Close)
-		return b.openTree(v.Root(), nil)
+		return b.openRoot(v.Root())
 	})
+}
+
+// openRoot opens the root of a snapshot as a source until the build ends.
+func (b *build) openRoot(dir string) (*source, error) {
+	src, err := b.openTree(dir, nil)
+	if err == nil {
+		src.tree.Keep(b.Store.Owners())
+	}
+	return src, err
 }
 
 // openTree opens dir as a source until the build ends.

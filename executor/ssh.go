@@ -15,6 +15,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 )
@@ -143,7 +144,7 @@ func (m *mounting) agent(ctx context.Context, spec *dockerfile.SSHMount) error {
 		return fmt.Errorf("no SSH key %q forwarded: give it with --ssh %s", spec.ID, spec.ID)
 	}
 	socket := filepath.Join(m.dir, fmt.Sprintf("agent%d", m.agents))
-	stop, err := a.listen(ctx, socket, spec.Owner)
+	stop, err := a.listen(ctx, socket, spec.Owner, m.Store.Owners())
 	if err != nil {
 		return fmt.Errorf("ssh mount on %s: %w", target, err)
 	}
@@ -154,7 +155,7 @@ func (m *mounting) agent(ctx context.Context, spec *dockerfile.SSHMount) error {
 }
 
 // listen serves the agent on a socket that it makes, until stop is called.
-func (a *SSHAgent) listen(ctx context.Context, socket string, owner dockerfile.MountOwner) (stop func() error, err error) {
+func (a *SSHAgent) listen(ctx context.Context, socket string, owner dockerfile.MountOwner, keeper owners.Keeper) (stop func() error, err error) {
 	dir, err := os.Open(filepath.Dir(socket))
 	if err != nil {
 		return nil, err
@@ -167,10 +168,8 @@ func (a *SSHAgent) listen(ctx context.Context, socket string, owner dockerfile.M
 		return nil, err
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:forcetypeassert // of network "unix"
-	if err = os.Lchown(socket, int(owner.UID), int(owner.GID)); err == nil {
-		err = os.Chmod(socket, fs.FileMode(owner.Mode&0o777))
-	}
-	if err != nil {
+	owner.Mode &= 0o777
+	if err := give(socket, owner, keeper); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -25,7 +25,7 @@ func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation,
 			if err != nil {
 				return err
 			}
-			return filecopy.MakeDir(root, op.Path, owner)
+			return filecopy.MakeDir(root, op.Path, filecopy.Options{Owner: owner, Owners: b.Store.Owners()})
 		},
 	}, nil
 }

@@ -108,7 +108,7 @@ func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) 
 			target: filepath.Join(path, "mnt"),
 		}
 		// The root directory of an overlay is that of its upper layer.
-		if err := copyRoot(o.lower[0], o.upper); err != nil {
+		if err := copyRoot(o.lower[0], o.upper, s.Owners()); err != nil {
 			return nil, err
 		}
 		return s.mountOverlay(ctx, o)

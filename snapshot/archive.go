@@ -7,12 +7,18 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
-// ExtractOptions tell Extract what not to take from the archive.
+// ExtractOptions tell Extract what not to take from the archive, and how to set the
+// rest.
 type ExtractOptions struct {
 	NoChown bool   // files belong to the process, not to whom the archive says
 	Owner   *Owner // files belong to this one, not to whom the archive says
+	// Owners is how the tree has owners. Below a root of a store it is that of
+	// [Store.Owners].
+	Owners owners.Keeper
 }
 
 // Owner is a numeric user and group.

@@ -132,7 +132,7 @@ func FuzzExtract(f *testing.F) {
 		o := snapshot.ExtractOptions{NoChown: os.Geteuid() != 0}
 		_ = snapshot.Extract(t.Context(), j.root, "in", bytes.NewReader(b), o)
 		j.check(t, "extract")
-		s, err := snapshot.Open(j.root + "/store", snapshot.Options{})
+		s, err := snapshot.Open(j.root+"/store", snapshot.Options{})
 		must(t, err)
 		_, _ = s.Unpack(t.Context(), []snapshot.Layer{layerOf(b, b)}, 1)
 		must(t, s.Close())
@@ -283,7 +283,7 @@ func TestExtractSparse(t *testing.T) {
 
 func archiveOf(t testing.TB, root string) []byte {
 	t.Helper()
-	r, err := snapshot.Archive(t.Context(), root, nil)
+	r, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: root}, nil)
 	must(t, err)
 	b, err := io.ReadAll(r)
 	must(t, err, r.Close())
@@ -351,7 +351,7 @@ func TestArchiveChangingFile(t *testing.T) {
 	for want, size := range map[string]int64{"longer": 9 << 20, "shorter": 1 << 20} {
 		root := t.TempDir()
 		must(t, os.MkdirAll(root+"/d", 0o755), os.WriteFile(root+"/d/file", make([]byte, 8<<20), 0o644))
-		r, err := snapshot.Archive(t.Context(), root, nil)
+		r, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: root}, nil)
 		must(t, err)
 		_, err = io.ReadFull(r, make([]byte, 512))
 		must(t, err, os.Truncate(root+"/d/file", size))
@@ -368,12 +368,12 @@ func TestArchiveAbandoned(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	must(t, os.WriteFile(root+"/file", make([]byte, 8<<20), 0o644))
-	r, err := snapshot.Archive(t.Context(), root, nil)
+	r, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: root}, nil)
 	must(t, err)
 	_, err = io.ReadFull(r, make([]byte, 512))
 	must(t, err, r.Close())
-	if _, err := snapshot.Archive(t.Context(), root+"/none", nil); err == nil {
-		r, _ := snapshot.Archive(t.Context(), root+"/none", nil)
+	if _, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: root + "/none"}, nil); err == nil {
+		r, _ := snapshot.Archive(t.Context(), snapshot.Tree{Root: root + "/none"}, nil)
 		if _, err := io.ReadAll(r); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("no directory: %v", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,14 +27,14 @@ func statAttrs(st *unix.Stat_t) attrs {
 }
 
 // readAttrs returns the attributes of the directory fd.
-func readAttrs(fd int) (attrs, error) {
+func readAttrs(fd int, keeper owners.Keeper) (attrs, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := keeper.Fstat(fd, &st); err != nil {
 		return attrs{}, os.NewSyscallError("fstat", err)
 	}
 	a := statAttrs(&st)
 	var err error
-	a.xattrs, err = readXattrsFd(fd)
+	a.xattrs, err = readXattrsFd(fd, keeper, st.Mode)
 	return a, err
 }
 
@@ -41,20 +42,20 @@ func (a attrs) equal(b attrs) bool {
 	return a.mode == b.mode && a.uid == b.uid && a.gid == b.gid && a.mtime == b.mtime && maps.Equal(a.xattrs, b.xattrs)
 }
 
-// apply gives the open file fd the attributes a, in the order that keeps the
-// later from undoing the earlier: chown clears set-ID bits and capabilities.
-func (a attrs) apply(fd int, chown bool) error {
+// apply gives the open file or directory fd the attributes a, in the order that
+// keeps the later from undoing the earlier: chown clears set-ID bits and
+// capabilities.
+func (a attrs) apply(fd int, chown bool, keeper owners.Keeper) error {
+	uid, gid := owners.Unchanged, owners.Unchanged
 	if chown {
-		if err := unix.Fchown(fd, a.uid, a.gid); err != nil {
-			return explainChown(err, a.uid, a.gid)
-		}
+		uid, gid = a.uid, a.gid
 	}
-	err := writeXattrs(a.xattrs, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) })
+	if err := keeper.Fset(fd, uid, gid, a.mode); err != nil {
+		return explainOwner(err, uid, gid, keeper)
+	}
+	err := writeXattrs(a.xattrs, func(name string, value []byte) error { return keeper.Fsetxattr(fd, name, value) })
 	if err != nil {
 		return err
-	}
-	if err := unix.Fchmod(fd, a.mode); err != nil {
-		return os.NewSyscallError("fchmod", err)
 	}
 	return setTime(fd, a.mtime)
 }
@@ -65,13 +66,13 @@ func setTime(fd int, t unix.Timespec) error {
 }
 
 // copyRoot gives the directory to the attributes of the directory from.
-func copyRoot(from, to string) error {
+func copyRoot(from, to string, keeper owners.Keeper) error {
 	f, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	a, err := readAttrs(int(f.Fd()))
+	a, err := readAttrs(int(f.Fd()), keeper)
 	if err != nil {
 		return &os.PathError{Op: "read attributes", Path: from, Err: err}
 	}
@@ -80,7 +81,7 @@ func copyRoot(from, to string) error {
 		return err
 	}
 	defer t.Close()
-	if err := a.apply(int(t.Fd()), true); err != nil {
+	if err := a.apply(int(t.Fd()), true, keeper); err != nil {
 		return &os.PathError{Op: "set attributes", Path: to, Err: err}
 	}
 	return nil

@@ -141,11 +141,11 @@ func (c *changes) isOriginal(n named) (bool, error) {
 		return false, fmt.Errorf("open: %w", err)
 	}
 	defer unix.Close(here)
-	a, err := readXattrsFd(below)
+	a, err := readXattrsFd(below, c.opt.Owners, n.mode)
 	if err != nil {
 		return false, err
 	}
-	b, err := readXattrsFd(here)
+	b, err := readXattrsFd(here, c.opt.Owners, n.mode)
 	if err != nil || !maps.Equal(a, b) {
 		return false, err
 	}
@@ -212,11 +212,11 @@ func (c *changes) directory(ctx context.Context, from int, old, now *node, to *d
 			return fmt.Errorf("copy change of %q: %w", join(to.path, name), err)
 		}
 	}
-	a, err := readAttrs(from)
+	a, err := readAttrs(from, c.opt.Owners)
 	if err != nil {
 		return err
 	}
-	return a.apply(to.fd, true)
+	return a.apply(to.fd, true, c.opt.Owners)
 }
 
 // change writes the entry name of the directory from, which was o and is n; either
@@ -243,7 +243,7 @@ func (c *changes) change(ctx context.Context, from int, name string, o, n *node,
 		})
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := c.opt.Owners.Fstatat(from, name, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
 	if isWhiteout(&st) {

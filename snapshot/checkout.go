@@ -45,7 +45,7 @@ func (co *checkout) make(ctx context.Context, s *Store, layers []string) {
 	co.claim = c
 	err = os.Mkdir(co.root(), 0o700)
 	if err == nil {
-		err = layOut(ctx, layers, s.fileMarks, co.root())
+		err = s.layOut(ctx, layers, co.root())
 	}
 	if err == nil {
 		co.now, err = takeInventory(co.root())
@@ -219,7 +219,8 @@ func (w *writtenCheckout) settle(layer string) error {
 	if err != nil {
 		return err
 	}
-	c := &changes{newCopier(layer), newStack(w.layers, w.store.fileMarks), w.root(), w.store.fileMarks}
+	keeper, marks := w.store.Owners(), w.store.fileMarks
+	c := &changes{newCopier(layer, keeper), newStack(w.layers, keeper, marks), w.root(), marks}
 	defer c.original.close()
 	if err := c.write(context.Background(), w.now.root, now.root); err != nil {
 		return fmt.Errorf("look for changes in %s: %w", w.root(), err)

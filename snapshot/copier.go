@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,8 +17,8 @@ import (
 type copier struct {
 	extractor // of nothing: it makes what has no content
 
-	root              string // of the tree that is copied to
-	noClone, noRange bool // what these file systems have refused
+	root             string // of the tree that is copied to
+	noClone, noRange bool   // what these file systems have refused
 	// links are the places of the files with several names that were copied.
 	links map[inode]place
 }
@@ -37,8 +38,9 @@ const (
 	rangeSize = 64 << 20
 )
 
-func newCopier(root string) *copier {
-	return &copier{root: root, extractor: extractor{buf: make([]byte, copySize)}, links: map[inode]place{}}
+func newCopier(root string, keeper owners.Keeper) *copier {
+	x := extractor{opt: ExtractOptions{Owners: keeper}, buf: make([]byte, copySize)}
+	return &copier{root: root, extractor: x, links: map[inode]place{}}
 }
 
 // entry makes the entry base of to, which isn't there, a copy of that of the
@@ -57,7 +59,7 @@ func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, 
 	}
 	a := statAttrs(st)
 	var err error
-	if a.xattrs, err = readXattrsPath(fdPath(from, base)); err != nil {
+	if a.xattrs, err = readXattrsPath(fdPath(from, base), c.opt.Owners, st.Mode); err != nil {
 		return err
 	}
 	switch kind := st.Mode & unix.S_IFMT; kind {
@@ -111,11 +113,11 @@ func (c *copier) regular(ctx context.Context, from int, to *dir, base string) er
 	}
 	defer unix.Close(src)
 	var st unix.Stat_t
-	if err := unix.Fstat(src, &st); err != nil {
+	if err := c.opt.Owners.Fstat(src, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	a := statAttrs(&st)
-	if a.xattrs, err = readXattrsFd(src); err != nil {
+	if a.xattrs, err = readXattrsFd(src, c.opt.Owners, st.Mode); err != nil {
 		return err
 	}
 	dst, err := unix.Openat(to.fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -126,7 +128,7 @@ func (c *copier) regular(ctx context.Context, from int, to *dir, base string) er
 	if err := c.content(ctx, contents{fd: src, size: st.Size, sparse: st.Blocks*512 < st.Size}, dst); err != nil {
 		return err
 	}
-	return a.apply(dst, true)
+	return a.apply(dst, true, c.opt.Owners)
 }
 
 // content writes what from holds to the empty file to: by sharing it where the

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,9 +32,9 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
-		st := newStack(lower, sn.store.fileMarks)
+		st := newStack(lower, sn.store.Owners(), sn.store.fileMarks)
 		defer st.close()
-		if err := newWalker(st, clock).writeTrees(ctx, w, Tree{Root: sn.layers[0]}); err != nil {
+		if err := newWalker(st, clock).writeTrees(ctx, w, Tree{Root: sn.layers[0], Owners: sn.store.Owners()}); err != nil {
 			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 		}
 		return nil
@@ -53,19 +54,20 @@ func (sn *Snapshot) parentLayers() ([]string, error) {
 	return parent.layers, nil
 }
 
-// Archive returns the whole tree below the directory root as a tar, entries
-// sorted, the root itself left out, with file capabilities and user attributes.
-// Sockets are left out too. Every modification time is written as at, if that
-// isn't nil. Reading fails when ctx ends or when a file changes its size
-// meanwhile. The caller closes the reader, and leaves root in place until then.
-func Archive(ctx context.Context, root string, at *time.Time) (io.ReadCloser, error) {
-	return ArchiveTrees(ctx, []Tree{{Root: root}}, at)
+// Archive returns the whole tree t as a tar, entries sorted, its root itself left
+// out, with file capabilities and user attributes. Sockets are left out too. Every
+// modification time is written as at, if that isn't nil. Reading fails when ctx ends
+// or when a file changes its size meanwhile. The caller closes the reader, and leaves
+// the tree in place until then.
+func Archive(ctx context.Context, t Tree, at *time.Time) (io.ReadCloser, error) {
+	return ArchiveTrees(ctx, []Tree{t}, at)
 }
 
 // A Tree is a directory as part of an archive.
 type Tree struct {
-	Name string // of the directory that holds it there; "" puts it at the top
-	Root string // its place on this disk
+	Name   string        // of the directory that holds it there; "" puts it at the top
+	Root   string        // its place on this disk
+	Owners owners.Keeper // how it has owners; [Store.Owners] for a root of a store
 }
 
 // ArchiveTrees is [Archive] of several trees in one tar, in their order. The

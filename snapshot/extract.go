@@ -34,7 +34,7 @@ const copySize = 256 << 10
 
 func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor, error) {
 	x := &extractor{opt: opt, buf: make([]byte, copySize), dirs: map[string]attrs{}, layer: layer}
-	t, err := newTree(root, x.madeDir)
+	t, err := newTree(root, x.madeDir, opt.Owners)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (x *extractor) device(p *dir, base string, hdr *tar.Header) (skip bool, err
 		return false, fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, unix.EINVAL)
 	}
 	dev := unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))
-	err = x.fresh(p, base, func() error { return unix.Mknodat(p.fd, base, mode, int(dev)) })
+	err = x.fresh(p, base, func() error { return x.opt.Owners.Mknodat(p.fd, base, mode, dev) })
 	if errors.Is(err, unix.EPERM) {
 		if p.path == "dev" || strings.HasPrefix(p.path, "dev/") {
 			return true, nil
@@ -282,7 +282,7 @@ func (x *extractor) file(ctx context.Context, p *dir, base string, a attrs, size
 	if err := x.copy(ctx, fd, size, r); err != nil {
 		return err
 	}
-	return a.apply(fd, x.chown(a))
+	return a.apply(fd, x.chown(a), x.opt.Owners)
 }
 
 // chown reports whether a file of attributes a must change its owner. In a layer
@@ -356,26 +356,24 @@ func writeAll(fd int, b []byte) error {
 // setSpecial gives the new entry base of p, which is neither a file nor a
 // directory, the attributes a.
 func (x *extractor) setSpecial(p *dir, base string, a attrs, symlink bool) error {
-	if x.chown(a) {
-		if err := unix.Fchownat(p.fd, base, a.uid, a.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return explainChown(err, a.uid, a.gid)
-		}
-	}
-	if len(a.xattrs) > 0 {
-		path := fdPath(p.fd, base)
-		err := writeXattrs(a.xattrs, func(name string, value []byte) error { return unix.Lsetxattr(path, name, value, 0) })
-		if err != nil {
-			return err
-		}
-	}
-	if !symlink { // not followed: the entry was made just now and isn't a link
-		if err := unix.Fchmodat(p.fd, base, a.mode, 0); err != nil {
-			return fmt.Errorf("chmod: %w", err)
-		}
-	}
+	keeper := x.opt.Owners
+	// The times come first: a recorded owner may be one.
 	err := unix.UtimesNanoAt(p.fd, base, []unix.Timespec{a.mtime, a.mtime}, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return fmt.Errorf("set times: %w", err)
+	}
+	if x.chown(a) {
+		if err := keeper.Fchownat(p.fd, base, a.uid, a.gid); err != nil {
+			return explainOwner(err, a.uid, a.gid, keeper)
+		}
+	}
+	err = writeXattrs(a.xattrs, func(name string, value []byte) error { return keeper.Setxattrat(p.fd, base, name, value) })
+	if err != nil || symlink {
+		return err
+	}
+	// Not followed: the entry was made just now and isn't a link.
+	if err := keeper.Fchmodat(p.fd, base, a.mode); err != nil {
+		return fmt.Errorf("chmod: %w", err)
 	}
 	return nil
 }
@@ -450,7 +448,7 @@ func (x *extractor) finish() error {
 		x.tree.trim()
 		d, err := x.tree.open(path)
 		if err == nil {
-			err = x.dirs[path].apply(d.fd, !x.opt.NoChown)
+			err = x.dirs[path].apply(d.fd, !x.opt.NoChown, x.opt.Owners)
 		}
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", path, err)

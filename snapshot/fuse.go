@@ -23,11 +23,11 @@ const fuseProgram = "fuse-overlayfs"
 type fuseMount struct {
 	overlayMount
 
-	lower     []string
-	fileMarks bool
-	process   *os.Process
-	ended     chan struct{} // closed when the process is gone
-	messages  bytes.Buffer  // of the process, to be read then
+	store    *Store
+	lower    []string
+	process  *os.Process
+	ended    chan struct{} // closed when the process is gone
+	messages bytes.Buffer  // of the process, to be read then
 }
 
 // mountFuse mounts o by fuse-overlayfs. Its process ends with this one.
@@ -44,7 +44,7 @@ func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &fuseMount{overlayMount: overlayMount{target: o.target}, lower: o.lower, fileMarks: s.fileMarks, ended: make(chan struct{})}
+	m := &fuseMount{overlayMount: overlayMount{target: o.target}, store: s, lower: o.lower, ended: make(chan struct{})}
 	//nolint:gosec,forbidigo // this snapshotter is another program
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "-f", "-o", options, o.target)
 	cmd.Dir = s.ids
@@ -155,7 +155,7 @@ func (m *fuseMount) settle(layer string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: layer, Err: err}
 	}
-	l := fuseLayer{newStack(m.lower, m.fileMarks)}
+	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.fileMarks)}
 	defer l.lower.close()
 	if err := l.directory(os.NewFile(uintptr(fd), layer), "", l.lower.root()); err != nil {
 		return fmt.Errorf("read what %s has left in %s: %w", fuseProgram, layer, err)
@@ -195,7 +195,7 @@ type fuseLayer struct {
 func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 	defer f.Close()
 	fd := int(f.Fd())
-	a, err := readAttrs(fd)
+	a, err := readAttrs(fd, l.lower.owners)
 	if err != nil {
 		return err
 	}

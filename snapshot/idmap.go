@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 const (
@@ -93,9 +95,15 @@ func (e *unmappedError) Error() string {
 
 func (e *unmappedError) Unwrap() error { return e.err }
 
-// explainChown turns the error of a chown to uid and gid into one that says which
-// of them the user namespace doesn't have, if that is the cause.
-func explainChown(err error, uid, gid int) error {
+// explainOwner turns the error of giving a file the owner uid and gid into one that
+// says which of them the user namespace doesn't have, if that is the cause.
+func explainOwner(err error, uid, gid int, keeper owners.Keeper) error {
+	if keeper == owners.Records {
+		return fmt.Errorf("record owner %d:%d: %w", uid, gid, err)
+	}
+	if uid == owners.Unchanged && gid == owners.Unchanged {
+		return os.NewSyscallError("fchmod", err)
+	}
 	for _, k := range []struct {
 		what, mapFile, subFile string
 		id                     int

@@ -19,8 +19,8 @@ type layout struct {
 
 // layOut makes the empty directory root what an overlay of the layers, top first,
 // would show. It shares no file with them.
-func layOut(ctx context.Context, layers []string, fileMarks bool, root string) error {
-	l := &layout{newCopier(root), newStack(layers, fileMarks)}
+func (s *Store) layOut(ctx context.Context, layers []string, root string) error {
+	l := &layout{newCopier(root, s.Owners()), newStack(layers, s.Owners(), s.fileMarks)}
 	defer l.layers.close()
 	fd, err := unix.Open(root, dirFlags, 0)
 	if err != nil {
@@ -46,7 +46,7 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 	}
 	a, err := l.layers.attrs(d)
 	if err == nil {
-		err = a.apply(to.fd, true)
+		err = a.apply(to.fd, true, l.opt.Owners)
 	}
 	if err != nil {
 		return fmt.Errorf("copy directory %q: %w", d.path, err)
@@ -101,7 +101,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 		}
 		path := join(d.path, name)
 		var st unix.Stat_t
-		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := l.opt.Owners.Fstatat(fd, name, &st); err != nil {
 			return fmt.Errorf("stat %q: %w", path, err)
 		}
 		b := below[name]

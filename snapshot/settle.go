@@ -24,8 +24,8 @@ func (x *extractor) settle(root string, lower []string) error {
 	if x.layer.opaqueAt[""] {
 		lower = nil
 	}
-	marks := x.layer.fileMarks
-	s := &settler{x, newStack(lower, marks), newStack(slices.Concat([]string{root}, lower), marks)}
+	keeper, marks := x.opt.Owners, x.layer.fileMarks
+	s := &settler{x, newStack(lower, keeper, marks), newStack(slices.Concat([]string{root}, lower), keeper, marks)}
 	s.lower.known = map[string]lowerDir{}
 	defer s.lower.close()
 	defer s.merged.close()
@@ -137,7 +137,7 @@ func (s *settler) prune(path string) error {
 	}
 	for _, n := range names {
 		var st unix.Stat_t
-		if err := unix.Fstatat(d.fd, n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := s.x.opt.Owners.Fstatat(d.fd, n, &st); err != nil {
 			return err
 		}
 		if !s.x.isMark(n, &st) {
@@ -243,7 +243,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 		return err
 	}
 	var src, dst unix.Stat_t
-	if err := unix.Fstatat(f.fd, name, &src, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := x.opt.Owners.Fstatat(f.fd, name, &src); err != nil {
 		return err
 	}
 	if hidden, isMark := strings.CutPrefix(name, whiteoutPrefix); isMark && x.layer.fileMarks {

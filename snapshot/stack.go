@@ -6,14 +6,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
 // A stack looks things up in the overlay of layers without mounting it.
 type stack struct {
 	layers []string // top first
-	fds    []int    // of their roots; 0 is not open
-	marks  bool     // files that are marks count as such
+	owners owners.Keeper
+	marks  bool  // files that are marks count as such
+	fds    []int // of their roots; 0 is not open
 
 	// known holds what at has found, if that can't change; else it is nil.
 	known map[string]lowerDir
@@ -35,8 +37,8 @@ type lowerEntry struct {
 	dir   lowerDir // if it is a directory
 }
 
-func newStack(layers []string, fileMarks bool) *stack {
-	return &stack{layers: layers, fds: make([]int, len(layers)), marks: fileMarks}
+func newStack(layers []string, keeper owners.Keeper, fileMarks bool) *stack {
+	return &stack{layers: layers, owners: keeper, marks: fileMarks, fds: make([]int, len(layers))}
 }
 
 // fd returns the root of a layer, which it opens the first time.
@@ -79,7 +81,7 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 			return e, false, err
 		}
 		var st unix.Stat_t
-		err = unix.Fstatat(fd, path, &st, unix.AT_SYMLINK_NOFOLLOW)
+		err = s.owners.Fstatat(fd, path, &st)
 		if errors.Is(err, unix.ENOENT) {
 			hidden := false
 			if s.marks {
@@ -151,7 +153,7 @@ func (s *stack) attrs(d lowerDir) (attrs, error) {
 		return attrs{}, err
 	}
 	defer unix.Close(fd)
-	return readAttrs(fd)
+	return readAttrs(fd, s.owners)
 }
 
 // readlink returns what the symbolic link path of a layer contains.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +49,9 @@ func open(dir string, o Options) (*Store, error) {
 	mapping, err := fingerprint()
 	if err != nil {
 		return nil, err
+	}
+	if o.RecordOwners {
+		mapping += "-recorded"
 	}
 	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
 	if err := s.chooseMarks(); err != nil {
@@ -173,6 +177,9 @@ func (s *Store) Close() error {
 	}
 	return nil
 }
+
+// Owners returns how files below the roots of the store have owners.
+func (s *Store) Owners() owners.Keeper { return owners.Keeper(s.opts.RecordOwners) }
 
 // TempDir returns a private directory of this process for short-lived files. It
 // goes when the store is closed or, if the process is killed, when the store is

@@ -137,7 +137,7 @@ func TestArchiveAtOneTime(t *testing.T) {
 	root := t.TempDir()
 	write(t, root+"/f", "f")
 	must(t, os.Chtimes(root+"/f", time.Unix(5, 5), time.Unix(5, 5)))
-	r, err := snapshot.Archive(t.Context(), root, &epoch)
+	r, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: root}, &epoch)
 	must(t, err)
 	h := headers(t, r)["f"]
 	must(t, r.Close())
@@ -156,7 +156,7 @@ func TestUserAttributes(t *testing.T) {
 	write(t, a.Root()+"/f", "f")
 	must(t, unix.Setxattr(a.Root()+"/f", "user.note", []byte("a\x00b"), 0),
 		unix.Setxattr(a.Root()+"/f", "security.capability", []byte(capability), 0))
-	r, err := snapshot.Archive(t.Context(), a.Root(), nil)
+	r, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: a.Root()}, nil)
 	must(t, err)
 	whole := headers(t, r)["f"].PAXRecords
 	must(t, r.Close())

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,6 +36,7 @@ type tree struct {
 	byName map[string]*dir // as asked for
 	byPath map[string]*dir // by their own paths
 	made   func(path string)
+	owners owners.Keeper
 	marks  bool // files that are marks count as such
 }
 
@@ -47,13 +49,13 @@ type dir struct {
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // newTree opens the tree of the directory root. made is told of each directory
-// that the tree makes because it was missing.
-func newTree(root string, made func(path string)) (*tree, error) {
+// that the tree makes because it was missing; keeper knows whiteouts.
+func newTree(root string, made func(path string), keeper owners.Keeper) (*tree, error) {
 	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	t := &tree{root: &dir{fd: fd}, made: made}
+	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper}
 	t.reset()
 	return t, nil
 }
@@ -172,7 +174,7 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := t.owners.Fstatat(p.fd, base, &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", join(p.path, base), err)
 	}
 	if isWhiteout(&st) {

@@ -160,7 +160,7 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	x, err := extractLayer(ctx, c, j.layer, newLayerWork(u.store.fileMarks))
+	x, err := u.store.extractLayer(ctx, c, j.layer)
 	if err != nil {
 		return errors.Join(err, u.store.discard(c))
 	}
@@ -198,12 +198,12 @@ func (u *unpacking) finish(c *claim, x *extractor, j job) error {
 
 // extractLayer extracts l by itself into the directory fs of c and checks its
 // DiffID. The caller closes the tree of the extractor.
-func extractLayer(ctx context.Context, c *claim, l Layer, work *layerWork) (*extractor, error) {
+func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor, error) {
 	root := filepath.Join(c.path, "fs")
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(root, ExtractOptions{}, work)
+	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners()}, newLayerWork(s.fileMarks))
 	if err != nil {
 		return nil, err
 	}

@@ -11,16 +11,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
 // walker writes a directory tree as a tar.
 type walker struct {
-	tw    *tar.Writer
-	buf   []byte
-	links map[inode]string // first names of files with several
-	lower *stack           // of a snapshot; nil if the tree isn't in overlay format
-	clock func(unix.Timespec) unix.Timespec
+	tw     *tar.Writer
+	buf    []byte
+	links  map[inode]string // first names of files with several
+	lower  *stack           // of a snapshot; nil if the tree isn't in overlay format
+	owners owners.Keeper    // of the tree being written
+	clock  func(unix.Timespec) unix.Timespec
 }
 
 type inode struct{ dev, ino uint64 }
@@ -64,6 +66,7 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 		return err
 	}
 	defer f.Close()
+	k.owners = t.Owners
 	fr := &frame{fd: int(f.Fd()), path: t.Name}
 	if t.Name != "" {
 		clear(k.links) // none leads from one tree to another
@@ -107,7 +110,7 @@ func (k *walker) walk(ctx context.Context, fr *frame, f *os.File) error {
 			continue
 		}
 		var st unix.Stat_t
-		err := unix.Fstatat(fr.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		err := k.owners.Fstatat(fr.fd, name, &st)
 		switch {
 		case err != nil:
 			err = fmt.Errorf("stat: %w", err)
@@ -151,7 +154,7 @@ func (k *walker) directory(ctx context.Context, parent *frame, name string) erro
 // that is as it is below, having only been copied up, is written when something
 // in it is, or never.
 func (k *walker) enter(fr *frame, name string) error {
-	a, err := readAttrs(fr.fd)
+	a, err := readAttrs(fr.fd, k.owners)
 	if err != nil {
 		return err
 	}
@@ -232,7 +235,7 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	}
 	a := statAttrs(st)
 	var err error
-	if a.xattrs, err = readXattrsPath(fdPath(fr.fd, name)); err != nil {
+	if a.xattrs, err = readXattrsPath(fdPath(fr.fd, name), k.owners, st.Mode); err != nil {
 		return err
 	}
 	var h *tar.Header
@@ -264,11 +267,11 @@ func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
 	}
 	defer unix.Close(f)
 	var st unix.Stat_t
-	if err := unix.Fstat(f, &st); err != nil {
+	if err := k.owners.Fstat(f, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	a := statAttrs(&st)
-	if a.xattrs, err = readXattrsFd(f); err != nil {
+	if a.xattrs, err = readXattrsFd(f, k.owners, st.Mode); err != nil {
 		return err
 	}
 	h := k.header(path, tar.TypeReg, a)

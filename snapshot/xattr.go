@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,8 @@ const (
 // modules, ACLs that the directory of the store may have handed down, and the
 // overlay's own attributes.
 func archived(name string) bool {
-	return name == capabilityXattr || strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+	return name == capabilityXattr ||
+		strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") && !owners.Own(name)
 }
 
 // layered reports whether the archived attribute name goes into a layer. As in
@@ -32,13 +34,14 @@ func layered(name string) bool { return name == capabilityXattr }
 
 // applied reports whether the extended attribute name of a tar is tried to be set.
 func applied(name string) bool {
-	return name != "security.selinux" &&
+	return name != "security.selinux" && !owners.Own(name) &&
 		!strings.HasPrefix(name, "user.overlay.") && !strings.HasPrefix(name, "trusted.overlay.")
 }
 
 // readXattrs returns the attributes for an archive, given the calls to list and
-// to get them. A file system without any is one without attributes.
-func readXattrs(list func([]byte) (int, error), get func(string, []byte) (int, error)) (map[string]string, error) {
+// to get them, and what each is called by others than the keeper of owners. A file
+// system without any is one without attributes.
+func readXattrs(list func([]byte) (int, error), get func(string, []byte) (int, error), called func(string) string) (map[string]string, error) {
 	names, err := growing(make([]byte, 0, 256), list)
 	if err != nil {
 		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
@@ -48,11 +51,11 @@ func readXattrs(list func([]byte) (int, error), get func(string, []byte) (int, e
 	}
 	var attrs map[string]string
 	for name := range bytes.SplitSeq(names, []byte{0}) {
-		n := string(name)
+		n := called(string(name))
 		if n == "" || !archived(n) {
 			continue
 		}
-		v, err := growing(make([]byte, 0, 128), func(b []byte) (int, error) { return get(n, b) })
+		v, err := growing(make([]byte, 0, 128), func(b []byte) (int, error) { return get(string(name), b) })
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 			continue
 		}
@@ -85,18 +88,21 @@ func growing(b []byte, fill func([]byte) (int, error)) ([]byte, error) {
 	}
 }
 
-func readXattrsFd(fd int) (map[string]string, error) {
+// readXattrsFd is readXattrs of an open file with the mode st_mode.
+func readXattrsFd(fd int, keeper owners.Keeper, mode uint32) (map[string]string, error) {
 	return readXattrs(
 		func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
-		func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
+		func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) },
+		func(name string) string { return keeper.Name(mode, name) })
 }
 
 // readXattrsPath is for what can't be opened for reading: the last element of
 // path isn't followed.
-func readXattrsPath(path string) (map[string]string, error) {
+func readXattrsPath(path string, keeper owners.Keeper, mode uint32) (map[string]string, error) {
 	return readXattrs(
 		func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
-		func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) })
+		func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) },
+		func(name string) string { return keeper.Name(mode, name) })
 }
 
 // normalCapability brings a file capability into the form of revision 2, which

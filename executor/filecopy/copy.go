@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,14 @@ import (
 // Owner is a numeric user and group, as the file system being written knows
 // them.
 type Owner struct{ UID, GID uint32 }
+
+// ids returns what to set for o, of which nil leaves files to the process.
+func (o *Owner) ids() (uid, gid int) {
+	if o == nil {
+		return owners.Unchanged, owners.Unchanged
+	}
+	return int(o.UID), int(o.GID)
+}
 
 // Options say how files arrive at the destination. The zero value keeps owners
 // and modes.
@@ -30,6 +39,8 @@ type Options struct {
 	Mode *Chmod
 	// Unpack, if set, unpacks local archives into the destination (ADD).
 	Unpack *Unpack
+	// Owners is how files of the destination have owners.
+	Owners owners.Keeper
 }
 
 // Unpack knows archives.
@@ -47,7 +58,7 @@ type Unpack struct {
 const HeaderSize = 1 << 20
 
 func (o *Options) maker() maker {
-	return maker{mode: o.Mode.made(), owner: o.Owner}
+	return maker{mode: o.Mode.made(), owner: o.Owner, owners: o.Owners}
 }
 
 // copier is one CopyTo.
@@ -153,7 +164,7 @@ func (s *Selection) unpack(ctx context.Context, to target, src *source, o *Optio
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return false, err
 	}
-	m := maker{mode: 0o755, owner: o.Owner}
+	m := maker{mode: 0o755, owner: o.Owner, owners: o.Owners}
 	at, err := locate(to.fd, to.dest, m)
 	if err != nil {
 		return false, err
@@ -222,7 +233,7 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 // said.
 func (c *copier) finish(p *pair, src *source, itself bool) error {
 	if itself {
-		attrs, err := readAttrs(p.src)
+		attrs, err := readAttrs(p.src, c.sel.tree.owners)
 		if err != nil {
 			return err
 		}
@@ -337,9 +348,9 @@ func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error
 	sub := &pair{src: src, dst: dst, from: from, to: to}
 	sub.finish = func() error {
 		if it.parentOnly && !made {
-			return fchmod(dst, it.mode)
+			return c.opts.Owners.Fchmod(dst, it.mode)
 		}
-		attrs, err := readAttrs(src)
+		attrs, err := readAttrs(src, c.sel.tree.owners)
 		if err != nil {
 			return err
 		}
@@ -367,13 +378,10 @@ func makeOrOpen(dir int, name string) (fd int, made bool, err error) {
 // keeps them: a change of owner clears set-ID bits and capabilities.
 func (c *copier) metadata(fd int, n *node, attrs []attr) error {
 	uid, gid := c.owner(n)
-	if err := fchown(fd, uid, gid); err != nil {
-		return fmt.Errorf("change owner to %d:%d: %w", uid, gid, err)
+	if err := c.opts.Owners.Fset(fd, int(uid), int(gid), c.mode(n)); err != nil {
+		return fmt.Errorf("change owner to %d:%d and mode to %#o: %w", uid, gid, c.mode(n), err)
 	}
-	if err := fchmod(fd, c.mode(n)); err != nil {
-		return fmt.Errorf("change mode to %#o: %w", c.mode(n), err)
-	}
-	return writeAttrs(fd, attrs)
+	return writeAttrs(fd, attrs, c.opts.Owners)
 }
 
 func (c *copier) owner(n *node) (uid, gid uint32) {

@@ -89,7 +89,7 @@ func (c *copier) fill(ctx context.Context, dst, src int, n *node, holes bool) er
 	if err := c.content.copy(ctx, dst, src, n.size, holes); err != nil {
 		return err
 	}
-	attrs, err := readAttrs(src)
+	attrs, err := readAttrs(src, c.sel.tree.owners)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (c *copier) special(p *pair, it item) error {
 		return errors.New("the character device 0:0 is a deletion mark of overlayfs and can't be copied")
 	}
 	err := replace(p.dst, it.as, func() error {
-		return unix.Mknodat(p.dst, it.as, it.mode&unix.S_IFMT|0o600, int(dev))
+		return c.opts.Owners.Mknodat(p.dst, it.as, it.mode&unix.S_IFMT|0o600, dev)
 	})
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("make device: %w (the kernel lets only the host's root do so)", err)
@@ -128,16 +128,13 @@ func (c *copier) special(p *pair, it item) error {
 // nameMetadata gives owner, mode and time to a file that can't be opened.
 func (c *copier) nameMetadata(p *pair, it item) error {
 	uid, gid := c.owner(it.node)
-	err := retry(func() error {
-		return unix.Fchownat(p.dst, it.as, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW)
-	})
-	if err != nil {
+	if err := c.opts.Owners.Fchownat(p.dst, it.as, int(uid), int(gid)); err != nil {
 		return fmt.Errorf("change owner to %d:%d: %w", uid, gid, err)
 	}
 	if !isSymlink(it.mode) {
 		// The name was made by this process a moment ago in a directory that
 		// belongs to the step: there is no link to follow.
-		if err := retry(func() error { return unix.Fchmodat(p.dst, it.as, c.mode(it.node), 0) }); err != nil {
+		if err := c.opts.Owners.Fchmodat(p.dst, it.as, c.mode(it.node)); err != nil {
 			return fmt.Errorf("change mode: %w", err)
 		}
 	}
@@ -216,11 +213,9 @@ func writeInline(root, dest, name string, content []byte, o *Options) error {
 		return err
 	}
 	err = writeAt(out, content, 0)
-	if err == nil && o.Owner != nil {
-		err = fchown(out, o.Owner.UID, o.Owner.GID)
-	}
 	if err == nil {
-		err = fchmod(out, o.Mode.of(unix.S_IFREG|0o644))
+		uid, gid := o.Owner.ids()
+		err = o.Owners.Fset(out, uid, gid, o.Mode.of(unix.S_IFREG|0o644))
 	}
 	if e := unix.Close(out); err == nil {
 		err = e

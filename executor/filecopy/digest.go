@@ -9,6 +9,7 @@ import (
 	"path"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -57,7 +58,7 @@ func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, err
 
 // sums returns what hasher computes.
 func (s *Selection) sums(ctx context.Context) ([]Sum, error) {
-	h := &hasher{sums: make([]Sum, s.nodes), memory: s.tree.sums, now: s.tree.now}
+	h := &hasher{sums: make([]Sum, s.nodes), memory: s.tree.sums, now: s.tree.now, owners: s.tree.owners}
 	err := withWorkers(ctx, func(ctx context.Context, g *errgroup.Group) error {
 		h.group = g
 		return h.sources(ctx, s)
@@ -118,6 +119,7 @@ type hasher struct {
 	sums    []Sum // by node.id; each written by one worker
 	memory  Sums  // nil: there is none
 	now     func() time.Time
+	owners  owners.Keeper
 }
 
 func (h *hasher) sources(ctx context.Context, s *Selection) error {
@@ -200,7 +202,7 @@ func (h *hasher) child(ctx context.Context, parent int, n *node, rel string) err
 	if err != nil {
 		return err
 	}
-	attrs, err := readAttrs(fd)
+	attrs, err := readAttrs(fd, h.owners)
 	if err != nil {
 		closeFD(fd)
 		return fmt.Errorf("%q: %w", rel, err)
@@ -226,7 +228,7 @@ func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) 
 		if err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
-		sum := &fileSum{enc: &encoder{hash: sha256.New()}, node: n, fd: fd, sparse: sparse(&st)}
+		sum := &fileSum{enc: &encoder{hash: sha256.New()}, node: n, fd: fd, sparse: sparse(&st), owners: h.owners}
 		err = sum.run(ctx, *buf)
 		closeFD(fd)
 		if err != nil {

@@ -34,7 +34,7 @@ func (s *Selection) Nodes() int { return s.nodes }
 
 // AttrsBy is attrsBy, with the values by name.
 func AttrsBy(list func([]byte) (int, error), get func(string, []byte) (int, error)) (map[string]string, error) {
-	attrs, err := attrsBy(list, get)
+	attrs, err := attrsBy(list, get, func(name string) string { return name })
 	values := map[string]string{}
 	for _, a := range attrs {
 		values[a.name] = string(a.value)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +21,7 @@ type fileSum struct {
 	node   *node
 	fd     int
 	sparse bool
+	owners owners.Keeper
 	zeros  uint64 // blocks of zeros not encoded yet
 }
 
@@ -49,7 +51,7 @@ func (f *fileSum) run(ctx context.Context, buf []byte) error {
 	if _, err := sameFile(f.fd, f.node); err != nil {
 		return err
 	}
-	attrs, err := readAttrs(f.fd)
+	attrs, err := readAttrs(f.fd, f.owners)
 	if err != nil {
 		return err
 	}

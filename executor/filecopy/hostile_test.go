@@ -101,7 +101,7 @@ func TestSwappedDuringCopy(t *testing.T) {
 			_ = s.CopyTo(ctx, root, "/x/", filecopy.Options{Owner: self()})
 			_ = s.CopyTo(ctx, root, "/x/d/", filecopy.Options{Owner: self()})
 			_ = filecopy.WriteFile(ctx, root, "/x/d/", "h", nil, filecopy.Options{})
-			_ = filecopy.MakeDir(root, "/x/e/made", nil)
+			_ = filecopy.MakeDir(root, "/x/e/made", filecopy.Options{})
 		}
 	}
 	cancel()

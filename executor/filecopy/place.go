@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,8 +24,9 @@ func (p *place) close() { closeFD(p.fd) }
 
 // maker creates the directories that are missing on a way.
 type maker struct {
-	mode  uint32
-	owner *Owner // nil: the process's
+	mode   uint32
+	owner  *Owner // nil: the process's
+	owners owners.Keeper
 }
 
 // mkdir creates name in dir and opens it for reading. It must not exist.
@@ -36,13 +38,8 @@ func (m maker) mkdir(dir int, name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if m.owner != nil {
-		err = fchown(fd, m.owner.UID, m.owner.GID)
-	}
-	if err == nil {
-		err = fchmod(fd, m.mode)
-	}
-	if err != nil {
+	uid, gid := m.owner.ids()
+	if err := m.owners.Fset(fd, uid, gid, m.mode); err != nil {
 		closeFD(fd)
 		return -1, err
 	}
@@ -207,15 +204,15 @@ func (p *place) enter(m maker) error {
 // MakeDir makes the directory p, resolved inside the directory root as if that
 // were "/": links are followed but never out of it, and p may be what a dangling
 // link asks for. Directories that are missing get mode 0755, whatever the umask,
-// and the owner (nil: that of the process); existing ones are left untouched.
+// and the owner of o (nil: that of the process); existing ones are left untouched.
 // It is what WORKDIR does.
-func MakeDir(root, p string, owner *Owner) error {
+func MakeDir(root, p string, o Options) error {
 	fd, err := openRoot(root)
 	if err != nil {
 		return err
 	}
 	defer closeFD(fd)
-	m := maker{mode: 0o755, owner: owner}
+	m := maker{mode: 0o755, owner: o.Owner, owners: o.Owners}
 	at, err := locate(fd, p, m)
 	if err != nil {
 		return fmt.Errorf("make directory %q: %w", p, err)
@@ -228,14 +225,6 @@ func MakeDir(root, p string, owner *Owner) error {
 		return fmt.Errorf("make directory %q: %w", p, err)
 	}
 	return nil
-}
-
-func fchown(fd int, uid, gid uint32) error {
-	return retry(func() error { return unix.Fchown(fd, int(uid), int(gid)) })
-}
-
-func fchmod(fd int, mode uint32) error {
-	return retry(func() error { return unix.Fchmod(fd, mode&0o7777) })
 }
 
 // setTime sets the modification time of name in dir, not following a link, and

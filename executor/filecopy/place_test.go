@@ -57,7 +57,7 @@ func TestMakeDir(t *testing.T) {
 		"rel/../../a": {"a": "0755 7:8 now"},
 	} {
 		give(t, filepath.Join(root, "there"), 5, 0o700)
-		must(t, filecopy.MakeDir(root, dir, owner))
+		must(t, filecopy.MakeDir(root, dir, filecopy.Options{Owner: owner}))
 		for p, m := range want {
 			if got := meta(t, filepath.Join(root, p)); got != m {
 				t.Errorf("MakeDir(%q): %s is %s, want %s", dir, p, got, m)
@@ -65,7 +65,7 @@ func TestMakeDir(t *testing.T) {
 		}
 	}
 	for _, dir := range []string{"/file", "/file/x", "/loop/x"} {
-		if err := filecopy.MakeDir(root, dir, nil); err == nil || !strings.Contains(err.Error(), dir) {
+		if err := filecopy.MakeDir(root, dir, filecopy.Options{}); err == nil || !strings.Contains(err.Error(), dir) {
 			t.Errorf("MakeDir(%q): %v", dir, err)
 		}
 	}

@@ -37,7 +37,7 @@ func (t *Tree) find(p string) (found, error) {
 		return found{}, fmt.Errorf("open %s: %w", t.dir, err)
 	}
 	f := &finder{tree: t, rest: strings.Split(p, "/")}
-	st, err := fstat(fd)
+	st, err := t.fstat(fd)
 	f.stack = append(f.stack, found{dir: fd, st: st})
 	if err != nil {
 		f.pop(0)
@@ -96,7 +96,7 @@ func (f *finder) step(name string) (*found, error) {
 	if next.excluded, next.info, err = f.tree.filter.match(next.rel, dir.info); err != nil {
 		return nil, err
 	}
-	if next.st, err = statat(dir.dir, name); err != nil {
+	if next.st, err = f.tree.statat(dir.dir, name); err != nil {
 		if missing(err) {
 			return nil, f.notFound(dir, name)
 		}
@@ -182,7 +182,7 @@ func (f *finder) exists(p string) bool {
 		return false
 	}
 	defer closeFD(dir)
-	st, err = statat(dir, path.Base(p))
+	st, err = f.tree.statat(dir, path.Base(p))
 	return err == nil && st.Mode != 0
 }
 

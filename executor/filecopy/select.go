@@ -259,7 +259,7 @@ func (t *Tree) globName(ctx context.Context, dir *found, fd int, name string, pa
 	if at.excluded, at.info, err = t.filter.match(at.rel, dir.info); err != nil {
 		return nil, err
 	}
-	if at.st, err = statat(fd, name); err != nil {
+	if at.st, err = t.statat(fd, name); err != nil {
 		if errors.Is(err, unix.ENOENT) {
 			return nil, nil
 		}
@@ -285,7 +285,7 @@ func (t *Tree) globName(ctx context.Context, dir *found, fd int, name string, pa
 		return t.globIn(ctx, &at, parts)
 	}
 	// An excluded directory is there if something in it is.
-	scan := &scanner{filter: t.filter, within: &within{}, sel: &Selection{names: make(map[inode]int)}}
+	scan := &scanner{filter: t.filter, within: &within{}, sel: &Selection{tree: t, names: make(map[inode]int)}}
 	inside, err := scan.children(ctx, at.dir, spot{rel: at.rel, info: at.info})
 	if err != nil || len(inside) == 0 {
 		return nil, err

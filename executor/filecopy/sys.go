@@ -48,15 +48,15 @@ func closeFD(fd int) {
 	_ = unix.Close(fd)
 }
 
-func statat(dir int, name string) (unix.Stat_t, error) {
+func (t *Tree) statat(dir int, name string) (unix.Stat_t, error) {
 	var st unix.Stat_t
-	err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	err := t.owners.Fstatat(dir, name, &st)
 	return st, err
 }
 
-func fstat(fd int) (unix.Stat_t, error) {
+func (t *Tree) fstat(fd int) (unix.Stat_t, error) {
 	var st unix.Stat_t
-	err := retry(func() error { return unix.Fstat(fd, &st) })
+	err := t.owners.Fstat(fd, &st)
 	return st, err
 }
 

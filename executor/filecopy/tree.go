@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,7 @@ type Tree struct {
 	filter *filter
 	sums   Sums // nil: nothing is remembered
 	now    func() time.Time
+	owners owners.Keeper
 }
 
 // OpenDir opens the directory dir. ignore holds the patterns of a .dockerignore
@@ -38,6 +40,10 @@ func OpenDir(dir string, ignore []string) (*Tree, error) {
 	}
 	return &Tree{dir: dir, fd: fd, filter: f, now: time.Now}, nil
 }
+
+// Keep says how the tree has owners, where that isn't [owners.Disk]. It is called
+// before the tree's first use.
+func (t *Tree) Keep(k owners.Keeper) { t.owners = k }
 
 // Close releases the tree's descriptor. Selections can't be used afterwards.
 func (t *Tree) Close() error {
@@ -139,7 +145,7 @@ func (s *scanner) child(ctx context.Context, fd int, in spot, name string) (*nod
 	if at.said.closed {
 		return nil, nil // documented result
 	}
-	st, err := statat(fd, name)
+	st, err := s.sel.tree.statat(fd, name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // removed since the directory was read: not in the tree
 	}

@@ -136,7 +136,8 @@ func openFile(dir int, n *node) (int, unix.Stat_t, error) {
 
 // sameFile fails if the open file isn't, or isn't any more, as it was selected.
 func sameFile(fd int, n *node) (unix.Stat_t, error) {
-	st, err := fstat(fd)
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstat(fd, &st) })
 	if err != nil {
 		return st, fmt.Errorf("stat: %w", err)
 	}

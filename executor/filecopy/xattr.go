@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +24,7 @@ func carried(name string) bool {
 	if name == "security.capability" {
 		return true
 	}
-	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") && !owners.Own(name)
 }
 
 // noAttrs reports whether err says that the file system has no extended
@@ -32,16 +33,18 @@ func noAttrs(err error) bool {
 	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS)
 }
 
-// readAttrs returns the carried attributes of the open file fd, by name.
-func readAttrs(fd int) ([]attr, error) {
+// readAttrs returns the carried attributes of the open file or directory fd, by name.
+func readAttrs(fd int, keeper owners.Keeper) ([]attr, error) {
 	return attrsBy(
 		func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) },
-		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) },
+		func(name string) string { return keeper.Name(unix.S_IFREG, name) })
 }
 
-// attrsBy is readAttrs, given the calls to list attributes and to get one. A file
-// system may refuse either of them, or list what it then refuses to give, as NFS does.
-func attrsBy(listNames func([]byte) (int, error), get func(string, []byte) (int, error)) ([]attr, error) {
+// attrsBy is readAttrs, given the calls to list attributes and to get one, and what
+// each is called by others than the keeper of owners. A file system may refuse either
+// of the calls, or list what it then refuses to give, as NFS does.
+func attrsBy(listNames func([]byte) (int, error), get func(string, []byte) (int, error), called func(string) string) ([]attr, error) {
 	list, err := grown(256, listNames)
 	if err != nil {
 		if noAttrs(err) {
@@ -51,11 +54,11 @@ func attrsBy(listNames func([]byte) (int, error), get func(string, []byte) (int,
 	}
 	var attrs []attr
 	for raw := range bytes.SplitSeq(list, []byte{0}) {
-		name := string(raw)
+		name := called(string(raw))
 		if !carried(name) {
 			continue
 		}
-		value, err := grown(128, func(buf []byte) (int, error) { return get(name, buf) })
+		value, err := grown(128, func(buf []byte) (int, error) { return get(string(raw), buf) })
 		if errors.Is(err, unix.ENODATA) || noAttrs(err) {
 			continue
 		}
@@ -90,9 +93,9 @@ func grown(size int, read func([]byte) (int, error)) ([]byte, error) {
 
 // writeAttrs sets the attributes on the open file fd, where its file system has
 // such.
-func writeAttrs(fd int, attrs []attr) error {
+func writeAttrs(fd int, attrs []attr, keeper owners.Keeper) error {
 	for _, a := range attrs {
-		err := retry(func() error { return unix.Fsetxattr(fd, a.name, a.value, 0) })
+		err := keeper.Fsetxattr(fd, a.name, a.value)
 		if err != nil && !noAttrs(err) {
 			return fmt.Errorf("set extended attribute %s: %w", a.name, err)
 		}

@@ -1,0 +1,298 @@
+package owners
+
+import (
+	"errors"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Keeper is the way in which files have owners. Its methods are safe for
+// concurrent use, but two that change one file may lose what one of them changes.
+// They return bare errors of the kernel, unless a record is damaged.
+type Keeper bool
+
+const (
+	Disk    Keeper = false // as the kernel has them
+	Records Keeper = true  // as recorded; see the package documentation
+)
+
+// Unchanged in place of a user or group ID leaves that as it is.
+const Unchanged = -1
+
+const (
+	permissions = 0o7777
+	setIDs      = unix.S_ISUID | unix.S_ISGID
+)
+
+// file is the way to a file that may be of any type.
+type file struct {
+	path   string
+	follow bool // path is a link of /proc that leads to the file
+}
+
+// opened is the file of the descriptor fd, which may be one of O_PATH.
+func opened(fd int) file { return file{path: fdPath(fd), follow: true} }
+
+// entry is the file called name in the directory fd, itself if it is a link.
+func entry(dir int, name string) file {
+	if dir == unix.AT_FDCWD {
+		return file{path: name}
+	}
+	return file{path: fdPath(dir) + "/" + name}
+}
+
+func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// Fstat is fstat(2), also of a descriptor opened with O_PATH.
+func (k Keeper) Fstat(fd int, st *unix.Stat_t) error {
+	if err := retry(func() error { return unix.Fstat(fd, st) }); err != nil || k == Disk {
+		return err
+	}
+	return opened(fd).override(st)
+}
+
+// Fstatat is fstatat(2) of name itself, should it be a link. dir may be
+// unix.AT_FDCWD here and in the other methods.
+func (k Keeper) Fstatat(dir int, name string, st *unix.Stat_t) error {
+	err := retry(func() error { return unix.Fstatat(dir, name, st, unix.AT_SYMLINK_NOFOLLOW) })
+	if err != nil || k == Disk {
+		return err
+	}
+	return entry(dir, name).override(st)
+}
+
+// Fchown is fchown(2). As the kernel does, it takes set-ID bits and capabilities
+// from what isn't a directory. With Records fd may be one of O_PATH.
+func (k Keeper) Fchown(fd, uid, gid int) error {
+	if k == Disk {
+		return retry(func() error { return unix.Fchown(fd, uid, gid) })
+	}
+	return opened(fd).chown(uid, gid)
+}
+
+// Fchownat is Fchown of name itself, should it be a link.
+func (k Keeper) Fchownat(dir int, name string, uid, gid int) error {
+	if k == Disk {
+		return retry(func() error { return unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW) })
+	}
+	return entry(dir, name).chown(uid, gid)
+}
+
+// Fchmod is fchmod(2). With Records fd may be one of O_PATH.
+func (k Keeper) Fchmod(fd int, mode uint32) error {
+	if k == Disk {
+		return retry(func() error { return unix.Fchmod(fd, mode&permissions) })
+	}
+	return opened(fd).chmod(mode)
+}
+
+// Fchmodat is Fchmod of name, which must not be a link.
+func (k Keeper) Fchmodat(dir int, name string, mode uint32) error {
+	if k == Disk {
+		return retry(func() error { return unix.Fchmodat(dir, name, mode&permissions, 0) })
+	}
+	return entry(dir, name).chmod(mode)
+}
+
+// Fset is Fchown and then Fchmod of a regular file or a directory.
+func (k Keeper) Fset(fd, uid, gid int, mode uint32) error {
+	if k == Disk {
+		if uid != Unchanged || gid != Unchanged {
+			if err := k.Fchown(fd, uid, gid); err != nil {
+				return err
+			}
+		}
+		return k.Fchmod(fd, mode)
+	}
+	return opened(fd).change(func(st *unix.Stat_t) {
+		own(st, uid, gid)
+		st.Mode = st.Mode&unix.S_IFMT | mode&permissions
+	})
+}
+
+// Mknodat is mknodat(2). With Records a device is a regular file with a record; but
+// the mark of a removed name in overlay format, the character device 0:0, is real
+// wherever the kernel lets this process make it.
+func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
+	kind := mode & unix.S_IFMT
+	device := kind == unix.S_IFCHR || kind == unix.S_IFBLK
+	if k == Disk || !device || kind == unix.S_IFCHR && dev == 0 {
+		err := retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) }) //nolint:gosec // the kernel takes 32 bits
+		if k == Disk || !device || !errors.Is(err, unix.EPERM) {
+			return err
+		}
+	}
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return opened(fd).change(func(st *unix.Stat_t) { st.Mode, st.Rdev = mode, dev })
+}
+
+// override puts into st, which the kernel filled, what is recorded.
+func (f file) override(st *unix.Stat_t) error {
+	st.Uid, st.Gid = 0, 0
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR:
+		r, err := f.record()
+		if r != nil {
+			r.override(st)
+		}
+		return err
+	case unix.S_IFLNK, unix.S_IFIFO, unix.S_IFSOCK:
+		return f.overrideBeside(st)
+	default:
+		return nil
+	}
+}
+
+func (f file) chown(uid, gid int) error {
+	err := f.change(func(st *unix.Stat_t) { own(st, uid, gid) })
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := f.stat(&st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return err
+	}
+	for _, name := range []string{capability, prefix + capability} {
+		if _, err := f.getxattr(name, nil); none(err) {
+			continue // to remove nothing may be forbidden
+		}
+		if err := f.removexattr(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// own changes the owner in st as the kernel does.
+func own(st *unix.Stat_t, uid, gid int) {
+	if uid != Unchanged {
+		st.Uid = uint32(uid) //nolint:gosec // as chown takes it
+	}
+	if gid != Unchanged {
+		st.Gid = uint32(gid) //nolint:gosec // likewise
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		st.Mode &^= unix.S_ISUID
+		if st.Mode&unix.S_IXGRP != 0 {
+			st.Mode &^= unix.S_ISGID
+		}
+	}
+}
+
+func (f file) chmod(mode uint32) error {
+	return f.change(func(st *unix.Stat_t) { st.Mode = st.Mode&unix.S_IFMT | mode&permissions })
+}
+
+// change records what f makes of the file's status.
+func (f file) change(to func(*unix.Stat_t)) error {
+	var disk unix.Stat_t
+	if err := f.stat(&disk); err != nil {
+		return err
+	}
+	was := disk
+	if err := f.override(&was); err != nil {
+		return err
+	}
+	st := was
+	to(&st)
+	if !carries(disk.Mode) {
+		return f.changeBeside(&disk, &was, &st)
+	}
+	// The mode comes first: to set an attribute takes leave to write.
+	if mode := onDisk(st.Mode); mode != disk.Mode&permissions {
+		if err := f.setMode(mode); err != nil {
+			return err
+		}
+	}
+	if r := (record{st.Uid, st.Gid, st.Mode, st.Rdev}); r.needed() {
+		return f.setxattr(Attribute, []byte(r.String()))
+	}
+	if err := f.removexattr(Attribute); err != nil && !none(err) {
+		return err
+	}
+	return nil
+}
+
+// carries reports whether a file of this mode can have user attributes.
+func carries(mode uint32) bool {
+	kind := mode & unix.S_IFMT
+	return kind == unix.S_IFREG || kind == unix.S_IFDIR
+}
+
+// onDisk returns the permissions on the disk of what has the recorded mode.
+func onDisk(mode uint32) uint32 {
+	let := uint32(0o600)
+	if mode&unix.S_IFMT == unix.S_IFDIR {
+		let = 0o700
+	}
+	return mode&permissions&^setIDs | let
+}
+
+func (f file) flags() int {
+	if f.follow {
+		return 0
+	}
+	return unix.AT_SYMLINK_NOFOLLOW
+}
+
+func (f file) stat(st *unix.Stat_t) error {
+	return retry(func() error { return unix.Fstatat(unix.AT_FDCWD, f.path, st, f.flags()) })
+}
+
+// setMode sets the mode on the disk. The file is no link.
+func (f file) setMode(mode uint32) error {
+	return retry(func() error { return unix.Fchmodat(unix.AT_FDCWD, f.path, mode, 0) })
+}
+
+func (f file) getxattr(name string, b []byte) (n int, err error) {
+	err = retry(func() error {
+		if f.follow {
+			n, err = unix.Getxattr(f.path, name, b)
+		} else {
+			n, err = unix.Lgetxattr(f.path, name, b)
+		}
+		return err
+	})
+	return n, err
+}
+
+func (f file) setxattr(name string, value []byte) error {
+	return retry(func() error {
+		if f.follow {
+			return unix.Setxattr(f.path, name, value, 0)
+		}
+		return unix.Lsetxattr(f.path, name, value, 0)
+	})
+}
+
+func (f file) removexattr(name string) error {
+	return retry(func() error {
+		if f.follow {
+			return unix.Removexattr(f.path, name)
+		}
+		return unix.Lremovexattr(f.path, name)
+	})
+}
+
+// none reports whether err says that there is no such attribute.
+func none(err error) bool {
+	return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP)
+}
+
+// retry calls f until it isn't interrupted.
+func retry(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,347 @@
+package owners_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/containers/storage/pkg/idtools"
+	"golang.org/x/sys/unix"
+)
+
+// kinds are the files that a test goes through, by what makes one.
+var kinds = map[string]func(path string) error{
+	"file":      func(p string) error { return os.WriteFile(p, nil, 0o644) },
+	"directory": func(p string) error { return os.Mkdir(p, 0o755) },
+	"link":      func(p string) error { return os.Symlink("nowhere", p) },
+	"fifo":      func(p string) error { return unix.Mkfifo(p, 0o644) },
+	"socket": func(p string) error {
+		l, err := net.Listen("unix", p)
+		if err == nil {
+			l.(*net.UnixListener).SetUnlinkOnClose(false)
+			err = l.Close()
+		}
+		return err
+	},
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// owned returns uid:gid and the mode of path, as records have it.
+func owned(t *testing.T, path string) string {
+	t.Helper()
+	var byName, byFD unix.Stat_t
+	must(t, owners.Records.Fstatat(unix.AT_FDCWD, path, &byName))
+	fd := handle(t, path)
+	must(t, owners.Records.Fstat(fd, &byFD))
+	byName.Atim, byFD.Atim = unix.Timespec{}, unix.Timespec{}
+	if byName != byFD {
+		t.Errorf("%s by name is\n%+v, by descriptor\n%+v", path, byName, byFD)
+	}
+	return fmt.Sprintf("%d:%d %o", byName.Uid, byName.Gid, byName.Mode&0o7777)
+}
+
+// handle opens path itself, of whatever type, until the test ends.
+func handle(t *testing.T, path string) int {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+func want(t *testing.T, path, want string) {
+	t.Helper()
+	if got := owned(t, path); got != want {
+		t.Errorf("%s is %s, want %s", filepath.Base(path), got, want)
+	}
+}
+
+func TestOwnersStayWithTheFile(t *testing.T) {
+	for kind, create := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "a")
+			must(t, create(path))
+			var disk unix.Stat_t
+			must(t, unix.Lstat(path, &disk))
+			mode := fmt.Sprintf("%o", disk.Mode&0o7777)
+			want(t, path, "0:0 "+mode)
+
+			must(t, owners.Records.Fchownat(unix.AT_FDCWD, path, 4294967294, 999_999_999))
+			want(t, path, "4294967294:999999999 "+mode)
+			must(t, owners.Records.Fchown(handle(t, path), 5, owners.Unchanged))
+			want(t, path, "5:999999999 "+mode)
+			must(t, owners.Records.Fchown(handle(t, path), owners.Unchanged, 7))
+			want(t, path, "5:7 "+mode)
+
+			must(t, os.Rename(path, path+"2"))
+			path += "2"
+			want(t, path, "5:7 "+mode)
+			must(t, os.Mkdir(dir+"/deep", 0o755))
+			must(t, os.Rename(path, dir+"/deep/b"))
+			must(t, os.Rename(dir+"/deep", dir+"/other"))
+			path = dir + "/other/b"
+			want(t, path, "5:7 "+mode)
+			if kind != "directory" {
+				must(t, unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, path+"2", 0))
+				want(t, path+"2", "5:7 "+mode)
+				must(t, owners.Records.Fchownat(unix.AT_FDCWD, path+"2", 8, 9))
+				want(t, path, "8:9 "+mode)
+			}
+			must(t, owners.Records.Fchownat(unix.AT_FDCWD, path, 0, 0))
+			want(t, path, "0:0 "+mode)
+		})
+	}
+}
+
+func TestReadingALinkLeavesItsOwner(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink("nowhere", link))
+	must(t, owners.Records.Fchownat(unix.AT_FDCWD, link, 5, 7))
+	for range 3 {
+		if _, err := os.Readlink(link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mtime := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(time.Now().UnixNano())}
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, link, mtime, unix.AT_SYMLINK_NOFOLLOW))
+	want(t, link, "5:7 777")
+}
+
+func TestModes(t *testing.T) {
+	for _, kind := range []string{"file", "directory"} {
+		path := filepath.Join(t.TempDir(), "x")
+		must(t, kinds[kind](path))
+		for _, mode := range []uint32{0, 0o111, 0o444, 0o600, 0o755, 0o1777, 0o2755, 0o4711, 0o6000, 0o7777} {
+			must(t, owners.Records.Fchmod(handle(t, path), mode))
+			want(t, path, fmt.Sprintf("0:0 %o", mode))
+			var disk unix.Stat_t
+			must(t, unix.Lstat(path, &disk))
+			let := uint32(0o600)
+			if kind == "directory" {
+				let = 0o700
+			}
+			if disk.Mode&let != let || disk.Mode&0o6000 != 0 {
+				t.Errorf("%s of mode %o has %o on the disk, which keeps this process out or has set-ID bits", kind, mode, disk.Mode&0o7777)
+			}
+		}
+		must(t, owners.Records.Fchmod(handle(t, path), 0o755))
+		if n, err := unix.Lgetxattr(path, owners.Attribute, nil); err != unix.ENODATA {
+			t.Errorf("%s is as on the disk, but has a record of %d bytes, %v", kind, n, err)
+		}
+	}
+}
+
+func TestChmodByAnyoneElseCounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	must(t, os.WriteFile(path, nil, 0o644))
+	must(t, owners.Records.Fset(handle(t, path), 5, 7, 0o4555))
+	want(t, path, "5:7 4555")
+	must(t, os.Chmod(path, 0o640))
+	want(t, path, "5:7 640")
+	must(t, os.Chmod(path, 0o444))
+	want(t, path, "5:7 444")
+}
+
+func TestChownTakesPrivilegesAway(t *testing.T) {
+	for _, tt := range []struct {
+		kind         string
+		before, want uint32
+	}{
+		{"file", 0o6755, 0o755},
+		{"file", 0o6745, 0o2745}, // without x for the group it means locking
+		{"directory", 0o6755, 0o6755},
+	} {
+		path := filepath.Join(t.TempDir(), "x")
+		must(t, kinds[tt.kind](path))
+		must(t, owners.Records.Fchmodat(unix.AT_FDCWD, path, tt.before))
+		if tt.kind == "file" {
+			must(t, owners.Records.Fsetxattr(handle(t, path), "security.capability", capability))
+		}
+		must(t, owners.Records.Fchownat(unix.AT_FDCWD, path, 1, 1))
+		want(t, path, fmt.Sprintf("1:1 %o", tt.want))
+		if has := attributes(t, path); has["security.capability"] != "" {
+			t.Errorf("after chown %s has %v", tt.kind, has)
+		}
+	}
+}
+
+// capability is cap_net_raw=ep.
+var capability = []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+// attributes returns those of path as others than the records know them.
+func attributes(t *testing.T, path string) map[string]string {
+	t.Helper()
+	var st unix.Stat_t
+	must(t, owners.Records.Fstatat(unix.AT_FDCWD, path, &st))
+	b := make([]byte, 1024)
+	n, err := unix.Llistxattr(path, b)
+	must(t, err)
+	found := map[string]string{}
+	for name := range strings.SplitSeq(string(b[:n]), "\x00") {
+		if called := owners.Records.Name(st.Mode, name); called != "" {
+			v := make([]byte, 64)
+			n, err := unix.Lgetxattr(path, name, v)
+			must(t, err)
+			found[called] = string(v[:n])
+		}
+	}
+	return found
+}
+
+func TestAttributes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	must(t, os.WriteFile(path, nil, 0o644))
+	must(t, owners.Records.Fset(handle(t, path), 5, 7, 0o4555))
+	set := map[string]string{"security.capability": string(capability), "trusted.x": "y", "user.mine": "1"}
+	for name, value := range set {
+		must(t, owners.Records.Fsetxattr(handle(t, path), name, []byte(value)))
+	}
+	got := attributes(t, path)
+	for name, value := range set {
+		if got[name] != value {
+			t.Errorf("%s is %q, want %q", name, got[name], value)
+		}
+		delete(got, name)
+	}
+	for name := range got {
+		if strings.HasPrefix(name, "user.") {
+			t.Errorf("%s is shown to others", name)
+		}
+	}
+	link := path + "-link"
+	must(t, os.Symlink("nowhere", link))
+	must(t, owners.Records.Fchownat(unix.AT_FDCWD, link, 5, 7))
+	if got := attributes(t, link); got["security.capability"] != "" {
+		t.Errorf("the owner of a link is shown to others: %v", got)
+	}
+}
+
+func TestDevices(t *testing.T) {
+	for _, tt := range []struct {
+		kind uint32
+		dev  uint64
+	}{
+		{unix.S_IFCHR, unix.Mkdev(1, 3)},
+		{unix.S_IFBLK, unix.Mkdev(4095, 1<<20-1)},
+		{unix.S_IFBLK, 0},
+		{unix.S_IFCHR, 0}, // a whiteout
+	} {
+		path := filepath.Join(t.TempDir(), "dev")
+		must(t, owners.Records.Mknodat(unix.AT_FDCWD, path, tt.kind|0o600, tt.dev))
+		if tt.kind != unix.S_IFCHR || tt.dev != 0 {
+			must(t, owners.Records.Fchownat(unix.AT_FDCWD, path, 0, 6))
+			must(t, owners.Records.Fchmodat(unix.AT_FDCWD, path, 0o440))
+			want(t, path, "0:6 440")
+		}
+		var st unix.Stat_t
+		must(t, owners.Records.Fstatat(unix.AT_FDCWD, path, &st))
+		if st.Mode&unix.S_IFMT != tt.kind || st.Rdev != tt.dev || st.Size != 0 {
+			t.Errorf("made %o %x, found %+v", tt.kind, tt.dev, st)
+		}
+		if err := owners.Records.Mknodat(unix.AT_FDCWD, path, tt.kind, tt.dev); err != unix.EEXIST {
+			t.Errorf("made again: %v", err)
+		}
+	}
+}
+
+func TestDamagedRecord(t *testing.T) {
+	for _, value := range []string{"", "1", "1:2", "1:2:8:file", "-1:2:0644", "1:2:0644:char-1", "1:2:0644:tty-1-2", "1:2:0644:file:x", "4294967296:0:0644", strings.Repeat("1", 500)} {
+		path := filepath.Join(t.TempDir(), "x")
+		must(t, os.WriteFile(path, nil, 0o644))
+		must(t, unix.Lsetxattr(path, owners.Attribute, []byte(value), 0))
+		var st unix.Stat_t
+		if err := owners.Records.Fstatat(unix.AT_FDCWD, path, &st); err == nil || !strings.Contains(err.Error(), owners.Attribute) {
+			t.Errorf("record %q: %v", value, err)
+		}
+		if err := owners.Disk.Fstatat(unix.AT_FDCWD, path, &st); err != nil {
+			t.Errorf("record %q where there are none: %v", value, err)
+		}
+	}
+}
+
+func TestAStrangersRecordMakesNoDirectoryADevice(t *testing.T) {
+	path := t.TempDir()
+	must(t, unix.Lsetxattr(path, owners.Attribute, []byte("1:2:0700:char-1-3"), 0))
+	var st unix.Stat_t
+	must(t, owners.Records.Fstatat(unix.AT_FDCWD, path, &st))
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		t.Errorf("mode %o", st.Mode)
+	}
+}
+
+func TestRecordsAreThoseOfContainersStorage(t *testing.T) {
+	dir := t.TempDir()
+	file, device := dir+"/file", dir+"/device"
+	must(t, os.WriteFile(file, nil, 0o644))
+	must(t, owners.Records.Fset(handle(t, file), 5, 7, 0o6551))
+	must(t, owners.Records.Mknodat(unix.AT_FDCWD, device, unix.S_IFBLK|0o640, unix.Mkdev(8, 1)))
+	must(t, owners.Records.Fchmodat(unix.AT_FDCWD, dir, 0o1777))
+	must(t, owners.Records.Fchownat(unix.AT_FDCWD, dir, 3, 4))
+	for path, want := range map[string]idtools.Stat{
+		file:   {IDs: idtools.IDPair{UID: 5, GID: 7}, Mode: os.ModeSetuid | os.ModeSetgid | 0o551},
+		dir:    {IDs: idtools.IDPair{UID: 3, GID: 4}, Mode: os.ModeDir | os.ModeSticky | 0o777},
+		device: {Mode: os.ModeDevice | 0o640, Major: 8, Minor: 1},
+	} {
+		got, err := idtools.GetContainersOverrideXattr(path)
+		must(t, err)
+		if got != want {
+			t.Errorf("%s: they read %+v, want %+v", filepath.Base(path), got, want)
+		}
+		b := make([]byte, 100)
+		n, err := unix.Lgetxattr(path, owners.Attribute, b)
+		must(t, err)
+		if text := idtools.FormatContainersOverrideXattrDevice(want.IDs.UID, want.IDs.GID, want.Mode, want.Major, want.Minor); text != string(b[:n]) {
+			t.Errorf("%s: %q is recorded, they would %q", filepath.Base(path), b[:n], text)
+		}
+	}
+}
+
+func TestOverlayKeepsRecords(t *testing.T) {
+	if os.Getenv(whoVar) != "one ID" {
+		t.Skip("mounts: see TestWithoutPrivilege")
+	}
+	dir := t.TempDir()
+	for _, d := range []string{"lower", "lower/d", "upper", "work", "mnt"} {
+		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+	for kind, create := range kinds {
+		path := filepath.Join(dir, "lower/d", kind)
+		must(t, create(path))
+		must(t, owners.Records.Fchownat(unix.AT_FDCWD, path, 5, 7))
+	}
+	options := fmt.Sprintf("userxattr,lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", dir, dir, dir)
+	must(t, unix.Mount("overlay", dir+"/mnt", "overlay", 0, options))
+	t.Cleanup(func() { must(t, unix.Unmount(dir+"/mnt", 0)) })
+	for kind := range kinds {
+		path := filepath.Join(dir, "mnt/d", kind)
+		before := owned(t, path)
+		if !strings.HasPrefix(before, "5:7 ") {
+			t.Errorf("%s through the overlay is %s", kind, before)
+		}
+		if kind == "directory" { // the kernel renames none from below
+			must(t, os.Chmod(path, 0o750))
+			want(t, filepath.Join(dir, "upper/d", kind), "5:7 750")
+			continue
+		}
+		must(t, os.Rename(path, path+"-moved"))
+		want(t, path+"-moved", before)
+		want(t, filepath.Join(dir, "upper/d", kind+"-moved"), before)
+		// Set through the overlay, and times with it.
+		must(t, owners.Records.Fchown(handle(t, path+"-moved"), 8, 9))
+		now := []unix.Timespec{{Sec: 1}, {Sec: 1}}
+		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, path+"-moved", now, unix.AT_SYMLINK_NOFOLLOW))
+		want(t, filepath.Join(dir, "upper/d", kind+"-moved"), strings.Replace(before, "5:7", "8:9", 1))
+	}
+}
