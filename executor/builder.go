@@ -82,6 +82,9 @@ type Options struct {
 	// AllowInsecure lets RUN --security=insecure run. Without it the build
 	// fails before anything runs.
 	AllowInsecure bool
+	// AllowHostNetwork lets RUN --network=host have the host's network where
+	// Network is Private. Without it the build fails before anything runs.
+	AllowHostNetwork bool
 	// ShmSize is the size of /dev/shm in RUN in bytes; 0 means 64 MiB.
 	ShmSize int64
 	// Ulimits are resource limits of RUN.

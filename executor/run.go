@@ -26,6 +26,9 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	if op.Insecure && !b.opts.AllowInsecure {
 		return nil, errInsecure
 	}
+	if op.Network == "host" && !b.mayUseHost() {
+		return nil, errHostNetwork
+	}
 	found, err := b.mountSources(ctx, op, s)
 	if err != nil {
 		return nil, err
@@ -49,13 +52,24 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 
 var errInsecure = errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
 
+var errHostNetwork = errors.New("network.host is not allowed where RUN has a private network: build with --allow network.host if the Dockerfile is trusted")
+
+// mayUseHost reports whether RUN --network=host has the user's leave. A private
+// network is there to keep the Dockerfile from the host's.
+func (b *build) mayUseHost() bool {
+	return b.opts.Network != sandbox.Private || b.opts.AllowHostNetwork
+}
+
 // checkAllowed refuses, before anything runs, a plan that asks for what takes the
-// user's leave, or can't be done here. What the triggers of a base image ask for is not known by then and
-// refused at their step.
+// user's leave, or can't be done here. What the triggers of a base image ask for is
+// not known by then and refused at their step.
 func (b *build) checkAllowed() error {
 	for _, s := range b.allStages() {
 		if at, ok := s.Runs(); ok && b.NoRUN != nil {
 			return &StepError{Step: "RUN", Location: at, Err: b.NoRUN}
+		}
+		if at, ok := s.HostNetwork(); ok && !b.mayUseHost() {
+			return &StepError{Step: "RUN --network=host", Location: at, Err: errHostNetwork}
 		}
 		if at, ok := s.Insecure(); ok && !b.opts.AllowInsecure {
 			return &StepError{Step: "RUN --security=insecure", Location: at, Err: errInsecure}

@@ -86,7 +86,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
 	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
-	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host or none; default is host")
+	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host, none, or private: user-mode, without the host's addresses; default is host")
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
 	cfg.isolationFlags.register(fs, "enter a user namespace first; always done without root")
 	fs.BoolVar(&cfg.noCache, "no-cache", false, "run every step, even if its result is known")

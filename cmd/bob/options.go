@@ -111,8 +111,10 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 		o.Network = sandbox.Host
 	case "none":
 		o.Network = sandbox.None
+	case "private":
+		o.Network = sandbox.Private
 	default:
-		return usageErrorf("--network %s: want default, host or none", cfg.network)
+		return usageErrorf("--network %s: want default, host, none or private", cfg.network)
 	}
 	for _, h := range cfg.addHosts.values {
 		host, err := extraHost(h)

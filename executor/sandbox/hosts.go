@@ -14,15 +14,18 @@ import (
 const resolvConf = "/etc/resolv.conf"
 
 // writeHostFiles writes the files of /etc that describe the host and its
-// network into dir and returns the mounts that put them into the container.
+// network into dir, or about the private one if it isn't nil, and returns the mounts that put them into the container.
 // They are read-only there, as BuildKit's are: a command that could write them
 // would expect to find its change in the image.
-func writeHostFiles(dir, hostname string, extraHosts []string) ([]Mount, error) {
+func writeHostFiles(dir string, p *Process, private *privateNetwork) ([]Mount, error) {
 	resolver, err := os.ReadFile(resolvConf)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read resolver configuration: %w", err)
 	}
-	hosts, err := hostsFile(hostname, extraHosts)
+	if private != nil {
+		resolver = withResolver(resolver, private.resolver)
+	}
+	hosts, err := hostsFile(p.hostname(), p.ExtraHosts)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +35,7 @@ func writeHostFiles(dir, hostname string, extraHosts []string) ([]Mount, error) 
 	}{
 		{"resolv.conf", resolver},
 		{"hosts", hosts},
-		{"hostname", []byte(hostname + "\n")},
+		{"hostname", []byte(p.hostname() + "\n")},
 	}
 	mounts := make([]Mount, 0, len(files))
 	for _, f := range files {
@@ -46,6 +49,19 @@ func writeHostFiles(dir, hostname string, extraHosts []string) ([]Mount, error) 
 		mounts = append(mounts, Mount{Source: path, Target: "/etc/" + f.name, ReadOnly: true})
 	}
 	return mounts, nil
+}
+
+// withResolver returns the configuration with one name server in place of its own
+// (resolv.conf(5)).
+func withResolver(conf []byte, server string) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "nameserver %s\n", server)
+	for line := range strings.Lines(string(conf)) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[0] != "nameserver" {
+			b.WriteString(strings.TrimSuffix(line, "\n") + "\n")
+		}
+	}
+	return []byte(b.String())
 }
 
 // hostsFile returns the content of /etc/hosts (hosts(5)).

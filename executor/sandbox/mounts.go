@@ -159,7 +159,7 @@ func sysMount(p *Process, userNS bool, refused fallback) *configs.Mount {
 	if p.Insecure {
 		attr, flags = 0, 0
 	}
-	if refused&boundSys != 0 || userNS && p.Network != None {
+	if refused&boundSys != 0 || userNS && p.Network == Host {
 		return &configs.Mount{
 			Source: "/sys", Destination: "/sys", Device: "bind",
 			Flags:   unix.MS_BIND | unix.MS_REC,

@@ -40,7 +40,7 @@ func probes() []probe {
 		{name: "seccomp", what: "seccomp filters", need: ForRUN, entered: true, try: trySeccomp},
 		{name: notifying, what: "seccomp notification", need: Optional, entered: true, try: tryNotify},
 		{name: "network-namespace", what: "RUN --network=none", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET, try: tryNetwork},
-		{name: "tun", what: "/dev/net/tun", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET, try: tryTun},
+		{name: "private-network", what: "RUN --network=private", need: Optional, entered: true, try: tryPrivate},
 		{name: "overlay-on-overlay", what: "overlays on overlays", need: Optional, entered: true, try: tryNestedOverlay},
 		{name: "fuse", what: "/dev/fuse and fuse-overlayfs", need: Optional, entered: true, try: tryFuse},
 		{name: "binfmt", what: "binfmt_misc for foreign programs", need: Optional, entered: true, try: tryBinfmt},

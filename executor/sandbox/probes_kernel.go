@@ -58,22 +58,20 @@ func tryNetwork(*probeOrder) outcome {
 	return yes("")
 }
 
-func tryTun(*probeOrder) outcome {
-	const unused = "bob doesn't use it yet: "
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		return no(unused+err.Error(), "")
-	}
-	defer func() { _ = f.Close() }()
-	device, err := unix.NewIfreq("tap0")
+// tryPrivate makes a private network.
+func tryPrivate(o *probeOrder) outcome {
+	dir, err := o.dir("")
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	device.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, device); err != nil {
-		return no(unused+err.Error(), "")
+	n, err := openPrivate(o.ctx, dir)
+	if err != nil {
+		return notEntered(err)
 	}
-	return yes("")
+	if err := n.close(); err != nil {
+		return no(err.Error(), "")
+	}
+	return yes("by " + n.program)
 }
 
 // tryCgroup makes a cgroup below its own and removes it.

@@ -213,7 +213,18 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		}
 		defer clean(unmount)
 	}
-	etc, err := writeHostFiles(state, p.hostname(), p.ExtraHosts)
+	caller := ctx
+	var private *privateNetwork
+	if p.Network == Private {
+		if private, err = openPrivate(ctx, state); err != nil {
+			return err
+		}
+		defer clean(private.close)
+		watched, stop := private.watch(ctx)
+		defer stop()
+		ctx = watched
+	}
+	etc, err := writeHostFiles(state, p, private)
 	if err != nil {
 		return err
 	}
@@ -229,7 +240,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	id := "bob-" + filepath.Base(state)
-	config, err := newConfig(p, id, root, mounts, userNS, refused)
+	config, err := newConfig(p, id, root, mounts, private, userNS, refused)
 	if err != nil {
 		return err
 	}
@@ -251,7 +262,11 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return fmt.Errorf("create container: %w", err)
 	}
 	defer clean(container.Destroy)
-	return r.runIn(ctx, container, p)
+	err = r.runIn(ctx, container, p)
+	if caller.Err() == nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // canonical returns the absolute path of the root file system, free of
