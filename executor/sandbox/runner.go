@@ -79,6 +79,10 @@ type Process struct {
 	// Nothing is written after Run has returned. When a write fails the
 	// command is killed. The standard input is empty.
 	Stdout, Stderr io.Writer
+	// Restored is set by Run with Chroot: the paths, relative to Root, of what
+	// was changed for the run and is again as it was in all but the time of its
+	// last change (st_ctime).
+	Restored []string
 }
 
 // hostname returns the host name of the container.
@@ -135,6 +139,13 @@ func (e *startError) Unwrap() error { return e.err }
 func (r *Runner) Run(ctx context.Context, p *Process) error {
 	if err := p.check(); err != nil {
 		return err
+	}
+	switch r.Isolation {
+	case "", Namespaces:
+	case Chroot:
+		return r.runChroot(ctx, p)
+	case Auto, NoIsolation:
+		return fmt.Errorf("run: no command can be run with --isolation=%s", r.Isolation)
 	}
 	r.tryNesting.Do(func() {
 		if inUserNamespace() && !nests() {
