@@ -260,3 +260,40 @@ func checkDevices(root string) error {
 	}
 	return fmt.Errorf("run: the image has the device %s, which commands could open: this container has no device cgroup: start it with a container engine, or use another base image", found)
 }
+
+// Limits says what commands lack that others have which are run with Namespaces; nil
+// for a Runner that does so.
+func (r *Runner) Limits() ([]*Obstacle, error) {
+	if r.Isolation != Chroot {
+		return nil, nil
+	}
+	limits := []*Obstacle{
+		{Why: "commands find no /proc but copies of a few of its files, no /sys, no terminals, and no /dev/stdout or /dev/fd"},
+		{Why: "commands can't use chroot, raw sockets, or the powers of set-user-ID programs as sudo"},
+		{Why: "what is mounted read-only can be written to, in vain; tmpfs mounts are on the disk and have no limit, and secrets are on the disk while a command runs"},
+	}
+	switch version := landlockVersion(); {
+	case version == 0:
+		limits = append(limits, &Obstacle{
+			"without Landlock a command that is out for it can end other processes of the container, and reach their abstract sockets",
+			"use a kernel that has it (CONFIG_SECURITY_LANDLOCK, and landlock among the lsm= of its command line)",
+		})
+	case version < landlockScopes:
+		limits = append(limits, &Obstacle{
+			"this kernel's Landlock is too old to keep a command that is out for it from ending other processes of the container, or from their abstract sockets",
+			"use Linux 6.12 or later",
+		})
+	}
+	dir, err := r.makeState()
+	if err != nil {
+		return nil, err
+	}
+	err = makeDevices(filepath.Join(dir, "dev"))
+	if info, errStat := os.Stat(filepath.Join(dir, "dev/null")); err == nil && errStat == nil && info.Mode().IsRegular() {
+		limits = append(limits, &Obstacle{
+			"devices can't be made or opened in " + r.Dir + ": commands find a file as /dev/null, and neither /dev/zero nor /dev/urandom",
+			"put the cache directory on a file system that is not mounted with nodev, and don't drop CAP_MKNOD",
+		})
+	}
+	return limits, errors.Join(err, os.RemoveAll(dir))
+}

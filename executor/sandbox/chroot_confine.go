@@ -13,9 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chrootCapabilities returns those of a command in a chroot: Docker's, as far as
-// bob has them, but CAP_SYS_CHROOT, with which one leaves a chroot. Its lack also
-// keeps the command from tracing bob, which has it.
+// dangerous are those of Docker's capabilities that a command in a chroot hasn't:
+// with CAP_SYS_CHROOT one leaves it, and with CAP_NET_RAW one reads what bob and
+// others send on the network that is theirs, too. The lack of the former also keeps
+// the command from tracing bob, which has it.
+var dangerous = [...]string{"CAP_NET_RAW", "CAP_SYS_CHROOT"}
+
+// chrootCapabilities returns those of a command in a chroot.
 func chrootCapabilities() ([]string, error) {
 	own, err := allCapabilities()
 	if err != nil {
@@ -27,7 +31,7 @@ func chrootCapabilities() ([]string, error) {
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(defaultCapabilities[:]), func(name string) bool {
-		return name == "CAP_SYS_CHROOT" || !slices.Contains(own, name)
+		return slices.Contains(dangerous[:], name) || !slices.Contains(own, name)
 	}), nil
 }
 

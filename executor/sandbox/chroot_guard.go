@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/runc/libcontainer/capabilities"
 	"github.com/opencontainers/runc/libcontainer/seccomp"
@@ -70,6 +71,9 @@ func runGuard() error {
 		return fmt.Errorf("read order: %w", err)
 	}
 	defer wipeSecrets(order.Secrets)
+	if len(order.Protected) > 0 {
+		order.Protected = append(order.Protected, os.Getpid())
+	}
 	// Whatever loses its parent becomes a child of the guard.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
@@ -293,6 +297,9 @@ func prepareCommand(orders io.Reader) (string, *chrootOrder, error) {
 	if err := order.enterRoot(); err != nil {
 		return "", nil, err
 	}
+	if err := emptyInput(); err != nil {
+		return "", nil, err
+	}
 	order.addHome()
 	if err := order.confine(caps); err != nil {
 		return "", nil, err
@@ -323,13 +330,33 @@ func (o *chrootOrder) enterRoot() error {
 	if err := unix.Chdir("/"); err != nil {
 		return &os.PathError{Op: "chdir", Path: "/", Err: err}
 	}
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil { //nolint:gosec // as an image's
+	dir, err := securejoin.SecureJoin("/", o.Dir) // links may lead to what is to be made
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755) //nolint:gosec // as an image's
+	}
+	if err != nil {
 		return fmt.Errorf("make working directory: %w", err)
 	}
-	if err := unix.Chdir(o.Dir); err != nil {
-		return &os.PathError{Op: "chdir", Path: o.Dir, Err: err}
+	if err := unix.Chdir(dir); err != nil {
+		return &os.PathError{Op: "chdir", Path: dir, Err: err}
 	}
 	return nil
+}
+
+// emptyInput gives this process a standard input of the root file system: through
+// that of bob the command could change the mode of the machine's /dev/null.
+func emptyInput() error {
+	var st unix.Stat_t
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return os.NewSyscallError("pipe2", err)
+		}
+		fd = p[0]
+		_ = unix.Close(p[1])
+	}
+	return os.NewSyscallError("dup3", unix.Dup3(fd, 0, 0))
 }
 
 // addHome adds HOME to the environment as libcontainer does.

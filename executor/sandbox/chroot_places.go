@@ -99,11 +99,11 @@ func (ps *places) addMounts(ctx context.Context, mounts []Mount) error {
 		if m.Kind != Bind {
 			continue
 		}
-		dir, err := filepath.EvalSymlinks(filepath.Dir(m.Source))
+		source, err := realSource(m.Source)
 		if err != nil {
 			return fmt.Errorf("mount on %s: %w", m.Target, err)
 		}
-		mounts[i].Source = filepath.Join(dir, filepath.Base(m.Source))
+		mounts[i].Source = source
 	}
 	if err := ps.lock(ctx, mounts); err != nil {
 		return err
@@ -114,6 +114,32 @@ func (ps *places) addMounts(ctx context.Context, mounts []Mount) error {
 		}
 	}
 	return nil
+}
+
+// realSource returns the path of a source without links in it.
+func realSource(source string) (string, error) {
+	if !strings.HasPrefix(source, openSource) {
+		name, err := filepath.EvalSymlinks(source)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return name, err
+		}
+		// Another command may have it now.
+		dir, err := filepath.EvalSymlinks(filepath.Dir(source))
+		return filepath.Join(dir, filepath.Base(source)), err
+	}
+	name, err := os.Readlink(source)
+	if err != nil {
+		return "", err
+	}
+	opened, err := os.Stat(source)
+	if err != nil {
+		return "", err
+	}
+	named, err := os.Lstat(name)
+	if err != nil || !os.SameFile(opened, named) {
+		return "", errors.Join(errors.New("another command moved its source: build again"), err)
+	}
+	return name, nil
 }
 
 // add places one mount.

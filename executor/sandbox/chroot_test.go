@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -25,15 +27,24 @@ func TestChroot(t *testing.T) {
 	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || inUserNamespace(t) {
 		t.Skip("only root can become root in a container")
 	}
-	args := []string{"-test.count=1", "-test.timeout=20m", "-test.run=^TestInChroot"}
-	if testing.Verbose() {
-		args = append(args, "-test.v")
-	}
-	out, err := again(t, modeChroot, &identity{Docker: true, DockerPowers: true}, args...).CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	} else if testing.Verbose() {
-		t.Logf("%s", out)
+	const noSuchCall = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	for name, id := range map[string]*identity{
+		"with Landlock":    {Docker: true, DockerPowers: true},
+		"without Landlock": {Docker: true, DockerPowers: true, Filter: map[int]uint32{unix.SYS_LANDLOCK_CREATE_RULESET: noSuchCall}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := []string{"-test.count=1", "-test.timeout=20m", "-test.run=^TestInChroot"}
+			if testing.Verbose() {
+				args = append(args, "-test.v")
+			}
+			out, err := again(t, modeChroot, id, args...).CombinedOutput()
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+			} else if testing.Verbose() {
+				t.Logf("%s", out)
+			}
+		})
 	}
 }
 
@@ -115,7 +126,7 @@ func TestInChrootRun(t *testing.T) {
 			want:   "127.0.0.1\tlocalhost " + hostname + "\n::1\tlocalhost ip6-localhost ip6-loopback " + hostname + "\n10.0.0.1\ta\n644\n",
 		},
 		{name: "umask", script: "umask; stat -c %a /etc . /dev /dev/shm /proc", want: "0022\n755\n755\n755\n1777\n555\n", change: func(p *sandbox.Process) { p.Dir = "/new" }},
-		{name: "standard input is empty", script: "cat"},
+		{name: "standard input is empty", script: "cat; chmod 600 /dev/null; [ -e /dev/stdin ] || echo none", want: "none\n"},
 		{
 			name: "limits", script: "ulimit -Sn; ulimit -Hn; ulimit -c",
 			change: func(p *sandbox.Process) {
@@ -245,12 +256,12 @@ func TestInChrootCapabilities(t *testing.T) {
 		if err := r.Run(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		powers := "00000000a80025fb" // Docker's without CAP_SYS_CHROOT, 1<<18
+		powers := "00000000a80005fb" // Docker's without CAP_NET_RAW, 1<<13, and CAP_SYS_CHROOT, 1<<18
 		if uid != 0 {
 			powers = "0000000000000000"
 		}
 		for _, want := range []string{
-			"CapInh:\t0000000000000000\nCapPrm:\t" + powers + "\nCapEff:\t" + powers + "\nCapBnd:\t00000000a80025fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n",
+			"CapInh:\t0000000000000000\nCapPrm:\t" + powers + "\nCapEff:\t" + powers + "\nCapBnd:\t00000000a80005fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n",
 		} {
 			if !strings.Contains(status, want) {
 				t.Errorf("user %d: status is\n%swant\n%s", uid, status, want)
@@ -346,5 +357,90 @@ func TestInChrootCancelAtAnyTime(t *testing.T) {
 	}
 	if after := tree(t, root); after != before {
 		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+}
+
+func BenchmarkInChroot(b *testing.B) {
+	r, root := newChroot(b)
+	p := &sandbox.Process{Root: root, Args: []string{"true"}, Env: []string{"PATH=/bin"}}
+	for b.Loop() {
+		if err := r.Run(b.Context(), p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// TestChrootNoDevices runs on a file system on which devices can't be opened.
+func TestChrootNoDevices(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || inUserNamespace(t) {
+		t.Skip("only root can mount it")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NODEV, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	cmd := again(t, modeChroot, &identity{Docker: true, DockerPowers: true}, "-test.count=1", "-test.run=^TestInNoDev")
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestInNoDev(t *testing.T) {
+	t.Parallel()
+	r, root := newChroot(t)
+	var out bytes.Buffer
+	p := shell(root, "cat; echo x > /dev/null && echo yes; ls /dev")
+	p.Stdout, p.Stderr = &out, &out
+	if err := r.Run(t.Context(), p); err != nil {
+		t.Error(err)
+	}
+	if want := "yes\nfd\nnull\nshm\nstderr\nstdin\nstdout\n"; out.String() != want {
+		t.Errorf("output is %q, want %q", &out, want)
+	}
+	limits, err := r.Limits()
+	if err != nil || !slices.ContainsFunc(limits, func(o *sandbox.Obstacle) bool { return strings.Contains(o.Why, "/dev/null") }) {
+		t.Errorf("limits are %v, %v", limits, err)
+	}
+}
+
+// TestInChrootUnguardedDevices has an image bring the device of a disk to where
+// nothing keeps commands from opening it.
+func TestInChrootUnguardedDevices(t *testing.T) {
+	t.Parallel()
+	r, root := newChroot(t)
+	node := filepath.Join(root, "disk")
+	if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(259, 1<<20-1))); err != nil {
+		t.Fatal(err)
+	}
+	_, errOpen := os.Open(node)
+	err := r.Run(t.Context(), shell(root, "true"))
+	if errors.Is(errOpen, unix.EPERM) || errors.Is(errOpen, unix.EACCES) {
+		if err != nil {
+			t.Error(err)
+		}
+	} else if err == nil || !strings.Contains(err.Error(), node) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestInChrootLimits(t *testing.T) {
+	t.Parallel()
+	r, _ := newChroot(t)
+	limits, err := r.Limits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mentions := func(word string) bool {
+		return slices.ContainsFunc(limits, func(o *sandbox.Obstacle) bool { return strings.Contains(o.Why, word) })
+	}
+	if !mentions("/proc") || mentions("Landlock") != (landlockHere() < 6) || mentions("/dev/null") {
+		t.Errorf("limits are %v", limits)
 	}
 }

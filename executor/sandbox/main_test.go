@@ -68,8 +68,8 @@ func TestMain(m *testing.M) {
 	mode := os.Getenv(modeVariable)
 	if mode == modeChroot {
 		errNotEntered = errors.New("these tests take namespaces")
-		if name := os.Getenv(probeVariable); name != "" {
-			os.Exit(probe(name))
+		if os.Getenv(probeVariable) != "" {
+			os.Exit(runKilled())
 		}
 		os.Exit(m.Run())
 	}

@@ -142,6 +142,11 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 	}
 	switch r.Isolation {
 	case "", Namespaces:
+		for _, m := range p.Mounts {
+			if strings.HasPrefix(m.Source, openSource) {
+				return fmt.Errorf("run: mount of %s on %s: only a chroot can have it", m.Source, m.Target)
+			}
+		}
 	case Chroot:
 		return r.runChroot(ctx, p)
 	case Auto, NoIsolation:
