@@ -126,6 +126,9 @@ var attacks = map[string]func(args []string) error{
 		if err != nil {
 			return err
 		}
+		if group == 1 {
+			return errors.New("the group of the first process has no name")
+		}
 		return unix.Kill(-group, unix.SIGKILL)
 	},
 	"kill by descriptor": func(args []string) error {
