@@ -14,18 +14,19 @@ import (
 const resolvConf = "/etc/resolv.conf"
 
 // writeHostFiles writes the files of /etc that describe the host and its
-// network into dir, or about the private one if it isn't nil, and returns the mounts that put them into the container.
+// network into dir, and returns the mounts that put them into the container.
+// server, unless it is "", is the name server in place of the machine's.
 // They are read-only there, as BuildKit's are: a command that could write them
 // would expect to find its change in the image.
-func writeHostFiles(dir string, p *Process, private *privateNetwork) ([]Mount, error) {
+func writeHostFiles(dir, hostname string, extraHosts []string, server string) ([]Mount, error) {
 	resolver, err := os.ReadFile(resolvConf)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read resolver configuration: %w", err)
 	}
-	if private != nil {
-		resolver = withResolver(resolver, private.resolver)
+	if server != "" {
+		resolver = withResolver(resolver, server)
 	}
-	hosts, err := hostsFile(p.hostname(), p.ExtraHosts)
+	hosts, err := hostsFile(hostname, extraHosts)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +36,7 @@ func writeHostFiles(dir string, p *Process, private *privateNetwork) ([]Mount, e
 	}{
 		{"resolv.conf", resolver},
 		{"hosts", hosts},
-		{"hostname", []byte(p.hostname() + "\n")},
+		{"hostname", []byte(hostname + "\n")},
 	}
 	mounts := make([]Mount, 0, len(files))
 	for _, f := range files {

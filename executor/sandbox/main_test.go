@@ -67,8 +67,15 @@ func TestMain(m *testing.M) {
 		os.Exit(examine(encoded))
 	}
 	mode := os.Getenv(modeVariable)
-	if mode == modeOneID {
+	switch mode {
+	case modeOneID:
 		enterOneID()
+		os.Exit(m.Run())
+	case modeChroot:
+		errNotEntered = errors.New("these tests take namespaces")
+		if os.Getenv(probeVariable) != "" {
+			os.Exit(runKilled())
+		}
 		os.Exit(m.Run())
 	}
 	isolation := sandbox.Isolation(cmp.Or(os.Getenv(isolationVariable), string(sandbox.Namespaces)))
@@ -99,6 +106,9 @@ type identity struct {
 	NoNewPrivs bool
 	Chroot     string // the new root
 	LessPowers bool   // whether CAP_SYS_ADMIN is gone
+	// DockerPowers is whether there are no more capabilities than those of
+	// Docker's default containers.
+	DockerPowers bool
 }
 
 // become gives this process, which has a mount namespace of its own, the
@@ -154,6 +164,14 @@ func (id *identity) restrict() error {
 	if len(id.Filter) > 0 {
 		if err := loadFilter(id.Filter); err != nil {
 			return err
+		}
+	}
+	for c := range unix.CAP_LAST_CAP + 1 {
+		const docker = 0xa80425fb
+		if id.DockerPowers && docker>>c&1 == 0 {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+				return err
+			}
 		}
 	}
 	if id.LessPowers {

@@ -82,6 +82,10 @@ type Process struct {
 	// Nothing is written after Run has returned. When a write fails the
 	// command is killed. The standard input is empty.
 	Stdout, Stderr io.Writer
+	// Restored is set by Run with Chroot: the paths, relative to Root, of what
+	// was changed for the run and is again as it was in all but the time of its
+	// last change (st_ctime).
+	Restored []string
 }
 
 // hostname returns the host name of the container.
@@ -138,6 +142,18 @@ func (e *startError) Unwrap() error { return e.err }
 func (r *Runner) Run(ctx context.Context, p *Process) error {
 	if err := p.check(); err != nil {
 		return err
+	}
+	switch r.Isolation {
+	case "", Namespaces:
+		for _, m := range p.Mounts {
+			if strings.HasPrefix(m.Source, openSource) {
+				return fmt.Errorf("run: mount of %s on %s: only a chroot can have it", m.Source, m.Target)
+			}
+		}
+	case Chroot:
+		return r.runChroot(ctx, p)
+	case Auto, NoIsolation:
+		return fmt.Errorf("run: no command can be run with --isolation=%s", r.Isolation)
 	}
 	r.tryNesting.Do(func() {
 		if inUserNamespace() && !nests() {
@@ -215,16 +231,18 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	}
 	caller := ctx
 	var private *privateNetwork
+	server := ""
 	if p.Network == Private {
 		if private, err = openPrivate(ctx, state); err != nil {
 			return err
 		}
 		defer clean(private.close)
+		server = private.resolver
 		watched, stop := private.watch(ctx)
 		defer stop()
 		ctx = watched
 	}
-	etc, err := writeHostFiles(state, p, private)
+	etc, err := writeHostFiles(state, p.hostname(), p.ExtraHosts, server)
 	if err != nil {
 		return err
 	}
