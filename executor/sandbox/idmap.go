@@ -163,7 +163,7 @@ func nests() bool {
 	}
 	// There is nothing to execute, which shows when the namespace has been made.
 	_, err = syscall.ForkExec("", nil, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{
-		Unshareflags: unix.CLONE_NEWUSER, UidMappings: uids, GidMappings: gids, GidMappingsEnableSetgroups: true,
+		Cloneflags: unix.CLONE_NEWUSER, UidMappings: uids, GidMappings: gids, GidMappingsEnableSetgroups: true,
 	}})
 	return errors.Is(err, unix.ENOENT)
 }
