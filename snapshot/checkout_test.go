@@ -130,7 +130,7 @@ func TestTiedFiles(t *testing.T) {
 		"remove one, setcap the other": {func(root string) error {
 			return errors.Join(os.Remove(root+"/a"), unix.Setxattr(root+"/b", "security.capability", []byte(capability), 0))
 		}, []string{".wh.a", "b"}},
-		"one more": {func(root string) error { return os.Link(root+"/y", root+"/w") }, []string{"w", "x -> w", "y -> w", "z -> w"}},
+		"one more":   {func(root string) error { return os.Link(root+"/y", root+"/w") }, []string{"w", "x -> w", "y -> w", "z -> w"}},
 		"rename one": {func(root string) error { return os.Rename(root+"/y", root+"/w") }, []string{"w", "x -> w", ".wh.y", "z -> w"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 type copier struct {
 	extractor // of nothing: it makes what has no content
 
-	root              string // of the tree that is copied to
-	noClone, noRange bool // what these file systems have refused
+	root             string // of the tree that is copied to
+	noClone, noRange bool   // what these file systems have refused
 	// links are the places of the files with several names that were copied.
 	links map[inode]place
 }
