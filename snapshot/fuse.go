@@ -25,6 +25,7 @@ type fuseMount struct {
 
 	store    *Store
 	lower    []string
+	since    unix.Timespec // when it was mounted
 	process  *os.Process
 	ended    chan struct{} // closed when the process is gone
 	messages bytes.Buffer  // of the process, to be read then
@@ -40,11 +41,11 @@ func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	before, err := deviceOf(o.target)
-	if err != nil {
-		return nil, err
+	var before unix.Stat_t // of a directory made just now
+	if err := unix.Stat(o.target, &before); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: o.target, Err: err}
 	}
-	m := &fuseMount{overlayMount: overlayMount{target: o.target}, store: s, lower: o.lower, ended: make(chan struct{})}
+	m := &fuseMount{overlayMount: overlayMount{target: o.target}, store: s, lower: o.lower, since: before.Ctim, ended: make(chan struct{})}
 	//nolint:gosec,forbidigo // this snapshotter is another program
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "-f", "-o", options, o.target)
 	cmd.Dir = s.ids
@@ -56,8 +57,12 @@ func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
 	}
 	for {
 		// While the process isn't there yet the answer is the directory's.
-		if now, err := deviceOf(o.target); err != nil || now != before {
-			return m, err
+		var now unix.Stat_t
+		if err := unix.Stat(o.target, &now); err != nil {
+			return nil, errors.Join(&os.PathError{Op: "stat", Path: o.target, Err: err}, m.kill())
+		}
+		if now.Dev != before.Dev {
+			return m, nil
 		}
 		select {
 		case <-m.ended:
@@ -88,14 +93,6 @@ func (s *Store) fuseOptions(o overlay) (string, error) {
 		options += ",volatile,upperdir=" + rel(o.upper) + ",workdir=" + rel(o.work)
 	}
 	return options, nil
-}
-
-func deviceOf(path string) (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return st.Dev, nil
 }
 
 // run starts cmd. The thread that does so lives as long as the process: with it
@@ -155,7 +152,7 @@ func (m *fuseMount) settle(layer string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: layer, Err: err}
 	}
-	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.fileMarks)}
+	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.fileMarks), m.since}
 	defer l.lower.close()
 	if err := l.directory(os.NewFile(uintptr(fd), layer), "", l.lower.root()); err != nil {
 		return fmt.Errorf("read what %s has left in %s: %w", fuseProgram, layer, err)
@@ -184,10 +181,13 @@ func (m *fuseMount) end() error {
 const fuseXattrs = "user.fuseoverlayfs."
 
 // fuseLayer brings what fuse-overlayfs has made into overlay format: it marks a
-// directory in several ways at once, notes which files it has copied up, and has
-// directories change their time when it copies something into them.
+// directory in several ways at once, notes which files it has copied up, has
+// directories change their time when it copies something into them, and takes
+// set-ID bits from directories that it copies. The last two can't be told from what
+// a step may do itself, but for that there is hardly a reason.
 type fuseLayer struct {
 	lower *stack
+	since unix.Timespec // when it was mounted
 }
 
 // directory does so for the directory f at path, and those below. d is what it is
@@ -226,12 +226,20 @@ func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 		if err := makeOpaque(fd, l.lower.marks); err != nil {
 			return err
 		}
-	case copied:
+	case d.exists():
 		below, err := l.lower.attrs(d)
 		if err != nil {
 			return err
 		}
-		a.mtime = below.mtime
+		const setID = unix.S_ISUID | unix.S_ISGID
+		if a.mode == below.mode&^setID && a.mode != below.mode {
+			if err := unix.Fchmod(fd, below.mode); err != nil {
+				return os.NewSyscallError("fchmod", err)
+			}
+		}
+		if copied && a.mtime.Nano() >= l.since.Nano() {
+			a.mtime = below.mtime
+		}
 	}
 	return setTime(fd, a.mtime)
 }
@@ -247,9 +255,16 @@ func (l *fuseLayer) entry(fd int, path string, d lowerDir) (copied bool, err err
 	if name == opaqueName && !l.lower.marks || name == ".wh..opq" {
 		return false, unix.Unlinkat(fd, name, 0)
 	}
-	e, ok, err := l.lower.lookup(d, name)
+	hidden, isMark := strings.CutPrefix(name, whiteoutPrefix)
+	if isMark = isMark && l.lower.marks; !isMark {
+		hidden = name
+	}
+	e, ok, err := l.lower.lookup(d, hidden)
 	if err != nil {
 		return false, err
+	}
+	if (isMark && name != opaqueName || isWhiteout(&st)) && !ok { // it has been renamed
+		return false, unix.Unlinkat(fd, name, 0)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:

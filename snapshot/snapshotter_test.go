@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +54,8 @@ type change struct {
 type scribe struct {
 	*rand.Rand
 
+	// beyond reports whether the snapshotter can't do something to path.
+	beyond func(kind, path string) bool
 	// tied reports whether a file at or below the path has had several names since
 	// before the step: an overlay unties them when it is changed under one.
 	tied func(path string) bool
@@ -79,26 +80,16 @@ func (r *scribe) next() change {
 	n := r.IntN(1 << 20)
 	at := time.Unix(1600000000+int64(n), int64(n))
 	changes := []change{
-		{"write " + p + " " + body, func(root string) error { return os.WriteFile(root+"/"+p, []byte(body), 0o644) }},
-		{"append " + p, func(root string) error {
-			f, err := os.OpenFile(root+"/"+p, os.O_WRONLY|os.O_APPEND, 0)
-			if err != nil {
-				return err
-			}
-			_, err = f.WriteString("more")
-			return errors.Join(err, f.Close())
-		}},
+		{"write " + p + " " + body, func(root string) error { return put(root+"/"+p, os.O_CREATE|os.O_TRUNC, body) }},
+		{"append " + p, func(root string) error { return put(root+"/"+p, os.O_APPEND, "more") }},
 		{"same size and time " + p, func(root string) error { return rewrite(root + "/" + p) }},
 		{"renew " + p, func(root string) error { // often gets the same inode number
-			b, err := os.ReadFile(root + "/" + p)
-			if err != nil {
-				return err
-			}
 			fi, err := os.Stat(root + "/" + p)
-			if err != nil {
-				return err
+			if err != nil || !fi.Mode().IsRegular() {
+				return errors.Join(err, unix.EINVAL)
 			}
-			return errors.Join(os.Remove(root+"/"+p), os.WriteFile(root+"/"+p, b, 0o644), os.Chtimes(root+"/"+p, fi.ModTime(), fi.ModTime()))
+			b, err := os.ReadFile(root + "/" + p)
+			return errors.Join(err, os.Remove(root+"/"+p), os.WriteFile(root+"/"+p, b, 0o644), os.Chtimes(root+"/"+p, fi.ModTime(), fi.ModTime()))
 		}},
 		{"mkdir " + p, func(root string) error { return os.MkdirAll(root+"/"+p, 0o755) }},
 		{"mkdir " + q, func(root string) error { return os.MkdirAll(root+"/"+q, 0o755) }},
@@ -138,21 +129,34 @@ func (r *scribe) next() change {
 	}
 	c := changes[r.IntN(len(changes))]
 	kind, _, _ := strings.Cut(c.text, " ")
+	if r.beyond(kind, p) {
+		return r.next()
+	}
 	if kind != "remove" && kind != "mkdir" && (r.tied(p) || r.tied(q)) {
 		return change{"nothing", func(string) error { return nil }}
 	}
 	return c
 }
 
+// put writes body to a file, and to nothing that would wait for a reader.
+func put(path string, how int, body string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK|how, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(body)
+	return errors.Join(err, f.Close())
+}
+
 // rewrite changes the first byte of a file and gives it its time back.
 func rewrite(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	fi, err := f.Stat()
-	if err != nil || fi.Size() == 0 {
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() == 0 {
 		return err
 	}
 	var b [1]byte
@@ -239,29 +243,60 @@ func entries(t *testing.T, b []byte) string {
 func TestSameLayers(t *testing.T) {
 	needMounts(t)
 	eachOther(t, func(t *testing.T, other snapshot.Snapshotter) {
-		for seed := range rounds {
-			t.Run(fmt.Sprint(seed), func(t *testing.T) { sameLayers(t, other, seed) })
+		for seed := range uint64(rounds) {
+			t.Run(fmt.Sprint(seed), func(t *testing.T) { sameLayers(t, other, seed, t.TempDir) })
 		}
 	})
 }
 
-var rounds = func() uint64 { n, _ := strconv.ParseUint(os.Getenv("ROUNDS"), 10, 64); return max(n, 6) }()
+// rounds is how many random runs there are for each snapshotter.
+const rounds = 5
 
-func sameLayers(t *testing.T, other snapshot.Snapshotter, seed uint64) {
+// TestFileMarks is TestSameLayers with stores that lie on an overlay, as they do in a
+// container: it takes no whiteouts.
+func TestFileMarks(t *testing.T) {
+	needMounts(t)
+	for seed := range uint64(rounds) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			sameLayers(t, snapshot.Copy, seed, func() string { return onOverlay(t) })
+		})
+	}
+}
+
+// onOverlay returns a directory of an overlay.
+func onOverlay(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{"l", "u", "w", "m"} {
+		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+	must(t, unix.Mount("overlay", dir+"/m", "overlay", 0, "userxattr,lowerdir="+dir+"/l,upperdir="+dir+"/u,workdir="+dir+"/w"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir+"/m", unix.MNT_DETACH)) })
+	if err := unix.Mknod(dir+"/m/whiteout", unix.S_IFCHR, 0); err == nil {
+		t.Error("the overlay takes whiteouts")
+	}
+	return dir + "/m"
+}
+
+// sameLayers takes random steps in an overlay and in a store in a directory that
+// dir returns.
+func sameLayers(t *testing.T, other snapshot.Snapshotter, seed uint64, dir func() string) {
+	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 1))
 	layers := []snapshot.Layer{
 		layer(t, folder("a/"), file("a/a", "AAAAAAAA"), folder("a/b/"), file("a/b/c", "c"), folder("b/"), symlink("b/a", "../a"),
 			file("b/b", "b"), folder("c/"), folder("c/c/"), file("c/c/a", "x"), file("c/c/b", "y"), file("d", "d")),
 		layer(t, file("a/.wh.a", ""), folder("c/"), folder("c/c/"), file("c/c/.wh..wh..opq", ""), file("c/c/d", "z")),
 	}
-	if seed%3 == 0 {
+	if seed%3 == 0 && other == snapshot.Copy { // fuse-overlayfs copies up what has lost a name
 		layers = append(layers, layer(t, hardlink("b/c", "b/b"), hardlink("c/b", "d")))
 	}
 	stores := []*snapshot.Store{
 		openStoreWith(t, t.TempDir(), snapshot.Options{}),
-		openStoreWith(t, t.TempDir(), snapshot.Options{Snapshotter: other}),
+		openStoreWith(t, dir(), snapshot.Options{Snapshotter: other}),
 	}
 	at := []*snapshot.Snapshot{unpack(t, stores[0], layers...), unpack(t, stores[1], layers...)}
+	var steps []string
 	for step := range 4 {
 		var active []*snapshot.Active
 		for i, s := range stores {
@@ -272,7 +307,7 @@ func sameLayers(t *testing.T, other snapshot.Snapshotter, seed uint64) {
 		var log []string
 		roots := []string{active[0].Root(), active[1].Root()}
 		before := tiedFiles(t, roots[1])
-		w := &scribe{Rand: r, tied: func(path string) (tied bool) {
+		w := &scribe{Rand: r, beyond: limits(other, roots[1]), tied: func(path string) (tied bool) {
 			if _, err := os.Lstat(roots[1] + "/" + path); err == nil {
 				eachFile(t, roots[1]+"/"+path, func(_ string, st *unix.Stat_t) { tied = tied || before[st.Ino] })
 			}
@@ -302,14 +337,27 @@ func sameLayers(t *testing.T, other snapshot.Snapshotter, seed uint64) {
 		layers = append(layers, layerOf(diffs[1], diffs[1]))
 		want := settled(viewed(t, stores[0], at[0]))
 		sameTree(t, fmt.Sprintf("step %d: view after\n%s\n", step, strings.Join(log, "\n")), settled(viewed(t, stores[1], at[1])), want)
-		for _, o := range []snapshot.Snapshotter{snapshot.Overlay, other} {
-			fresh := openStoreWith(t, t.TempDir(), snapshot.Options{Snapshotter: o})
-			sameTree(t, fmt.Sprintf("step %d: unpacked with %s after\n%s\n", step, o, strings.Join(log, "\n")),
-				image(viewed(t, fresh, unpack(t, fresh, layers...))), image(want))
-		}
 		if t.Failed() {
 			return
 		}
+		steps = append(steps, log...)
+	}
+	want := image(settled(viewed(t, stores[0], at[0])))
+	for _, s := range []*snapshot.Store{openStore(t, t.TempDir()), openStoreWith(t, dir(), snapshot.Options{Snapshotter: other})} {
+		sameTree(t, "unpacked after\n"+strings.Join(steps, "\n")+"\n", image(viewed(t, s, unpack(t, s, layers...))), want)
+	}
+}
+
+// limits returns what isn't done to a tree below root because of the flaws of
+// fuse-overlayfs 1.10: where a fifo or socket from below is changed it has a regular
+// file, and links that it copies up change the time of their directory.
+func limits(sn snapshot.Snapshotter, root string) func(kind, path string) bool {
+	return func(kind, path string) bool {
+		if sn != snapshot.FuseOverlay || kind == "remove" {
+			return false
+		}
+		fi, err := os.Lstat(root + "/" + path)
+		return kind == "fifo" || kind == "socket" || err == nil && fi.Mode()&os.ModeSymlink != 0
 	}
 }
 
