@@ -80,12 +80,20 @@ func (m *mounted) discard() error {
 type Active struct {
 	*mounted
 
-	parent string
+	parent   string
+	underlay *underlay // nil where what lies below is mounted
 }
 
 // Prepare mounts a new active snapshot on top of parent, nil for an empty root
 // directory of mode 0755. The caller ends it by Commit or Discard.
 func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) {
+	if s.indexed() {
+		a, err := s.prepareOver(ctx, parent)
+		if err != nil {
+			return nil, fmt.Errorf("prepare snapshot: %w", err)
+		}
+		return a, nil
+	}
 	m, err := s.mount(ctx, []string{"fs", "work", "mnt"}, func(path string) (overlay, error) {
 		o := overlay{
 			lower:  s.below(parent, 1),
@@ -128,6 +136,12 @@ func (a *Active) commit() (*Snapshot, error) {
 		}
 		a.up = false
 	}
+	if a.underlay != nil {
+		if err := a.underlay.settle(); err != nil {
+			return nil, err
+		}
+		_ = a.underlay.file.Close()
+	}
 	sn, err := a.store.keep(a.claim, filepath.Base(a.claim.path), meta{Parent: a.parent})
 	if err != nil {
 		return nil, err
@@ -139,6 +153,9 @@ func (a *Active) commit() (*Snapshot, error) {
 // Discard unmounts and removes the active snapshot, even while it is in use. It
 // does nothing after Commit or another Discard.
 func (a *Active) Discard() error {
+	if a.underlay != nil {
+		_ = a.underlay.file.Close() // again after Commit
+	}
 	if err := a.discard(); err != nil {
 		return fmt.Errorf("discard snapshot: %w", err)
 	}
@@ -150,6 +167,13 @@ type View struct{ *mounted }
 
 // View mounts sn read-only, nil as an empty directory. The caller closes the view.
 func (s *Store) View(ctx context.Context, sn *Snapshot) (*View, error) {
+	if s.indexed() {
+		v, err := s.viewOf(ctx, sn)
+		if err != nil {
+			return nil, fmt.Errorf("view snapshot: %w", err)
+		}
+		return v, nil
+	}
 	m, err := s.mount(ctx, []string{"mnt"}, func(path string) (overlay, error) {
 		return overlay{lower: s.below(sn, 2), target: filepath.Join(path, "mnt")}, nil
 	})

@@ -21,6 +21,13 @@ type Store struct {
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
 	metas sync.Map       // of snapshots, by ID
+	// Of a store that indexes:
+	offers sync.Map // Layers that may be unpacked, by the snapshot's ID
+	trees  struct { // of snapshots, by ID
+		sync.Mutex
+
+		byID map[string]*node
+	}
 
 	mu     sync.Mutex
 	mounts map[*mounted]struct{} // what Close has to end

@@ -151,8 +151,10 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 	if err != nil {
 		return nil, err
 	}
-	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
-		return nil, err
+	if sandbox.Isolation(os.Getenv("BOB_ISOLATION")) != sandbox.NoIsolation {
+		if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+			return nil, err
+		}
 	}
 	view, err := newView(mode, cfg.stderr)
 	if err != nil {
@@ -164,7 +166,11 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 
 // build is the build itself, in the namespaces it needs.
 func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, view progress.View) (result *executor.Result, err error) {
-	store, err := snapshot.Open(cache, snapshot.Options{})
+	var opts snapshot.Options
+	if sandbox.Isolation(os.Getenv("BOB_ISOLATION")) == sandbox.NoIsolation {
+		opts = snapshot.Options{Snapshotter: snapshot.Index, RecordOwners: true}
+	}
+	store, err := snapshot.Open(cache, opts)
 	if err != nil {
 		return nil, err
 	}
