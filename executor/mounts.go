@@ -130,8 +130,8 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 				return snap, nil
 			}
 		}
-		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, root string, _ *vertex) error {
-			return selection.CopyTo(ctx, root, "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
+		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *vertex) error {
+			return selection.CopyTo(ctx, to.Root(), "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		}}, nil)
 		if err != nil {
 			return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
 )
 
@@ -46,7 +47,9 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		key:         key.sum(),
 		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
 		explanation: explanation{inputs: b.runInputs(op, found, s), files: found.localFiles()},
-		run:         func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, found, v) },
+		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
+			return b.runProcess(ctx, to.Root(), op, found, v)
+		},
 	}, nil
 }
 

@@ -20,8 +20,8 @@ type operation struct {
 	key digest.Digest
 	// anew says that a known result won't do.
 	anew bool
-	// run changes the file system below root. It reports to v.
-	run func(ctx context.Context, root string, v *vertex) error
+	// run changes the file system of the step. It reports to v.
+	run func(ctx context.Context, to *snapshot.Active, v *vertex) error
 
 	explanation // of the key
 }
@@ -174,7 +174,7 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 			err = errors.Join(err, active.Discard())
 		}
 	}()
-	if err := op.run(ctx, active.Root(), v); err != nil {
+	if err := op.run(ctx, active, v); err != nil {
 		return nil, err
 	}
 	return active.Commit()

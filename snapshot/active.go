@@ -87,12 +87,20 @@ func (m *mounted) discard() error {
 type Active struct {
 	*mounted
 
-	parent string
+	parent   string
+	underlay *underlay // nil where what lies below is mounted
 }
 
 // Prepare makes a new active snapshot on top of parent, nil for an empty root
 // directory of mode 0755. The caller ends it by Commit or Discard.
 func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) {
+	if s.indexed() {
+		a, err := s.prepareOver(ctx, parent)
+		if err != nil {
+			return nil, fmt.Errorf("prepare snapshot: %w", err)
+		}
+		return a, nil
+	}
 	dirs := []string{"fs", "work", "mnt"}
 	if s.opts.Snapshotter == Copy {
 		dirs = nil
@@ -175,6 +183,13 @@ type View struct{ *mounted }
 // [Copy]: then it is a copy that all views of sn share, and that a step may change
 // later, so that nothing may be written to it. The caller closes the view.
 func (s *Store) View(ctx context.Context, sn *Snapshot) (*View, error) {
+	if s.indexed() {
+		v, err := s.viewOf(ctx, sn)
+		if err != nil {
+			return nil, fmt.Errorf("view snapshot: %w", err)
+		}
+		return v, nil
+	}
 	dirs := []string{"mnt"}
 	if s.opts.Snapshotter == Copy {
 		dirs = nil

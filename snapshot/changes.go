@@ -29,7 +29,7 @@ type changes struct {
 
 // write makes the layer of what has changed from old to now in the empty directory
 // c.root.
-func (c *changes) write(ctx context.Context, old, now *node) error {
+func (c *changes) write(ctx context.Context, old, now *listed) error {
 	names := map[uint64][]named{}
 	pair(old, now, "", names)
 	for _, group := range names {
@@ -53,16 +53,16 @@ func (c *changes) write(ctx context.Context, old, now *node) error {
 
 // named is a file under one of its names.
 type named struct {
-	*node
+	*listed
 
 	path string
 }
 
 // pair finds for the entries of now, at path, what they were in old, and collects
 // the names of files.
-func pair(old, now *node, path string, names map[uint64][]named) {
+func pair(old, now *listed, path string, names map[uint64][]named) {
 	for name, n := range now.entries {
-		var o *node
+		var o *listed
 		if old != nil {
 			o = old.entries[name]
 		}
@@ -107,7 +107,7 @@ func (c *changes) compare(group []named) error {
 }
 
 // lostName reports whether all that shows of a change is that a name has gone.
-func (n *node) lostName() bool {
+func (n *listed) lostName() bool {
 	s := n.state
 	s.ctime, s.nlink = n.before.ctime, n.before.nlink
 	return n.nlink < n.before.nlink && s == n.before.state
@@ -180,7 +180,7 @@ func sameBytes(a, b int, buf []byte) (bool, error) {
 
 // spread has every directory count as changed that something changed in, and
 // reports whether n does.
-func (n *node) spread() bool {
+func (n *listed) spread() bool {
 	for _, e := range n.entries {
 		if e.isDir() {
 			e.spread()
@@ -192,7 +192,7 @@ func (n *node) spread() bool {
 
 // directory writes what has changed in the directory from, which was old, nil if it
 // is new, and is now, to the directory to.
-func (c *changes) directory(ctx context.Context, from int, old, now *node, to *dir) error {
+func (c *changes) directory(ctx context.Context, from int, old, now *listed, to *dir) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -200,7 +200,7 @@ func (c *changes) directory(ctx context.Context, from int, old, now *node, to *d
 	if old != nil {
 		names = slices.AppendSeq(names, maps.Keys(old.entries))
 	} else {
-		old = &node{}
+		old = &listed{}
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
@@ -221,7 +221,7 @@ func (c *changes) directory(ctx context.Context, from int, old, now *node, to *d
 
 // change writes the entry name of the directory from, which was o and is n; either
 // is nil where there is none.
-func (c *changes) change(ctx context.Context, from int, name string, o, n *node, to *dir) error {
+func (c *changes) change(ctx context.Context, from int, name string, o, n *listed, to *dir) error {
 	switch {
 	case n == nil:
 		return makeWhiteout(to.fd, name, c.marks)

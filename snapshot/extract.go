@@ -34,7 +34,7 @@ const copySize = 256 << 10
 
 func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor, error) {
 	x := &extractor{opt: opt, buf: make([]byte, copySize), dirs: map[string]attrs{}, layer: layer}
-	t, err := newTree(root, x.madeDir, opt.Owners)
+	t, err := newTree(root, x.madeDir, opt.Owners, x.opt.reveal)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +96,9 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 	}
 	if len(base) > unix.NAME_MAX {
 		return unix.ENAMETOOLONG
+	}
+	if err := x.opt.reveal(p.path, base); err != nil {
+		return err
 	}
 	return x.create(ctx, p, base, hdr, r)
 }
@@ -418,6 +421,9 @@ func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error
 	}
 	if path := join(p.path, base); tp.path == path || strings.HasPrefix(tp.path, path+"/") {
 		return false, fmt.Errorf("target %q is below the link itself", target)
+	}
+	if err := x.opt.reveal(tp.path, last); err != nil {
+		return false, err
 	}
 	var old, st unix.Stat_t
 	err = unix.Fstatat(tp.fd, last, &st, unix.AT_SYMLINK_NOFOLLOW)

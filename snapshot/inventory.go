@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// node is what is known of a file of a checkout, by which a change to it is seen.
-type node struct {
+// listed is what is known of a file of a checkout, by which a change to it is seen.
+type listed struct {
 	state
 
-	entries map[string]*node // of a directory
-	before  *node            // the same file in the inventory before
+	entries map[string]*listed // of a directory
+	before  *listed            // the same file in the inventory before
 	changed bool
 }
 
@@ -26,16 +26,16 @@ type state struct {
 	nlink              uint32
 }
 
-func (n *node) isDir() bool { return n.mode&unix.S_IFMT == unix.S_IFDIR }
+func (n *listed) isDir() bool { return n.mode&unix.S_IFMT == unix.S_IFDIR }
 
 // is reports whether n was the file o: an inode number alone is used again.
-func (n *node) is(o *node) bool {
+func (n *listed) is(o *listed) bool {
 	return o != nil && n.ino == o.ino && n.born == o.born && n.mode&unix.S_IFMT == o.mode&unix.S_IFMT
 }
 
 // inventory lists the tree below a directory.
 type inventory struct {
-	root *node
+	root *listed
 	// latest is the latest ctime in it.
 	latest int64
 }
@@ -56,13 +56,13 @@ func takeInventory(root string) (*inventory, error) {
 }
 
 // directory lists the entries of the directory n, which is open as f.
-func (v *inventory) directory(n *node, f *os.File, path string) error {
+func (v *inventory) directory(n *listed, f *os.File, path string) error {
 	names, err := f.Readdirnames(-1)
 	if err != nil {
 		return fmt.Errorf("read directory %s: %w", path, err)
 	}
 	fd := int(f.Fd())
-	n.entries = make(map[string]*node, len(names))
+	n.entries = make(map[string]*listed, len(names))
 	for _, name := range names {
 		e, err := v.stat(fd, name)
 		if err != nil {
@@ -86,14 +86,14 @@ func (v *inventory) directory(n *node, f *os.File, path string) error {
 	return nil
 }
 
-// stat returns the node of the entry name of the directory fd, "" for itself.
-func (v *inventory) stat(fd int, name string) (*node, error) {
+// stat returns what is known of the entry name of the directory fd, "" for itself.
+func (v *inventory) stat(fd int, name string) (*listed, error) {
 	var s unix.Statx_t
 	err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &s)
 	if err != nil {
 		return nil, err
 	}
-	n := &node{state: state{
+	n := &listed{state: state{
 		ino: s.Ino, ctime: nanoseconds(s.Ctime), mtime: nanoseconds(s.Mtime), size: s.Size,
 		rdev: unix.Mkdev(s.Rdev_major, s.Rdev_minor), mode: uint32(s.Mode), uid: s.Uid, gid: s.Gid, nlink: s.Nlink,
 	}}

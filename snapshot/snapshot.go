@@ -26,7 +26,7 @@ type meta struct {
 type Snapshot struct {
 	store  *Store
 	id     string
-	layers []string // directories in overlay format that make it up, top first
+	layers []string // directories in overlay format that make it up, top first; less what is only indexed
 }
 
 // ID returns the name under which Store.Snapshot finds the snapshot, in any
@@ -35,11 +35,21 @@ func (sn *Snapshot) ID() string { return sn.id }
 
 // Parent returns the ID of the snapshot that this one lies on, "" if there is none.
 func (sn *Snapshot) Parent() string {
-	m, err := sn.store.readMeta(sn.id)
+	parent, err := sn.store.parentOf(sn.id)
 	if err != nil {
 		return "" // can't be: to open sn it was read
 	}
-	return m.Parent
+	return parent
+}
+
+// parentOf returns the ID of what the snapshot id lies on.
+func (s *Store) parentOf(id string) (string, error) {
+	m, err := s.readMeta(id)
+	if errors.Is(err, fs.ErrNotExist) && s.indexed() {
+		rec, err := s.stackOf(id)
+		return rec.Parent, err
+	}
+	return m.Parent, err
 }
 
 var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
@@ -50,7 +60,9 @@ func (s *Store) Snapshot(id string) (*Snapshot, error) {
 	sn := &Snapshot{store: s, id: id}
 	if idPattern.MatchString(id) {
 		if err := s.use(filepath.Join(s.snapshotDir(id), "meta.json")); err != nil {
-			return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+			if _, indexed := s.stackOf(id); indexed != nil {
+				return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+			}
 		}
 	}
 	seen := map[string]bool{}
@@ -61,6 +73,10 @@ func (s *Store) Snapshot(id string) (*Snapshot, error) {
 		seen[id] = true
 		m, err := s.readMeta(id)
 		if err != nil {
+			if rec, indexed := s.stackOf(id); indexed == nil {
+				id = rec.Parent // has no directory
+				continue
+			}
 			return nil, fmt.Errorf("open snapshot %s: %w", id, err)
 		}
 		if !opaque {

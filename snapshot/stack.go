@@ -19,6 +19,8 @@ type stack struct {
 
 	// known holds what at has found, if that can't change; else it is nil.
 	known map[string]lowerDir
+	// tree is what the layers come to, if they are only indexed; then there are none.
+	tree *node
 }
 
 // lowerDir is a directory of a stack: the layers that have a part in it, top
@@ -26,9 +28,10 @@ type stack struct {
 type lowerDir struct {
 	layers []int
 	path   string
+	node   *node // of a stack that is a tree in memory
 }
 
-func (d lowerDir) exists() bool { return len(d.layers) > 0 }
+func (d lowerDir) exists() bool { return len(d.layers) > 0 || d.node != nil }
 
 // lowerEntry is an entry of a directory of a stack, as an overlay shows it.
 type lowerEntry struct {
@@ -64,7 +67,7 @@ func (s *stack) close() {
 }
 
 func (s *stack) root() lowerDir {
-	d := lowerDir{}
+	d := lowerDir{node: s.tree}
 	for i := range s.layers {
 		d.layers = append(d.layers, i)
 	}
@@ -75,6 +78,13 @@ func (s *stack) root() lowerDir {
 // d.path are directories in each of d.layers, so that no link is followed.
 func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err error) {
 	path := join(d.path, base)
+	if d.node != nil {
+		n := d.node.kids[base]
+		if n != nil && n.isDir() {
+			e.dir = lowerDir{path: path, node: n}
+		}
+		return e, n != nil, nil
+	}
 	for _, i := range d.layers {
 		fd, err := s.fd(i)
 		if err != nil {
@@ -148,6 +158,9 @@ func (s *stack) opaque(layer int, path string) (bool, error) {
 
 // attrs returns the attributes of the directory d.
 func (s *stack) attrs(d lowerDir) (attrs, error) {
+	if d.node != nil {
+		return d.node.attrs, nil
+	}
 	fd, err := s.open(d.layers[0], d.path)
 	if err != nil {
 		return attrs{}, err

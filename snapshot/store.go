@@ -21,6 +21,13 @@ type Store struct {
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
 	metas sync.Map       // of snapshots, by ID
+	// Of a store that indexes:
+	offers sync.Map // Layers that may be unpacked, by the snapshot's ID
+	trees  struct { // of snapshots, by ID
+		sync.Mutex
+
+		byID map[string]*node
+	}
 
 	// fileMarks says that overlay format has files for marks here.
 	fileMarks bool

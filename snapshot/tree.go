@@ -38,6 +38,7 @@ type tree struct {
 	made   func(path string)
 	owners owners.Keeper
 	marks  bool // files that are marks count as such
+	reveal func(dir, base string) error
 }
 
 // dir is a directory of a tree.
@@ -49,13 +50,14 @@ type dir struct {
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // newTree opens the tree of the directory root. made is told of each directory
-// that the tree makes because it was missing; keeper knows whiteouts.
-func newTree(root string, made func(path string), keeper owners.Keeper) (*tree, error) {
+// that the tree makes because it was missing; keeper knows whiteouts, and reveal is
+// called before a name is looked at.
+func newTree(root string, made func(path string), keeper owners.Keeper, reveal func(dir, base string) error) (*tree, error) {
 	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper}
+	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper, reveal: reveal}
 	t.reset()
 	return t, nil
 }
@@ -224,6 +226,9 @@ func (t *tree) child(p *dir, base string) (*dir, error) {
 	}
 	if len(name) > maxName {
 		return nil, errTooLong
+	}
+	if err := t.reveal(p.path, base); err != nil {
+		return nil, err
 	}
 	fd, err := unix.Openat(p.fd, base, dirFlags, 0)
 	if err != nil {

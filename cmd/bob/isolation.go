@@ -79,7 +79,7 @@ var unfinished = map[snapshot.Snapshotter]*sandbox.Obstacle{
 // works in the cache directory.
 func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
 	if m.mode.Isolation == sandbox.NoIsolation {
-		m.store.Snapshotter = snapshot.Copy // nothing is mounted, and nothing run
+		m.store.Snapshotter = snapshot.Index // nothing is mounted, and nothing run
 		return nil
 	}
 	auto := wanted == "" || wanted == autoSnapshotter
