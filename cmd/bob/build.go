@@ -34,6 +34,7 @@ type buildConfig struct {
 	cacheFrom, cacheTo               *list
 	noCache, pull, quiet, explain    bool
 	push, rootless                   choice
+	timeout, stepTimeout             time.Duration
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	cacheLimit                       text
@@ -101,6 +102,8 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(&cfg.cacheLimit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
 	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
+	fs.DurationVar(&cfg.timeout, "timeout", 0, "`duration` after which the build is ended, as 90s or 1h30m (default: none)")
+	fs.DurationVar(&cfg.stepTimeout, "step-timeout", 0, "`duration` after which a step is ended, and the build with it (default: none)")
 	cfg.workspace.register(fs)
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
 }
@@ -158,8 +161,22 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 	if err != nil {
 		return nil, err
 	}
+	if cfg.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, cfg.timeout, &executor.TimeoutError{Flag: "--timeout", Limit: cfg.timeout})
+		defer cancel()
+	}
 	result, err := cfg.build(ctx, in, o, cache, view)
-	return result, errors.Join(err, view.Close())
+	return result, errors.Join(overdue(ctx, err), view.Close())
+}
+
+// overdue returns err with the reason, if that is the limit of the build's time.
+func overdue(ctx context.Context, err error) error {
+	late, ok := errors.AsType[*executor.TimeoutError](context.Cause(ctx))
+	if !ok || err == nil || errors.Is(err, late) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", late, err)
 }
 
 // build is the build itself, in the namespaces it needs.

@@ -67,7 +67,11 @@ func (cfg *buildConfig) options() (*options, error) {
 			return nil, usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit)
 		}
 	}
+	if cfg.timeout < 0 || cfg.stepTimeout < 0 {
+		return nil, usageErrorf("--timeout and --step-timeout: want a duration as 90s or 1h30m")
+	}
 	o.build.NoCache, o.build.ExplainCache, o.build.Jobs = cfg.noCache, cfg.explain, cfg.jobs
+	o.build.StepTimeout = cfg.stepTimeout
 	if err := cfg.confidential(&o.build); err != nil {
 		return nil, err
 	}
