@@ -35,6 +35,10 @@ type buildConfig struct {
 	noCache, pull, quiet, explain    bool
 	push, rootless                   choice
 	timeout, stepTimeout             time.Duration
+	memory                           text
+	cpus                             float64
+	pids                             int64
+	limits                           sandbox.Limits // what options made of them
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	cacheLimit                       text
@@ -98,6 +102,9 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.iidfile, "iidfile", "", "write the image ID (the config's digest) to `file`")
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
 	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
+	fs.Var(&cfg.memory, "memory", "`size` of the memory that a RUN may use, as 512m or 2g (default: no limit)")
+	fs.Float64Var(&cfg.cpus, "cpus", 0, "`number` of CPUs that a RUN may use, as 1.5 (default: no limit)")
+	fs.Int64Var(&cfg.pids, "pids-limit", 0, "`number` of processes and threads that a RUN may have (default: no limit)")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	fs.Var(&cfg.cacheLimit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
@@ -186,10 +193,15 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	limiter, err := sandbox.NewLimiter(cfg.limits)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, limiter.Close()) }()
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
-		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
+		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox"), Limiter: limiter},
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
 	}
