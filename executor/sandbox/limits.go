@@ -239,14 +239,17 @@ func (l *Limiter) enable(dir string, wanted []string) error {
 
 // moveDown moves bob, which must be alone in dir, to a new cgroup below.
 func (l *Limiter) moveDown(dir string) error {
-	pids, err := cgroups.GetPids(dir)
+	procs, err := os.ReadFile(dir + "/cgroup.procs")
 	if err != nil {
 		return err
 	}
-	for _, pid := range pids {
-		if pid != os.Getpid() && pid != os.Getppid() {
-			return fmt.Errorf("process %d is in it, too", pid)
+	var pids []int
+	for field := range strings.FieldsSeq(string(procs)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil || pid != os.Getpid() && pid != os.Getppid() {
+			return fmt.Errorf("process %s is in it, too", field)
 		}
+		pids = append(pids, pid)
 	}
 	if len(pids) == 0 {
 		return nil

@@ -42,7 +42,7 @@ func TestDelegatedCgroup(t *testing.T) {
 			"a/b/cgroup.procs": "1\n", "a/b/cgroup.subtree_control": "memory\n", "a/b/cgroup.type": "domain\n",
 		}, "a"},
 		"empty": {map[string]string{"a/b/cgroup.procs": "", "a/b/cgroup.subtree_control": "", "a/b/cgroup.type": "domain\n"}, "a/b"},
-		"others are there": {map[string]string{"a/b/cgroup.procs": "1\n", "a/b/cgroup.subtree_control": "", "a/b/cgroup.type": "domain\n"}, ""},
+		"others are there": {map[string]string{"a/b/cgroup.procs": "0\n", "a/b/cgroup.subtree_control": "", "a/b/cgroup.type": "domain\n"}, ""},
 		"not ours":         {map[string]string{"a/b/cgroup.subtree_control": "memory pids\n"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
