@@ -46,6 +46,10 @@ type Options struct {
 	// ExplainCache has the build tell of every step whether its result was known
 	// and, if not, what has changed: by [EventCache] and in [Result.Cache].
 	ExplainCache bool
+	// StepTimeout is how long one step may take, and each of its downloads, once
+	// all that it waits for is there; 0 means no limit. A limit of the whole build
+	// is one of its context, whose cause is a [TimeoutError] then.
+	StepTimeout time.Duration
 	// Jobs bounds the operations under way at once; 0 means one per CPU.
 	Jobs int
 	// Tags are the references that the image is pushed to. They may lie in

@@ -35,6 +35,11 @@ type buildConfig struct {
 	cacheFrom, cacheTo               *list
 	noCache, pull, quiet, explain    bool
 	push                             choice
+	timeout, stepTimeout             time.Duration
+	memory                           text
+	cpus                             float64
+	pids                             int64
+	limits                           sandbox.Limits // what options made of them
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	cacheLimit                       text
@@ -98,10 +103,15 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.iidfile, "iidfile", "", "write the image ID (the config's digest) to `file`")
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
 	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
+	fs.Var(&cfg.memory, "memory", "`size` of the memory that a RUN may use, as 512m or 2g (default: no limit)")
+	fs.Float64Var(&cfg.cpus, "cpus", 0, "`number` of CPUs that a RUN may use, as 1.5 (default: no limit)")
+	fs.Int64Var(&cfg.pids, "pids-limit", 0, "`number` of processes and threads that a RUN may have (default: no limit)")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	fs.Var(&cfg.cacheLimit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
 	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
+	fs.DurationVar(&cfg.timeout, "timeout", 0, "`duration` after which the build is ended, as 90s or 1h30m (default: none)")
+	fs.DurationVar(&cfg.stepTimeout, "step-timeout", 0, "`duration` after which a step is ended, and the build with it (default: none)")
 	cfg.workspace.register(fs)
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
 }
@@ -160,8 +170,22 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 	if err != nil {
 		return nil, err
 	}
+	if cfg.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, cfg.timeout, &executor.TimeoutError{Flag: "--timeout", Limit: cfg.timeout})
+		defer cancel()
+	}
 	result, err := cfg.build(ctx, in, o, cache, m, view)
-	return result, errors.Join(err, view.Close())
+	return result, errors.Join(overdue(ctx, err), view.Close())
+}
+
+// overdue returns err with the reason, if that is the limit of the build's time.
+func overdue(ctx context.Context, err error) error {
+	late, ok := errors.AsType[*executor.TimeoutError](context.Cause(ctx))
+	if !ok || err == nil || errors.Is(err, late) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", late, err)
 }
 
 // build is the build itself, in the namespaces it needs.
@@ -171,10 +195,17 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	limiter, err := sandbox.NewLimiter(cfg.limits)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, limiter.Close()) }()
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
-		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID},
+		Runner: &sandbox.Runner{
+			Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID, Limiter: limiter,
+		},
 		NoRUN:    m.noRUN(),
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,

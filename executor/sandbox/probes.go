@@ -44,7 +44,7 @@ func probes() []probe {
 		{name: "overlay-on-overlay", what: "overlays on overlays", need: Optional, entered: true, try: tryNestedOverlay},
 		{name: "fuse", what: "/dev/fuse and fuse-overlayfs", need: Optional, entered: true, try: tryFuse},
 		{name: "binfmt", what: "binfmt_misc for foreign programs", need: Optional, entered: true, try: tryBinfmt},
-		{name: "cgroup", what: "a cgroup to limit RUN with", need: Optional, try: tryCgroup},
+		{name: "cgroup", what: "a cgroup to limit RUN with", need: Optional, entered: true, try: tryCgroup},
 	}
 }
 

@@ -2,11 +2,9 @@ package sandbox
 
 import (
 	"errors"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -74,31 +72,15 @@ func tryPrivate(o *probeOrder) outcome {
 	return yes("by " + n.program)
 }
 
-// tryCgroup makes a cgroup below its own and removes it.
-func tryCgroup(*probeOrder) outcome {
-	const unused = "RUN runs without limits: "
-	own, err := os.ReadFile("/proc/self/cgroup")
+// tryCgroup makes a cgroup with every limit.
+func tryCgroup(o *probeOrder) outcome {
+	l, err := NewLimiter(Limits{Memory: 1 << 30, CPUs: 1, PIDs: 1000})
 	if err != nil {
-		return no(unused+err.Error(), "")
+		return notEntered(err)
 	}
-	_, path, found := strings.Cut("\n"+string(own), "\n0::")
-	path, _, _ = strings.Cut(path, "\n")
-	if _, err := os.Stat(cgroupRoot + "/cgroup.controllers"); !found || err != nil {
-		return no(unused+"there is no cgroup v2 at "+cgroupRoot, "")
+	g, err := l.group(filepath.Base(o.Scratch))
+	if err = errors.Join(err, g.remove(), l.Close()); err != nil {
+		return no(err.Error(), "")
 	}
-	dir, err := os.MkdirTemp(filepath.Join(cgroupRoot, path), "bob-doctor-")
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-			return no(unused+"no cgroup is delegated to bob", "")
-		}
-		return no(unused+err.Error(), "")
-	}
-	controllers, _ := os.ReadFile(dir + "/cgroup.controllers") //nolint:gosec // below the cgroup that the kernel names
-	if err := os.Remove(dir); err != nil {                     //nolint:gosec // likewise
-		return no(unused+err.Error(), "")
-	}
-	if len(strings.Fields(string(controllers))) == 0 {
-		return no(unused+"the cgroup has no controllers", "")
-	}
-	return yes(strings.TrimSpace(string(controllers)) + "; bob doesn't use it yet")
+	return yes("for --memory, --cpus and --pids-limit")
 }

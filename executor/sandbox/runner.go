@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
@@ -31,6 +33,8 @@ type Runner struct {
 	Isolation Isolation
 	// OneID is that of the Mode.
 	OneID bool
+	// Limiter bounds each run; nil doesn't.
+	Limiter *Limiter
 
 	refused    atomic.Uint32 // the fallbacks found necessary
 	tryNesting sync.Once
@@ -275,12 +279,22 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		}
 		config.Seccomp = emulation.Filter(config.Seccomp)
 	}
+	group, err := r.Limiter.group(id)
+	if err != nil {
+		return err
+	}
+	defer clean(group.remove)
+	if group != nil {
+		// By the time that the command is executed the process may be another
+		// user's, whom cgroup v1 doesn't let bob move.
+		config.Hooks = configs.Hooks{configs.CreateRuntime: {configs.NewFunctionHook(func(s *specs.State) error { return group.join(s.Pid) })}}
+	}
 	container, err := libcontainer.Create(state, id, config)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
 	defer clean(container.Destroy)
-	err = r.runIn(ctx, container, p)
+	err = group.explain(r.runIn(ctx, container, p))
 	if caller.Err() == nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
