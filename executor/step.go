@@ -22,6 +22,9 @@ type operation struct {
 	anew bool
 	// run changes the file system below root. It reports to v.
 	run func(ctx context.Context, root string, v *vertex) error
+	// restored is set by run: the paths below root that it changed and restored in
+	// all but their ctime.
+	restored []string
 
 	explanation // of the key
 }
@@ -175,6 +178,9 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 		}
 	}()
 	if err := op.run(ctx, active.Root(), v); err != nil {
+		return nil, err
+	}
+	if err := active.Restored(op.restored); err != nil {
 		return nil, err
 	}
 	return active.Commit()
