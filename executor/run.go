@@ -48,7 +48,11 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
 		explanation: explanation{inputs: b.runInputs(op, found, s), files: found.localFiles()},
 		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
-			return b.runProcess(ctx, to.Root(), op, found, v)
+			restored, err := b.runProcess(ctx, to.Root(), op, found, v)
+			if err != nil {
+				return err
+			}
+			return to.Restored(restored)
 		},
 	}, nil
 }
@@ -87,10 +91,12 @@ func visible(op *dockerfile.Run) []string {
 	return slices.DeleteFunc(slices.Clone(op.Env), func(kv string) bool { return slices.Contains(op.Proxy, kv) })
 }
 
-func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *vertex) (err error) {
+// runProcess runs the command of op. It returns the paths below root that are as they
+// were in all but their ctime.
+func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *vertex) (restored []string, err error) {
 	who, err := lookupUser(root, op.User)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := &sandbox.Process{
 		Root:       root,
@@ -115,21 +121,21 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 	mounts, err := b.mount(ctx, p, op, found, v)
 	defer func() { err = errors.Join(err, mounts.close()) }()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if op.Script != nil {
 		m, remove, err := b.mountScript(op.Script)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer remove()
 		p.Mounts = append(p.Mounts, m)
 	}
 	err = b.Runner.Run(ctx, p)
 	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok {
-		return fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
+		return nil, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
 	}
-	return err
+	return p.Restored, err
 }
 
 func (b *build) network(op *dockerfile.Run) sandbox.Network {

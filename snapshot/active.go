@@ -138,6 +138,18 @@ func (s *Store) mountOverlay(ctx context.Context, o overlay) (fileSystem, error)
 // Root returns the path of the file system.
 func (a *Active) Root() string { return a.root() }
 
+// Restored says that the paths below Root were changed and are as they were, but for
+// the time of their last change (st_ctime): that is then no change. Whatever else is
+// different of them is one.
+func (a *Active) Restored(paths []string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w, ok := a.fileSystem.(*writtenCheckout); ok && a.claim != nil {
+		return w.restored(paths)
+	}
+	return nil // the tree of an overlay has what changed in its upper directory
+}
+
 // Commit makes the active snapshot a snapshot with a random ID, and ends it.
 // Nothing may have a file below Root open for writing. After an error the active
 // snapshot is as it was, and the caller discards it.

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -205,6 +206,40 @@ type writtenCheckout struct {
 	store  *Store
 	layers []string   // that it was made of
 	next   *inventory // with the changes that settle has found
+}
+
+// restored notes the ctime of what has changed in nothing else.
+func (w *writtenCheckout) restored(paths []string) error {
+	root, err := unix.Open(w.root(), dirFlags, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: w.root(), Err: err}
+	}
+	defer unix.Close(root)
+	for _, path := range paths {
+		if path == "." {
+			path = ""
+		}
+		n := w.now.root.at(path)
+		if n == nil {
+			continue
+		}
+		parent, base := split(path)
+		fd, err := openat(root, cmp.Or(parent, "."), unix.O_DIRECTORY)
+		if err != nil {
+			continue // another change
+		}
+		now, err := new(inventory).stat(fd, base)
+		unix.Close(fd)
+		if err != nil {
+			continue // likewise
+		}
+		was := n.state
+		was.ctime = now.ctime
+		if was == now.state {
+			n.state = was
+		}
+	}
+	return nil
 }
 
 // settle copies what has changed since the checkout was made.

@@ -33,6 +33,18 @@ func (n *listed) is(o *listed) bool {
 	return o != nil && n.ino == o.ino && n.born == o.born && n.mode&unix.S_IFMT == o.mode&unix.S_IFMT
 }
 
+// at returns the node at the path below the directory n, nil if there is none.
+func (n *listed) at(path string) *listed {
+	if path == "" {
+		return n
+	}
+	parent, base := split(path)
+	if n = n.at(parent); n == nil {
+		return nil
+	}
+	return n.entries[base]
+}
+
 // inventory lists the tree below a directory.
 type inventory struct {
 	root *listed

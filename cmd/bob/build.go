@@ -200,12 +200,13 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, limiter.Close()) }()
+	runner := &sandbox.Runner{
+		Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID, Limiter: limiter,
+	}
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
-		Runner: &sandbox.Runner{
-			Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID, Limiter: limiter,
-		},
+		Runner:   runner,
 		NoRUN:    m.noRUN(),
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
@@ -229,6 +230,13 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	if builder.NoRUN == nil { // else a plan without RUN lacks nothing
 		for _, text := range m.notices {
 			warnIn(view)(text)
+		}
+		limits, err := runner.Limits()
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range limits {
+			warnIn(view)(l.Error())
 		}
 	}
 	result, err = builder.BuildAll(ctx, plans, o.build)

@@ -72,7 +72,6 @@ func (f *isolationFlags) entering() sandbox.EnterOptions {
 // unfinished are the obstacles of snapshotters that this version hasn't.
 var unfinished = map[snapshot.Snapshotter]*sandbox.Obstacle{
 	snapshot.FuseOverlay: {Why: "this version of bob can't use fuse-overlayfs yet"},
-	snapshot.Copy:        {Why: "this version of bob can't build on copies yet"},
 }
 
 // choose sets the snapshotter: the wanted one or, for "" and auto, the first that

@@ -110,7 +110,6 @@ func chrootRefused(rootless bool) error {
 // names.
 var unfinished = map[string]*Obstacle{
 	(&Mode{Isolation: Namespaces, OneID: true}).String(): {Why: "this version of bob can't build with one ID yet"},
-	(&Mode{Isolation: Chroot}).String():                  {Why: "this version of bob can't run commands in a chroot yet"},
 	(&Mode{Isolation: NoIsolation}).String():             {Why: "this version of bob can't build without entering namespaces yet"},
 }
 
