@@ -174,7 +174,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
-		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID},
+		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID, Notice: warnIn(view)},
 		NoRUN:    m.noRUN(),
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
