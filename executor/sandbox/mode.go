@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -191,9 +192,25 @@ func (a *attempt) try(mode *Mode) (*inner, error) {
 	return in, in.start(mode)
 }
 
-// modesRefused joins the errors of all modes, each obstacle once.
-func modesRefused(errs []error) error {
-	var seen Mode
-	errs = slices.DeleteFunc(errs, func(err error) bool { return !seen.add(err) })
-	return fmt.Errorf("%w\n`bob doctor` shows all that builds need", errors.Join(errs...))
+// why returns what the obstacles are.
+func (m *Mode) why() string {
+	all := make([]string, 0, len(m.Obstacles))
+	for _, o := range m.Obstacles {
+		all = append(all, o.Why)
+	}
+	return strings.Join(all, "; ")
 }
+
+// modesError holds the errors of all modes, each obstacle once.
+type modesError []error
+
+func modesRefused(errs []error) modesError {
+	var seen Mode
+	return slices.DeleteFunc(errs, func(err error) bool { return !seen.add(err) })
+}
+
+func (e modesError) Error() string {
+	return errors.Join(e...).Error() + "\n`bob doctor` shows all that builds need"
+}
+
+func (e modesError) Unwrap() []error { return e }
