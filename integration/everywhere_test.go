@@ -185,9 +185,6 @@ func (table *everywhereTable) String() string {
 	return out.String()
 }
 
-// unfinished is what bob says where a mode is missing from it.
-const unfinished = "this version of bob can't"
-
 // row builds in the environment.
 func (table *everywhereTable) row(t *testing.T, e environment, first bool) everywhereRow {
 	t.Helper()
@@ -216,11 +213,9 @@ func (table *everywhereTable) row(t *testing.T, e environment, first bool) every
 	}
 	out, said, _ := run("doctor", "--format", "json")
 	mode, why := foundMode(out)
-	if missing := strings.Contains(why, unfinished); mode != e.want {
-		if r.mode = "not yet " + e.want; !missing {
-			r.mode = "found " + mode
-			t.Errorf("the mode is %q, want %q: %s\n%s", mode, e.want, why, said)
-		}
+	if mode != e.want {
+		r.mode = "found " + mode
+		t.Errorf("the mode is %q, want %q: %s\n%s", mode, e.want, why, said)
 	}
 	for _, name := range table.names() {
 		if e.quick != name && !*everywhere && !(first && name == "users") {
@@ -271,8 +266,6 @@ func (table *everywhereTable) cell(t *testing.T, e environment, name, said strin
 	_, reason, _ := strings.Cut(said, "ERROR: ")
 	reason, _, _ = strings.Cut(reason, "\n")
 	switch {
-	case err != nil && strings.Contains(said, unfinished):
-		return "not yet"
 	case e.want == "none":
 		if err == nil || !strings.Contains(reason, name+":2: RUN") {
 			t.Errorf("%s: RUN isn't refused with its place: %v\n%s", name, err, said)

@@ -107,7 +107,7 @@ func TestFallbacks(t *testing.T) {
 			},
 			env: []string{boundProcVariable + "=1", lockedVariable + "=/srv"},
 		},
-		{name: "no user namespaces", change: func(*identity) {}, env: noUserNamespaceVariable + "=1"},
+		{name: "no user namespaces", change: func(*identity) {}, env: []string{noUserNamespaceVariable + "=1"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -107,14 +107,6 @@ func chrootRefused(rootless bool) error {
 	return nil
 }
 
-// unfinished are the obstacles of modes that this version can't build in, by their
-// names.
-var unfinished = map[string]*Obstacle{
-	(&Mode{Isolation: Namespaces, OneID: true}).String(): {Why: "this version of bob can't build with one ID yet"},
-	(&Mode{Isolation: Chroot}).String():                  {Why: "this version of bob can't run commands in a chroot yet"},
-	(&Mode{Isolation: NoIsolation}).String():             {Why: "this version of bob can't build without entering namespaces yet"},
-}
-
 // find goes through the ways to enter until one works. With one that needs no
 // other process it returns the mode; with another it runs that process and
 // returns its exit status.
@@ -179,9 +171,6 @@ func (m *Mode) add(err error) bool {
 
 // try enters. It returns the process that has; nil if this one need not.
 func (a *attempt) try(mode *Mode) (*inner, error) {
-	if o := unfinished[mode.String()]; o != nil {
-		return nil, &enterError{"enter", errors.ErrUnsupported, o}
-	}
 	if a.newInner == nil {
 		return nil, a.refused()
 	}
