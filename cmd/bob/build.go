@@ -201,7 +201,8 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	}
 	defer func() { err = errors.Join(err, limiter.Close()) }()
 	runner := &sandbox.Runner{
-		Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID, Limiter: limiter,
+		Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID,
+		Limiter: limiter, Notice: warnIn(view),
 	}
 	builder := &executor.Builder{
 		Store:    store,

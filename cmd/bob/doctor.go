@@ -138,13 +138,10 @@ func diagnose(mode *sandbox.Mode, wanted snapshot.Snapshotter, findings []sandbo
 		d.Snapshotter = wanted
 	case works["overlay"]:
 		d.Snapshotter = snapshot.Overlay
-	case works["fuse"] && unfinished[snapshot.FuseOverlay] == nil:
+	case works["fuse"]:
 		d.Snapshotter = snapshot.FuseOverlay
 	default:
 		d.Snapshotter = snapshot.Copy
-	}
-	if unfinished[d.Snapshotter] != nil {
-		d.Builds, d.Isolation, d.Snapshotter = noBuilds, "", ""
 	}
 	return d
 }

@@ -69,11 +69,6 @@ func (f *isolationFlags) entering() sandbox.EnterOptions {
 	return sandbox.EnterOptions{Rootless: f.rootless.or(os.Geteuid() != 0), Isolation: sandbox.Isolation(f.isolation)}
 }
 
-// unfinished are the obstacles of snapshotters that this version hasn't.
-var unfinished = map[snapshot.Snapshotter]*sandbox.Obstacle{
-	snapshot.FuseOverlay: {Why: "this version of bob can't use fuse-overlayfs yet"},
-}
-
 // choose sets the snapshotter: the wanted one or, for "" and auto, the first that
 // works in the cache directory.
 func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
@@ -114,8 +109,6 @@ func (m *machine) obstacle(s snapshot.Snapshotter, cache string) *sandbox.Obstac
 		return &sandbox.Obstacle{Why: "it takes mounts, which a chroot has none of", Fix: "use --snapshotter copy"}
 	case s == snapshot.Overlay:
 		return sandbox.TryOverlay(cache)
-	case unfinished[s] != nil:
-		return unfinished[s]
 	case s == snapshot.FuseOverlay:
 		return sandbox.TryFuseOverlay(cache)
 	}

@@ -14,8 +14,12 @@
 //     Afterwards the process is UID 0 with all capabilities there, mounts that
 //     it makes are seen by nobody else and vanish with it.
 //   - The outer process: the one that was started by the user. It only waits,
-//     forwards signals and exits with the inner one's status. It is the one
-//     place below cmd that calls os.Exit, since nothing else is left to do.
+//     forwards signals and exits with the inner one's status. It, and an inner one
+//     that is refused something before it has arrived, are the only places below cmd
+//     that call os.Exit, since nothing else is left to do.
+//   - Mode: how builds work on this machine, found by Enter. The best is that of
+//     the next section; then the same with one ID, the user's own; then a chroot
+//     of root's without namespaces; then none, in which nothing is run.
 //   - Mount point: a file or directory of the root file system that something
 //     is mounted on. One that the image lacks is made for the run, a stub, and
 //     removed afterwards.
@@ -53,6 +57,11 @@
 //     initramfs: the root file system is moved over / and chrooted into.
 //   - A user namespace below bob's, as when the limit of them is reached: the
 //     container stays in bob's.
+//   - mount_setattr(2), when a seccomp filter refuses it or the kernel lacks it:
+//     mounts are restricted one by one by mount(2), with the restrictions that they
+//     have already, which the kernel may have locked.
+//
+// No cgroup file system is needed, wherever it is mounted.
 //
 // # Examining
 //
@@ -67,7 +76,7 @@
 //
 // # Kernel
 //
-// Linux 5.12 or later (mount_setattr), user namespaces unless run as root,
+// Linux 5.11 or later (overlays in user namespaces), user namespaces unless run as root,
 // seccomp with filters. The C constructors of libcontainer/nsenter and
 // containers/storage/pkg/unshare both run before main in every process of the
 // binary; each acts only on its own environment variables.

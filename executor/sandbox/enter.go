@@ -185,9 +185,9 @@ func prepareMounts() error {
 	}
 	// Where bob is allowed to make cgroups, libcontainer would. A build needs
 	// none, and one killed halfway would leave them behind.
-	err := unix.MountSetattr(-1, cgroupRoot, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	err := restrictMounts(cgroupRoot, unix.MOUNT_ATTR_RDONLY)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("enter: make cgroups read-only: %w", os.NewSyscallError("mount_setattr", err))
+		return fmt.Errorf("enter: make cgroups read-only: %w", err)
 	}
 	return nil
 }

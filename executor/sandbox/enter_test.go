@@ -337,13 +337,6 @@ func modeOf(t *testing.T, cmd *exec.Cmd) *sandbox.Mode {
 // one, on machines that refuse something.
 func TestEnterFinds(t *testing.T) {
 	t.Parallel()
-	refuse := func(calls ...int) map[int]uint32 {
-		filter := map[int]uint32{}
-		for _, number := range calls {
-			filter[number] = refused
-		}
-		return filter
-	}
 	for _, test := range []struct {
 		name   string
 		mode   string
@@ -354,19 +347,19 @@ func TestEnterFinds(t *testing.T) {
 		{"user", modeUser, func(*identity) {}, "a sandbox", nil},
 		{"user with no_new_privs", modeUser, func(id *identity) { id.NoNewPrivs = true }, "a sandbox with one ID", []string{"no_new_privs"}},
 		{
-			"user without unshare", modeUser, func(id *identity) { id.Filter = refuse(unix.SYS_UNSHARE) },
+			"user without unshare", modeUser, func(id *identity) { id.Filter = filterOf(refused, unix.SYS_UNSHARE) },
 			"no isolation, and no RUN",
 			[]string{"a seccomp filter refuses user namespaces", "takes root"},
 		},
 		{
-			"user without mounts", modeUser, func(id *identity) { id.Filter = refuse(unix.SYS_MOUNT) },
+			"user without mounts", modeUser, func(id *identity) { id.Filter = filterOf(refused, unix.SYS_MOUNT) },
 			"no isolation, and no RUN",
 			[]string{"a seccomp filter refuses mounts", "takes root"},
 		},
 		{"root", "root", func(id *identity) { id.UID = 0 }, "a sandbox", nil},
 		{"root without CAP_SYS_ADMIN", "root", func(id *identity) { id.UID, id.LessPowers = 0, true }, "a sandbox", nil},
 		{
-			"root without mounts", "root", func(id *identity) { id.UID, id.LessPowers, id.Filter = 0, true, refuse(unix.SYS_MOUNT) },
+			"root without mounts", "root", func(id *identity) { id.UID, id.LessPowers, id.Filter = 0, true, filterOf(refused, unix.SYS_MOUNT) },
 			"a chroot without namespaces",
 			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses mounts"},
 		},
@@ -382,7 +375,7 @@ func TestEnterFinds(t *testing.T) {
 		},
 		{
 			"root that may not chroot", "root", func(id *identity) {
-				id.UID, id.LessPowers, id.Docker, id.Filter = 0, true, true, refuse(unix.SYS_CHROOT)
+				id.UID, id.LessPowers, id.Docker, id.Filter = 0, true, true, filterOf(refused, unix.SYS_CHROOT)
 			},
 			"no isolation, and no RUN",
 			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces", "CAP_SYS_CHROOT"},

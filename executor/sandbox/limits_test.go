@@ -41,7 +41,7 @@ func TestDelegatedCgroup(t *testing.T) {
 			"a/cgroup.procs": "", "a/cgroup.subtree_control": "memory pids\n",
 			"a/b/cgroup.procs": "1\n", "a/b/cgroup.subtree_control": "memory\n", "a/b/cgroup.type": "domain\n",
 		}, "a"},
-		"empty": {map[string]string{"a/b/cgroup.procs": "", "a/b/cgroup.subtree_control": "", "a/b/cgroup.type": "domain\n"}, "a/b"},
+		"empty":            {map[string]string{"a/b/cgroup.procs": "", "a/b/cgroup.subtree_control": "", "a/b/cgroup.type": "domain\n"}, "a/b"},
 		"others are there": {map[string]string{"a/b/cgroup.procs": "0\n", "a/b/cgroup.subtree_control": "", "a/b/cgroup.type": "domain\n"}, ""},
 		"not ours":         {map[string]string{"a/b/cgroup.subtree_control": "memory pids\n"}, ""},
 	} {

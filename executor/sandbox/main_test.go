@@ -101,6 +101,7 @@ func TestMain(m *testing.M) {
 type identity struct {
 	UID        int
 	Files      map[string]string // bind mounts: path of the machine, its replacement
+	Mounts     []mount           // made before those of Files
 	Filter     map[int]uint32    // a seccomp filter: number of a system call, what happens at it
 	Docker     bool              // whether Docker's seccomp filter is loaded
 	NoNewPrivs bool
@@ -109,6 +110,13 @@ type identity struct {
 	// DockerPowers is whether there are no more capabilities than those of
 	// Docker's default containers.
 	DockerPowers bool
+	Odd          bool // whether it is root of a user namespace with few IDs
+}
+
+// mount is one of a new file system.
+type mount struct {
+	Kind, Target string
+	Flags        uintptr
 }
 
 // become gives this process, which has a mount namespace of its own, the
@@ -117,6 +125,11 @@ func become(encoded string) error {
 	var id identity
 	if err := json.Unmarshal([]byte(encoded), &id); err != nil {
 		return err
+	}
+	for _, m := range id.Mounts {
+		if err := unix.Mount(m.Kind, m.Target, m.Kind, m.Flags, ""); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", m.Kind, m.Target, err)
+		}
 	}
 	for path, replacement := range id.Files {
 		if err := unix.Mount(replacement, id.Chroot+path, "", unix.MS_BIND, ""); err != nil {
@@ -240,6 +253,13 @@ func again(t testing.TB, mode string, id *identity, args ...string) *exec.Cmd {
 		}
 		cmd.Env = append(cmd.Env, becomeVariable+"="+string(encoded))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if id.Odd {
+			maps := []syscall.SysProcIDMap{{HostID: 33333, Size: 1}, {ContainerID: 1, HostID: 100000, Size: 65534}}
+			cmd.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: maps, GidMappings: maps, GidMappingsEnableSetgroups: true,
+				Credential: &syscall.Credential{}, // root there
+			}
+		}
 	}
 	return cmd
 }

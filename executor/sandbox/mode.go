@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,13 +107,6 @@ func chrootRefused(rootless bool) error {
 	return nil
 }
 
-// unfinished are the obstacles of modes that this version can't build in, by their
-// names.
-var unfinished = map[string]*Obstacle{
-	(&Mode{Isolation: Namespaces, OneID: true}).String(): {Why: "this version of bob can't build with one ID yet"},
-	(&Mode{Isolation: NoIsolation}).String():             {Why: "this version of bob can't build without entering namespaces yet"},
-}
-
 // find goes through the ways to enter until one works. With one that needs no
 // other process it returns the mode; with another it runs that process and
 // returns its exit status.
@@ -177,9 +171,6 @@ func (m *Mode) add(err error) bool {
 
 // try enters. It returns the process that has; nil if this one need not.
 func (a *attempt) try(mode *Mode) (*inner, error) {
-	if o := unfinished[mode.String()]; o != nil {
-		return nil, &enterError{"enter", errors.ErrUnsupported, o}
-	}
 	if a.newInner == nil {
 		return nil, a.refused()
 	}
@@ -190,9 +181,25 @@ func (a *attempt) try(mode *Mode) (*inner, error) {
 	return in, in.start(mode)
 }
 
-// modesRefused joins the errors of all modes, each obstacle once.
-func modesRefused(errs []error) error {
-	var seen Mode
-	errs = slices.DeleteFunc(errs, func(err error) bool { return !seen.add(err) })
-	return fmt.Errorf("%w\n`bob doctor` shows all that builds need", errors.Join(errs...))
+// why returns what the obstacles are.
+func (m *Mode) why() string {
+	all := make([]string, 0, len(m.Obstacles))
+	for _, o := range m.Obstacles {
+		all = append(all, o.Why)
+	}
+	return strings.Join(all, "; ")
 }
+
+// modesError holds the errors of all modes, each obstacle once.
+type modesError []error
+
+func modesRefused(errs []error) modesError {
+	var seen Mode
+	return slices.DeleteFunc(errs, func(err error) bool { return !seen.add(err) })
+}
+
+func (e modesError) Error() string {
+	return errors.Join(e...).Error() + "\n`bob doctor` shows all that builds need"
+}
+
+func (e modesError) Unwrap() []error { return e }

@@ -175,6 +175,13 @@ func (o *probeOrder) run(p *probe) outcome {
 
 // notEntered is the outcome of an error of Enter.
 func notEntered(err error) outcome {
+	if all, ok := errors.AsType[modesError](err); ok {
+		var m Mode
+		for _, err := range all {
+			m.add(err)
+		}
+		return no(m.why(), m.Obstacles[0].Fix)
+	}
 	if obstacle := new(Obstacle); errors.As(err, &obstacle) {
 		return refusal(obstacle)
 	}

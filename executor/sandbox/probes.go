@@ -102,18 +102,14 @@ func tryRanges(*probeOrder) outcome {
 // tryMode tells what entering leads to.
 func tryMode(o *probeOrder) outcome {
 	out := yes("")
-	var why []string
-	for _, obstacle := range o.mode.Obstacles {
-		why = append(why, obstacle.Why)
-	}
 	switch {
 	case o.mode.Isolation != Namespaces:
-		out = no("RUN gets "+o.mode.String()+": "+strings.Join(why, "; "), "")
-		if len(why) > 0 {
+		out = no("RUN gets "+o.mode.String()+": "+o.mode.why(), "")
+		if len(o.mode.Obstacles) > 0 {
 			out.Obstacle.Fix = o.mode.Obstacles[0].Fix
 		}
 	case o.mode.OneID:
-		out = yes("owners of files are emulated: " + strings.Join(why, "; "))
+		out = yes("owners of files are emulated: " + o.mode.why())
 	default:
 		uids, _, err := unshare.GetHostIDMappings("")
 		if err != nil {

@@ -35,6 +35,9 @@ type Runner struct {
 	OneID bool
 	// Limiter bounds each run; nil doesn't.
 	Limiter *Limiter
+	// Notice, if not nil, is told once each, in a sentence, what isolates less than on
+	// other machines. It is called from within Run.
+	Notice func(text string)
 
 	refused    atomic.Uint32 // the fallbacks found necessary
 	tryNesting sync.Once
@@ -171,7 +174,9 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 		if next&^refused == 0 {
 			return err
 		}
-		r.refused.Or(next)
+		if before := r.refused.Or(next); fallback(next&^before)&boundProc != 0 && r.Notice != nil {
+			r.Notice("processes are visible: a RUN sees those of others that run beside it, since this machine lets bob mount no /proc of its own (`bob doctor` tells what to do)")
+		}
 	}
 }
 
@@ -261,6 +266,9 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if err != nil {
 		return err
 	}
+	if mounts, err = withoutAttributes(mounts); err != nil {
+		return err
+	}
 	id := "bob-" + filepath.Base(state)
 	config, err := newConfig(p, id, root, mounts, private, userNS, refused)
 	if err != nil {
@@ -289,7 +297,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		// user's, whom cgroup v1 doesn't let bob move.
 		config.Hooks = configs.Hooks{configs.CreateRuntime: {configs.NewFunctionHook(func(s *specs.State) error { return group.join(s.Pid) })}}
 	}
-	container, err := libcontainer.Create(state, id, config)
+	container, err := newContainer(state, id, config)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
@@ -343,9 +351,8 @@ func forbidDevices(root string) (undo func() error, err error) {
 		}
 		return nil
 	}
-	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV}
-	if err := unix.MountSetattr(-1, root, unix.AT_RECURSIVE, attr); err != nil {
-		return nil, errors.Join(&os.PathError{Op: "mount_setattr", Path: root, Err: err}, undo())
+	if err := restrictMounts(root, unix.MOUNT_ATTR_NODEV); err != nil {
+		return nil, errors.Join(fmt.Errorf("forbid devices in %s: %w", root, err), undo())
 	}
 	return undo, nil
 }
