@@ -195,6 +195,9 @@ type fuseLayer struct {
 func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 	defer f.Close()
 	fd := int(f.Fd())
+	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
+		return err
+	}
 	a, err := readAttrs(fd, l.lower.owners)
 	if err != nil {
 		return err
@@ -218,9 +221,6 @@ func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 		}
 		copied = copied && c
 	}
-	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
-		return err
-	}
 	switch {
 	case opaque:
 		if err := makeOpaque(fd, l.lower.marks); err != nil {
@@ -233,15 +233,13 @@ func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 		}
 		const setID = unix.S_ISUID | unix.S_ISGID
 		if a.mode == below.mode&^setID && a.mode != below.mode {
-			if err := unix.Fchmod(fd, below.mode); err != nil {
-				return os.NewSyscallError("fchmod", err)
-			}
+			a.mode = below.mode
 		}
 		if copied && a.mtime.Nano() >= l.since.Nano() {
 			a.mtime = below.mtime
 		}
 	}
-	return setTime(fd, a.mtime)
+	return a.apply(fd, false, l.lower.owners)
 }
 
 // entry does so for the entry at path of the directory fd, which is merged with d.
