@@ -132,6 +132,9 @@ func (s *Store) mountOverlay(ctx context.Context, o overlay) (fileSystem, error)
 	if s.opts.Snapshotter == FuseOverlay {
 		return s.mountFuse(ctx, o)
 	}
+	if s.fileMarks {
+		return nil, fmt.Errorf("the kernel's overlay needs devices 0:0 for removed files, which can't be made in %s%s", s.dir, unsuitable(s.dir))
+	}
 	return &overlayMount{target: o.target}, o.mount()
 }
 

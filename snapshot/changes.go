@@ -43,9 +43,9 @@ func (c *changes) write(ctx context.Context, old, now *listed) error {
 		return fmt.Errorf("open %s: %w", c.checkout, err)
 	}
 	defer unix.Close(from)
-	to, err := unix.Open(c.copier.root, dirFlags, 0)
+	to, err := unix.Open(c.root, dirFlags, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", c.copier.root, err)
+		return fmt.Errorf("open %s: %w", c.root, err)
 	}
 	defer unix.Close(to)
 	return c.directory(ctx, from, old, now, &dir{fd: to})
@@ -178,16 +178,15 @@ func sameBytes(a, b int, buf []byte) (bool, error) {
 	}
 }
 
-// spread has every directory count as changed that something changed in, and
-// reports whether n does.
-func (n *listed) spread() bool {
+// spread has every directory at and below n count as changed that something changed
+// in.
+func (n *listed) spread() {
 	for _, e := range n.entries {
 		if e.isDir() {
 			e.spread()
 		}
 		n.changed = n.changed || e.changed
 	}
-	return n.changed
 }
 
 // directory writes what has changed in the directory from, which was old, nil if it

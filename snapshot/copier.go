@@ -50,7 +50,7 @@ func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, 
 	if st.Nlink > 1 {
 		id := inode{st.Dev, st.Ino}
 		if first, ok := c.links[id]; ok {
-			return c.name(first, to, base)
+			return c.linkTo(first, to, base)
 		}
 		c.links[id] = place{to, base}
 	}
@@ -89,8 +89,8 @@ func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, 
 	return c.setSpecial(to, base, a, st.Mode&unix.S_IFMT == unix.S_IFLNK)
 }
 
-// name gives the copy first one more name.
-func (c *copier) name(first place, to *dir, base string) error {
+// linkTo gives the copy first one more name.
+func (c *copier) linkTo(first place, to *dir, base string) error {
 	fd := first.dir.fd
 	if first.dir != to { // which may have been closed since
 		var err error

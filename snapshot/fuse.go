@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -37,17 +36,13 @@ func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
 	if err != nil {
 		return nil, fmt.Errorf("install the package %s: %w", fuseProgram, err)
 	}
-	options, err := s.fuseOptions(o)
-	if err != nil {
-		return nil, err
-	}
 	var before unix.Stat_t // of a directory made just now
 	if err := unix.Stat(o.target, &before); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: o.target, Err: err}
 	}
 	m := &fuseMount{overlayMount: overlayMount{target: o.target}, store: s, lower: o.lower, since: before.Ctim, ended: make(chan struct{})}
 	//nolint:gosec,forbidigo // this snapshotter is another program
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "-f", "-o", options, o.target)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "-f", "-o", s.fuseOptions(o), o.target)
 	cmd.Dir = s.ids
 	cmd.Stdout, cmd.Stderr = &m.messages, &m.messages
 	// In a process group of its own it isn't interrupted from the terminal.
@@ -76,13 +71,9 @@ func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
 
 // fuseOptions returns the options that say what o is. Paths in them are relative,
 // which keeps characters that mean something in options out.
-func (s *Store) fuseOptions(o overlay) (string, error) {
+func (s *Store) fuseOptions(o overlay) string {
 	rel := func(path string) string {
-		r, err := filepath.Rel(s.ids, path)
-		if err != nil || strings.ContainsAny(r, ":,\\") {
-			return "" // can't be: it is a path in the store
-		}
-		return r
+		return strings.TrimPrefix(path, s.ids+"/") // all are in the store
 	}
 	lower := make([]string, 0, len(o.lower))
 	for _, l := range o.lower {
@@ -92,7 +83,7 @@ func (s *Store) fuseOptions(o overlay) (string, error) {
 	if o.upper != "" {
 		options += ",volatile,upperdir=" + rel(o.upper) + ",workdir=" + rel(o.work)
 	}
-	return options, nil
+	return options
 }
 
 // run starts cmd. The thread that does so lives as long as the process: with it
@@ -195,6 +186,9 @@ type fuseLayer struct {
 func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 	defer f.Close()
 	fd := int(f.Fd())
+	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
+		return err
+	}
 	a, err := readAttrs(fd, l.lower.owners)
 	if err != nil {
 		return err
@@ -218,9 +212,6 @@ func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 		}
 		copied = copied && c
 	}
-	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
-		return err
-	}
 	switch {
 	case opaque:
 		if err := makeOpaque(fd, l.lower.marks); err != nil {
@@ -232,16 +223,14 @@ func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 			return err
 		}
 		const setID = unix.S_ISUID | unix.S_ISGID
-		if a.mode == below.mode&^setID && a.mode != below.mode {
-			if err := unix.Fchmod(fd, below.mode); err != nil {
-				return os.NewSyscallError("fchmod", err)
-			}
+		if a.mode == below.mode&^setID {
+			a.mode = below.mode
 		}
 		if copied && a.mtime.Nano() >= l.since.Nano() {
 			a.mtime = below.mtime
 		}
 	}
-	return setTime(fd, a.mtime)
+	return a.apply(fd, false, l.lower.owners)
 }
 
 // entry does so for the entry at path of the directory fd, which is merged with d.

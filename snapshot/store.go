@@ -49,6 +49,11 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 func open(dir string, o Options) (*Store, error) {
+	switch o.Snapshotter {
+	case "", Overlay, FuseOverlay, Copy:
+	default:
+		return nil, fmt.Errorf("there is no snapshotter %q: use %s, %s or %s", o.Snapshotter, Overlay, FuseOverlay, Copy)
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -99,17 +104,9 @@ func open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// chooseMarks decides what marks are in the layers of this store: what the kernel
-// mounts has its own.
+// chooseMarks decides what marks are in the layers of this store.
 func (s *Store) chooseMarks() error {
-	switch s.opts.Snapshotter {
-	case "", Overlay:
-		return nil
-	case FuseOverlay, Copy:
-	default:
-		return fmt.Errorf("there is no snapshotter %q: use %s, %s or %s", s.opts.Snapshotter, Overlay, FuseOverlay, Copy)
-	}
-	ids := filepath.Join(s.dir, "ids")
+	ids := filepath.Dir(s.ids)
 	if err := os.MkdirAll(ids, 0o700); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func try(dir string, with Snapshotter) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	sn, err := s.tryStep(nil, func(root string) error {
-		if err := os.Mkdir(filepath.Join(root, "d"), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(root, "d"), 0o700); err != nil {
 			return err
 		}
 		return errors.Join(os.WriteFile(filepath.Join(root, "d/old"), nil, 0o600), os.WriteFile(filepath.Join(root, "file"), nil, 0o600))
@@ -42,7 +42,7 @@ func try(dir string, with Snapshotter) (err error) {
 		return err
 	}
 	sn, err = s.tryStep(sn, func(root string) error {
-		return errors.Join(os.Remove(filepath.Join(root, "file")), os.RemoveAll(filepath.Join(root, "d")), os.Mkdir(filepath.Join(root, "d"), 0o755))
+		return errors.Join(os.Remove(filepath.Join(root, "file")), os.RemoveAll(filepath.Join(root, "d")), os.Mkdir(filepath.Join(root, "d"), 0o700))
 	})
 	if err != nil {
 		return err
