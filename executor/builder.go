@@ -25,7 +25,7 @@ type Runner interface {
 type Builder struct {
 	Store    *snapshot.Store
 	Registry *registry.Client
-	Runner   Runner
+	Runner   Runner           // nil: a RUN whose result isn't known fails
 	Fetch    *fetch.Client    // nil: one without credentials
 	Clock    func() time.Time // nil: time.Now
 	Progress func(Event)      // nil: nobody watches; called from several goroutines

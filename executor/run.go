@@ -47,6 +47,8 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	}, nil
 }
 
+var errNoRunner = errors.New("no command can run without isolation, and this build has none: bob doctor says what the machine lacks for it")
+
 var errInsecure = errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
 
 // checkAllowed refuses, before anything runs, a plan that asks for what takes the
@@ -71,6 +73,9 @@ func visible(op *dockerfile.Run) []string {
 }
 
 func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *vertex) (err error) {
+	if b.Runner == nil {
+		return errNoRunner
+	}
 	who, err := lookupUser(root, op.User)
 	if err != nil {
 		return err

@@ -178,9 +178,11 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
-		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
+	}
+	if opts.Snapshotter != snapshot.Index {
+		builder.Runner = &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")}
 	}
 	src, err := in.open(ctx, store.TempDir(), builder.Open)
 	if err != nil {
