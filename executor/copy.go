@@ -169,14 +169,14 @@ func (b *build) linked(run func(context.Context, *snapshot.Active, *vertex) erro
 			return err
 		}
 		defer files.Close()
-		return snapshot.Extract(ctx, to.Root(), "/", files, snapshot.ExtractOptions{Owners: b.Store.Owners(), Reveal: to.Reveal()})
+		return snapshot.Extract(ctx, to.Root(), "/", files, snapshot.ExtractOptions{Owners: b.Store.Owners(), In: to})
 	}
 }
 
 // unpackArchives is what ADD does with a file that turns out to be an archive.
 // With an owner, everything in the archive gets that one.
-func unpackArchives(owner *filecopy.Owner, keeper owners.Keeper, reveal func(string) error) *filecopy.Unpack {
-	o := snapshot.ExtractOptions{Owners: keeper, Reveal: reveal}
+func unpackArchives(owner *filecopy.Owner, keeper owners.Keeper, to *snapshot.Active) *filecopy.Unpack {
+	o := snapshot.ExtractOptions{Owners: keeper, In: to}
 	if owner != nil {
 		o.Owner = &snapshot.Owner{UID: int(owner.UID), GID: int(owner.GID)}
 	}
@@ -210,7 +210,7 @@ func (c *copying) options(ctx context.Context, to *snapshot.Active, v *vertex, k
 		if c.Chown != "" {
 			owner = o.Owner
 		}
-		o.Unpack = unpackArchives(owner, c.owners, o.Reveal)
+		o.Unpack = unpackArchives(owner, c.owners, to)
 	}
 	return o, nil
 }

@@ -19,17 +19,8 @@ type ExtractOptions struct {
 	// Owners is how the tree has owners. Below a root of a store it is that of
 	// [Store.Owners].
 	Owners owners.Keeper
-	// Reveal, if set, has what is at a path of the tree appear there, before it is
-	// looked at: [Active.Reveal].
-	Reveal func(path string) error
-}
-
-// reveal calls Reveal for base in the directory at dir, if it is set.
-func (o *ExtractOptions) reveal(dir, base string) error {
-	if o.Reveal == nil {
-		return nil
-	}
-	return o.Reveal(join(dir, base))
+	// In is the active snapshot whose root the tree is, nil if it is none's.
+	In *Active
 }
 
 // Owner is a numeric user and group.

@@ -272,7 +272,9 @@ func layerTree(entries []indexEntry) (*layerNodes, error) {
 		}
 		d.opaque = true
 	}
-	for _, name := range t.work.removed {
+	// In this order a directory's whiteout comes before those in it.
+	slices.Sort(t.work.removed)
+	for _, name := range slices.Compact(t.work.removed) {
 		if err := t.whiteout(name); err != nil && !errors.Is(err, errHidden) {
 			return nil, fmt.Errorf("whiteout of %q: %w", name, err)
 		}

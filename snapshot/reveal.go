@@ -91,6 +91,25 @@ func (a *Active) Reveal() func(path string) error {
 	return a.underlay.reveal
 }
 
+// show is Reveal of base in the directory at dir, also for no snapshot at all.
+func (a *Active) show(dir, base string) error {
+	if a == nil || a.underlay == nil {
+		return nil
+	}
+	return a.underlay.reveal(join(dir, base))
+}
+
+// copyUp is show of what gets another name: a file comes with all that it has.
+func (a *Active) copyUp(ctx context.Context, dir, base string) error {
+	if err := a.show(dir, base); err != nil || a == nil || a.underlay == nil {
+		return err
+	}
+	if err := a.underlay.copyUp(ctx, dir, base); err != nil {
+		return fmt.Errorf("copy %q: %w", join(dir, base), err)
+	}
+	return nil
+}
+
 // ShowFile has the regular file that path leads to, if there is one, appear below
 // Root with its content.
 func (a *Active) ShowFile(ctx context.Context, path string) error {
@@ -258,29 +277,66 @@ func (u *underlay) showFile(ctx context.Context, path string) error {
 	return u.fill(ctx, at)
 }
 
-// fill gives the file at the path, if it was put there, its content.
+// fill gives the regular file at the path, if it was put there, its content.
 func (u *underlay) fill(ctx context.Context, path string) error {
-	n := u.below.at(path)
 	parent, base := split(path)
 	p, through, err := u.open(parent)
-	if err != nil || !through || n == nil || n.kind != unix.S_IFREG {
+	if err != nil || !through {
 		return err
 	}
 	defer unix.Close(p)
-	var st unix.Stat_t
-	if err := unix.Fstatat(p, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mtim != u.mark {
+	if n := u.below.at(path); n != nil && n.kind == unix.S_IFREG && u.stamped(p, base) {
+		return u.write(ctx, p, path, n, func(int) error { return u.stamp(p, base) })
+	}
+	return nil
+}
+
+// copyUp makes what was put at base in the directory at the path a file of the step.
+func (u *underlay) copyUp(ctx context.Context, path, base string) error {
+	p, through, err := u.open(path)
+	if err != nil || !through {
 		return err
 	}
+	defer unix.Close(p)
+	n := u.below.at(join(path, base))
+	switch {
+	case n == nil || !u.stamped(p, base):
+		return nil
+	case n.kind == unix.S_IFREG:
+		return u.write(ctx, p, join(path, base), n, func(fd int) error { return n.apply(fd, true, u.store.Owners()) })
+	case n.kind == unix.S_IFLNK:
+		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mtime}
+		if err := unix.UtimesNanoAt(p, base, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		return u.store.Owners().Fchownat(p, base, n.uid, n.gid)
+	}
+	return fmt.Errorf("another name for a file of type %#o takes a sandbox: %w", n.kind, unix.ENOTSUP)
+}
+
+// stamped reports whether base in the directory p was put there.
+func (u *underlay) stamped(p int, base string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(p, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mtim == u.mark
+}
+
+// write writes the content of the file n at the path, in the directory p, and then
+// calls finish.
+func (u *underlay) write(ctx context.Context, p int, path string, n *node, finish func(fd int) error) error {
 	data, err := u.content(ctx, path, n)
 	if err != nil {
 		return err
 	}
+	_, base := split(path)
 	fd, err := unix.Openat(p, base, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	err = writeAll(fd, data)
-	return errors.Join(err, unix.Close(fd), u.stamp(p, base))
+	defer unix.Close(fd)
+	if err := writeAll(fd, data); err != nil {
+		return err
+	}
+	return finish(fd)
 }
 
 // content returns what the regular file n at the path holds.
@@ -336,7 +392,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 	case err != nil:
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		if st.Mtim != u.mark {
+		if !u.stamped(p, base) {
 			return nil
 		}
 		return keepingTime(p, func() error { return unix.Unlinkat(p, base, 0) })
