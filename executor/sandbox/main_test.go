@@ -33,6 +33,7 @@ const (
 	modeVariable = "SANDBOX_TEST_MODE"
 	modeRootless = "rootless"
 	modeUser     = "user"
+	modeOneID    = "one ID"
 
 	// becomeVariable has a process first become another user, see identity.
 	becomeVariable = "SANDBOX_TEST_BECOME"
@@ -60,6 +61,10 @@ func TestMain(m *testing.M) {
 		os.Exit(examine(encoded))
 	}
 	mode := os.Getenv(modeVariable)
+	if mode == modeOneID {
+		enterOneID()
+		os.Exit(m.Run())
+	}
 	_, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
 	if errNotEntered != nil && mode != "" {
 		fmt.Fprintln(os.Stderr, errNotEntered)
@@ -250,11 +255,16 @@ func ordinaryUser(t testing.TB) *identity {
 		testName+":700000:65536\n")
 }
 
+// withoutRanges is a testUser who has no subordinate IDs.
+func withoutRanges(t testing.TB) *identity {
+	return testUser(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID), "")
+}
+
 func TestModes(t *testing.T) {
 	if os.Getenv(modeVariable) != "" || errNotEntered != nil || inUserNamespace(t) {
 		t.Skip("only root runs the tests in other modes")
 	}
-	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t)} {
+	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t), modeOneID: withoutRanges(t)} {
 		t.Run(mode, func(t *testing.T) {
 			args := []string{"-test.count=1", "-test.timeout=20m"}
 			if testing.Verbose() {
@@ -283,4 +293,36 @@ func inUserNamespace(t testing.TB) bool {
 		t.Fatal(err)
 	}
 	return size != 1<<32-1
+}
+
+// oneIDVariable says that the process is in namespaces that enterOneID made.
+const oneIDVariable = "SANDBOX_TEST_ONE_ID"
+
+// enterOneID has this process run again in a user namespace that has no other ID
+// than that of its user, and ends with it. There it returns.
+func enterOneID() {
+	if os.Getenv(oneIDVariable) != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(124)
+		}
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // ends with its parent
+	cmd.Env = append(os.Environ(), oneIDVariable+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   unix.SIGKILL,
+	}
+	runtime.LockOSThread() // whose end the signal is about
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(124)
+	}
+	os.Exit(cmd.ProcessState.ExitCode())
 }

@@ -16,6 +16,9 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // Runner runs processes in containers. Its methods may be called concurrently.
@@ -212,7 +215,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	defer clean(points.remove)
-	memory := &memoryFiles{dir: filepath.Join(state, "memory")}
+	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Keeper(r.OneID)}
 	defer clean(memory.remove)
 	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), append(etc, p.Mounts...), memory)
 	if err != nil {
@@ -223,12 +226,25 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if err != nil {
 		return err
 	}
+	if r.OneID {
+		emulation, errStart := emulate.Start(state, emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
+		if errStart != nil {
+			return errStart
+		}
+		defer clean(emulation.Stop)
+		if config.Seccomp == nil {
+			if config.Seccomp, err = openFilter(); err != nil {
+				return err
+			}
+		}
+		config.Seccomp = emulation.Filter(config.Seccomp)
+	}
 	container, err := libcontainer.Create(state, id, config)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
 	defer clean(container.Destroy)
-	return runIn(ctx, container, p)
+	return r.runIn(ctx, container, p)
 }
 
 // canonical returns the absolute path of the root file system, free of
@@ -289,7 +305,7 @@ func settleForks() {
 }
 
 // runIn runs the process in the container.
-func runIn(ctx context.Context, container *libcontainer.Container, p *Process) error {
+func (r *Runner) runIn(ctx context.Context, container *libcontainer.Container, p *Process) error {
 	// The kernel sends the container its parent death signal when the thread
 	// that forked it ends, and libcontainer ends threads that it has used.
 	// Keep this one until the container is gone.
@@ -318,6 +334,10 @@ func runIn(ctx context.Context, container *libcontainer.Container, p *Process) e
 		Stdin:            null,
 		Stdout:           streams[0].w,
 		Stderr:           streams[len(streams)-1].w,
+	}
+	if r.OneID {
+		// The only one there is. That of p is the command's as soon as it is executed.
+		process.UID, process.GID, process.AdditionalGroups = 0, 0, nil
 	}
 	err = container.Run(process)
 	if err != nil {
