@@ -16,9 +16,14 @@ import (
 type Store struct {
 	dir   string // absolute
 	ids   string // dir/ids/<fingerprint>
+	boot  string // that this process runs in
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
 	metas sync.Map       // of snapshots, by ID
+
+	opened time.Time // as the lock of tmp has it
+	synced sync.Map  // up to which moment other boots are on the disk, by name
+	whole  sync.Map  // digests of blobs that were read or written in this process
 
 	mu     sync.Mutex
 	mounts map[*mounted]struct{} // what Close has to end
@@ -44,7 +49,7 @@ func open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: abs, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
+	s := &Store{dir: abs, ids: filepath.Join(abs, "ids", mapping), boot: thisBoot(), mounts: map[*mounted]struct{}{}}
 	for _, d := range []string{
 		s.blobDir(), s.path("records"), s.path("tmp"), s.own("snapshots"), s.own("active"),
 		s.own("garbage"), s.own("locks"),
@@ -74,6 +79,9 @@ func open(dir string) (*Store, error) {
 		}
 	}
 	if s.tmp, err = newClaim(s.path("tmp")); err != nil {
+		return nil, err
+	}
+	if s.opened, err = modTime(s.tmp.lock.Name()); err != nil {
 		return nil, err
 	}
 	s.collect()
@@ -144,6 +152,9 @@ func (s *Store) Close() error {
 // goes when the store is closed or, if the process is killed, when the store is
 // next opened by anybody.
 func (s *Store) TempDir() string { return s.tmp.path }
+
+// Boot names the running boot of the machine, "" if boots can't be told apart here.
+func (s *Store) Boot() string { return s.boot }
 
 // Holds reports whether the file or directory path lies in the store.
 func (s *Store) Holds(path string) bool {

@@ -168,7 +168,10 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() {
+		err = errors.Join(err, store.Close())
+		syncLater(cache)
+	}()
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
