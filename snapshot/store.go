@@ -55,9 +55,9 @@ func Open(dir string, o Options) (*Store, error) {
 
 func open(dir string, o Options) (*Store, error) {
 	switch o.Snapshotter {
-	case "", Overlay, FuseOverlay, Copy:
+	case "", Overlay, FuseOverlay, Copy, Index:
 	default:
-		return nil, fmt.Errorf("there is no snapshotter %q: use %s, %s or %s", o.Snapshotter, Overlay, FuseOverlay, Copy)
+		return nil, fmt.Errorf("there is no snapshotter %q: use %s, %s, %s or %s", o.Snapshotter, Overlay, FuseOverlay, Copy, Index)
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
