@@ -9,7 +9,7 @@ TOOL := go tool -modfile=.ci/tools/go.mod
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build help test lint fmt demo bench fuzz oracle setup-build setup-test clean
+.PHONY: build help test lint fmt demo bench fuzz oracle test-everywhere setup-build setup-test clean
 
 build: setup-build ## build the static binary bin/bob (the default)
 	go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/bob ./cmd/bob
@@ -39,6 +39,9 @@ bench: build ## compare bob with Debian's rootless buildah, side by side; stream
 
 oracle: setup-test ## compare bob with Debian's buildah on every case of the integration tests
 	cd integration && go test -timeout 30m -tags '$(TAGS)' -run '^TestCases$$' -oracle
+
+test-everywhere: setup-test ## build the same in every environment that can be made here, and print a table
+	go test -v -timeout 60m -tags '$(TAGS)' -run '^TestEverywhere$$' ./integration -everywhere
 
 fuzz: setup-test ## run each fuzz target for FUZZTIME
 	integration/fuzz.sh $(FUZZTIME)

@@ -69,6 +69,13 @@
 // A txtar file below testdata/script is a story told on the command line; see
 // TestScripts for its commands.
 //
+// # Everywhere
+//
+// TestEverywhere builds three Dockerfiles in a few restricted environments, and with
+// -everywhere ("make test-everywhere") all in all that it can make, which takes root.
+// A line in its list of environments is one; what is built there must be what an
+// ordinary user builds.
+//
 // # Machine
 //
 // As root the tests create the user bobtest with ranges in /etc/subuid and run

@@ -92,7 +92,8 @@ func environments(t *testing.T, bob, dir string) []environment {
 		{"workspace: few IDs, no open_tree", "users", "sandbox overlay", confined(harness.Confinement{OddIDs: true, Refuse: newMounts, Proc: true})},
 		{"workspace --rootless", "", "sandbox overlay", rootless(confined(harness.Confinement{OddIDs: true, Refuse: newMounts}))},
 		{"few IDs, max_user_namespaces=0", "", "chroot copy", confined(harness.Confinement{OddIDs: true, NoNamespaces: true, Powerless: true})},
-		{"cache on an overlay", "", "sandbox copy", confined(harness.Confinement{UID: 0, Overlay: "yes"})},
+		{"cache on an overlay", "", "sandbox fuse-overlayfs", confined(harness.Confinement{Overlay: "yes"})},
+		{"user, cache on an overlay", "", "sandbox one-ID copy", confined(harness.Confinement{UID: stranger, Overlay: "yes"})},
 		{"root, mounts refused", "", "chroot copy", confined(harness.Confinement{Refuse: []int{unix.SYS_MOUNT}})},
 		{"runc, Docker's defaults", "users", "chroot copy", contained(harness.Container{Runtime: "runc"})},
 		{"crun, Docker's defaults", "", "chroot copy", contained(harness.Container{Runtime: "crun"})},
@@ -110,6 +111,10 @@ func TestEverywhere(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make other environments")
+	}
+	check(t, harness.Need("runc", "crun"))
+	if *everywhere {
+		check(t, harness.Need("fuse-overlayfs"))
 	}
 	b := newWorkbench(t)
 	for _, image := range []string{"layers", "debian"} {

@@ -65,7 +65,7 @@ func newCacheSubcommand(name, help string, stdout io.Writer, register func(*flag
 	cfg := &cacheConfig{filters: newList("filter"), stdout: stdout}
 	fs := flag.NewFlagSet("bob cache "+name, flag.ContinueOnError)
 	fs.StringVar(&cfg.dir, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
-	cfg.isolationFlags.register(fs, "that of builds with --rootless; always so without root")
+	cfg.register(fs, "that of builds with --rootless; always so without root")
 	fs.Var(cfg.filters, "filter", "`key=value` that must be so: kind=snapshot, blob, cache-mount or record; id=PREFIX; repeatable")
 	act := register(fs, cfg)
 	return &ffcli.Command{
@@ -100,7 +100,7 @@ func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 	if _, err := cfg.pruneOptions(match); err != nil {
 		return err
 	}
-	if err := cfg.isolationFlags.check(); err != nil {
+	if err := cfg.check(); err != nil {
 		return err
 	}
 	dir, err := cacheDir(cfg.dir)

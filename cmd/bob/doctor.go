@@ -30,7 +30,7 @@ func newDoctorCommand(stdout, stderr io.Writer) *ffcli.Command {
 	cfg := &doctorConfig{stdout: stdout, stderr: stderr}
 	fs := flag.NewFlagSet("bob doctor", flag.ContinueOnError)
 	fs.Var(&cfg.cache, "cache-dir", "`directory` that builds would keep layers and results in (default: bob in the user's cache)")
-	cfg.isolationFlags.register(fs, "look at what builds with --rootless need; always so without root")
+	cfg.register(fs, "look at what builds with --rootless need; always so without root")
 	fs.StringVar(&cfg.format, "format", "table", "table or json")
 	cfg.registries.register(fs)
 	return &ffcli.Command{
@@ -79,7 +79,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	if err := cfg.registries.check(); err != nil {
 		return err
 	}
-	if err := cfg.isolationFlags.check(); err != nil {
+	if err := cfg.check(); err != nil {
 		return err
 	}
 	dir, err := cacheDir(string(cfg.cache))

@@ -36,6 +36,7 @@ func (f *isolationFlags) check() error {
 	switch snapshot.Snapshotter(f.snapshotter) {
 	case "", autoSnapshotter, snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy:
 		return nil
+	case snapshot.Index: // goes with --isolation none, and with nothing else
 	}
 	return usageErrorf("--snapshotter %s: want auto, overlay, fuse-overlayfs or copy", f.snapshotter)
 }

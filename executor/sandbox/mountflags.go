@@ -52,7 +52,7 @@ func visibleMounts(dir string) ([]*mountinfo.Info, error) {
 	return slices.DeleteFunc(mounts, func(m *mountinfo.Info) bool {
 		var st unix.Statx_t
 		err := unix.Statx(unix.AT_FDCWD, m.Mountpoint, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
-		return err != nil || st.Mnt_id != uint64(m.ID) //nolint:gosec // never negative
+		return err != nil || st.Mnt_id != uint64(m.ID)
 	}), err
 }
 
