@@ -16,6 +16,7 @@ import (
 
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -171,7 +172,9 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	runner := &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID}
+	runner := &sandbox.Runner{
+		Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID, Copy: filecopy.Clone,
+	}
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),

@@ -303,4 +303,3 @@ func TestInChrootSocket(t *testing.T) {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 }
-

@@ -28,6 +28,9 @@ type Runner struct {
 	Isolation Isolation
 	// OneID is that of the Mode.
 	OneID bool
+	// Copy copies a file or directory to a path where nothing is, with the owners
+	// and modes of all that is in it. Mounts take it with Chroot, else it may be nil.
+	Copy func(ctx context.Context, from, to string) error
 
 	refused    atomic.Uint32 // the fallbacks found necessary
 	tryNesting sync.Once
