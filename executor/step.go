@@ -123,7 +123,10 @@ func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operati
 	err := b.limited(ctx, func() (err error) {
 		v := b.progress.start(title)
 		b.explain(ctx, v, op, title, false)
-		snap, err = b.execute(ctx, parent, op, v)
+		err = b.bounded(ctx, func(ctx context.Context) (err error) {
+			snap, err = b.execute(ctx, parent, op, v)
+			return err
+		})
 		v.done(err)
 		return err
 	})

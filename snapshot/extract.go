@@ -38,6 +38,7 @@ func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor
 	if err != nil {
 		return nil, err
 	}
+	t.marks = layer != nil && layer.fileMarks
 	x.tree = t
 	return x, nil
 }

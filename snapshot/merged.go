@@ -44,8 +44,8 @@ func (s *Store) readNodes(id string) (*node, error) {
 			layer, err = s.readIndex(rec.DiffID)
 		}
 	case err == nil:
-		layer = &layerNodes{root: &node{}, work: newLayerWork()}
-		layer.root, err = readDirNodes(filepath.Join(s.snapshotDir(id), "fs"), s.Owners())
+		layer = &layerNodes{root: &node{}, work: newLayerWork(false)}
+		layer.root, err = readDirNodes(filepath.Join(s.snapshotDir(id), "fs"), s.Owners(), s.fileMarks)
 		if err == nil {
 			layer.root.opaque = layer.root.opaque || m.Opaque
 		}
@@ -69,7 +69,7 @@ func (s *Store) readNodes(id string) (*node, error) {
 }
 
 // readDirNodes returns the tree of a directory in overlay format.
-func readDirNodes(dir string, keeper owners.Keeper) (*node, error) {
+func readDirNodes(dir string, keeper owners.Keeper, fileMarks bool) (*node, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -80,14 +80,19 @@ func readDirNodes(dir string, keeper owners.Keeper) (*node, error) {
 	if n.attrs, err = readAttrs(fd, keeper); err != nil {
 		return nil, err
 	}
-	if n.opaque, err = isOpaque(fd); err != nil {
+	if n.opaque, err = isOpaque(fd, fileMarks); err != nil {
 		return nil, err
 	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
+	names, removed := splitMarks(names, fileMarks)
 	for _, name := range names {
+		if removed[name] {
+			n.kids[name] = &node{kind: unix.S_IFCHR, gone: true}
+			continue
+		}
 		var st unix.Stat_t
 		if err := keeper.Fstatat(fd, name, &st); err != nil {
 			return nil, &os.PathError{Op: "stat", Path: filepath.Join(dir, name), Err: err}
@@ -95,7 +100,7 @@ func readDirNodes(dir string, keeper owners.Keeper) (*node, error) {
 		kid := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(&st), disk: filepath.Join(dir, name)}
 		switch kid.kind {
 		case unix.S_IFDIR:
-			if kid, err = readDirNodes(kid.disk, keeper); err != nil {
+			if kid, err = readDirNodes(kid.disk, keeper, fileMarks); err != nil {
 				return nil, err
 			}
 		case unix.S_IFLNK:

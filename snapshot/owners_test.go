@@ -137,7 +137,7 @@ func diffs(t *testing.T, o snapshot.Options, mounts bool) string {
 	base := unpack(t, s, layers...)
 	a, err := s.Prepare(t.Context(), base)
 	must(t, err)
-	change(t, a.Root(), s.Owners())
+	command(t, a.Root(), s.Owners())
 	archive := makeTar(t, file("x", "1").with(owned(7, 8, 0o4000)), folder("y").with(owned(7, 8, 0)), symlink("y/z", "x").with(owned(7, 8, 0o777)))
 	must(t, snapshot.Extract(t.Context(), a.Root(), "/archive", bytes.NewReader(archive), snapshot.ExtractOptions{Owners: s.Owners()}))
 	must(t, snapshot.Extract(t.Context(), a.Root(), "/given", bytes.NewReader(archive),
@@ -157,8 +157,8 @@ func diffs(t *testing.T, o snapshot.Options, mounts bool) string {
 	return b.String()
 }
 
-// change does below root what commands do.
-func change(t *testing.T, root string, k owners.Keeper) {
+// command does below root what commands do.
+func command(t *testing.T, root string, k owners.Keeper) {
 	t.Helper()
 	in := func(name string) string { return filepath.Join(root, name) }
 	must(t,

@@ -23,11 +23,13 @@ import (
 // What was put there is told from what the step made by a mark: of a directory an
 // extended attribute, of anything else a modification time that no file has.
 type underlay struct {
+	directory
+
 	store *Store
 	below *node
 	id    string // of the snapshot below, "" for none
 	file  *os.File
-	root  int // descriptor of file
+	fd    int // of file
 	mark  unix.Timespec
 
 	mu    sync.Mutex
@@ -44,47 +46,39 @@ func (s *Store) prepareOver(ctx context.Context, parent *Snapshot) (*Active, err
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.claimed(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a := &Active{mounted: m, parent: parentID(parent)}
-	u := &underlay{store: s, below: below, id: a.parent, shown: map[string]*node{}}
-	a.underlay = u
+	u := &underlay{store: s, below: below, id: parentID(parent), shown: map[string]*node{}}
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
 	u.mark = unix.Timespec{Sec: -1 << 30, Nsec: int64(binary.LittleEndian.Uint32(random[:]) % 1e9)}
-	if u.file, err = os.Open(m.root); err == nil {
-		u.root = int(u.file.Fd())
-		err = below.apply(u.root, true, s.Owners())
-	}
-	if err != nil {
-		return nil, errors.Join(&os.PathError{Op: "prepare", Path: m.root, Err: err}, a.discard())
-	}
-	return a, nil
-}
-
-// claimed makes a claim whose root is its directory fs.
-func (s *Store) claimed(ctx context.Context) (*mounted, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
-	}
-	c, err := newClaim(s.own("active"))
+	m, err := s.mount(ctx, []string{"fs"}, func(path string) (fileSystem, error) {
+		u.directory = directory(filepath.Join(path, "fs"))
+		file, err := os.Open(u.root())
+		if err != nil {
+			return nil, err
+		}
+		u.file, u.fd = file, int(file.Fd())
+		if err := below.apply(u.fd, true, s.Owners()); err != nil {
+			return nil, errors.Join(&os.PathError{Op: "prepare", Path: u.root(), Err: err}, file.Close())
+		}
+		return u, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	m := &mounted{store: s, claim: c, root: filepath.Join(c.path, "fs")}
-	if err := os.Mkdir(m.root, 0o700); err != nil {
-		return nil, errors.Join(err, s.discard(c))
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, errors.Join(os.ErrClosed, c.abandon(s.own("garbage")))
-	}
-	s.mounts[m] = struct{}{}
-	return m, nil
+	return &Active{mounted: m, parent: u.id, underlay: u}, nil
 }
+
+// directory is a fileSystem that is no more than that.
+type directory string
+
+func (d directory) root() string      { return string(d) }
+func (directory) settle(string) error { return errFinished } // only what is active is committed
+func (directory) kept(*Snapshot)      {}
+func (directory) end() error          { return nil }
+
+func (u *underlay) kept(*Snapshot) { _ = u.file.Close() } // nothing was written to it
+
+func (u *underlay) end() error { return u.file.Close() }
 
 // Reveal returns a function that has what the snapshots below have at a path, and at
 // those above it, appear below Root. Whoever writes there calls it for every name
@@ -171,7 +165,7 @@ func (u *underlay) show(name string) error {
 // through it, which it doesn't if a step made it, or something else in its place: then
 // there is no descriptor either.
 func (u *underlay) open(path string) (fd int, through bool, err error) {
-	if fd, err = unix.Openat(u.root, ".", dirFlags, 0); err != nil || path == "" {
+	if fd, err = unix.Openat(u.fd, ".", dirFlags, 0); err != nil || path == "" {
 		return fd, true, err
 	}
 	for element := range strings.SplitSeq(path, "/") {
@@ -261,7 +255,7 @@ func (u *underlay) showFile(ctx context.Context, path string) error {
 		if err := u.reveal(name); err != nil {
 			return err
 		}
-		full := filepath.Join(fdPath(u.root, "."), at) // free of links
+		full := filepath.Join(fdPath(u.fd, "."), at) // free of links
 		target, err := os.Readlink(filepath.Join(full, element))
 		switch {
 		case errors.Is(err, unix.EINVAL):
@@ -367,7 +361,7 @@ func (u *underlay) content(ctx context.Context, path string, n *node) ([]byte, e
 
 // settle makes the root a layer: what was put there goes, and what the step removed
 // or replaced is marked. It may be called again after an error.
-func (u *underlay) settle() error {
+func (u *underlay) settle(string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	// In this order what is in a directory comes before it.
@@ -394,7 +388,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 	err = unix.Fstatat(p, base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return keepingTime(p, func() error { return u.store.Owners().Mknodat(p, base, unix.S_IFCHR, 0) })
+		return keepingTime(p, func() error { return makeWhiteout(p, base, u.store.fileMarks) })
 	case err != nil:
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
@@ -410,7 +404,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 	defer unix.Close(fd)
 	err = unix.Fremovexattr(fd, shownXattr)
 	if errors.Is(err, unix.ENODATA) && n.isDir() {
-		return unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0)
+		return makeOpaque(fd, u.store.fileMarks)
 	}
 	if errors.Is(err, unix.ENODATA) {
 		return nil
@@ -428,19 +422,19 @@ func (s *Store) viewOf(ctx context.Context, sn *Snapshot) (*View, error) {
 		}
 		layers = full.layers
 	}
-	m, err := s.claimed(ctx)
+	m, err := s.mount(ctx, []string{"fs"}, func(path string) (fileSystem, error) {
+		d := directory(filepath.Join(path, "fs"))
+		return d, s.link(ctx, layers, d.root())
+	})
 	if err != nil {
 		return nil, err
-	}
-	if err := s.link(ctx, layers, m.root); err != nil {
-		return nil, errors.Join(err, m.discard())
 	}
 	return &View{m}, nil
 }
 
 // link fills the directory root with other names of all files of the layers.
 func (s *Store) link(ctx context.Context, layers []string, root string) error {
-	st := newStack(layers, s.Owners())
+	st := newStack(layers, s.Owners(), s.fileMarks)
 	defer st.close()
 	if len(layers) == 0 {
 		return copyRoot(filepath.Join(s.own("empty"), emptyDirs[0]), root, s.Owners())
@@ -470,6 +464,7 @@ func (s *stack) linkInto(ctx context.Context, d lowerDir, to int) error {
 		if err != nil {
 			return err
 		}
+		list, _ = splitMarks(list, s.marks)
 		for _, name := range list {
 			names[name] = true
 		}

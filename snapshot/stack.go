@@ -14,6 +14,7 @@ import (
 type stack struct {
 	layers []string // top first
 	owners owners.Keeper
+	marks  bool  // files that are marks count as such
 	fds    []int // of their roots; 0 is not open
 
 	// known holds what at has found, if that can't change; else it is nil.
@@ -39,8 +40,8 @@ type lowerEntry struct {
 	dir   lowerDir // if it is a directory
 }
 
-func newStack(layers []string, keeper owners.Keeper) *stack {
-	return &stack{layers: layers, owners: keeper, fds: make([]int, len(layers))}
+func newStack(layers []string, keeper owners.Keeper, fileMarks bool) *stack {
+	return &stack{layers: layers, owners: keeper, marks: fileMarks, fds: make([]int, len(layers))}
 }
 
 // fd returns the root of a layer, which it opens the first time.
@@ -92,6 +93,16 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 		var st unix.Stat_t
 		err = s.owners.Fstatat(fd, path, &st)
 		if errors.Is(err, unix.ENOENT) {
+			hidden := false
+			if s.marks {
+				hidden, err = exists(fd, join(d.path, whiteoutPrefix+base))
+				if err != nil {
+					return e, false, fmt.Errorf("look into %s: %w", s.layers[i], err)
+				}
+			}
+			if hidden {
+				break
+			}
 			continue
 		}
 		if err != nil {
@@ -142,7 +153,7 @@ func (s *stack) opaque(layer int, path string) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	return isOpaque(fd)
+	return isOpaque(fd, s.marks)
 }
 
 // attrs returns the attributes of the directory d.

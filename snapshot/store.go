@@ -29,9 +29,13 @@ type Store struct {
 		byID map[string]*node
 	}
 
-	mu     sync.Mutex
-	mounts map[*mounted]struct{} // what Close has to end
-	closed bool
+	// fileMarks says that overlay format has files for marks here.
+	fileMarks bool
+
+	mu        sync.Mutex
+	mounts    map[*mounted]struct{} // what Close has to end
+	checkouts []*checkout           // the least recently used first
+	closed    bool
 }
 
 // Open opens the store in dir, which it makes if it isn't there, and begins to
@@ -45,6 +49,11 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 func open(dir string, o Options) (*Store, error) {
+	switch o.Snapshotter {
+	case "", Overlay, FuseOverlay, Copy:
+	default:
+		return nil, fmt.Errorf("there is no snapshotter %q: use %s, %s or %s", o.Snapshotter, Overlay, FuseOverlay, Copy)
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -57,6 +66,9 @@ func open(dir string, o Options) (*Store, error) {
 		mapping += "-recorded"
 	}
 	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
+	if err := s.chooseMarks(); err != nil {
+		return nil, err
+	}
 	for _, d := range []string{
 		s.blobDir(), s.path("records"), s.path("tmp"), s.own("snapshots"), s.own("active"),
 		s.own("garbage"), s.own("locks"),
@@ -90,6 +102,23 @@ func open(dir string, o Options) (*Store, error) {
 	}
 	s.collect()
 	return s, nil
+}
+
+// chooseMarks decides what marks are in the layers of this store.
+func (s *Store) chooseMarks() error {
+	ids := filepath.Dir(s.ids)
+	if err := os.MkdirAll(ids, 0o700); err != nil {
+		return err
+	}
+	probe, err := os.MkdirTemp(ids, ".probe-*")
+	if err != nil {
+		return err
+	}
+	s.fileMarks, err = needsFileMarks(probe)
+	if s.fileMarks {
+		s.ids += fileMarksSuffix
+	}
+	return errors.Join(err, os.RemoveAll(probe))
 }
 
 // emptyDirs are the directories below "empty", which stand in for missing lower
@@ -143,6 +172,7 @@ func (s *Store) Close() error {
 	for _, m := range left {
 		errs = append(errs, m.discard())
 	}
+	errs = append(errs, s.trimCheckouts(0))
 	errs = append(errs, s.discard(s.tmp))
 	s.collect()
 	s.waste.Wait()

@@ -290,7 +290,7 @@ func TestUnsuitable(t *testing.T) {
 		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
 	must(t, unix.Mount("overlay", dir+"/m", "overlay", 0, "userxattr,lowerdir="+dir+"/l,upperdir="+dir+"/u,workdir="+dir+"/w"))
-	s, err := snapshot.Open(dir + "/m/store", snapshot.Options{})
+	s, err := snapshot.Open(dir+"/m/store", snapshot.Options{})
 	must(t, err)
 	if a, err := s.Prepare(t.Context(), nil); err == nil {
 		must(t, a.Discard())

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -36,6 +37,7 @@ type tree struct {
 	byPath map[string]*dir // by their own paths
 	made   func(path string)
 	owners owners.Keeper
+	marks  bool // files that are marks count as such
 	reveal func(dir, base string) error
 }
 
@@ -160,6 +162,11 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 	case err == nil:
 		return d, nil
 	case errors.Is(err, unix.ENOENT) && create:
+		if t.marks {
+			if hidden, err := exists(p.fd, whiteoutPrefix+base); hidden || err != nil {
+				return nil, cmp.Or(err, errHidden)
+			}
+		}
 		if err := unix.Mkdirat(p.fd, base, 0o755); err != nil {
 			return nil, fmt.Errorf("make directory %s: %w", join(p.path, base), err)
 		}
@@ -243,11 +250,6 @@ func (t *tree) open(path string) (*dir, error) {
 		return nil, err
 	}
 	return t.child(p, base)
-}
-
-// isWhiteout reports whether st is the mark of a removed name in overlay format.
-func isWhiteout(st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
 func readlinkat(fd int, name string) (string, error) {

@@ -211,7 +211,7 @@ func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners()}, newLayerWork())
+	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners()}, newLayerWork(s.fileMarks))
 	if err != nil {
 		return nil, err
 	}

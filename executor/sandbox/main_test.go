@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,9 +34,12 @@ const (
 	modeVariable = "SANDBOX_TEST_MODE"
 	modeRootless = "rootless"
 	modeUser     = "user"
+	modeOneID    = "one ID"
 
 	// becomeVariable has a process first become another user, see identity.
 	becomeVariable = "SANDBOX_TEST_BECOME"
+	// isolationVariable is the isolation to enter in place of Namespaces.
+	isolationVariable = "SANDBOX_TEST_ISOLATION"
 	// probeVariable has a process do one thing instead of the tests, after
 	// it has entered, see probe.
 	probeVariable = "SANDBOX_TEST_PROBE"
@@ -44,6 +48,9 @@ const (
 // errNotEntered is why the tests that run containers are skipped, nil if they
 // aren't.
 var errNotEntered error
+
+// entered is the mode that the tests run in.
+var entered *sandbox.Mode
 
 // busybox is the program that root file systems are made of.
 const busybox = "/bin/busybox"
@@ -60,10 +67,29 @@ func TestMain(m *testing.M) {
 		os.Exit(examine(encoded))
 	}
 	mode := os.Getenv(modeVariable)
-	_, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
+	switch mode {
+	case modeOneID:
+		enterOneID()
+		os.Exit(m.Run())
+	case modeChroot:
+		errNotEntered = errors.New("these tests take namespaces")
+		if os.Getenv(probeVariable) != "" {
+			os.Exit(runKilled())
+		}
+		os.Exit(m.Run())
+	}
+	isolation := sandbox.Isolation(cmp.Or(os.Getenv(isolationVariable), string(sandbox.Namespaces)))
+	entered, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless, Isolation: isolation})
 	if errNotEntered != nil && mode != "" {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)
+	}
+	if os.Getenv(noUserNamespaceVariable) != "" {
+		// Of the namespace that was entered.
+		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(123)
+		}
 	}
 	if name := os.Getenv(probeVariable); name != "" {
 		os.Exit(probe(name))
@@ -75,11 +101,22 @@ func TestMain(m *testing.M) {
 type identity struct {
 	UID        int
 	Files      map[string]string // bind mounts: path of the machine, its replacement
+	Mounts     []mount           // made before those of Files
 	Filter     map[int]uint32    // a seccomp filter: number of a system call, what happens at it
 	Docker     bool              // whether Docker's seccomp filter is loaded
 	NoNewPrivs bool
 	Chroot     string // the new root
 	LessPowers bool   // whether CAP_SYS_ADMIN is gone
+	// DockerPowers is whether there are no more capabilities than those of
+	// Docker's default containers.
+	DockerPowers bool
+	Odd          bool // whether it is root of a user namespace with few IDs
+}
+
+// mount is one of a new file system.
+type mount struct {
+	Kind, Target string
+	Flags        uintptr
 }
 
 // become gives this process, which has a mount namespace of its own, the
@@ -88,6 +125,11 @@ func become(encoded string) error {
 	var id identity
 	if err := json.Unmarshal([]byte(encoded), &id); err != nil {
 		return err
+	}
+	for _, m := range id.Mounts {
+		if err := unix.Mount(m.Kind, m.Target, m.Kind, m.Flags, ""); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", m.Kind, m.Target, err)
+		}
 	}
 	for path, replacement := range id.Files {
 		if err := unix.Mount(replacement, id.Chroot+path, "", unix.MS_BIND, ""); err != nil {
@@ -135,6 +177,14 @@ func (id *identity) restrict() error {
 	if len(id.Filter) > 0 {
 		if err := loadFilter(id.Filter); err != nil {
 			return err
+		}
+	}
+	for c := range unix.CAP_LAST_CAP + 1 {
+		const docker = 0xa80425fb
+		if id.DockerPowers && docker>>c&1 == 0 {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+				return err
+			}
 		}
 	}
 	if id.LessPowers {
@@ -203,6 +253,13 @@ func again(t testing.TB, mode string, id *identity, args ...string) *exec.Cmd {
 		}
 		cmd.Env = append(cmd.Env, becomeVariable+"="+string(encoded))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if id.Odd {
+			maps := []syscall.SysProcIDMap{{HostID: 33333, Size: 1}, {ContainerID: 1, HostID: 100000, Size: 65534}}
+			cmd.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: maps, GidMappings: maps, GidMappingsEnableSetgroups: true,
+				Credential: &syscall.Credential{}, // root there
+			}
+		}
 	}
 	return cmd
 }
@@ -250,11 +307,16 @@ func ordinaryUser(t testing.TB) *identity {
 		testName+":700000:65536\n")
 }
 
+// withoutRanges is a testUser who has no subordinate IDs.
+func withoutRanges(t testing.TB) *identity {
+	return testUser(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID), "")
+}
+
 func TestModes(t *testing.T) {
 	if os.Getenv(modeVariable) != "" || errNotEntered != nil || inUserNamespace(t) {
 		t.Skip("only root runs the tests in other modes")
 	}
-	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t)} {
+	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t), modeOneID: withoutRanges(t)} {
 		t.Run(mode, func(t *testing.T) {
 			args := []string{"-test.count=1", "-test.timeout=20m"}
 			if testing.Verbose() {
@@ -283,4 +345,36 @@ func inUserNamespace(t testing.TB) bool {
 		t.Fatal(err)
 	}
 	return size != 1<<32-1
+}
+
+// oneIDVariable says that the process is in namespaces that enterOneID made.
+const oneIDVariable = "SANDBOX_TEST_ONE_ID"
+
+// enterOneID has this process run again in a user namespace that has no other ID
+// than that of its user, and ends with it. There it returns.
+func enterOneID() {
+	if os.Getenv(oneIDVariable) != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(124)
+		}
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // ends with its parent
+	cmd.Env = append(os.Environ(), oneIDVariable+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   unix.SIGKILL,
+	}
+	runtime.LockOSThread() // whose end the signal is about
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(124)
+	}
+	os.Exit(cmd.ProcessState.ExitCode())
 }

@@ -3,13 +3,14 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // memoryFiles are the files in memory of one run. They lie in a tmpfs of their
@@ -17,6 +18,7 @@ import (
 // it, so that the kernel drops it when bob is killed.
 type memoryFiles struct {
 	dir     string // an empty directory, made when it is needed
+	owners  owners.Keeper
 	mounted bool
 	count   int
 }
@@ -37,13 +39,13 @@ func (f *memoryFiles) mount(m Mount) (*configs.Mount, error) {
 	path := filepath.Join(f.dir, strconv.Itoa(f.count))
 	err := os.WriteFile(path, m.File.Content, 0o600)
 	if err == nil {
-		err = os.Lchown(path, int(m.File.UID), int(m.File.GID))
+		err = f.owners.Fchownat(unix.AT_FDCWD, path, int(m.File.UID), int(m.File.GID))
 	}
 	if errors.Is(err, unix.EINVAL) {
 		return nil, fmt.Errorf("uid %d, gid %d: not among the IDs that bob may use: widen its ranges in /etc/subuid and /etc/subgid", m.File.UID, m.File.GID)
 	}
 	if err == nil {
-		err = os.Chmod(path, fs.FileMode(m.File.Mode&0o777))
+		err = f.owners.Fchmodat(unix.AT_FDCWD, path, m.File.Mode&0o777)
 	}
 	if err != nil {
 		return nil, err

@@ -89,7 +89,7 @@ func newRunner(t testing.TB) *sandbox.Runner {
 			t.Errorf("left in the state directory: %s", e.Name())
 		}
 	})
-	return &sandbox.Runner{Dir: dir}
+	return &sandbox.Runner{Dir: dir, OneID: os.Getenv(modeVariable) == modeOneID}
 }
 
 // shell returns a process that runs the script in the root file system.

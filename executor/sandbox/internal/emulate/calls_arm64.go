@@ -1,0 +1,12 @@
+package emulate
+
+import "golang.org/x/sys/unix"
+
+// auditArch is the architecture whose calls are emulated: those of 32-bit programs
+// are left to the kernel.
+const auditArch = unix.AUDIT_ARCH_AARCH64
+
+const sysNewfstatat = unix.SYS_FSTATAT
+
+// architectureCalls returns the calls that only older architectures have.
+func architectureCalls() []call { return nil }

@@ -1,0 +1,189 @@
+package emulate
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// User is whom the container's first process takes itself for.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary ones
+}
+
+// An Emulation answers system calls of one container in the kernel's place.
+type Emulation struct {
+	path     string // where libcontainer sends the descriptor of the filter
+	listener *net.UnixListener
+	dir      *os.File // of the listener, whose path may be too long for a socket
+	stopped  int      // an eventfd that is readable from the end on
+	calls    map[int32]handler
+	ids      *identities
+	workers  sync.WaitGroup // the receiver is one
+
+	executed atomic.Bool // whether a command has been
+
+	mu      sync.Mutex
+	starter inode // the program that executes it
+	err     error
+}
+
+// Start prepares to answer the calls of a container in which u is the user. It keeps
+// a socket in dir, which nobody else may enter. The caller calls Stop when the
+// container is gone.
+func Start(dir string, u User) (*Emulation, error) {
+	e, err := newEmulation(dir, u)
+	if err != nil {
+		return nil, fmt.Errorf("emulate root: %w", err)
+	}
+	e.workers.Go(func() { e.fail(e.receive()) })
+	return e, nil
+}
+
+func newEmulation(dir string, u User) (*Emulation, error) {
+	e := &Emulation{calls: map[int32]handler{}}
+	for _, c := range emulatedCalls() {
+		e.calls[c.number] = c.handle
+	}
+	var err error
+	if e.ids, err = newIdentities(u); err != nil {
+		return nil, err
+	}
+	if e.dir, err = os.Open(dir); err != nil {
+		return nil, err
+	}
+	e.path = filepath.Join("/proc/self/fd", strconv.Itoa(int(e.dir.Fd())), "seccomp")
+	if e.listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: e.path, Net: "unix"}); err != nil {
+		return nil, errors.Join(err, e.dir.Close())
+	}
+	if e.stopped, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, errors.Join(os.NewSyscallError("eventfd", err), e.listener.Close(), e.dir.Close())
+	}
+	return e, nil
+}
+
+// Stop waits until nothing more is answered and frees everything. It returns what
+// went wrong in the meantime.
+func (e *Emulation) Stop() error {
+	_, err := unix.Write(e.stopped, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	err = errors.Join(os.NewSyscallError("write eventfd", err), e.listener.Close())
+	e.workers.Wait()
+	return errors.Join(e.err, err, unix.Close(e.stopped), e.dir.Close())
+}
+
+// fail keeps the first error for Stop.
+func (e *Emulation) fail(err error) {
+	if err == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.err == nil {
+		e.err = fmt.Errorf("emulate root: %w", err)
+	}
+}
+
+// receive waits for the descriptor of the container's filter and answers what comes
+// from it until the end.
+func (e *Emulation) receive() error {
+	fd, err := e.accept()
+	if err != nil || fd < 0 {
+		return err
+	}
+	// Best on kernels that have it, 6.6: the two processes take turns.
+	_ = ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	epoll, err := e.watch(fd)
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	var workers sync.WaitGroup
+	for range max(4, runtime.NumCPU()) {
+		workers.Go(func() {
+			w, err := newWorker(e, fd, epoll)
+			if err == nil {
+				err = w.work()
+			}
+			e.fail(err)
+		})
+	}
+	workers.Wait()
+	// What still waits gets ENOSYS.
+	return errors.Join(unix.Close(epoll), unix.Close(fd))
+}
+
+// accept returns the descriptor of the filter, -1 if no container was started.
+func (e *Emulation) accept() (int, error) {
+	conn, err := e.listener.AcceptUnix()
+	if errors.Is(err, net.ErrClosed) {
+		return -1, nil
+	}
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = conn.Close() }()
+	data, control := make([]byte, 1<<16), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := conn.ReadMsgUnix(data, control)
+	if err != nil {
+		return -1, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return -1, fmt.Errorf("receive descriptor of the filter: %d control messages: %w", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return -1, fmt.Errorf("receive descriptor of the filter: %w", err)
+	}
+	return fds[0], checkSizes()
+}
+
+// watch returns an epoll descriptor by which one worker at a time is told of a
+// call, and all of them of the end.
+func (e *Emulation) watch(fd int) (int, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return -1, os.NewSyscallError("epoll_create", err)
+	}
+	for fd, events := range map[int]uint32{fd: unix.EPOLLIN | unix.EPOLLONESHOT, e.stopped: unix.EPOLLIN} {
+		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+			return -1, errors.Join(os.NewSyscallError("epoll_ctl", err), unix.Close(epoll))
+		}
+	}
+	return epoll, nil
+}
+
+// Filter returns a filter that notifies of the calls which the emulation answers, and
+// otherwise does what filter does.
+func (e *Emulation) Filter(filter *configs.Seccomp) *configs.Seccomp {
+	changed := *filter
+	changed.ListenerPath = e.path
+	changed.Syscalls = nil
+	names := map[string]bool{}
+	for _, c := range emulatedCalls() {
+		names[c.name] = true
+		changed.Syscalls = append(changed.Syscalls, c.rules()...)
+	}
+	for _, rule := range filter.Syscalls {
+		if !names[rule.Name] {
+			changed.Syscalls = append(changed.Syscalls, rule)
+		}
+	}
+	// Otherwise a signal may interrupt calls that are never interrupted.
+	if seccomp.FlagSupported(specs.LinuxSeccompFlagWaitKillableRecv) == nil {
+		changed.Flags = append(slices.Clone(filter.Flags), specs.LinuxSeccompFlagWaitKillableRecv)
+	}
+	return &changed
+}

@@ -1,0 +1,282 @@
+package emulate
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/snapshot/owners"
+)
+
+// Each of the emulated calls on files opens the file, or the directory of a new one,
+// as the caller would have, and does to it what package owners does. If it can't be
+// opened the call is left to the kernel, which finds the same reason.
+
+func fchown(w *worker, r *request) answer {
+	return w.chownDescriptor(int32(r.args[0]), uint32(r.args[1]), uint32(r.args[2]))
+}
+
+func fchownat(w *worker, r *request) answer {
+	return w.chown(int32(r.args[0]), r.args[1], r.args[2], r.args[3], r.args[4])
+}
+
+func fchmod(w *worker, r *request) answer {
+	fd, err := w.openDescriptor(int32(r.args[0]))
+	if err != nil {
+		return passed
+	}
+	return w.chmodOpened(fd, uint32(r.args[1]))
+}
+
+func fchmodat(w *worker, r *request) answer {
+	return w.chmod(int32(r.args[0]), r.args[1], r.args[2], 0)
+}
+
+func fchmodat2(w *worker, r *request) answer {
+	return w.chmod(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
+}
+
+func openat(w *worker, r *request) answer {
+	return w.openNew(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
+}
+
+func mkdirat(w *worker, r *request) answer { return w.mkdir(int32(r.args[0]), r.args[1], r.args[2]) }
+
+func mknodat(w *worker, r *request) answer {
+	return w.mknod(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
+}
+
+func symlinkat(w *worker, r *request) answer {
+	return w.symlink(r.args[0], int32(r.args[1]), r.args[2])
+}
+
+// openAt opens the file of a call with a path and AT_ flags.
+func (w *worker) openAt(dir int32, path, flags uint64) (int, error) {
+	if path == 0 && flags&unix.AT_EMPTY_PATH != 0 {
+		return w.openDescriptor(dir)
+	}
+	name, err := w.readString(path)
+	if err != nil {
+		return -1, err
+	}
+	if name == "" && flags&unix.AT_EMPTY_PATH == 0 {
+		return -1, unix.ENOENT
+	}
+	return w.open(dir, name, noFollow(flags))
+}
+
+// noFollow converts an AT_ flag.
+func noFollow(flags uint64) uint64 {
+	if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
+		return unix.O_NOFOLLOW
+	}
+	return 0
+}
+
+func (w *worker) chown(dir int32, path, uid, gid, flags uint64) answer {
+	fd, err := w.openAt(dir, path, flags)
+	if err != nil {
+		return passed
+	}
+	return w.chownOpened(fd, uint32(uid), uint32(gid))
+}
+
+func (w *worker) chownDescriptor(n int32, uid, gid uint32) answer {
+	fd, err := w.openDescriptor(n)
+	if err != nil {
+		return passed
+	}
+	return w.chownOpened(fd, uid, gid)
+}
+
+// chownOpened changes the owner of fd, which it closes.
+func (w *worker) chownOpened(fd int, uid, gid uint32) answer {
+	defer unix.Close(fd)
+	id, err := w.identity()
+	if err != nil {
+		return passed
+	}
+	if !id.privileged() {
+		var st unix.Stat_t
+		if err := owners.Records.Fstat(fd, &st); err != nil {
+			return refusal(err)
+		}
+		if st.Uid != id.uid[files] || uid != unset && uid != st.Uid || gid != unset && gid != st.Gid && !id.member(gid) {
+			return answer{errno: unix.EPERM}
+		}
+	}
+	err = owners.Records.Fchown(fd, signed(uid), signed(gid))
+	if err == unix.ENOTSUP || err == unix.EPERM && ofKernel(fd) { //nolint:errorlint // bare errors of the kernel
+		err = nil // a file system that no image is made of
+	}
+	return answerOf(err)
+}
+
+// answerOf returns the answer for a call that returned the error.
+func answerOf(err error) answer {
+	if err == nil {
+		return answer{}
+	}
+	return refusal(err)
+}
+
+// signed returns an ID as package owners takes it.
+func signed(id uint32) int {
+	if id == unset {
+		return owners.Unchanged
+	}
+	return int(id)
+}
+
+// ofKernel reports whether the file is none that a user can make.
+func ofKernel(fd int) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return false
+	}
+	switch st.Type {
+	case unix.PIPEFS_MAGIC, unix.SOCKFS_MAGIC, unix.ANON_INODE_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC:
+		return true
+	}
+	return false
+}
+
+func (w *worker) chmod(dir int32, path, mode, flags uint64) answer {
+	fd, err := w.openAt(dir, path, flags)
+	if err != nil {
+		return passed
+	}
+	return w.chmodOpened(fd, uint32(mode))
+}
+
+// chmodOpened changes the mode of fd, which it closes.
+func (w *worker) chmodOpened(fd int, mode uint32) answer {
+	defer unix.Close(fd)
+	id, err := w.identity()
+	if err != nil {
+		return passed
+	}
+	var st unix.Stat_t
+	if err := owners.Records.Fstat(fd, &st); err != nil {
+		return refusal(err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return answer{errno: unix.EOPNOTSUPP}
+	}
+	if !id.privileged() {
+		if st.Uid != id.uid[files] {
+			return answer{errno: unix.EPERM}
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR && !id.member(st.Gid) {
+			mode &^= unix.S_ISGID
+		}
+	}
+	return answerOf(owners.Records.Fchmod(fd, mode))
+}
+
+func (w *worker) stat(dir int32, path, buffer, flags uint64) answer {
+	fd, err := w.openAt(dir, path, flags)
+	if err != nil {
+		return passed
+	}
+	return w.statOpened(fd, buffer)
+}
+
+func newfstatat(w *worker, r *request) answer {
+	return w.stat(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
+}
+
+func fstat(w *worker, r *request) answer {
+	fd, err := w.openDescriptor(int32(r.args[0]))
+	if err != nil {
+		return passed
+	}
+	return w.statOpened(fd, r.args[1])
+}
+
+// statOpened tells the status of fd, which it closes.
+func (w *worker) statOpened(fd int, buffer uint64) answer {
+	defer unix.Close(fd)
+	var disk, st unix.Stat_t
+	if unix.Fstat(fd, &disk) != nil || owners.Records.Fstat(fd, &st) != nil || st == disk {
+		return passed
+	}
+	return answerOf(w.write(buffer, bytesOf(&st)))
+}
+
+func statx(w *worker, r *request) answer {
+	fd, err := w.openAt(int32(r.args[0]), r.args[1], r.args[2])
+	if err != nil {
+		return passed
+	}
+	defer unix.Close(fd)
+	var disk, st unix.Stat_t
+	if unix.Fstat(fd, &disk) != nil || owners.Records.Fstat(fd, &st) != nil || st == disk {
+		return passed
+	}
+	var sx unix.Statx_t
+	flags := int(r.args[2]) & (unix.AT_STATX_FORCE_SYNC | unix.AT_STATX_DONT_SYNC) //nolint:gosec // flags
+	if err := unix.Statx(fd, "", flags|unix.AT_EMPTY_PATH, int(uint32(r.args[3])), &sx); err != nil {
+		return passed
+	}
+	sx.Uid, sx.Gid, sx.Mode = st.Uid, st.Gid, uint16(st.Mode) //nolint:gosec // 16 bits are used
+	sx.Size, sx.Blocks = uint64(st.Size), uint64(st.Blocks)   //nolint:gosec // never negative
+	sx.Rdev_major, sx.Rdev_minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	return answerOf(w.write(r.args[4], bytesOf(&sx)))
+}
+
+func setxattr(w *worker, r *request) answer {
+	return w.setAttribute(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], 0) })
+}
+
+func lsetxattr(w *worker, r *request) answer {
+	return w.setAttribute(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], unix.AT_SYMLINK_NOFOLLOW) })
+}
+
+func fsetxattr(w *worker, r *request) answer {
+	return w.setAttribute(r, func() (int, error) { return w.openDescriptor(int32(r.args[0])) })
+}
+
+// setAttribute sets an extended attribute of the file that open opens.
+func (w *worker) setAttribute(r *request, open func() (int, error)) answer {
+	name, err := w.readString(r.args[1])
+	if err != nil {
+		return passed
+	}
+	switch {
+	case owners.Own(name):
+		return answer{} // comes along with the owner, to which it adds nothing
+	case name == "security.capability":
+		if id, err := w.identity(); err == nil && !id.privileged() {
+			return answer{errno: unix.EPERM}
+		}
+	case strings.HasPrefix(name, "system.posix_acl_"):
+		return w.setACL(r, name, open)
+	}
+	return passed
+}
+
+// setACL sets an access control list, which no layer has. One that names other IDs
+// than root's can't be set, and is not missed.
+func (w *worker) setACL(r *request, name string, open func() (int, error)) answer {
+	if r.args[3] > pageSize {
+		return passed
+	}
+	value := make([]byte, r.args[3])
+	if len(value) > 0 {
+		if _, err := w.read(r.args[2], value); err != nil {
+			return passed
+		}
+	}
+	fd, err := open()
+	if err != nil {
+		return passed
+	}
+	defer unix.Close(fd)
+	err = unix.Setxattr("/proc/self/fd/"+strconv.Itoa(fd), name, value, int(r.args[4])) //nolint:gosec // flags
+	if err == unix.EINVAL {                                                             //nolint:errorlint // a bare error of the kernel
+		err = nil
+	}
+	return answerOf(err)
+}

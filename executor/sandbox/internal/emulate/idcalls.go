@@ -1,0 +1,168 @@
+package emulate
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxGroups is NGROUPS_MAX.
+const maxGroups = 65536
+
+func setuid(w *worker, r *request) answer {
+	return w.change(func(id *identity) unix.Errno {
+		return setOne(&id.uid, uint32(r.args[0]), id.privileged())
+	})
+}
+
+func setgid(w *worker, r *request) answer {
+	return w.change(func(id *identity) unix.Errno {
+		return setOne(&id.gid, uint32(r.args[0]), id.privileged())
+	})
+}
+
+func setreuid(w *worker, r *request) answer {
+	return w.change(func(id *identity) unix.Errno {
+		return setTwo(&id.uid, uint32(r.args[0]), uint32(r.args[1]), id.privileged())
+	})
+}
+
+func setregid(w *worker, r *request) answer {
+	return w.change(func(id *identity) unix.Errno {
+		return setTwo(&id.gid, uint32(r.args[0]), uint32(r.args[1]), id.privileged())
+	})
+}
+
+func setresuid(w *worker, r *request) answer {
+	return w.change(func(id *identity) unix.Errno {
+		return setThree(&id.uid, threeIDs(r), id.privileged())
+	})
+}
+
+func setresgid(w *worker, r *request) answer {
+	return w.change(func(id *identity) unix.Errno {
+		return setThree(&id.gid, threeIDs(r), id.privileged())
+	})
+}
+
+func threeIDs(r *request) [3]uint32 {
+	return [3]uint32{uint32(r.args[0]), uint32(r.args[1]), uint32(r.args[2])}
+}
+
+func setfsuid(w *worker, r *request) answer {
+	var was uint32
+	a := w.change(func(id *identity) unix.Errno {
+		was = id.uid[files]
+		setFiles(&id.uid, uint32(r.args[0]), id.privileged())
+		return 0
+	})
+	a.value = int64(was)
+	return a
+}
+
+func setfsgid(w *worker, r *request) answer {
+	var was uint32
+	a := w.change(func(id *identity) unix.Errno {
+		was = id.gid[files]
+		setFiles(&id.gid, uint32(r.args[0]), id.privileged())
+		return 0
+	})
+	a.value = int64(was)
+	return a
+}
+
+func setgroups(w *worker, r *request) answer {
+	n := uint32(r.args[0])
+	if n > maxGroups {
+		return answer{errno: unix.EINVAL}
+	}
+	groups := make([]byte, 4*n)
+	if n > 0 {
+		if _, err := w.read(r.args[1], groups); err != nil {
+			return answer{errno: unix.EFAULT}
+		}
+	}
+	return w.change(func(id *identity) unix.Errno {
+		if !id.privileged() {
+			return unix.EPERM
+		}
+		id.groups = string(groups)
+		return 0
+	})
+}
+
+func getgroups(w *worker, r *request) answer {
+	id, err := w.identity()
+	if err != nil {
+		return passed
+	}
+	n := len(id.groups) / 4
+	switch size := int32(r.args[0]); {
+	case size == 0:
+	case size < 0 || int(size) < n:
+		return answer{errno: unix.EINVAL}
+	default:
+		if err := w.write(r.args[1], []byte(id.groups)); err != nil {
+			return answer{errno: unix.EFAULT}
+		}
+	}
+	return answer{value: int64(n)}
+}
+
+// getOne returns a handler that returns one ID.
+func getOne(which func(*identity) uint32) handler {
+	return func(w *worker, _ *request) answer {
+		id, err := w.identity()
+		if err != nil {
+			return passed
+		}
+		return answer{value: int64(which(&id))}
+	}
+}
+
+// getThree returns a handler that stores the real, effective and saved ID.
+func getThree(which func(*identity) *[4]uint32) handler {
+	return func(w *worker, r *request) answer {
+		id, err := w.identity()
+		if err != nil {
+			return passed
+		}
+		for i, n := range which(&id)[real:files] {
+			if err := w.write(r.args[i], binary.NativeEndian.AppendUint32(nil, n)); err != nil {
+				return answer{errno: unix.EFAULT}
+			}
+		}
+		return answer{}
+	}
+}
+
+// keepCapabilities is prctl(PR_SET_KEEPCAPS), which the kernel does too.
+func keepCapabilities(w *worker, r *request) answer {
+	w.change(func(id *identity) unix.Errno {
+		id.keep = r.args[1] == 1
+		return 0
+	})
+	return passed
+}
+
+func execve(w *worker, r *request) answer { return w.execute(unix.AT_FDCWD, r.args[0], 0) }
+
+func execveat(w *worker, r *request) answer {
+	return w.execute(int32(r.args[0]), r.args[1], r.args[4])
+}
+
+// execute notices that the caller executes a program, if there is one.
+func (w *worker) execute(dir int32, path, flags uint64) answer {
+	id, err := w.identity()
+	if err != nil || id.root() && !id.keep {
+		return passed
+	}
+	fd, err := w.openAt(dir, path, flags)
+	if err != nil {
+		return passed
+	}
+	_ = unix.Close(fd)
+	id.keep, id.kept, id.executes = false, false, !id.root()
+	_ = w.ids.give(int(w.request.pid), id)
+	return passed
+}
