@@ -18,6 +18,7 @@ type Store struct {
 	dir   string // absolute
 	ids   string // dir/ids/<fingerprint>
 	opts  Options
+	boot  string // that this process runs in
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
 	metas sync.Map       // of snapshots, by ID
@@ -31,6 +32,10 @@ type Store struct {
 
 	// fileMarks says that overlay format has files for marks here.
 	fileMarks bool
+
+	opened time.Time // as the lock of tmp has it
+	synced sync.Map  // up to which moment other boots are on the disk, by name
+	whole  sync.Map  // digests of blobs that were read or written in this process
 
 	mu        sync.Mutex
 	mounts    map[*mounted]struct{} // what Close has to end
@@ -65,7 +70,7 @@ func open(dir string, o Options) (*Store, error) {
 	if o.RecordOwners {
 		mapping += "-recorded"
 	}
-	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
+	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), boot: thisBoot(), mounts: map[*mounted]struct{}{}}
 	if err := s.chooseMarks(); err != nil {
 		return nil, err
 	}
@@ -98,6 +103,9 @@ func open(dir string, o Options) (*Store, error) {
 		}
 	}
 	if s.tmp, err = newClaim(s.path("tmp")); err != nil {
+		return nil, err
+	}
+	if s.opened, err = modTime(s.tmp.lock.Name()); err != nil {
 		return nil, err
 	}
 	s.collect()
@@ -189,6 +197,9 @@ func (s *Store) Owners() owners.Keeper { return owners.Keeper(s.opts.RecordOwner
 // goes when the store is closed or, if the process is killed, when the store is
 // next opened by anybody.
 func (s *Store) TempDir() string { return s.tmp.path }
+
+// Boot names the running boot of the machine, "" if boots can't be told apart here.
+func (s *Store) Boot() string { return s.boot }
 
 // Holds reports whether the file or directory path lies in the store.
 func (s *Store) Holds(path string) bool {

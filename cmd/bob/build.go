@@ -194,7 +194,10 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() {
+		err = errors.Join(err, store.Close())
+		syncLater(cache)
+	}()
 	limiter, err := sandbox.NewLimiter(cfg.limits)
 	if err != nil {
 		return nil, err

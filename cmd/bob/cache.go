@@ -40,6 +40,7 @@ func newCacheCommand(stdout io.Writer) *ffcli.Command {
 				fs.Var(&cfg.olderThan, "older-than", "`duration` that something must not have been used for, as 36h or 7d")
 				return cfg.prune
 			}),
+			newCacheSyncCommand(),
 		},
 		Exec: showHelp,
 	}

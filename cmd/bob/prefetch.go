@@ -84,6 +84,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
+	defer syncLater(cache)
 	b := &executor.Builder{Store: store, Registry: cfg.registries.client(warnIn(view)), Progress: view.Event}
 	return interrupted(ctx, errors.Join(b.Prefetch(ctx, refs, p), view.Close(), store.Close()))
 }

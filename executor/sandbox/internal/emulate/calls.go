@@ -68,6 +68,9 @@ func emulatedCalls() []call {
 		call{name: "getresgid", number: unix.SYS_GETRESGID, handle: getThree(gid)},
 		call{name: "execve", number: unix.SYS_EXECVE, handle: execve},
 		call{name: "execveat", number: unix.SYS_EXECVEAT, handle: execveat},
+		call{name: "prlimit64", number: unix.SYS_PRLIMIT64, handle: prlimit, only: &condition{argument: 1, equal: limit}},
+		call{name: "setrlimit", number: unix.SYS_SETRLIMIT, handle: setrlimit, only: &condition{equal: limit}},
+		call{name: "getrlimit", number: unix.SYS_GETRLIMIT, handle: getrlimit, only: &condition{equal: limit}},
 		call{name: "prctl", number: unix.SYS_PRCTL, handle: keepCapabilities, only: &condition{equal: unix.PR_SET_KEEPCAPS}},
 
 		call{name: "fchown", number: unix.SYS_FCHOWN, handle: fchown},

@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,17 +77,21 @@ func setgroups(w *worker, r *request) answer {
 	if n > maxGroups {
 		return answer{errno: unix.EINVAL}
 	}
-	groups := make([]byte, 4*n)
+	b := make([]byte, 4*n)
 	if n > 0 {
-		if _, err := w.read(r.args[1], groups); err != nil {
+		if _, err := w.read(r.args[1], b); err != nil {
 			return answer{errno: unix.EFAULT}
 		}
+	}
+	groups := make([]uint32, 0, n)
+	for group := range slices.Chunk(b, 4) {
+		groups = append(groups, binary.NativeEndian.Uint32(group))
 	}
 	return w.change(func(id *identity) unix.Errno {
 		if !id.privileged() {
 			return unix.EPERM
 		}
-		id.groups = string(groups)
+		id.setGroups(groups)
 		return 0
 	})
 }
@@ -165,4 +170,18 @@ func (w *worker) execute(dir int32, path, flags uint64) answer {
 	id.keep, id.kept, id.executes = false, false, !id.root()
 	_ = w.ids.give(int(w.request.pid), id)
 	return passed
+}
+
+// The limit that holds identities is unlimited to the container, and can't be set:
+// sudo gives its child the limits that it was started with.
+
+func prlimit(w *worker, r *request) answer   { return w.unlimited(r.args[3]) }
+func getrlimit(w *worker, r *request) answer { return w.unlimited(r.args[1]) }
+func setrlimit(_ *worker, _ *request) answer { return answer{} }
+
+func (w *worker) unlimited(buffer uint64) answer {
+	if buffer == 0 {
+		return answer{}
+	}
+	return answerOf(w.write(buffer, bytesOf(&unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})))
 }

@@ -117,10 +117,10 @@ func (id *identity) root() bool { return id.uid[effective] == 0 }
 // privileged reports whether the process may change its groups and owners at will.
 func (id *identity) privileged() bool { return id.root() || id.kept }
 
-// setGroups sets the supplementary groups.
+// setGroups sets the supplementary groups, which the kernel sorts.
 func (id *identity) setGroups(groups []uint32) {
 	var b []byte
-	for _, g := range groups {
+	for _, g := range slices.Sorted(slices.Values(groups)) {
 		b = binary.NativeEndian.AppendUint32(b, g)
 	}
 	id.groups = string(b)

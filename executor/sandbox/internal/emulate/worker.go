@@ -218,7 +218,7 @@ func (w *worker) directory(dir int32) string {
 
 // openPath is open of a path.
 func (w *worker) openPath(dir int32, path string, flags uint64) (fd int, err error) {
-	if err := w.become(dir, path); err == nil {
+	if err = w.become(dir, path); err == nil {
 		fd, err = unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
 			Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
 		})
