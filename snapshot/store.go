@@ -55,7 +55,7 @@ func Open(dir string, o Options) (*Store, error) {
 
 func open(dir string, o Options) (*Store, error) {
 	switch o.Snapshotter {
-	case "", Overlay, FuseOverlay, Copy:
+	case "", Overlay, FuseOverlay, Copy, Index:
 	default:
 		return nil, fmt.Errorf("there is no snapshotter %q: use %s, %s or %s", o.Snapshotter, Overlay, FuseOverlay, Copy)
 	}
