@@ -57,6 +57,11 @@
 // next step on that goes on with it: a chain of steps is copied once. Views of a
 // snapshot share a checkout. Nothing keeps a reader from writing to one.
 //
+// With [Options.RecordOwners] the fingerprint ends in "-recorded", and owners are
+// kept as the package owners says. With [Index] image layers are records and no
+// snapshots: the entries of a layer's tar by its DiffID, and which layer lies on which
+// by the snapshot's ID. They become snapshots when their files are read.
+//
 // # Process
 //
 // To mount overlays the process must be user 0 with all capabilities in its own

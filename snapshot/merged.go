@@ -209,7 +209,7 @@ func (m *merging) directory(path string, src *node) {
 // onlyRemoves reports whether whiteouts are all that d holds.
 func (n *node) onlyRemoves() bool {
 	for _, kid := range n.kids {
-		if !kid.gone && !(kid.isDir() && kid.implicit && kid.onlyRemoves()) {
+		if !kid.gone && (!kid.implicit || !kid.onlyRemoves()) {
 			return false
 		}
 	}

@@ -41,7 +41,7 @@ func (f file) overrideBeside(st *unix.Stat_t) error {
 		return err
 	}
 	if st.Atim.Sec >= firstSecond && st.Atim.Sec <= lastSecond {
-		st.Uid, st.Gid = uint32(st.Atim.Sec-firstSecond), uint32(st.Atim.Nsec) //nolint:gosec // in range
+		st.Uid, st.Gid = uint32(st.Atim.Sec-firstSecond), uint32(st.Atim.Nsec)
 	}
 	return nil
 }

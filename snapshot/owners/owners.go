@@ -12,6 +12,7 @@ import (
 // They return bare errors of the kernel, unless a record is damaged.
 type Keeper bool
 
+// The keepers.
 const (
 	Disk    Keeper = false // as the kernel has them
 	Records Keeper = true  // as recorded; see the package documentation
@@ -118,7 +119,7 @@ func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
 	kind := mode & unix.S_IFMT
 	device := kind == unix.S_IFCHR || kind == unix.S_IFBLK
 	if k == Disk || !device || kind == unix.S_IFCHR && dev == 0 {
-		err := retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) }) //nolint:gosec // the kernel takes 32 bits
+		err := retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) })
 		if k == Disk || !device || !errors.Is(err, unix.EPERM) {
 			return err
 		}
@@ -175,10 +176,10 @@ func (f file) chown(uid, gid int) error {
 // own changes the owner in st as the kernel does.
 func own(st *unix.Stat_t, uid, gid int) {
 	if uid != Unchanged {
-		st.Uid = uint32(uid) //nolint:gosec // as chown takes it
+		st.Uid = uint32(uid)
 	}
 	if gid != Unchanged {
-		st.Gid = uint32(gid) //nolint:gosec // likewise
+		st.Gid = uint32(gid)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		st.Mode &^= unix.S_ISUID

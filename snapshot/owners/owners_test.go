@@ -1,6 +1,7 @@
 package owners_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -23,7 +24,7 @@ var kinds = map[string]func(path string) error{
 	"socket": func(p string) error {
 		l, err := net.Listen("unix", p)
 		if err == nil {
-			l.(*net.UnixListener).SetUnlinkOnClose(false)
+			l.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:forcetypeassert // of network "unix"
 			err = l.Close()
 		}
 		return err
@@ -137,7 +138,7 @@ func TestModes(t *testing.T) {
 			}
 		}
 		must(t, owners.Records.Fchmod(handle(t, path), 0o755))
-		if n, err := unix.Lgetxattr(path, owners.Attribute, nil); err != unix.ENODATA {
+		if n, err := unix.Lgetxattr(path, owners.Attribute, nil); !errors.Is(err, unix.ENODATA) {
 			t.Errorf("%s is as on the disk, but has a record of %d bytes, %v", kind, n, err)
 		}
 	}
@@ -250,7 +251,7 @@ func TestDevices(t *testing.T) {
 		if st.Mode&unix.S_IFMT != tt.kind || st.Rdev != tt.dev || st.Size != 0 {
 			t.Errorf("made %o %x, found %+v", tt.kind, tt.dev, st)
 		}
-		if err := owners.Records.Mknodat(unix.AT_FDCWD, path, tt.kind, tt.dev); err != unix.EEXIST {
+		if err := owners.Records.Mknodat(unix.AT_FDCWD, path, tt.kind, tt.dev); !errors.Is(err, unix.EEXIST) {
 			t.Errorf("made again: %v", err)
 		}
 	}
