@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"snapshot":          {},
 	"registry":          {},
 	"registry/proxy":    {},
-	"executor/sandbox":  {},
+	"executor/sandbox":  {"snapshot/owners"},
 	"executor/filecopy": {},
 	"executor/fetch":    {},
 	"executor":          {"dockerfile", "snapshot", "registry", "executor/sandbox", "executor/filecopy", "executor/fetch"},
