@@ -117,7 +117,7 @@ func (w *worker) chownOpened(fd int, uid, gid uint32) answer {
 		}
 	}
 	err = owners.Records.Fchown(fd, signed(uid), signed(gid))
-	if err == unix.ENOTSUP || err == unix.EPERM && ofKernel(fd) { //nolint:errorlint // bare errors of the kernel
+	if err == unix.ENOTSUP || err == unix.EPERM && ofKernel(fd) {
 		err = nil // a file system that no image is made of
 	}
 	return answerOf(err)
@@ -224,7 +224,7 @@ func plain(path string, st *unix.Stat_t) bool {
 		return false
 	}
 	_, err := unix.Getxattr(path, owners.Attribute, nil)
-	return err == unix.ENODATA || err == unix.ENOTSUP //nolint:errorlint // bare errors of the kernel
+	return err == unix.ENODATA || err == unix.ENOTSUP
 }
 
 // statOpened tells the status of fd, which it closes.

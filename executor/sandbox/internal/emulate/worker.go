@@ -173,7 +173,7 @@ func (w *worker) write(address uint64, b []byte) error {
 
 // bytesOf returns the memory of v.
 func bytesOf[T any](v *T) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) //nolint:gosec // of v, and as long as it
 }
 
 // open opens the file that the caller means by a path below the directory dir, with
