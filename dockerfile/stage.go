@@ -172,8 +172,27 @@ func (s *Stage) Needs() []*Stage {
 // Insecure returns where the stage has a RUN --security=insecure, false if it has
 // none. Those that triggers of a base image bring show in [Stage.Steps] only.
 func (s *Stage) Insecure() (Location, bool) {
+	return s.firstRun(func(in *instructions.RunCommand) bool {
+		return instructions.GetSecurity(in) == instructions.SecurityInsecure
+	})
+}
+
+// HostNetwork is Insecure for RUN --network=host.
+func (s *Stage) HostNetwork() (Location, bool) {
+	return s.firstRun(func(in *instructions.RunCommand) bool {
+		return instructions.GetNetwork(in) == instructions.NetworkHost
+	})
+}
+
+// Runs is Insecure for any RUN.
+func (s *Stage) Runs() (Location, bool) {
+	return s.firstRun(func(*instructions.RunCommand) bool { return true })
+}
+
+// firstRun returns where the first RUN is for which is holds, false if there is none.
+func (s *Stage) firstRun(is func(*instructions.RunCommand) bool) (Location, bool) {
 	for _, c := range s.commands {
-		if in, ok := c.Command.(*instructions.RunCommand); ok && instructions.GetSecurity(in) == instructions.SecurityInsecure {
+		if in, ok := c.Command.(*instructions.RunCommand); ok && is(in) {
 			return c.at, true
 		}
 	}

@@ -42,6 +42,7 @@ type build struct {
 	explained []StepCache
 	steps     []notedStep                     // for the caches
 	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
+	overdue   []error                         // of steps that took too long
 	undo      []func() error                  // run in reverse at the end, whatever happened
 }
 
@@ -132,7 +133,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		return err
 	})
 	if err := b.group.Wait(); err != nil {
-		return nil, err
+		return nil, b.blame(err)
 	}
 	result.Cache = b.cacheUse()
 	return result, nil
@@ -208,6 +209,10 @@ func (p *promise[T]) wait(ctx context.Context) (T, error) {
 	case <-p.done:
 		return p.value, p.err
 	case <-ctx.Done():
+		if _, ok := context.Cause(ctx).(*TimeoutError); ok { //nolint:errorlint // the build's, not in a step's error
+			<-p.done // its error tells which step took so long
+			return p.value, p.err
+		}
 		var zero T
 		return zero, context.Cause(ctx)
 	}

@@ -26,6 +26,7 @@ type Builder struct {
 	Store    *snapshot.Store
 	Registry *registry.Client
 	Runner   Runner
+	NoRUN    error            // not nil: why RUN can't be run; a plan with one is refused
 	Fetch    *fetch.Client    // nil: one without credentials
 	Clock    func() time.Time // nil: time.Now
 	Progress func(Event)      // nil: nobody watches; called from several goroutines
@@ -45,6 +46,10 @@ type Options struct {
 	// ExplainCache has the build tell of every step whether its result was known
 	// and, if not, what has changed: by [EventCache] and in [Result.Cache].
 	ExplainCache bool
+	// StepTimeout is how long one step may take, and each of its downloads, once
+	// all that it waits for is there; 0 means no limit. A limit of the whole build
+	// is one of its context, whose cause is a [TimeoutError] then.
+	StepTimeout time.Duration
 	// Jobs bounds the operations under way at once; 0 means one per CPU.
 	Jobs int
 	// Tags are the references that the image is pushed to. They may lie in
@@ -81,6 +86,9 @@ type Options struct {
 	// AllowInsecure lets RUN --security=insecure run. Without it the build
 	// fails before anything runs.
 	AllowInsecure bool
+	// AllowHostNetwork lets RUN --network=host have the host's network where
+	// Network is Private. Without it the build fails before anything runs.
+	AllowHostNetwork bool
 	// ShmSize is the size of /dev/shm in RUN in bytes; 0 means 64 MiB.
 	ShmSize int64
 	// Ulimits are resource limits of RUN.

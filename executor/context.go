@@ -8,6 +8,7 @@ import (
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -81,8 +82,8 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 	}
 	op := &operation{
 		key: newKey("context").str(content.String()).sum(),
-		run: func(ctx context.Context, root string, _ *vertex) error {
-			return selection.CopyTo(ctx, root, "/", filecopy.Options{Owner: &filecopy.Owner{}})
+		run: func(ctx context.Context, to *snapshot.Active, _ *vertex) error {
+			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		},
 	}
 	return b.find(ctx, &rootfs{}, op, title)

@@ -36,8 +36,8 @@ type part interface {
 	// digest returns the digest of what is copied beyond the shape, "" if that
 	// says everything.
 	digest(ctx context.Context) (digest.Digest, error)
-	// copyTo copies the part into the file system below root.
-	copyTo(ctx context.Context, root string, v *vertex) error
+	// copyTo copies the part.
+	copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error
 }
 
 // copyOperation prepares COPY and ADD. Their key holds the content that is
@@ -140,10 +140,10 @@ func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (digest.D
 	return "", false
 }
 
-// run copies into the file system below root.
-func (c *copying) run(ctx context.Context, root string, v *vertex) error {
+// run copies into the file system of the step.
+func (c *copying) run(ctx context.Context, to *snapshot.Active, v *vertex) error {
 	for _, p := range c.parts {
-		if err := p.copyTo(ctx, root, v); err != nil {
+		if err := p.copyTo(ctx, to, v); err != nil {
 			return err
 		}
 	}
@@ -154,14 +154,14 @@ func (c *copying) run(ctx context.Context, root string, v *vertex) error {
 // and the result is laid over that of the step. As in BuildKit the copy sees
 // nothing of what is there: links in its way become directories, and directories
 // that exist get the mode and owner of those made anew.
-func (b *build) linked(run func(context.Context, string, *vertex) error) func(context.Context, string, *vertex) error {
-	return func(ctx context.Context, root string, v *vertex) (err error) {
+func (b *build) linked(run func(context.Context, *snapshot.Active, *vertex) error) func(context.Context, *snapshot.Active, *vertex) error {
+	return func(ctx context.Context, to *snapshot.Active, v *vertex) (err error) {
 		alone, err := b.Store.Prepare(ctx, nil)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, alone.Discard()) }()
-		if err := run(ctx, alone.Root(), v); err != nil {
+		if err := run(ctx, alone, v); err != nil {
 			return err
 		}
 		files, err := snapshot.Archive(ctx, snapshot.Tree{Root: alone.Root(), Owners: b.Store.Owners()}, nil)
@@ -169,14 +169,14 @@ func (b *build) linked(run func(context.Context, string, *vertex) error) func(co
 			return err
 		}
 		defer files.Close()
-		return snapshot.Extract(ctx, root, "/", files, snapshot.ExtractOptions{Owners: b.Store.Owners()})
+		return snapshot.Extract(ctx, to.Root(), "/", files, snapshot.ExtractOptions{Owners: b.Store.Owners(), In: to})
 	}
 }
 
 // unpackArchives is what ADD does with a file that turns out to be an archive.
 // With an owner, everything in the archive gets that one.
-func unpackArchives(owner *filecopy.Owner, keeper owners.Keeper) *filecopy.Unpack {
-	o := snapshot.ExtractOptions{Owners: keeper}
+func unpackArchives(owner *filecopy.Owner, keeper owners.Keeper, to *snapshot.Active) *filecopy.Unpack {
+	o := snapshot.ExtractOptions{Owners: keeper, In: to}
 	if owner != nil {
 		o.Owner = &snapshot.Owner{UID: int(owner.UID), GID: int(owner.GID)}
 	}
@@ -190,10 +190,10 @@ func unpackArchives(owner *filecopy.Owner, keeper owners.Keeper) *filecopy.Unpac
 
 // options returns how files arrive: with owners of their own only if keepOwners
 // is set, as in a stage or image; those of the context belong to root.
-func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (filecopy.Options, error) {
-	o := filecopy.Options{Owners: c.owners}
+func (c *copying) options(ctx context.Context, to *snapshot.Active, v *vertex, keepOwners, unpack bool) (filecopy.Options, error) {
+	o := filecopy.Options{Owners: c.owners, Reveal: to.Reveal()}
 	if !keepOwners {
-		owner, err := v.owner(root, c.Chown)
+		owner, err := v.owner(ctx, to, c.Chown)
 		if err != nil {
 			return o, fmt.Errorf("--chown=%s: %w", c.Chown, err)
 		}
@@ -210,7 +210,7 @@ func (c *copying) options(root string, v *vertex, keepOwners, unpack bool) (file
 		if c.Chown != "" {
 			owner = o.Owner
 		}
-		o.Unpack = unpackArchives(owner, c.owners)
+		o.Unpack = unpackArchives(owner, c.owners, to)
 	}
 	return o, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -64,15 +65,15 @@ func (p *pathPart) digest(ctx context.Context) (digest.Digest, error) {
 	return content, err
 }
 
-func (p *pathPart) copyTo(ctx context.Context, root string, v *vertex) error {
+func (p *pathPart) copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error {
 	if err := p.load(ctx); err != nil {
 		return err
 	}
-	o, err := p.copying.options(root, v, p.keepsOwners(), p.Unpack)
+	o, err := p.copying.options(ctx, to, v, p.keepsOwners(), p.Unpack)
 	if err != nil {
 		return err
 	}
-	return p.selection.CopyTo(ctx, root, p.copying.Dest, o)
+	return p.selection.CopyTo(ctx, to.Root(), p.copying.Dest, o)
 }
 
 // An inlinePart is a heredoc.
@@ -88,12 +89,12 @@ func (p *inlinePart) shape(k keyHash) keyHash {
 
 func (p *inlinePart) digest(context.Context) (digest.Digest, error) { return "", nil }
 
-func (p *inlinePart) copyTo(ctx context.Context, root string, v *vertex) error {
-	o, err := p.copying.options(root, v, false, false)
+func (p *inlinePart) copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error {
+	o, err := p.copying.options(ctx, to, v, false, false)
 	if err != nil {
 		return err
 	}
-	return filecopy.WriteFile(ctx, root, p.copying.Dest, p.Name, p.Content, o)
+	return filecopy.WriteFile(ctx, to.Root(), p.copying.Dest, p.Name, p.Content, o)
 }
 
 // A fetchedPart is a file or a tree that came from elsewhere: all of it.
@@ -112,7 +113,7 @@ func (p *fetchedPart) shape(k keyHash) keyHash {
 
 func (p *fetchedPart) digest(context.Context) (digest.Digest, error) { return "", nil }
 
-func (p *fetchedPart) copyTo(ctx context.Context, root string, v *vertex) error {
+func (p *fetchedPart) copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error {
 	src, err := p.open(ctx)
 	if err != nil {
 		return err
@@ -121,9 +122,9 @@ func (p *fetchedPart) copyTo(ctx context.Context, root string, v *vertex) error 
 	if err != nil {
 		return err
 	}
-	o, err := p.copying.options(root, v, false, p.unpack)
+	o, err := p.copying.options(ctx, to, v, false, p.unpack)
 	if err != nil {
 		return err
 	}
-	return selection.CopyTo(ctx, root, p.copying.Dest, o)
+	return selection.CopyTo(ctx, to.Root(), p.copying.Dest, o)
 }

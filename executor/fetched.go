@@ -37,7 +37,11 @@ func (b *build) repository(ctx context.Context, r *dockerfile.Repository) *promi
 	return once(b, b.fetches, k, func() (f *fetched, err error) {
 		v := b.progress.start("[internal] resolve git source " + fetch.Redact(r.Remote))
 		defer func() { v.done(err) }()
-		at, err := b.Fetch.Resolve(ctx, want)
+		var at *fetch.Commit
+		err = b.bounded(ctx, func(ctx context.Context) (err error) {
+			at, err = b.Fetch.Resolve(ctx, want)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -45,8 +49,12 @@ func (b *build) repository(ctx context.Context, r *dockerfile.Repository) *promi
 		// The same commit from elsewhere is the same tree, but what a secret let
 		// one read of one remote is not for those without it.
 		record := newKey("git tree").str(key.String()).str(r.Remote).sum()
-		return &fetched{key: key, rootfs: &rootfs{make: func(ctx context.Context) (*snapshot.Snapshot, error) {
-			return b.checkout(ctx, want, at, record)
+		return &fetched{key: key, rootfs: &rootfs{make: func(ctx context.Context) (snap *snapshot.Snapshot, err error) {
+			err = b.bounded(ctx, func(ctx context.Context) (err error) {
+				snap, err = b.checkout(ctx, want, at, record)
+				return err
+			})
+			return snap, err
 		}}}, nil
 	})
 }
@@ -89,7 +97,11 @@ func (b *build) download(ctx context.Context, d *dockerfile.Download) *promise[*
 		defer func() { v.done(err) }()
 		known, snap := b.downloaded(record)
 		if known == nil || d.Checksum == "" {
-			if known, snap, err = b.get(ctx, d, record, known, snap, v); err != nil {
+			err = b.bounded(ctx, func(ctx context.Context) (err error) {
+				known, snap, err = b.get(ctx, d, record, known, snap, v)
+				return err
+			})
+			if err != nil {
 				return nil, err
 			}
 		}

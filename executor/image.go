@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -58,7 +59,23 @@ func (b *build) resolve(ref string, p ocispec.Platform, resolve func() (*registr
 	st.base, st.history = st.image.History, st.image.History
 	st.key = newKey("image").str(identity.ChainID(diffIDs).String()).sum()
 	st.rootfs = &rootfs{id: id, make: func(ctx context.Context) (*snapshot.Snapshot, error) { return b.unpack(ctx, ref, remote) }}
+	b.offer(remote)
 	return &baseImage{remote: remote, state: st}, nil
+}
+
+// offer tells the store where the layers of img are, should it have to read files of
+// it that unpack doesn't make present.
+func (b *build) offer(img *registry.Image) {
+	if b.Store == nil {
+		return // nothing but configs is read
+	}
+	var layers []snapshot.Layer
+	for _, l := range img.Layers {
+		layers = append(layers, snapshot.Layer{Blob: l.Descriptor, DiffID: l.DiffID, Open: func(ctx context.Context) (io.ReadCloser, error) {
+			return img.Blob(ctx, l.Descriptor)
+		}})
+	}
+	b.Store.Offer(layers)
 }
 
 // unpack makes the image's files present. Layers that the store has cost

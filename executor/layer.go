@@ -186,58 +186,63 @@ func (b *build) packed(key digest.Digest) (*layerRecord, error) {
 	if json.Unmarshal(data, rec) != nil || rec.Blob.Digest == "" {
 		return nil, nil //nolint:nilerr,nilnil // likewise
 	}
-	f, err := b.Store.OpenBlob(rec.Blob.Digest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // removed by someone
-	}
-	if err != nil {
+	has, err := b.Store.HasBlob(rec.Blob.Digest, rec.Blob.Size)
+	if !has {
 		return nil, err
 	}
-	return rec, f.Close()
+	return rec, nil
 }
 
 // copySize is how many bytes of a layer are handled at once.
 const copySize = 1 << 20
 
-// compress takes the layer's tar through the hash and the compressor into the
-// store and, at the same time, to the first target. An upload that breaks costs
-// nothing but the upload: it is made again from the store.
-func (b *build) compress(ctx context.Context, bl *blob) (err error) {
-	content, err := b.content(ctx, bl.layer)
+// compress makes the blob in the store and, at the same time, at the first target. An
+// upload that breaks costs nothing but the upload: it is made again from the store.
+func (b *build) compress(ctx context.Context, bl *blob) error {
+	up := b.exports.stream(ctx, bl)
+	defer up.close()
+	made, err := b.makeBlob(ctx, bl, up)
 	if err != nil {
 		return err
+	}
+	bl.desc, bl.diffID = made.Blob, made.DiffID
+	up.commit(b, made.Blob.Digest)
+	return nil
+}
+
+// makeBlob takes the layer's tar through the hash and the compressor into the store
+// and to w.
+func (b *build) makeBlob(ctx context.Context, bl *blob, w io.Writer) (made layerRecord, err error) {
+	content, err := b.content(ctx, bl.layer)
+	if err != nil {
+		return made, err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
 	out, err := b.Store.CreateBlob()
 	if err != nil {
-		return err
+		return made, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	up := b.exports.stream(ctx, bl)
-	defer up.close()
-
-	zw, err := bl.as.NewWriter(io.MultiWriter(out, up))
+	zw, err := bl.as.NewWriter(io.MultiWriter(out, w))
 	if err != nil {
-		return err
+		return made, err
 	}
 	sum := digest.SHA256.Digester()
 	if _, err := io.CopyBuffer(io.MultiWriter(sum.Hash(), zw), content, make([]byte, copySize)); err != nil {
-		return errors.Join(err, zw.Close())
+		return made, errors.Join(err, zw.Close())
 	}
 	if err := zw.Close(); err != nil {
-		return err
+		return made, err
 	}
 	if want := bl.base.DiffID; bl.image != nil && sum.Digest() != want {
-		return fmt.Errorf("%s: its content has the digest %s, the image says DiffID %s", bl.base.Digest, sum.Digest(), want)
+		return made, fmt.Errorf("%s: its content has the digest %s, the image says DiffID %s", bl.base.Digest, sum.Digest(), want)
 	}
 	d, size, err := out.Commit()
 	if err != nil {
-		return err
+		return made, err
 	}
-	bl.diffID = sum.Digest()
-	bl.desc = ocispec.Descriptor{MediaType: layerMediaType(bl.as.Method), Digest: d, Size: size}
-	up.commit(b, d)
-	return nil
+	desc := ocispec.Descriptor{MediaType: layerMediaType(bl.as.Method), Digest: d, Size: size}
+	return layerRecord{Blob: desc, DiffID: sum.Digest()}, nil
 }
 
 // content opens the uncompressed tar of l.
@@ -270,5 +275,17 @@ func (b *build) open(ctx context.Context, bl *blob) (io.ReadCloser, error) {
 	if bl.as == nil {
 		return bl.image.Blob(ctx, bl.base.Descriptor)
 	}
-	return b.Store.OpenBlob(bl.desc.Digest)
+	f, err := b.Store.OpenBlob(ctx, bl.desc.Digest)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	// It is damaged, or somebody removed it by hand.
+	made, err := b.makeBlob(ctx, bl, io.Discard)
+	if err != nil {
+		return nil, fmt.Errorf("layer: %w", err)
+	}
+	if made.Blob.Digest != bl.desc.Digest {
+		return nil, fmt.Errorf("layer: the blob %s was lost and is now %s: build again", bl.desc.Digest, made.Blob.Digest)
+	}
+	return b.Store.OpenBlob(ctx, made.Blob.Digest)
 }

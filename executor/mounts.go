@@ -130,8 +130,8 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 				return snap, nil
 			}
 		}
-		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, root string, _ *vertex) error {
-			return selection.CopyTo(ctx, root, "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
+		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *vertex) error {
+			return selection.CopyTo(ctx, to.Root(), "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		}}, nil)
 		if err != nil {
 			return nil, err
@@ -304,16 +304,22 @@ func (m *mounting) bind(root, source, target string, readOnly bool) error {
 		if err != nil {
 			return fmt.Errorf("mount on %s: source %s: %w", target, source, err)
 		}
-		defer handle.Close()
+		m.undo = append(m.undo, handle.Close)
 		place := filepath.Join(m.dir, fmt.Sprint(len(m.process.Mounts)))
 		if err := makePlace(handle, place); err != nil {
 			return err
 		}
-		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()), place, "", unix.MS_BIND, ""); err != nil {
+		root = fmt.Sprintf("/proc/self/fd/%d", handle.Fd())
+		err = unix.Mount(root, place, "", unix.MS_BIND, "")
+		switch {
+		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+			// So it is where commands run in a chroot, which takes the descriptor.
+		case err != nil:
 			return fmt.Errorf("mount on %s: %w", target, &os.PathError{Op: "bind", Path: source, Err: err})
+		default:
+			m.undo = append(m.undo, func() error { return unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+			root = place
 		}
-		m.undo = append(m.undo, func() error { return unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
-		root = place
 	}
 	m.process.Mounts = append(m.process.Mounts, sandbox.Mount{Source: root, Target: target, ReadOnly: readOnly})
 	return nil

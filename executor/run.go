@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
 )
 
@@ -20,8 +21,14 @@ import (
 const scriptDir = "/dev/pipes"
 
 func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (*operation, error) {
+	if b.NoRUN != nil {
+		return nil, b.NoRUN
+	}
 	if op.Insecure && !b.opts.AllowInsecure {
 		return nil, errInsecure
+	}
+	if op.Network == "host" && !b.mayUseHost() {
+		return nil, errHostNetwork
 	}
 	found, err := b.mountSources(ctx, op, s)
 	if err != nil {
@@ -40,21 +47,38 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		key:         key.sum(),
 		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
 		explanation: explanation{inputs: b.runInputs(op, found, s), files: found.localFiles()},
-		run:         func(ctx context.Context, root string, v *vertex) error { return b.runProcess(ctx, root, op, found, v) },
+		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
+			restored, err := b.runProcess(ctx, to.Root(), op, found, v)
+			if err != nil {
+				return err
+			}
+			return to.Restored(restored)
+		},
 	}, nil
 }
 
 var errInsecure = errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
 
+var errHostNetwork = errors.New("network.host is not allowed where RUN has a private network: build with --allow network.host if the Dockerfile is trusted")
+
+// mayUseHost reports whether RUN --network=host has the user's leave. A private
+// network is there to keep the Dockerfile from the host's.
+func (b *build) mayUseHost() bool {
+	return b.opts.Network != sandbox.Private || b.opts.AllowHostNetwork
+}
+
 // checkAllowed refuses, before anything runs, a plan that asks for what takes the
-// user's leave. What the triggers of a base image ask for is not known by then and
-// refused at their step.
+// user's leave, or can't be done here. What the triggers of a base image ask for is
+// not known by then and refused at their step.
 func (b *build) checkAllowed() error {
-	if b.opts.AllowInsecure {
-		return nil
-	}
 	for _, s := range b.allStages() {
-		if at, ok := s.Insecure(); ok {
+		if at, ok := s.Runs(); ok && b.NoRUN != nil {
+			return &StepError{Step: "RUN", Location: at, Err: b.NoRUN}
+		}
+		if at, ok := s.HostNetwork(); ok && !b.mayUseHost() {
+			return &StepError{Step: "RUN --network=host", Location: at, Err: errHostNetwork}
+		}
+		if at, ok := s.Insecure(); ok && !b.opts.AllowInsecure {
 			return &StepError{Step: "RUN --security=insecure", Location: at, Err: errInsecure}
 		}
 	}
@@ -67,10 +91,12 @@ func visible(op *dockerfile.Run) []string {
 	return slices.DeleteFunc(slices.Clone(op.Env), func(kv string) bool { return slices.Contains(op.Proxy, kv) })
 }
 
-func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *vertex) (err error) {
+// runProcess runs the command of op. It returns the paths below root that are as they
+// were in all but their ctime.
+func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *vertex) (restored []string, err error) {
 	who, err := lookupUser(root, op.User)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := &sandbox.Process{
 		Root:       root,
@@ -95,21 +121,21 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 	mounts, err := b.mount(ctx, p, op, found, v)
 	defer func() { err = errors.Join(err, mounts.close()) }()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if op.Script != nil {
 		m, remove, err := b.mountScript(op.Script)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer remove()
 		p.Mounts = append(p.Mounts, m)
 	}
 	err = b.Runner.Run(ctx, p)
 	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok {
-		return fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
+		return nil, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
 	}
-	return err
+	return p.Restored, err
 }
 
 func (b *build) network(op *dockerfile.Run) sandbox.Network {

@@ -93,7 +93,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 		}
 		next, err := b.step(ctx, &st, task{step, s, book, n.next()})
 		if err != nil {
-			return nil, locate(err, step)
+			return nil, b.place(err, step)
 		}
 		st = *next
 	}
@@ -174,6 +174,9 @@ func scratch() *state { return &state{key: newKey("scratch").sum(), rootfs: &roo
 // an end that step is not to blame for.
 func locate(err error, step dockerfile.Step) error {
 	if _, ok := errors.AsType[*StepError](err); ok || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if _, waited := err.(*TimeoutError); waited { //nolint:errorlint // in another error it is the step's
 		return err
 	}
 	return &StepError{Step: step.Text, Location: step.Location, Err: err}

@@ -20,8 +20,8 @@ type operation struct {
 	key digest.Digest
 	// anew says that a known result won't do.
 	anew bool
-	// run changes the file system below root. It reports to v.
-	run func(ctx context.Context, root string, v *vertex) error
+	// run changes the file system of the step. It reports to v.
+	run func(ctx context.Context, to *snapshot.Active, v *vertex) error
 
 	explanation // of the key
 }
@@ -123,7 +123,10 @@ func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operati
 	err := b.limited(ctx, func() (err error) {
 		v := b.progress.start(title)
 		b.explain(ctx, v, op, title, false)
-		snap, err = b.execute(ctx, parent, op, v)
+		err = b.bounded(ctx, func(ctx context.Context) (err error) {
+			snap, err = b.execute(ctx, parent, op, v)
+			return err
+		})
 		v.done(err)
 		return err
 	})
@@ -174,7 +177,7 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 			err = errors.Join(err, active.Discard())
 		}
 	}()
-	if err := op.run(ctx, active.Root(), v); err != nil {
+	if err := op.run(ctx, active, v); err != nil {
 		return nil, err
 	}
 	return active.Commit()

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"path/filepath"
 	"sync"
@@ -82,7 +83,9 @@ func (s *fileSums) save() error {
 const sumSize = 5*8 + len(filecopy.Sum{}) + 1
 
 func (s *fileSums) encode() []byte {
-	data := make([]byte, 0, len(s.known)*sumSize)
+	boot := s.store.Boot()
+	data := make([]byte, 0, len(boot)+1+len(s.known)*sumSize)
+	data = append(append(data, boot...), '\n')
 	for id, f := range s.known {
 		if f.age >= maxSumsAge {
 			continue
@@ -96,7 +99,13 @@ func (s *fileSums) encode() []byte {
 	return data
 }
 
+// decode adds what encode has made in the same boot of the machine: a power failure
+// may leave a file with other content under the same times.
 func (s *fileSums) decode(data []byte) {
+	boot, data, _ := bytes.Cut(data, []byte{'\n'})
+	if string(boot) != s.store.Boot() {
+		return
+	}
 	for ; len(data) >= sumSize; data = data[sumSize:] {
 		n := func(i int) uint64 { return binary.BigEndian.Uint64(data[i*8:]) }
 		f := fileSum{age: data[sumSize-1]}

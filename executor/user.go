@@ -114,6 +114,9 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 	return owner, unknown, nil
 }
 
+// accountFiles are where an image keeps its users and groups.
+var accountFiles = [...]string{"/etc/passwd", "/etc/group"}
+
 // accounts opens the image's account files; one that is missing reads as empty.
 // Both are resolved inside root by the kernel, since an image may hold links
 // that point anywhere.
@@ -125,7 +128,7 @@ func accounts(root string) (passwd, group io.Reader, closeFiles func(), err erro
 		}
 	}
 	var readers [2]io.Reader
-	for i, name := range []string{"/etc/passwd", "/etc/group"} {
+	for i, name := range accountFiles {
 		f, err := openRegular(root, name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -90,8 +91,13 @@ func (l vertexLog) Write(p []byte) (int, error) {
 }
 
 // owner is lookupOwner with a warning about what the image doesn't know.
-func (v *vertex) owner(root, spec string) (*filecopy.Owner, error) {
-	owner, unknown, err := lookupOwner(root, spec)
+func (v *vertex) owner(ctx context.Context, in *snapshot.Active, spec string) (*filecopy.Owner, error) {
+	for _, name := range accountFiles {
+		if err := in.ShowFile(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	owner, unknown, err := lookupOwner(in.Root(), spec)
 	for _, u := range unknown {
 		v.r.warn(fmt.Sprintf("%s: not in the image's account files; 0 is taken", u))
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot"
 )
 
 // workdirOperation prepares WORKDIR, whose directory belongs to the USER in
@@ -20,12 +21,12 @@ func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation,
 	return &operation{
 		explanation: explanation{inputs: in},
 		key:         newKey("workdir").str(st.key.String()).str(op.Path).str(op.User).sum(),
-		run: func(_ context.Context, root string, v *vertex) error {
-			owner, err := v.owner(root, op.User)
+		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
+			owner, err := v.owner(ctx, to, op.User)
 			if err != nil {
 				return err
 			}
-			return filecopy.MakeDir(root, op.Path, filecopy.Options{Owner: owner, Owners: b.Store.Owners()})
+			return filecopy.MakeDir(to.Root(), op.Path, filecopy.Options{Owner: owner, Owners: b.Store.Owners(), Reveal: to.Reveal()})
 		},
 	}, nil
 }

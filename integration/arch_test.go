@@ -25,16 +25,17 @@ type goPackage struct {
 // not. What is not listed here must be added here, with thought.
 var arrows = map[string][]string{
 	"dockerfile":        {},
-	"snapshot":          {},
+	"snapshot":          {"snapshot/owners"},
+	"snapshot/owners":   {},
 	"registry":          {},
 	"registry/proxy":    {},
-	"executor/sandbox":  {"snapshot/owners"},
-	"executor/filecopy": {},
+	"executor/sandbox":  {"executor/filecopy", "snapshot/owners"},
+	"executor/filecopy": {"snapshot/owners"},
 	"executor/fetch":    {},
-	"executor":          {"dockerfile", "snapshot", "registry", "executor/sandbox", "executor/filecopy", "executor/fetch"},
-	"executor/progress": {"executor", "dockerfile", "snapshot", "registry", "executor/sandbox", "executor/filecopy", "executor/fetch"},
+	"executor":          {"dockerfile", "snapshot", "snapshot/owners", "registry", "executor/sandbox", "executor/filecopy", "executor/fetch"},
+	"executor/progress": {"executor", "dockerfile", "snapshot", "snapshot/owners", "registry", "executor/sandbox", "executor/filecopy", "executor/fetch"},
 	"cmd/bob": {
-		"executor", "executor/progress", "executor/sandbox", "executor/filecopy", "executor/fetch", "dockerfile", "snapshot", "registry", "registry/proxy",
+		"executor", "executor/progress", "executor/sandbox", "executor/filecopy", "executor/fetch", "dockerfile", "snapshot", "snapshot/owners", "registry", "registry/proxy",
 	},
 	"integration":           {},
 	"integration/harness":   {},

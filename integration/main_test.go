@@ -23,6 +23,7 @@ var (
 var lab *harness.Lab
 
 func TestMain(m *testing.M) {
+	harness.Confine()
 	flag.Parse()
 	os.Exit(run(m))
 }

@@ -9,19 +9,30 @@ import (
 	"sync"
 )
 
-// mounted is a claim with an overlay mounted at its directory mnt.
-type mounted struct {
-	store *Store
-
-	mu    sync.Mutex
-	claim *claim // nil once it has ended
-	up    bool   // whether the overlay is mounted
-	root  string
+// A fileSystem is what an active snapshot or a view has at its root.
+type fileSystem interface {
+	// root returns the path of its root directory.
+	root() string
+	// settle leaves what was changed in the directory layer, in overlay format.
+	settle(layer string) error
+	// kept says that what was changed is the snapshot sn now. It ends it.
+	kept(sn *Snapshot)
+	// end ends it at once, whoever uses it.
+	end() error
 }
 
-// mount makes a claim with the given directories and mounts at its mnt the
-// overlay that build returns for the path of the claim.
-func (s *Store) mount(ctx context.Context, dirs []string, build func(path string) (overlay, error)) (*mounted, error) {
+// mounted is a claim with the file system that its owner works on.
+type mounted struct {
+	fileSystem
+
+	store *Store
+	mu    sync.Mutex
+	claim *claim // nil once it has ended
+}
+
+// mount makes a claim with the given directories, and the file system that build
+// returns for the path of the claim.
+func (s *Store) mount(ctx context.Context, dirs []string, build func(path string) (fileSystem, error)) (*mounted, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -29,26 +40,24 @@ func (s *Store) mount(ctx context.Context, dirs []string, build func(path string
 	if err != nil {
 		return nil, err
 	}
-	m := &mounted{store: s, claim: c, up: true, root: filepath.Join(c.path, "mnt")}
 	for _, d := range dirs {
 		if err := os.Mkdir(filepath.Join(c.path, d), 0o700); err != nil {
 			return nil, errors.Join(err, s.discard(c))
 		}
 	}
-	o, err := build(c.path)
-	if err == nil {
-		err = o.mount()
-	}
+	f, err := build(c.path)
 	if err != nil {
 		return nil, errors.Join(err, s.discard(c))
 	}
+	m := &mounted{store: s, claim: c, fileSystem: f}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, errors.Join(os.ErrClosed, detach(m.root), c.abandon(s.own("garbage")))
+	if !s.closed {
+		s.mounts[m] = struct{}{}
+		s.mu.Unlock()
+		return m, nil
 	}
-	s.mounts[m] = struct{}{}
-	return m, nil
+	s.mu.Unlock()
+	return nil, errors.Join(os.ErrClosed, f.end(), c.abandon(s.own("garbage")))
 }
 
 // forget takes m off the list of what Store.Close has to end. m.mu is held.
@@ -59,7 +68,7 @@ func (m *mounted) forget() {
 	m.store.mu.Unlock()
 }
 
-// discard unmounts and removes everything; it does nothing once m has ended.
+// discard ends and removes everything; it does nothing once m has ended.
 func (m *mounted) discard() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -68,10 +77,8 @@ func (m *mounted) discard() error {
 	}
 	c := m.claim
 	m.forget()
-	if m.up {
-		if err := detach(m.root); err != nil {
-			return errors.Join(err, c.lock.Close())
-		}
+	if err := m.end(); err != nil {
+		return errors.Join(err, c.lock.Close())
 	}
 	return m.store.discard(c)
 }
@@ -80,13 +87,28 @@ func (m *mounted) discard() error {
 type Active struct {
 	*mounted
 
-	parent string
+	parent   string
+	underlay *underlay // nil where what lies below is mounted
 }
 
-// Prepare mounts a new active snapshot on top of parent, nil for an empty root
+// Prepare makes a new active snapshot on top of parent, nil for an empty root
 // directory of mode 0755. The caller ends it by Commit or Discard.
 func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) {
-	m, err := s.mount(ctx, []string{"fs", "work", "mnt"}, func(path string) (overlay, error) {
+	if s.indexed() {
+		a, err := s.prepareOver(ctx, parent)
+		if err != nil {
+			return nil, fmt.Errorf("prepare snapshot: %w", err)
+		}
+		return a, nil
+	}
+	dirs := []string{"fs", "work", "mnt"}
+	if s.opts.Snapshotter == Copy {
+		dirs = nil
+	}
+	m, err := s.mount(ctx, dirs, func(path string) (fileSystem, error) {
+		if s.opts.Snapshotter == Copy {
+			return s.writableCheckout(ctx, parent)
+		}
 		o := overlay{
 			lower:  s.below(parent, 1),
 			upper:  filepath.Join(path, "fs"),
@@ -94,7 +116,10 @@ func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) 
 			target: filepath.Join(path, "mnt"),
 		}
 		// The root directory of an overlay is that of its upper layer.
-		return o, copyRoot(o.lower[0], o.upper, s.Owners())
+		if err := copyRoot(o.lower[0], o.upper, s.Owners()); err != nil {
+			return nil, err
+		}
+		return s.mountOverlay(ctx, o)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare snapshot: %w", err)
@@ -102,10 +127,33 @@ func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) 
 	return &Active{mounted: m, parent: parentID(parent)}, nil
 }
 
-// Root returns the path of the mounted file system.
-func (a *Active) Root() string { return a.root }
+// mountOverlay mounts o as the store's snapshotter does.
+func (s *Store) mountOverlay(ctx context.Context, o overlay) (fileSystem, error) {
+	if s.opts.Snapshotter == FuseOverlay {
+		return s.mountFuse(ctx, o)
+	}
+	if s.fileMarks {
+		return nil, fmt.Errorf("the kernel's overlay needs devices 0:0 for removed files, which can't be made in %s%s", s.dir, unsuitable(s.dir))
+	}
+	return &overlayMount{target: o.target}, o.mount()
+}
 
-// Commit unmounts the active snapshot and makes it a snapshot with a random ID.
+// Root returns the path of the file system.
+func (a *Active) Root() string { return a.root() }
+
+// Restored says that the paths below Root were changed and are as they were, but for
+// the time of their last change (st_ctime): that is then no change. Whatever else is
+// different of them is one.
+func (a *Active) Restored(paths []string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w, ok := a.fileSystem.(*writtenCheckout); ok && a.claim != nil {
+		return w.restored(paths)
+	}
+	return nil // the tree of an overlay has what changed in its upper directory
+}
+
+// Commit makes the active snapshot a snapshot with a random ID, and ends it.
 // Nothing may have a file below Root open for writing. After an error the active
 // snapshot is as it was, and the caller discards it.
 func (a *Active) Commit() (*Snapshot, error) {
@@ -122,22 +170,20 @@ func (a *Active) Commit() (*Snapshot, error) {
 }
 
 func (a *Active) commit() (*Snapshot, error) {
-	if a.up {
-		if err := unmount(a.root); err != nil {
-			return nil, err
-		}
-		a.up = false
+	if err := a.settle(filepath.Join(a.claim.path, "fs")); err != nil {
+		return nil, err
 	}
 	sn, err := a.store.keep(a.claim, filepath.Base(a.claim.path), meta{Parent: a.parent})
 	if err != nil {
 		return nil, err
 	}
+	a.kept(sn)
 	a.forget()
 	return sn, nil
 }
 
-// Discard unmounts and removes the active snapshot, even while it is in use. It
-// does nothing after Commit or another Discard.
+// Discard ends and removes the active snapshot, even while it is in use. It does
+// nothing after Commit or another Discard.
 func (a *Active) Discard() error {
 	if err := a.discard(); err != nil {
 		return fmt.Errorf("discard snapshot: %w", err)
@@ -145,13 +191,29 @@ func (a *Active) Discard() error {
 	return nil
 }
 
-// A View is a snapshot mounted read-only.
+// A View is a snapshot to be read.
 type View struct{ *mounted }
 
-// View mounts sn read-only, nil as an empty directory. The caller closes the view.
+// View shows sn, nil as an empty directory. It is mounted read-only, but with
+// [Copy]: then it is a copy that all views of sn share, and that a step may change
+// later, so that nothing may be written to it. The caller closes the view.
 func (s *Store) View(ctx context.Context, sn *Snapshot) (*View, error) {
-	m, err := s.mount(ctx, []string{"mnt"}, func(path string) (overlay, error) {
-		return overlay{lower: s.below(sn, 2), target: filepath.Join(path, "mnt")}, nil
+	if s.indexed() {
+		v, err := s.viewOf(ctx, sn)
+		if err != nil {
+			return nil, fmt.Errorf("view snapshot: %w", err)
+		}
+		return v, nil
+	}
+	dirs := []string{"mnt"}
+	if s.opts.Snapshotter == Copy {
+		dirs = nil
+	}
+	m, err := s.mount(ctx, dirs, func(path string) (fileSystem, error) {
+		if s.opts.Snapshotter == Copy {
+			return s.sharedCheckout(ctx, sn)
+		}
+		return s.mountOverlay(ctx, overlay{lower: s.below(sn, 2), target: filepath.Join(path, "mnt")})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("view snapshot: %w", err)
@@ -159,10 +221,10 @@ func (s *Store) View(ctx context.Context, sn *Snapshot) (*View, error) {
 	return &View{m}, nil
 }
 
-// Root returns the path of the mounted file system.
-func (v *View) Root() string { return v.root }
+// Root returns the path of the file system.
+func (v *View) Root() string { return v.root() }
 
-// Close unmounts the view, even while it is in use. A second call does nothing.
+// Close ends the view, even while it is in use. A second call does nothing.
 func (v *View) Close() error {
 	if err := v.discard(); err != nil {
 		return fmt.Errorf("close view: %w", err)

@@ -19,6 +19,8 @@ type ExtractOptions struct {
 	// Owners is how the tree has owners. Below a root of a store it is that of
 	// [Store.Owners].
 	Owners owners.Keeper
+	// In is the active snapshot whose root the tree is, nil if it is none's.
+	In *Active
 }
 
 // Owner is a numeric user and group.

@@ -132,7 +132,7 @@ func FuzzExtract(f *testing.F) {
 		o := snapshot.ExtractOptions{NoChown: os.Geteuid() != 0}
 		_ = snapshot.Extract(t.Context(), j.root, "in", bytes.NewReader(b), o)
 		j.check(t, "extract")
-		s, err := snapshot.Open(j.root + "/store", snapshot.Options{})
+		s, err := snapshot.Open(j.root+"/store", snapshot.Options{})
 		must(t, err)
 		_, _ = s.Unpack(t.Context(), []snapshot.Layer{layerOf(b, b)}, 1)
 		must(t, s.Close())
@@ -372,8 +372,8 @@ func TestArchiveAbandoned(t *testing.T) {
 	must(t, err)
 	_, err = io.ReadFull(r, make([]byte, 512))
 	must(t, err, r.Close())
-	if _, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: root+"/none"}, nil); err == nil {
-		r, _ := snapshot.Archive(t.Context(), snapshot.Tree{Root: root+"/none"}, nil)
+	if _, err := snapshot.Archive(t.Context(), snapshot.Tree{Root: root + "/none"}, nil); err == nil {
+		r, _ := snapshot.Archive(t.Context(), snapshot.Tree{Root: root + "/none"}, nil)
 		if _, err := io.ReadAll(r); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("no directory: %v", err)
 		}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/bobbuild/bob/snapshot"
 )
 
 // manySmall is 20,000 files in 200 directories, oneLarge a file of 256 MiB.
@@ -87,14 +89,36 @@ func BenchmarkDiff(b *testing.B) {
 	}
 }
 
-// BenchmarkStep mounts and commits an empty step.
+// BenchmarkStep prepares, changes and commits one step after the other over 20,000
+// files: "first" is one of a chain that nothing is known of, "next" goes on with it.
 func BenchmarkStep(b *testing.B) {
 	needMounts(b)
-	s := openStore(b, b.TempDir())
-	for b.Loop() {
-		a, err := s.Prepare(b.Context(), nil)
-		must(b, err, os.WriteFile(a.Root()+"/f", nil, 0o600))
-		_, err = a.Commit()
-		must(b, err)
+	data := manySmall(b)
+	for _, with := range []snapshot.Snapshotter{snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy} {
+		if err := snapshot.Try(b.TempDir(), with); err != nil {
+			b.Log(err)
+			continue
+		}
+		s := openStoreWith(b, b.TempDir(), snapshot.Options{Snapshotter: with})
+		base := unpack(b, s, layerOf(data, data))
+		step := func(b *testing.B, parent *snapshot.Snapshot) *snapshot.Snapshot {
+			b.Helper()
+			a, err := s.Prepare(b.Context(), parent)
+			must(b, err, os.WriteFile(a.Root()+"/dir007/file007", nil, 0o600))
+			sn, err := a.Commit()
+			must(b, err)
+			return sn
+		}
+		b.Run(string(with)+"/first", func(b *testing.B) {
+			for b.Loop() {
+				step(b, base)
+			}
+		})
+		b.Run(string(with)+"/next", func(b *testing.B) {
+			parent := step(b, base)
+			for b.Loop() {
+				parent = step(b, parent)
+			}
+		})
 	}
 }

@@ -101,9 +101,12 @@ func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, 
 	if err != nil {
 		return nil, err
 	}
+	if instances, err = s.intactInstances(dir, instances); err != nil {
+		return nil, err
+	}
 	next := 0
 	for _, n := range instances {
-		c, err := openCacheInstance(filepath.Join(dir, strconv.Itoa(n)), sharing)
+		c, err := s.openCacheInstance(filepath.Join(dir, strconv.Itoa(n)), sharing)
 		if c != nil || err != nil {
 			return c, err
 		}
@@ -131,15 +134,44 @@ func cacheInstances(dir string) ([]int, error) {
 	return numbers, nil
 }
 
+// madeName is the file of an instance that is sealed when it has been filled. What
+// commands write afterwards lies on the disk itself and is as safe from a power
+// failure as they make it; it is theirs, and stays.
+const madeName = "made"
+
+// intact reports whether the instance in dir still holds what it was filled with.
+func (s *Store) intact(dir string) bool {
+	data, err := os.ReadFile(filepath.Join(dir, madeName))
+	if err != nil {
+		return false
+	}
+	st, _, err := unseal(data)
+	return err == nil && s.holds(st)
+}
+
+// intactInstances returns the numbers of those that are, and removes the others.
+func (s *Store) intactInstances(dir string, numbers []int) (left []int, err error) {
+	for _, n := range numbers {
+		path := filepath.Join(dir, strconv.Itoa(n))
+		if s.intact(path) {
+			left = append(left, n)
+			continue
+		}
+		if err := os.Rename(path, filepath.Join(s.own("garbage"), randomID())); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
+}
+
 // openCacheInstance returns the instance in dir, nil if others keep it from
 // being used.
-func openCacheInstance(dir string, sharing Sharing) (*CacheMount, error) {
+func (s *Store) openCacheInstance(dir string, sharing Sharing) (*CacheMount, error) {
 	f, err := lockCacheInstance(dir, sharing)
 	if f == nil {
 		return nil, err
 	}
-	now := time.Now()
-	if err := os.Chtimes(f.Name(), now, now); err != nil { // see use
+	if err := s.touch(f.Name()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &CacheMount{root: filepath.Join(dir, "fs"), lock: f}, nil
@@ -177,6 +209,9 @@ func (s *Store) newCacheInstance(dir string, sharing Sharing, fill func(path str
 		return nil, err
 	}
 	err = fill(filepath.Join(c.path, "fs"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(c.path, madeName), seal(stampNow(s.boot), nil), 0o600)
+	}
 	if err == nil {
 		err = os.Rename(c.path, dir)
 	}

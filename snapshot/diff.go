@@ -23,7 +23,7 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, context.Cause(ctx))
 	}
-	lower, err := sn.parentLayers()
+	st, err := sn.parentStack()
 	if err != nil {
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
@@ -32,7 +32,6 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
-		st := newStack(lower, sn.store.Owners())
 		defer st.close()
 		if err := newWalker(st, clock).writeTrees(ctx, w, Tree{Root: sn.layers[0], Owners: sn.store.Owners()}); err != nil {
 			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)
@@ -41,17 +40,22 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 	}), nil
 }
 
-// parentLayers returns the layers below sn, also those that it hides.
-func (sn *Snapshot) parentLayers() ([]string, error) {
+// parentStack returns the layers below sn, also those that it hides.
+func (sn *Snapshot) parentStack() (*stack, error) {
+	st := newStack(nil, sn.store.Owners(), sn.store.fileMarks)
 	m, err := sn.store.readMeta(sn.id)
 	if err != nil || m.Parent == "" {
-		return nil, err
+		return st, err
+	}
+	if sn.store.indexed() {
+		st.tree, err = sn.store.nodes(m.Parent)
+		return st, err
 	}
 	parent, err := sn.store.Snapshot(m.Parent)
 	if err != nil {
 		return nil, err
 	}
-	return parent.layers, nil
+	return newStack(parent.layers, sn.store.Owners(), sn.store.fileMarks), nil
 }
 
 // Archive returns the whole tree t as a tar, entries sorted, its root itself left

@@ -1,6 +1,6 @@
 // Package snapshot keeps the content of image builds on the local disk: blobs,
-// small records, extracted image layers and the overlay snapshots that build
-// steps make, and turns a snapshot back into a layer tar.
+// small records, extracted image layers and the snapshots that build steps make,
+// and turns a snapshot back into a layer tar.
 //
 // # Terms
 //
@@ -9,11 +9,15 @@
 //   - A snapshot is a committed, immutable directory in overlay format together
 //     with the ID of its parent; the file system it stands for is the overlay
 //     of it and all its ancestors.
-//   - An active snapshot is one being written, mounted at Root; Commit makes it a
+//   - An active snapshot is one being written, below Root; Commit makes it a
 //     snapshot, Discard removes it.
-//   - A view is a read-only mount of a snapshot.
+//   - A view is a snapshot to be read.
+//   - A snapshotter makes one file system of a snapshot and its ancestors: a mount,
+//     or a checkout, which is a directory with copies of all files.
 //   - Overlay format: a removed name is a character device 0:0, a directory that
 //     hides those below it carries the extended attribute user.overlay.opaque=y.
+//     Where the disk takes no such device, which is so in a container whose own
+//     files lie on an overlay, these marks are files: .wh.NAME and .wh..wh..opq.
 //   - A chain ID names a stack of layers, as the OCI image specification 1.1
 //     (config.md, "Layer ChainID") defines it. Unpacked image layers have the hex
 //     part of their chain ID as snapshot ID, built ones a random ID.
@@ -25,7 +29,7 @@
 //	tmp/<random>/                            files of one process, not yet renamed
 //	ids/<fingerprint>/snapshots/<id>/fs      the layer in overlay format
 //	ids/<fingerprint>/snapshots/<id>/meta.json
-//	ids/<fingerprint>/active/<random>/{fs,work,mnt}
+//	ids/<fingerprint>/active/<random>/{fs,work,mnt}  mnt is a mount or a checkout
 //	ids/<fingerprint>/garbage/<random>       renamed away, being removed
 //	ids/<fingerprint>/locks/<id>             held while a layer is unpacked
 //	ids/<fingerprint>/empty                  a lower directory where there is none
@@ -33,7 +37,8 @@
 //
 // Files in snapshots have owners as they are on the disk, which differ with the
 // mapping of the user namespace. So snapshots live below a fingerprint of
-// /proc/self/uid_map and gid_map, while blobs and records are shared.
+// /proc/self/uid_map and gid_map, while blobs and records are shared. Where marks
+// are files, "-marks" is added to the fingerprint: the kernel's overlay can't use it.
 //
 // Everything appears by rename, any number of processes may use a store at once,
 // and a process killed at any moment leaves at worst garbage: its directories
@@ -41,12 +46,26 @@
 // lock is free. Nothing is synced to the disk on purpose: after a power failure the
 // store should be removed.
 //
+// # Copies
+//
+// With [Copy] an active snapshot is a checkout of its parent. Commit compares what
+// the kernel says of its files (inode, time of birth, ctime and the like) with what
+// it said before the step, and copies to the layer what has changed; contents are
+// read only of a file that has lost one of several names. So that every change
+// moves a ctime, a checkout is handed out when the clock of its file system has
+// passed all that are in it. The checkout is then one of the new snapshot, and the
+// next step on that goes on with it: a chain of steps is copied once. Views of a
+// snapshot share a checkout. Nothing keeps a reader from writing to one.
+//
 // # Process
 //
-// The process must be user 0 with all capabilities in its own mount namespace,
-// usually below a user namespace. Linux 5.11 is needed for overlay mounts and
-// extended attributes (userxattr) in a user namespace, 5.8 for whiteouts, 6.5
-// for more than about 200 layers.
+// To mount overlays the process must be user 0 with all capabilities in its own
+// mount namespace, usually below a user namespace. Linux 5.11 is needed for overlay
+// mounts and extended attributes (userxattr) in a user namespace, 5.8 for
+// whiteouts, 6.5 for more than about 200 layers. [FuseOverlay] needs the program
+// fuse-overlayfs and /dev/fuse, but Linux 4.18 only. Copies need neither mounts nor
+// CAP_SYS_ADMIN, but CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETFCAP
+// and, for device nodes, CAP_MKNOD.
 //
 // # What it does not do
 //

@@ -34,10 +34,11 @@ const copySize = 256 << 10
 
 func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor, error) {
 	x := &extractor{opt: opt, buf: make([]byte, copySize), dirs: map[string]attrs{}, layer: layer}
-	t, err := newTree(root, x.madeDir, opt.Owners)
+	t, err := newTree(root, x.madeDir, opt.Owners, opt.In.show)
 	if err != nil {
 		return nil, err
 	}
+	t.marks = layer != nil && layer.fileMarks
 	x.tree = t
 	return x, nil
 }
@@ -95,6 +96,9 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 	}
 	if len(base) > unix.NAME_MAX {
 		return unix.ENAMETOOLONG
+	}
+	if err := x.opt.In.show(p.path, base); err != nil {
+		return err
 	}
 	return x.create(ctx, p, base, hdr, r)
 }
@@ -163,7 +167,7 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	case tar.TypeDir:
 		return x.dir(p, base, a)
 	case tar.TypeLink:
-		return x.link(p, base, hdr.Linkname)
+		return x.link(ctx, p, base, hdr.Linkname)
 	case tar.TypeSymlink:
 		err = x.fresh(p, base, func() error { return unix.Symlinkat(hdr.Linkname, p.fd, base) })
 	case tar.TypeFifo:
@@ -382,7 +386,7 @@ func (x *extractor) setSpecial(p *dir, base string, a attrs, symlink bool) error
 func fdPath(fd int, base string) string { return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + base }
 
 // link makes the entry base of p another name of the entry target.
-func (x *extractor) link(p *dir, base, target string) error {
+func (x *extractor) link(ctx context.Context, p *dir, base, target string) error {
 	name, err := x.name(target)
 	if err != nil {
 		return fmt.Errorf("target %q: %w", target, err)
@@ -393,6 +397,14 @@ func (x *extractor) link(p *dir, base, target string) error {
 	if x.layer != nil {
 		if err := checkNoWhiteout(name); err != nil {
 			return fmt.Errorf("target: %w", err)
+		}
+	}
+	if x.opt.In != nil {
+		parent, last := split(join(x.base, name))
+		if tp, err := x.tree.resolve(parent, false); err == nil {
+			if err := x.opt.In.copyUp(ctx, tp.path, last); err != nil {
+				return fmt.Errorf("target %q: %w", target, err)
+			}
 		}
 	}
 	found, err := x.linkHere(p, base, join(x.base, name))

@@ -41,9 +41,11 @@ type Item struct {
 	// InUse says that a living process may use it, so that Prune spares it.
 	InUse bool
 
-	path  string // that is renamed away to remove it
-	stamp string // whose modification time is Used
-	depth int    // how many snapshots it lies on
+	path   string    // that is renamed away to remove it
+	mark   string    // the file that carries the time of last use
+	marked time.Time // what that was
+	depth  int       // how many snapshots it lies on
+	lost   bool      // nobody finds it any more: see Store.holds
 }
 
 // Items lists all that the store keeps for this ID mapping, in no order. What
@@ -59,9 +61,13 @@ func (s *Store) Items(ctx context.Context) ([]Item, error) {
 // items is Items. Cache mounts, which change, are measured anew only if exact is
 // set; otherwise they have the size that they had when they were last measured.
 func (s *Store) items(ctx context.Context, exact bool) ([]Item, error) {
-	oldest, err := s.oldestUser()
+	oldest, alone, err := s.oldestUser()
 	if err != nil {
 		return nil, err
+	}
+	now := time.Now()
+	if s.opened.After(now) { // the clock was set back meanwhile
+		alone = false
 	}
 	var items []Item
 	for _, list := range []func(func(Item)) error{
@@ -76,7 +82,13 @@ func (s *Store) items(ctx context.Context, exact bool) ([]Item, error) {
 	}
 	snapshots := make(map[string]int, len(items)) // by ID
 	for i, it := range items {
-		items[i].InUse = it.InUse || !it.Used.Before(oldest)
+		it.marked = it.Used
+		if it.Used.After(now) && alone { // the clock was wrong then
+			it.Used = now
+		} else if !it.Used.Before(oldest) {
+			it.InUse = true
+		}
+		items[i] = it
 		if it.Kind == ItemSnapshot {
 			snapshots[it.ID] = i
 		}
@@ -107,13 +119,13 @@ func (it *Item) support(above Item) {
 func (s *Store) listSnapshots(ctx context.Context, add func(Item)) error {
 	return eachEntry(s.own("snapshots"), func(e fs.DirEntry) error {
 		path := s.snapshotDir(e.Name())
-		it := Item{Kind: ItemSnapshot, ID: e.Name(), path: path, stamp: filepath.Join(path, "meta.json")}
-		var err error
-		if it.Used, err = modTime(it.stamp); err != nil {
+		it := Item{Kind: ItemSnapshot, ID: e.Name(), path: path, mark: filepath.Join(path, "meta.json")}
+		err := it.readMark()
+		if err != nil {
 			return err
 		}
 		m, err := s.readMeta(it.ID)
-		if err != nil {
+		if it.lost = errors.Is(err, fs.ErrNotExist); err != nil && !it.lost {
 			return err
 		}
 		it.Parent = m.Parent
@@ -133,7 +145,7 @@ const sizeName = "size"
 func (s *Store) treeSize(ctx context.Context, dir string, exact bool) (int64, error) {
 	file := filepath.Join(dir, sizeName)
 	if b, err := os.ReadFile(file); err == nil && !exact {
-		if n, err := strconv.ParseInt(string(b), 10, 64); err == nil {
+		if n, err := strconv.ParseInt(string(b), 10, 64); err == nil && n >= 0 {
 			return n, nil
 		}
 	}
@@ -182,7 +194,7 @@ func diskUsage(ctx context.Context, dir string) (int64, error) {
 func (s *Store) listBlobs(add func(Item)) error {
 	return eachEntry(s.blobDir(), func(e fs.DirEntry) error {
 		path := filepath.Join(s.blobDir(), e.Name())
-		return addFile(add, Item{Kind: ItemBlob, ID: "sha256:" + e.Name(), path: path, stamp: path})
+		return addFile(add, Item{Kind: ItemBlob, ID: "sha256:" + e.Name(), path: path, mark: path})
 	})
 }
 
@@ -193,7 +205,7 @@ func (s *Store) listRecords(add func(Item)) error {
 			return eachEntry(dir, func(e fs.DirEntry) error {
 				path := filepath.Join(dir, e.Name())
 				id := kind.Name() + "/" + algorithm.Name() + ":" + e.Name()
-				return addFile(add, Item{Kind: ItemRecord, ID: id, path: path, stamp: path})
+				return addFile(add, Item{Kind: ItemRecord, ID: id, path: path, mark: path})
 			})
 		})
 	})
@@ -215,11 +227,11 @@ func (s *Store) listCacheMounts(ctx context.Context, exact bool, add func(Item))
 		dir := filepath.Join(s.own("caches"), key.Name())
 		return eachEntry(dir, func(n fs.DirEntry) error {
 			path := filepath.Join(dir, n.Name())
-			it := Item{Kind: ItemCacheMount, ID: key.Name() + "/" + n.Name(), path: path, stamp: filepath.Join(path, lockName)}
-			var err error
-			if it.Used, err = modTime(it.stamp); err != nil {
+			it := Item{Kind: ItemCacheMount, ID: key.Name() + "/" + n.Name(), path: path, mark: filepath.Join(path, lockName)}
+			if err := it.readMark(); err != nil {
 				return err
 			}
+			it.lost = !s.intact(path)
 			lock, err := lockCacheInstance(path, Locked)
 			if err != nil {
 				return err
@@ -252,6 +264,16 @@ func eachEntry(dir string, f func(fs.DirEntry) error) error {
 		}
 	}
 	return nil
+}
+
+// readMark sets Used. A directory that has lost the file of its mark counts itself.
+func (it *Item) readMark() (err error) {
+	it.Used, err = modTime(it.mark)
+	if errors.Is(err, fs.ErrNotExist) {
+		it.mark = it.path
+		it.Used, err = modTime(it.mark)
+	}
+	return err
 }
 
 func modTime(path string) (time.Time, error) {

@@ -24,13 +24,15 @@ type layerWork struct {
 	opaque   []string        // directories that hide those below
 	links    []layerLink     // hard links to what isn't in this layer
 	opaqueAt map[string]bool // directories that were marked, by path
+
+	fileMarks bool // of the store
 }
 
 // layerLink is a hard link: path as in the layer, target as in the archive.
 type layerLink struct{ path, target string }
 
-func newLayerWork() *layerWork {
-	return &layerWork{implicit: map[string]bool{"": true}, opaqueAt: map[string]bool{}}
+func newLayerWork(fileMarks bool) *layerWork {
+	return &layerWork{implicit: map[string]bool{"": true}, opaqueAt: map[string]bool{}, fileMarks: fileMarks}
 }
 
 // take notes the whiteout name and reports whether it is one. Whiteouts concern
@@ -102,7 +104,7 @@ func (x *extractor) whiteout(name string) error {
 	if err != nil {
 		return err
 	}
-	err = x.opt.Owners.Mknodat(p.fd, base, unix.S_IFCHR, 0)
+	err = makeWhiteout(p.fd, base, x.layer.fileMarks)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -124,8 +126,5 @@ func (x *extractor) whiteout(name string) error {
 
 func (x *extractor) markOpaque(d *dir) error {
 	x.layer.opaqueAt[d.path] = true
-	if err := unix.Fsetxattr(d.fd, opaqueXattr, []byte("y"), 0); err != nil {
-		return fmt.Errorf("set extended attribute %s: %w", opaqueXattr, err)
-	}
-	return nil
+	return makeOpaque(d.fd, x.layer.fileMarks)
 }

@@ -20,9 +20,12 @@ func flock(f *os.File, how int) error {
 			continue
 		}
 		if err != nil {
-			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+			err = &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
-		return nil
+		if errors.Is(err, unix.ENOLCK) || errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("%w: this file system locks no files, as some network file systems: put the store on a local disk", err)
+		}
+		return err
 	}
 }
 

@@ -18,6 +18,33 @@ type overlay struct {
 	target      string
 }
 
+// overlayMount is an overlay that is mounted at target.
+type overlayMount struct {
+	target string
+	gone   bool // unmounted again
+}
+
+func (m *overlayMount) root() string { return m.target }
+
+// settle unmounts the overlay: its upper directory is the layer.
+func (m *overlayMount) settle(string) error {
+	if m.gone {
+		return nil
+	}
+	err := unmount(m.target)
+	m.gone = err == nil
+	return err
+}
+
+func (*overlayMount) kept(*Snapshot) {}
+
+func (m *overlayMount) end() error {
+	if m.gone {
+		return nil
+	}
+	return detach(m.target)
+}
+
 // classicLimit is how long the options of mount(2) may be: a page with its NUL.
 const classicLimit = 4095
 

@@ -19,4 +19,8 @@ const (
 	Overlay     Snapshotter = "overlay"        // the kernel's; that of ""
 	FuseOverlay Snapshotter = "fuse-overlayfs" // the program of that name
 	Copy        Snapshotter = "copy"           // a copy of all files, for which nothing is mounted
+	// Index makes none: image layers are known by their tars' entries, nothing is
+	// unpacked unless it is read, and an active snapshot has of those below it what
+	// [Active.Reveal] was asked for. No command can run there. It wants RecordOwners.
+	Index Snapshotter = "index"
 )

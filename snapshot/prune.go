@@ -32,6 +32,9 @@ type PruneOptions struct {
 // The space is free when the store is closed.
 func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
 	removed, err := s.prune(ctx, o)
+	if err == nil {
+		err = s.pruneLocks()
+	}
 	s.collect()
 	if err != nil {
 		return removed, fmt.Errorf("prune store %s: %w", s.dir, err)
@@ -55,13 +58,20 @@ func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, err 
 		above[it.Parent]++
 	}
 	for _, it := range items {
-		if total <= o.Keep {
-			break
+		if it.Kind != ItemCacheMount && it.marked.After(it.Used) && !it.lost {
+			// It looked younger than anything can be, and is of this age from now on.
+			if err := s.use(it.mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return removed, err
+			}
 		}
+	}
+	for _, it := range items {
 		switch {
+		case total <= o.Keep && !it.lost:
+			continue
 		case it.InUse, !o.Before.IsZero() && !it.Used.Before(o.Before), o.Match != nil && !o.Match(it):
 			continue
-		case it.Kind == ItemSnapshot && above[it.ID] > 0:
+		case it.Kind == ItemSnapshot && above[it.ID] > 0 && !it.lost:
 			continue
 		}
 		if err := context.Cause(ctx); err != nil {
@@ -81,6 +91,17 @@ func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, err 
 	return removed, nil
 }
 
+// pruneLocks removes the files of locks that killed processes have held.
+func (s *Store) pruneLocks() error {
+	return eachEntry(s.own("locks"), func(e fs.DirEntry) error {
+		unlock, err := tryLock(filepath.Join(s.own("locks"), e.Name()))
+		if unlock != nil {
+			unlock()
+		}
+		return err
+	})
+}
+
 // remove removes it unless it has been used since it was listed.
 func (s *Store) remove(it Item) (gone bool, err error) {
 	if it.Kind == ItemCacheMount {
@@ -91,8 +112,8 @@ func (s *Store) remove(it Item) (gone bool, err error) {
 		return false, err
 	}
 	defer lock.Close()
-	used, err := modTime(it.stamp)
-	if err == nil && !used.After(it.Used) {
+	used, err := modTime(it.mark)
+	if err == nil && used.Equal(it.marked) {
 		err = os.Rename(it.path, filepath.Join(s.own("garbage"), randomID()))
 		gone = err == nil
 	}

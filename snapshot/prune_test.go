@@ -149,7 +149,7 @@ func TestPrune(t *testing.T) {
 			return err
 		}, want: "mount record blob alone young"},
 		"used blob and record": {use: func(s *snapshot.Store, l *larder) error {
-			f, err := s.OpenBlob(l.blob)
+			f, err := s.OpenBlob(t.Context(), l.blob)
 			if err != nil {
 				return err
 			}

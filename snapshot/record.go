@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,7 +29,7 @@ func (s *Store) recordPath(kind string, key digest.Digest) (string, error) {
 func (s *Store) PutRecord(kind string, key digest.Digest, value []byte) error {
 	path, err := s.recordPath(kind, key)
 	if err == nil {
-		err = s.writeFile(path, value)
+		err = s.writeFile(path, seal(stampNow(s.boot), value))
 	}
 	if err != nil {
 		return fmt.Errorf("put record: %w", err)
@@ -48,6 +49,9 @@ func (s *Store) writeFile(path string, value []byte) error {
 	_, err = f.Write(value)
 	err = errors.Join(err, f.Close())
 	if err == nil {
+		err = s.touch(f.Name())
+	}
+	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
@@ -56,8 +60,8 @@ func (s *Store) writeFile(path string, value []byte) error {
 	return nil
 }
 
-// Record returns the value under kind and key. The error of one that isn't there
-// is fs.ErrNotExist.
+// Record returns the value under kind and key. The error of one that isn't there, is
+// damaged or may have been lost in a power failure is fs.ErrNotExist.
 func (s *Store) Record(kind string, key digest.Digest) ([]byte, error) {
 	path, err := s.recordPath(kind, key)
 	if err != nil {
@@ -66,7 +70,10 @@ func (s *Store) Record(kind string, key digest.Digest) ([]byte, error) {
 	if err = s.use(path); err == nil {
 		var b []byte
 		if b, err = os.ReadFile(path); err == nil {
-			return b, nil
+			if st, value, serr := unseal(b); serr == nil && s.holds(st) {
+				return value, nil
+			}
+			err = &fs.PathError{Op: "read", Path: path, Err: fs.ErrNotExist}
 		}
 	}
 	return nil, fmt.Errorf("read record: %w", err)

@@ -24,7 +24,8 @@ func (x *extractor) settle(root string, lower []string) error {
 	if x.layer.opaqueAt[""] {
 		lower = nil
 	}
-	s := &settler{x, newStack(lower, x.opt.Owners), newStack(slices.Concat([]string{root}, lower), x.opt.Owners)}
+	keeper, marks := x.opt.Owners, x.layer.fileMarks
+	s := &settler{x, newStack(lower, keeper, marks), newStack(slices.Concat([]string{root}, lower), keeper, marks)}
 	s.lower.known = map[string]lowerDir{}
 	defer s.lower.close()
 	defer s.merged.close()
@@ -139,11 +140,16 @@ func (s *settler) prune(path string) error {
 		if err := s.x.opt.Owners.Fstatat(d.fd, n, &st); err != nil {
 			return err
 		}
-		if !isWhiteout(&st) {
+		if !s.x.isMark(n, &st) {
 			return nil
 		}
 	}
 	return s.x.remove(p, base)
+}
+
+// isMark reports whether the entry name of a directory of the layer removes a name.
+func (x *extractor) isMark(name string, st *unix.Stat_t) bool {
+	return isWhiteout(st) || x.layer.fileMarks && strings.HasPrefix(name, whiteoutPrefix)
 }
 
 // redirect moves what is in the implicit directory path to where the link leads
@@ -240,6 +246,11 @@ func (s *settler) moveEntry(from, to, name string) error {
 	if err := x.opt.Owners.Fstatat(f.fd, name, &src); err != nil {
 		return err
 	}
+	if hidden, isMark := strings.CutPrefix(name, whiteoutPrefix); isMark && x.layer.fileMarks {
+		if own, err := exists(t.fd, hidden); own || err != nil {
+			return err
+		}
+	}
 	err = unix.Fstatat(t.fd, name, &dst, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -248,7 +259,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 	case src.Mode&unix.S_IFMT == unix.S_IFDIR && dst.Mode&unix.S_IFMT == unix.S_IFDIR:
 		x.adopt(join(from, name), join(to, name))
 		return s.merge(join(from, name), join(to, name))
-	case isWhiteout(&src):
+	case x.isMark(name, &src):
 		return nil // as when the layer is extracted: its own entries win
 	case strings.HasPrefix(from+"/", join(to, name)+"/"):
 		return fmt.Errorf("%q would replace its own parent directory: %w", join(from, name), unix.EEXIST)

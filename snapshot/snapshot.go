@@ -19,6 +19,8 @@ type meta struct {
 	// Opaque says that the root hides all of the parent. Overlay doesn't look for
 	// its attribute at the root of a layer, so the mount leaves the parent out.
 	Opaque bool `json:"opaque,omitempty"`
+
+	stamp
 }
 
 // A Snapshot is a committed snapshot. It is immutable and may be used
@@ -26,7 +28,7 @@ type meta struct {
 type Snapshot struct {
 	store  *Store
 	id     string
-	layers []string // directories in overlay format that make it up, top first
+	layers []string // directories in overlay format that make it up, top first; less what is only indexed
 }
 
 // ID returns the name under which Store.Snapshot finds the snapshot, in any
@@ -35,22 +37,34 @@ func (sn *Snapshot) ID() string { return sn.id }
 
 // Parent returns the ID of the snapshot that this one lies on, "" if there is none.
 func (sn *Snapshot) Parent() string {
-	m, err := sn.store.readMeta(sn.id)
+	parent, err := sn.store.parentOf(sn.id)
 	if err != nil {
 		return "" // can't be: to open sn it was read
 	}
-	return m.Parent
+	return parent
+}
+
+// parentOf returns the ID of what the snapshot id lies on.
+func (s *Store) parentOf(id string) (string, error) {
+	m, err := s.readMeta(id)
+	if errors.Is(err, fs.ErrNotExist) && s.indexed() {
+		rec, err := s.stackOf(id)
+		return rec.Parent, err
+	}
+	return m.Parent, err
 }
 
 var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
 
-// Snapshot returns the committed snapshot id. The error of one that isn't there is
-// fs.ErrNotExist.
+// Snapshot returns the committed snapshot id. The error of one that isn't there, or
+// that may have lost something in a power failure, is fs.ErrNotExist.
 func (s *Store) Snapshot(id string) (*Snapshot, error) {
 	sn := &Snapshot{store: s, id: id}
 	if idPattern.MatchString(id) {
 		if err := s.use(filepath.Join(s.snapshotDir(id), "meta.json")); err != nil {
-			return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+			if _, indexed := s.stackOf(id); indexed != nil {
+				return nil, fmt.Errorf("open snapshot %s: %w", id, err)
+			}
 		}
 	}
 	seen := map[string]bool{}
@@ -61,6 +75,10 @@ func (s *Store) Snapshot(id string) (*Snapshot, error) {
 		seen[id] = true
 		m, err := s.readMeta(id)
 		if err != nil {
+			if rec, indexed := s.stackOf(id); indexed == nil {
+				id = rec.Parent // has no directory
+				continue
+			}
 			return nil, fmt.Errorf("open snapshot %s: %w", id, err)
 		}
 		if !opaque {
@@ -96,27 +114,40 @@ func (s *Store) parseMeta(id string) (meta, error) {
 	if err != nil {
 		return m, err
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("parse %s: %w", path, err)
+	if json.Unmarshal(b, &m) != nil || m.Version == 0 {
+		return meta{}, &fs.PathError{Op: "parse", Path: path, Err: fs.ErrNotExist}
 	}
 	if m.Version != metaVersion {
-		return m, fmt.Errorf("%s: version %d is not %d: remove the store", path, m.Version, metaVersion)
+		return meta{}, fmt.Errorf("%s: version %d is not %d: remove the store", path, m.Version, metaVersion)
+	}
+	if !s.holds(m.stamp) {
+		return meta{}, &fs.PathError{Op: "trust", Path: path, Err: fs.ErrNotExist}
 	}
 	return m, nil
 }
 
 // keep makes the claim c, which holds fs, the snapshot id.
 func (s *Store) keep(c *claim, id string, m meta) (*Snapshot, error) {
-	m.Version = metaVersion
+	m.Version, m.stamp = metaVersion, stampNow(s.boot)
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(c.path, "meta.json"), append(b, '\n'), 0o600); err != nil {
+	file := filepath.Join(c.path, "meta.json")
+	if err := os.WriteFile(file, append(b, '\n'), 0o600); err != nil {
+		return nil, err
+	}
+	if err := s.touch(file); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"work", "mnt"} {
 		if err := os.RemoveAll(filepath.Join(c.path, name)); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := s.readMeta(id); errors.Is(err, fs.ErrNotExist) { // nobody can use what is there
+		err := os.Rename(s.snapshotDir(id), filepath.Join(s.own("garbage"), randomID()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}

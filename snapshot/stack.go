@@ -14,10 +14,13 @@ import (
 type stack struct {
 	layers []string // top first
 	owners owners.Keeper
+	marks  bool  // files that are marks count as such
 	fds    []int // of their roots; 0 is not open
 
 	// known holds what at has found, if that can't change; else it is nil.
 	known map[string]lowerDir
+	// tree is what the layers come to, if they are only indexed; then there are none.
+	tree *node
 }
 
 // lowerDir is a directory of a stack: the layers that have a part in it, top
@@ -25,9 +28,10 @@ type stack struct {
 type lowerDir struct {
 	layers []int
 	path   string
+	node   *node // of a stack that is a tree in memory
 }
 
-func (d lowerDir) exists() bool { return len(d.layers) > 0 }
+func (d lowerDir) exists() bool { return len(d.layers) > 0 || d.node != nil }
 
 // lowerEntry is an entry of a directory of a stack, as an overlay shows it.
 type lowerEntry struct {
@@ -36,8 +40,8 @@ type lowerEntry struct {
 	dir   lowerDir // if it is a directory
 }
 
-func newStack(layers []string, keeper owners.Keeper) *stack {
-	return &stack{layers: layers, owners: keeper, fds: make([]int, len(layers))}
+func newStack(layers []string, keeper owners.Keeper, fileMarks bool) *stack {
+	return &stack{layers: layers, owners: keeper, marks: fileMarks, fds: make([]int, len(layers))}
 }
 
 // fd returns the root of a layer, which it opens the first time.
@@ -63,7 +67,7 @@ func (s *stack) close() {
 }
 
 func (s *stack) root() lowerDir {
-	d := lowerDir{}
+	d := lowerDir{node: s.tree}
 	for i := range s.layers {
 		d.layers = append(d.layers, i)
 	}
@@ -74,6 +78,13 @@ func (s *stack) root() lowerDir {
 // d.path are directories in each of d.layers, so that no link is followed.
 func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err error) {
 	path := join(d.path, base)
+	if d.node != nil {
+		n := d.node.kids[base]
+		if n != nil && n.isDir() {
+			e.dir = lowerDir{path: path, node: n}
+		}
+		return e, n != nil, nil
+	}
 	for _, i := range d.layers {
 		fd, err := s.fd(i)
 		if err != nil {
@@ -82,6 +93,16 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 		var st unix.Stat_t
 		err = s.owners.Fstatat(fd, path, &st)
 		if errors.Is(err, unix.ENOENT) {
+			hidden := false
+			if s.marks {
+				hidden, err = exists(fd, join(d.path, whiteoutPrefix+base))
+				if err != nil {
+					return e, false, fmt.Errorf("look into %s: %w", s.layers[i], err)
+				}
+			}
+			if hidden {
+				break
+			}
 			continue
 		}
 		if err != nil {
@@ -132,11 +153,14 @@ func (s *stack) opaque(layer int, path string) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	return isOpaque(fd)
+	return isOpaque(fd, s.marks)
 }
 
 // attrs returns the attributes of the directory d.
 func (s *stack) attrs(d lowerDir) (attrs, error) {
+	if d.node != nil {
+		return d.node.attrs, nil
+	}
 	fd, err := s.open(d.layers[0], d.path)
 	if err != nil {
 		return attrs{}, err

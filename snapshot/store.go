@@ -18,13 +18,29 @@ type Store struct {
 	dir   string // absolute
 	ids   string // dir/ids/<fingerprint>
 	opts  Options
+	boot  string // that this process runs in
 	tmp   *claim
 	waste sync.WaitGroup // removals in the background
 	metas sync.Map       // of snapshots, by ID
+	// Of a store that indexes:
+	offers sync.Map // Layers that may be unpacked, by the snapshot's ID
+	trees  struct { // of snapshots, by ID
+		sync.Mutex
 
-	mu     sync.Mutex
-	mounts map[*mounted]struct{} // what Close has to end
-	closed bool
+		byID map[string]*node
+	}
+
+	// fileMarks says that overlay format has files for marks here.
+	fileMarks bool
+
+	opened time.Time // as the lock of tmp has it
+	synced sync.Map  // up to which moment other boots are on the disk, by name
+	whole  sync.Map  // digests of blobs that were read or written in this process
+
+	mu        sync.Mutex
+	mounts    map[*mounted]struct{} // what Close has to end
+	checkouts []*checkout           // the least recently used first
+	closed    bool
 }
 
 // Open opens the store in dir, which it makes if it isn't there, and begins to
@@ -38,6 +54,11 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 func open(dir string, o Options) (*Store, error) {
+	switch o.Snapshotter {
+	case "", Overlay, FuseOverlay, Copy:
+	default:
+		return nil, fmt.Errorf("there is no snapshotter %q: use %s, %s or %s", o.Snapshotter, Overlay, FuseOverlay, Copy)
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -49,7 +70,10 @@ func open(dir string, o Options) (*Store, error) {
 	if o.RecordOwners {
 		mapping += "-recorded"
 	}
-	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), mounts: map[*mounted]struct{}{}}
+	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), boot: thisBoot(), mounts: map[*mounted]struct{}{}}
+	if err := s.chooseMarks(); err != nil {
+		return nil, err
+	}
 	for _, d := range []string{
 		s.blobDir(), s.path("records"), s.path("tmp"), s.own("snapshots"), s.own("active"),
 		s.own("garbage"), s.own("locks"),
@@ -81,8 +105,28 @@ func open(dir string, o Options) (*Store, error) {
 	if s.tmp, err = newClaim(s.path("tmp")); err != nil {
 		return nil, err
 	}
+	if s.opened, err = modTime(s.tmp.lock.Name()); err != nil {
+		return nil, err
+	}
 	s.collect()
 	return s, nil
+}
+
+// chooseMarks decides what marks are in the layers of this store.
+func (s *Store) chooseMarks() error {
+	ids := filepath.Dir(s.ids)
+	if err := os.MkdirAll(ids, 0o700); err != nil {
+		return err
+	}
+	probe, err := os.MkdirTemp(ids, ".probe-*")
+	if err != nil {
+		return err
+	}
+	s.fileMarks, err = needsFileMarks(probe)
+	if s.fileMarks {
+		s.ids += fileMarksSuffix
+	}
+	return errors.Join(err, os.RemoveAll(probe))
 }
 
 // emptyDirs are the directories below "empty", which stand in for missing lower
@@ -136,6 +180,7 @@ func (s *Store) Close() error {
 	for _, m := range left {
 		errs = append(errs, m.discard())
 	}
+	errs = append(errs, s.trimCheckouts(0))
 	errs = append(errs, s.discard(s.tmp))
 	s.collect()
 	s.waste.Wait()
@@ -152,6 +197,9 @@ func (s *Store) Owners() owners.Keeper { return owners.Keeper(s.opts.RecordOwner
 // goes when the store is closed or, if the process is killed, when the store is
 // next opened by anybody.
 func (s *Store) TempDir() string { return s.tmp.path }
+
+// Boot names the running boot of the machine, "" if boots can't be told apart here.
+func (s *Store) Boot() string { return s.boot }
 
 // Holds reports whether the file or directory path lies in the store.
 func (s *Store) Holds(path string) bool {

@@ -30,7 +30,7 @@ func TestBlob(t *testing.T) {
 			_, err := io.WriteString(w, part)
 			must(t, err)
 		}
-		if _, err := s.OpenBlob(digest.FromString("content2")); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := s.OpenBlob(t.Context(), digest.FromString("content2")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("open: %v", err)
 		}
 		d, n, err := w.Commit()
@@ -41,7 +41,7 @@ func TestBlob(t *testing.T) {
 		if _, _, err := w.Commit(); !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("second commit: %v", err)
 		}
-		f, err := s.OpenBlob(d)
+		f, err := s.OpenBlob(t.Context(), d)
 		must(t, err)
 		b, err := io.ReadAll(f)
 		must(t, err, f.Close())
@@ -53,10 +53,10 @@ func TestBlob(t *testing.T) {
 	must(t, err)
 	_, err = io.WriteString(w, "dropped")
 	must(t, err, w.Close(), w.Close())
-	if _, err := s.OpenBlob(digest.FromString("dropped")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.OpenBlob(t.Context(), digest.FromString("dropped")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("open: %v", err)
 	}
-	if _, err := s.OpenBlob("sha256:../../x"); err == nil {
+	if _, err := s.OpenBlob(t.Context(), "sha256:../../x"); err == nil {
 		t.Error("opened a blob outside of the store")
 	}
 	must(t, s.Close(), s.Close())
@@ -290,7 +290,7 @@ func TestUnsuitable(t *testing.T) {
 		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
 	must(t, unix.Mount("overlay", dir+"/m", "overlay", 0, "userxattr,lowerdir="+dir+"/l,upperdir="+dir+"/u,workdir="+dir+"/w"))
-	s, err := snapshot.Open(dir + "/m/store", snapshot.Options{})
+	s, err := snapshot.Open(dir+"/m/store", snapshot.Options{})
 	must(t, err)
 	if a, err := s.Prepare(t.Context(), nil); err == nil {
 		must(t, a.Discard())

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -36,6 +37,8 @@ type tree struct {
 	byPath map[string]*dir // by their own paths
 	made   func(path string)
 	owners owners.Keeper
+	marks  bool // files that are marks count as such
+	reveal func(dir, base string) error
 }
 
 // dir is a directory of a tree.
@@ -47,13 +50,14 @@ type dir struct {
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // newTree opens the tree of the directory root. made is told of each directory
-// that the tree makes because it was missing; keeper knows whiteouts.
-func newTree(root string, made func(path string), keeper owners.Keeper) (*tree, error) {
+// that the tree makes because it was missing; keeper knows whiteouts, and reveal is
+// called before a name is looked at.
+func newTree(root string, made func(path string), keeper owners.Keeper, reveal func(dir, base string) error) (*tree, error) {
 	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper}
+	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper, reveal: reveal}
 	t.reset()
 	return t, nil
 }
@@ -158,6 +162,11 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 	case err == nil:
 		return d, nil
 	case errors.Is(err, unix.ENOENT) && create:
+		if t.marks {
+			if hidden, err := exists(p.fd, whiteoutPrefix+base); hidden || err != nil {
+				return nil, cmp.Or(err, errHidden)
+			}
+		}
 		if err := unix.Mkdirat(p.fd, base, 0o755); err != nil {
 			return nil, fmt.Errorf("make directory %s: %w", join(p.path, base), err)
 		}
@@ -218,6 +227,9 @@ func (t *tree) child(p *dir, base string) (*dir, error) {
 	if len(name) > maxName {
 		return nil, errTooLong
 	}
+	if err := t.reveal(p.path, base); err != nil {
+		return nil, err
+	}
 	fd, err := unix.Openat(p.fd, base, dirFlags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
@@ -238,11 +250,6 @@ func (t *tree) open(path string) (*dir, error) {
 		return nil, err
 	}
 	return t.child(p, base)
-}
-
-// isWhiteout reports whether st is the mark of a removed name in overlay format.
-func isWhiteout(st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
 func readlinkat(fd int, name string) (string, error) {

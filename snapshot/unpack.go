@@ -82,6 +82,14 @@ func (s *Store) UnpackOver(ctx context.Context, parent *Snapshot, layers []Layer
 		below = StackID(below, l.DiffID)
 		ids = append(ids, below)
 	}
+	if s.indexed() {
+		return s.index(ctx, parentID(parent), layers, jobs)
+	}
+	return s.unpack(ctx, parentID(parent), layers, ids, jobs)
+}
+
+// unpack unpacks layers, whose snapshots get the ids, over the snapshot parent.
+func (s *Store) unpack(ctx context.Context, parent string, layers []Layer, ids []string, jobs int) (*Snapshot, error) {
 	if jobs < 1 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
@@ -96,7 +104,7 @@ func (s *Store) UnpackOver(ctx context.Context, parent *Snapshot, layers []Layer
 		if err := u.slots.Acquire(gctx, 1); err != nil {
 			break
 		}
-		j := job{layer: layers[i], id: ids[i], parent: parentID(parent), below: settled, done: make(chan struct{})}
+		j := job{layer: layers[i], id: ids[i], parent: parent, below: settled, done: make(chan struct{})}
 		if i > 0 {
 			j.parent = ids[i-1]
 		}
@@ -134,7 +142,7 @@ type job struct {
 // present returns how many layers the store has, from the base.
 func (u *unpacking) present(ids []string) int {
 	for n := len(ids); n > 0; n-- {
-		if _, err := u.store.Snapshot(ids[n-1]); err == nil {
+		if u.store.isUnpacked(ids[n-1]) == nil {
 			return n
 		}
 	}
@@ -150,7 +158,7 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 		return err
 	}
 	defer unlock()
-	if _, err := u.store.Snapshot(j.id); err == nil {
+	if err := u.store.isUnpacked(j.id); err == nil {
 		close(j.done) // another process was quicker
 		return nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -203,11 +211,11 @@ func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners()}, newLayerWork())
+	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners()}, newLayerWork(s.fileMarks))
 	if err != nil {
 		return nil, err
 	}
-	if err = x.stream(ctx, l); err == nil {
+	if err = streamLayer(ctx, l, x.run); err == nil {
 		err = x.applyWhiteouts()
 	}
 	if err != nil {
@@ -217,8 +225,8 @@ func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor
 	return x, nil
 }
 
-// stream extracts the bytes of l and checks their digest.
-func (x *extractor) stream(ctx context.Context, l Layer) (err error) {
+// streamLayer has take read the uncompressed bytes of l, and checks their digest.
+func streamLayer(ctx context.Context, l Layer, take func(context.Context, io.Reader) error) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	blob, err := l.Open(ctx)
@@ -237,7 +245,7 @@ func (x *extractor) stream(ctx context.Context, l Layer) (err error) {
 		ahead.stop()
 		err = errors.Join(err, content.Close())
 	}()
-	if err := x.run(ctx, h); err != nil {
+	if err := take(ctx, h); err != nil {
 		return err
 	}
 	// The DiffID covers what follows the end marker, and a reader that verifies

@@ -24,19 +24,19 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 )
 
-// TestUnpack compares what layers make, extracted each by itself, with what they
-// mean one after the other.
-func TestUnpack(t *testing.T) {
-	needMounts(t)
+// A layering is what layers, laid over each other, come to.
+type layering struct {
+	name   string
+	layers [][]entry
+	want   []string
+}
+
+func layerings() []layering {
 	owned := func(e entry) entry {
 		return e.with(func(h *tar.Header) { h.Uid, h.Gid, h.Mode = 5, 6, 0o750 })
 	}
 	usr := []entry{folder("usr/"), folder("usr/bin/"), file("usr/bin/sh", "sh"), symlink("bin", "usr/bin")}
-	for _, c := range []struct {
-		name   string
-		layers [][]entry
-		want   []string
-	}{
+	return []layering{
 		{"one layer", [][]entry{{folder("a/"), file("a/b", "")}}, []string{".", "a", "a/b"}},
 		{"names with dots and slashes", [][]entry{{folder("./a/"), file("./a/./b", ""), file("/c", ""), file("a/../d", "")}}, []string{".", "a", "a/b", "c", "d"}},
 		{"no parent", [][]entry{{file("a/b/c", "")}}, []string{".", "a", "a/b", "a/b/c"}},
@@ -79,7 +79,14 @@ func TestUnpack(t *testing.T) {
 		{"hard link over a directory", [][]entry{{file("a", "a"), folder("d/"), file("d/x", ""), hardlink("d", "a")}}, []string{".", "a", "d"}},
 		{"device in /dev", [][]entry{{folder("dev/"), device("dev/null", tar.TypeChar, 1, 3).with(func(h *tar.Header) { h.Name = "dev/../a" }).with(func(h *tar.Header) { h.Typeflag = tar.TypeFifo })}}, []string{".", "a", "dev"}},
 		{"attributes of implicit parents", [][]entry{{owned(folder("a/")), owned(folder("a/b/"))}, {file("a/b/c", "")}}, []string{".", "a", "a/b", "a/b/c"}},
-	} {
+	}
+}
+
+// TestUnpack compares what layers make, extracted each by itself, with what they
+// mean one after the other.
+func TestUnpack(t *testing.T) {
+	needMounts(t)
+	for _, c := range layerings() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := openStore(t, t.TempDir())

@@ -43,43 +43,57 @@ func (s *Store) use(path string) error {
 		return err
 	}
 	defer lock.Close()
-	now := unix.Timespec{Nsec: unix.UTIME_NOW}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	return s.touch(path)
+}
+
+// touch sets the time of last use of the file at path. It is never earlier than the
+// opening of the store, however the clock was set back since.
+func (s *Store) touch(path string) error {
+	now := time.Now()
+	if now.Before(s.opened) {
+		now = s.opened
+	}
+	ts, err := unix.TimeToTimespec(now)
+	if err != nil {
+		return err
+	}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "utimensat", Path: path, Err: err}
 	}
 	return nil
 }
 
 // oldestUser returns when the oldest of the living processes opened the store,
-// this one included.
-func (s *Store) oldestUser() (time.Time, error) {
-	oldest := time.Now()
+// this one included, and whether this one is alone.
+func (s *Store) oldestUser() (oldest time.Time, alone bool, err error) {
+	oldest, alone = s.opened, true
 	entries, err := os.ReadDir(s.path("tmp"))
 	if err != nil {
-		return oldest, err
+		return oldest, false, err
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.path("tmp"), e.Name())
-		if strings.HasPrefix(e.Name(), ".") {
+		if strings.HasPrefix(e.Name(), ".") || path == s.tmp.path {
 			continue
 		}
-		fi, err := os.Stat(filepath.Join(path, lockName))
+		opened, err := modTime(filepath.Join(path, lockName))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it has just been closed
 		}
 		if err != nil {
-			return oldest, err
-		}
-		if !fi.ModTime().Before(oldest) {
-			continue
+			return oldest, false, err
 		}
 		dead, err := isDead(path)
 		if err != nil {
-			return oldest, err
+			return oldest, false, err
 		}
-		if !dead {
-			oldest = fi.ModTime()
+		if dead {
+			continue
+		}
+		alone = false
+		if opened.Before(oldest) {
+			oldest = opened
 		}
 	}
-	return oldest, nil
+	return oldest, alone, nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -77,7 +76,7 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 	}
 	if k.lower != nil {
 		fr.lower = k.lower.root()
-		opaque, err := isOpaque(fr.fd)
+		opaque, err := isOpaque(fr.fd, k.lower.marks)
 		if err != nil {
 			return err
 		}
@@ -100,8 +99,16 @@ func (k *walker) walk(ctx context.Context, fr *frame, f *os.File) error {
 	if err != nil {
 		return fmt.Errorf("read directory %q: %w", fr.path, err)
 	}
-	slices.Sort(names)
+	names, removed := splitMarks(names, k.lower != nil && k.lower.marks)
 	for _, name := range names {
+		if removed[name] {
+			if fr.lower.exists() {
+				if err := k.mark(fr, whiteoutPrefix+name); err != nil {
+					return fmt.Errorf("archive %q: %w", join(fr.path, name), err)
+				}
+			}
+			continue
+		}
 		var st unix.Stat_t
 		err := k.owners.Fstatat(fr.fd, name, &st)
 		switch {
@@ -162,7 +169,7 @@ func (k *walker) enter(fr *frame, name string) error {
 	if !ok || !e.dir.exists() {
 		return k.flush(fr)
 	}
-	opaque, err := isOpaque(fr.fd)
+	opaque, err := isOpaque(fr.fd, k.lower.marks)
 	if err != nil {
 		return err
 	}

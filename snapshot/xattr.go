@@ -149,16 +149,3 @@ func writeXattrs(attrs map[string]string, set func(name string, value []byte) er
 	}
 	return nil
 }
-
-// isOpaque reports whether the directory fd hides those below it.
-func isOpaque(fd int) (bool, error) {
-	var b [2]byte
-	n, err := unix.Fgetxattr(fd, opaqueXattr, b[:])
-	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("get extended attribute %s: %w", opaqueXattr, err)
-	}
-	return n == 1 && b[0] == 'y', nil
-}

@@ -26,6 +26,7 @@ import (
 // buildConfig is bob build as the command line has it.
 type buildConfig struct {
 	formatFlags
+	isolationFlags
 
 	file, target, network            text
 	tags, buildArgs, labels, outputs *list
@@ -33,7 +34,12 @@ type buildConfig struct {
 	secrets, ssh, allow, noCacheOf   *list
 	cacheFrom, cacheTo               *list
 	noCache, pull, quiet, explain    bool
-	push, rootless                   choice
+	push                             choice
+	timeout, stepTimeout             time.Duration
+	memory                           text
+	cpus                             float64
+	pids                             int64
+	limits                           sandbox.Limits // what options made of them
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	cacheLimit                       text
@@ -85,9 +91,9 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
 	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
-	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host or none; default is host")
+	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host, none, or private: user-mode, without the host's addresses; default is host")
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
-	fs.Var(&cfg.rootless, "rootless", "enter a user namespace first; always done without root")
+	cfg.isolationFlags.register(fs, "enter a user namespace first; always done without root")
 	fs.BoolVar(&cfg.noCache, "no-cache", false, "run every step, even if its result is known")
 	fs.Var(cfg.noCacheOf, "no-cache-filter", "`stages`, by name or number and with commas between them, of which every step is run; repeatable")
 	fs.BoolVar(&cfg.explain, "explain-cache", false, "tell of every step whether its result was known and, if not, what has changed")
@@ -97,10 +103,15 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.iidfile, "iidfile", "", "write the image ID (the config's digest) to `file`")
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
 	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
+	fs.Var(&cfg.memory, "memory", "`size` of the memory that a RUN may use, as 512m or 2g (default: no limit)")
+	fs.Float64Var(&cfg.cpus, "cpus", 0, "`number` of CPUs that a RUN may use, as 1.5 (default: no limit)")
+	fs.Int64Var(&cfg.pids, "pids-limit", 0, "`number` of processes and threads that a RUN may have (default: no limit)")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	fs.Var(&cfg.cacheLimit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
 	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
+	fs.DurationVar(&cfg.timeout, "timeout", 0, "`duration` after which the build is ended, as 90s or 1h30m (default: none)")
+	fs.DurationVar(&cfg.stepTimeout, "step-timeout", 0, "`duration` after which a step is ended, and the build with it (default: none)")
 	cfg.workspace.register(fs)
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
 }
@@ -151,28 +162,56 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *option
 	if err != nil {
 		return nil, err
 	}
-	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+	m, err := cfg.enter(cache)
+	if err != nil {
 		return nil, err
 	}
 	view, err := newView(mode, cfg.stderr)
 	if err != nil {
 		return nil, err
 	}
-	result, err := cfg.build(ctx, in, o, cache, view)
-	return result, errors.Join(err, view.Close())
+	if cfg.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, cfg.timeout, &executor.TimeoutError{Flag: "--timeout", Limit: cfg.timeout})
+		defer cancel()
+	}
+	result, err := cfg.build(ctx, in, o, cache, m, view)
+	return result, errors.Join(overdue(ctx, err), view.Close())
+}
+
+// overdue returns err with the reason, if that is the limit of the build's time.
+func overdue(ctx context.Context, err error) error {
+	late, ok := errors.AsType[*executor.TimeoutError](context.Cause(ctx))
+	if !ok || err == nil || errors.Is(err, late) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", late, err)
 }
 
 // build is the build itself, in the namespaces it needs.
-func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, view progress.View) (result *executor.Result, err error) {
-	store, err := snapshot.Open(cache, snapshot.Options{})
+func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, m *machine, view progress.View) (result *executor.Result, err error) {
+	store, err := snapshot.Open(cache, m.store)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() {
+		err = errors.Join(err, store.Close())
+		syncLater(cache)
+	}()
+	limiter, err := sandbox.NewLimiter(cfg.limits)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, limiter.Close()) }()
+	runner := &sandbox.Runner{
+		Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID,
+		Limiter: limiter, Notice: warnIn(view),
+	}
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
-		Runner:   &sandbox.Runner{Dir: filepath.Join(store.TempDir(), "sandbox")},
+		Runner:   runner,
+		NoRUN:    m.noRUN(),
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
 	}
@@ -192,6 +231,18 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		return nil, err
 	}
 	o.build.Context, o.build.Ignore = src.context, src.ignore
+	if builder.NoRUN == nil { // else a plan without RUN lacks nothing
+		for _, text := range m.notices {
+			warnIn(view)(text)
+		}
+		limits, err := runner.Limits()
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range limits {
+			warnIn(view)(l.Error())
+		}
+	}
 	result, err = builder.BuildAll(ctx, plans, o.build)
 	if pruneErr := o.trim(ctx, store, cache); pruneErr != nil && ctx.Err() == nil {
 		warnIn(view)(pruneErr.Error())

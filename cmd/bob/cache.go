@@ -40,6 +40,7 @@ func newCacheCommand(stdout io.Writer) *ffcli.Command {
 				fs.Var(&cfg.olderThan, "older-than", "`duration` that something must not have been used for, as 36h or 7d")
 				return cfg.prune
 			}),
+			newCacheSyncCommand(),
 		},
 		Exec: showHelp,
 	}
@@ -47,8 +48,9 @@ func newCacheCommand(stdout io.Writer) *ffcli.Command {
 
 type (
 	cacheConfig struct {
+		isolationFlags
+
 		dir             string
-		rootless        choice
 		filters         *list
 		format          string
 		keep, olderThan text
@@ -63,7 +65,7 @@ func newCacheSubcommand(name, help string, stdout io.Writer, register func(*flag
 	cfg := &cacheConfig{filters: newList("filter"), stdout: stdout}
 	fs := flag.NewFlagSet("bob cache "+name, flag.ContinueOnError)
 	fs.StringVar(&cfg.dir, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
-	fs.Var(&cfg.rootless, "rootless", "that of builds with --rootless; always so without root")
+	cfg.isolationFlags.register(fs, "that of builds with --rootless; always so without root")
 	fs.Var(cfg.filters, "filter", "`key=value` that must be so: kind=snapshot, blob, cache-mount or record; id=PREFIX; repeatable")
 	act := register(fs, cfg)
 	return &ffcli.Command{
@@ -98,14 +100,19 @@ func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 	if _, err := cfg.pruneOptions(match); err != nil {
 		return err
 	}
+	if err := cfg.isolationFlags.check(); err != nil {
+		return err
+	}
 	dir, err := cacheDir(cfg.dir)
 	if err != nil {
 		return err
 	}
-	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+	mode, err := sandbox.Enter(cfg.entering())
+	if err != nil {
 		return err
 	}
-	store, err := snapshot.Open(dir, snapshot.Options{})
+	// No snapshot is mounted.
+	store, err := snapshot.Open(dir, snapshot.Options{Snapshotter: snapshot.Copy, RecordOwners: mode.RecordOwners()})
 	if err != nil {
 		return err
 	}

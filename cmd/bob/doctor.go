@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 // doctorConfig is bob doctor as the command line has it.
 type doctorConfig struct {
+	isolationFlags
+
 	cache          text
-	rootless       choice
 	format         string
 	registries     registryConfig
 	stdout, stderr io.Writer
@@ -28,7 +30,7 @@ func newDoctorCommand(stdout, stderr io.Writer) *ffcli.Command {
 	cfg := &doctorConfig{stdout: stdout, stderr: stderr}
 	fs := flag.NewFlagSet("bob doctor", flag.ContinueOnError)
 	fs.Var(&cfg.cache, "cache-dir", "`directory` that builds would keep layers and results in (default: bob in the user's cache)")
-	fs.Var(&cfg.rootless, "rootless", "look at what builds with --rootless need; always so without root")
+	cfg.isolationFlags.register(fs, "look at what builds with --rootless need; always so without root")
 	fs.StringVar(&cfg.format, "format", "table", "table or json")
 	cfg.registries.register(fs)
 	return &ffcli.Command{
@@ -61,10 +63,13 @@ var (
 
 // diagnosis is what bob doctor prints, in JSON by these names.
 type diagnosis struct {
-	Builds      verdict           `json:"builds"`
-	Isolation   string            `json:"isolation,omitempty"`
-	Snapshotter string            `json:"snapshotter,omitempty"`
-	Findings    []sandbox.Finding `json:"findings"`
+	Builds      verdict              `json:"builds"`
+	Isolation   sandbox.Isolation    `json:"isolation,omitempty"` // that builds would have
+	OneID       bool                 `json:"oneID,omitempty"`
+	Snapshotter snapshot.Snapshotter `json:"snapshotter,omitempty"`
+	Findings    []sandbox.Finding    `json:"findings"`
+
+	mode *sandbox.Mode
 }
 
 func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
@@ -74,16 +79,19 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	if err := cfg.registries.check(); err != nil {
 		return err
 	}
+	if err := cfg.isolationFlags.check(); err != nil {
+		return err
+	}
 	dir, err := cacheDir(string(cfg.cache))
 	if err != nil {
 		return err
 	}
-	findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.or(false)})
+	mode, findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.or(false), Isolation: sandbox.Isolation(cfg.isolation)})
 	findings = append(findings, cfg.reach(ctx, args)...)
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	d := diagnose(findings)
+	d := diagnose(mode, snapshot.Snapshotter(cfg.snapshotter), findings)
 	if cfg.format == "json" {
 		enc := json.NewEncoder(cfg.stdout)
 		enc.SetEscapeHTML(false)
@@ -98,23 +106,42 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	return d.err()
 }
 
-// diagnose concludes from the findings.
-func diagnose(findings []sandbox.Finding) *diagnosis {
-	d := &diagnosis{Builds: allBuilds, Isolation: "sandbox", Snapshotter: "overlay", Findings: findings}
-	for _, f := range findings {
+// diagnose concludes from the findings and the mode of builds, nil if there is none.
+// wanted is the snapshotter that was asked for.
+func diagnose(mode *sandbox.Mode, wanted snapshot.Snapshotter, findings []sandbox.Finding) *diagnosis {
+	d := &diagnosis{Builds: allBuilds, Findings: findings, mode: mode}
+	works := make(map[string]bool)
+	snapshotters := map[string]snapshot.Snapshotter{"overlay": snapshot.Overlay, "fuse": snapshot.FuseOverlay}
+	for i := range findings {
+		f := &findings[i]
+		if works[f.Name] = f.Answer == sandbox.Yes; wanted != "" && snapshotters[f.Name] == wanted {
+			f.Need = sandbox.ForAll
+		}
 		switch {
-		case f.Answer == sandbox.Yes, f.Need == sandbox.Optional:
+		case works[f.Name], f.Need == sandbox.Optional:
 		case f.Need == sandbox.ForAll:
 			d.Builds = noBuilds
 		case d.Builds == allBuilds:
 			d.Builds = withoutRUN
 		}
 	}
-	if d.Builds != allBuilds {
-		d.Isolation = ""
+	if d.Builds == noBuilds || mode == nil {
+		d.Builds = noBuilds
+		return d
 	}
-	if d.Builds == noBuilds {
-		d.Snapshotter = ""
+	d.Isolation, d.OneID = mode.Isolation, mode.OneID
+	if mode.Isolation == sandbox.NoIsolation {
+		return d // and no snapshotter
+	}
+	switch {
+	case wanted != "" && wanted != autoSnapshotter:
+		d.Snapshotter = wanted
+	case works["overlay"]:
+		d.Snapshotter = snapshot.Overlay
+	case works["fuse"]:
+		d.Snapshotter = snapshot.FuseOverlay
+	default:
+		d.Snapshotter = snapshot.Copy
 	}
 	return d
 }
@@ -157,9 +184,9 @@ func (d *diagnosis) writeTable(w io.Writer) error {
 	}
 	switch d.Builds {
 	case allBuilds:
-		fmt.Fprintf(&b, "\nBuilds work: RUN in a %s, snapshots by %s.\n", d.Isolation, d.Snapshotter)
+		fmt.Fprintf(&b, "\nBuilds work: RUN gets %s, snapshots are made by %s.\n", d.mode, d.Snapshotter)
 	case withoutRUN:
-		fmt.Fprintf(&b, "\nOnly builds without RUN work: snapshots by %s.\n", d.Snapshotter)
+		b.WriteString("\nOnly builds without RUN work.\n")
 	case noBuilds:
 		b.WriteString("\nBuilds don't work here. What says NO above has to be mended.\n")
 	}

@@ -5,11 +5,13 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
 )
 
 func TestDiagnose(t *testing.T) {
 	t.Parallel()
-	overlay := sandbox.Finding{Name: "overlay", What: "overlays", Need: sandbox.ForAll}
+	overlay := sandbox.Finding{Name: "overlay", What: "overlays", Need: sandbox.Optional}
+	space := sandbox.Finding{Name: "space", What: "free space", Need: sandbox.ForAll}
 	run := sandbox.Finding{Name: "run", What: "a container", Need: sandbox.ForRUN}
 	proc := sandbox.Finding{Name: "proc", What: "a /proc", Need: sandbox.Optional}
 	answered := func(f sandbox.Finding, a sandbox.Answer, fix string) sandbox.Finding {
@@ -18,32 +20,52 @@ func TestDiagnose(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name     string
+		mode     *sandbox.Mode
+		wanted   snapshot.Snapshotter
 		findings []sandbox.Finding
 		code     int
 		want     []string // lines
 	}{
 		{
-			"all",
+			"all", &sandbox.Mode{Isolation: sandbox.Namespaces}, "",
 			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.Yes, ""), answered(proc, sandbox.No, "unmask")},
 			0,
-			[]string{"a /proc      no", "a /proc: unmask", "Builds work: RUN in a sandbox, snapshots by overlay."},
+			[]string{"a /proc      no", "a /proc: unmask", "Builds work: RUN gets a sandbox, snapshots are made by overlay."},
 		},
 		{
-			"no RUN",
+			"one ID", &sandbox.Mode{Isolation: sandbox.Namespaces, OneID: true}, autoSnapshotter,
+			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.Yes, "")},
+			0,
+			[]string{"Builds work: RUN gets a sandbox with one ID, snapshots are made by overlay."},
+		},
+		{
+			"no isolation", &sandbox.Mode{Isolation: sandbox.NoIsolation}, "",
+			[]sandbox.Finding{answered(overlay, sandbox.Unknown, ""), answered(run, sandbox.Unknown, "")},
+			3,
+			[]string{"overlays     ?", "a container  ?", "Only builds without RUN work."},
+		},
+		{
+			"no overlay, which was asked for", &sandbox.Mode{Isolation: sandbox.Namespaces}, snapshot.Overlay,
+			[]sandbox.Finding{answered(overlay, sandbox.No, "elsewhere"), answered(run, sandbox.Yes, "")},
+			1,
+			[]string{"overlays     NO", "overlays: elsewhere", "Builds don't work here."},
+		},
+		{
+			"no RUN", &sandbox.Mode{Isolation: sandbox.Namespaces}, "",
 			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.No, "a\x1bb\nc"), answered(proc, sandbox.No, "a\x1bb\nc")},
 			3,
-			[]string{"a container  NO", `a container: a\x1bb`, "c", "Only builds without RUN work: snapshots by overlay."},
+			[]string{"a container  NO", `a container: a\x1bb`, "c", "Only builds without RUN work."},
 		},
 		{
-			"nothing",
-			[]sandbox.Finding{answered(overlay, sandbox.Unknown, ""), answered(run, sandbox.No, "")},
+			"nothing", &sandbox.Mode{Isolation: sandbox.Namespaces}, "",
+			[]sandbox.Finding{answered(space, sandbox.No, ""), answered(run, sandbox.No, "")},
 			1,
-			[]string{"overlays     ?", "Builds don't work here. What says NO above has to be mended."},
+			[]string{"free space   NO", "Builds don't work here. What says NO above has to be mended."},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			d := diagnose(test.findings)
+			d := diagnose(test.mode, test.wanted, test.findings)
 			if got := exitCode(d.err()); got != test.code {
 				t.Errorf("exit code %d, want %d", got, test.code)
 			}

@@ -22,7 +22,7 @@ func envOptions() []ff.Option { return []ff.Option{ff.WithEnvVarPrefix(envPrefix
 // is another way to write a flag and no flag itself: as one it would not keep the
 // variable of the long one from being read.
 func shortNames() map[string]string {
-	return map[string]string{"f": "file", "o": "output", "q": "quiet", "t": "tag"}
+	return map[string]string{"f": "file", "m": "memory", "o": "output", "q": "quiet", "t": "tag"}
 }
 
 // A list is a flag that may be repeated. The variable that stands for it holds

@@ -67,7 +67,11 @@ func (cfg *buildConfig) options() (*options, error) {
 			return nil, usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit)
 		}
 	}
+	if cfg.timeout < 0 || cfg.stepTimeout < 0 {
+		return nil, usageErrorf("--timeout and --step-timeout: want a duration as 90s or 1h30m")
+	}
 	o.build.NoCache, o.build.ExplainCache, o.build.Jobs = cfg.noCache, cfg.explain, cfg.jobs
+	o.build.StepTimeout = cfg.stepTimeout
 	if err := cfg.confidential(&o.build); err != nil {
 		return nil, err
 	}
@@ -89,6 +93,9 @@ func (cfg *buildConfig) options() (*options, error) {
 	if err := cfg.registries.check(); err != nil {
 		return nil, err
 	}
+	if err := cfg.isolationFlags.check(); err != nil {
+		return nil, err
+	}
 	if err := cfg.exports(&o.build); err != nil {
 		return nil, err
 	}
@@ -108,8 +115,10 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 		o.Network = sandbox.Host
 	case "none":
 		o.Network = sandbox.None
+	case "private":
+		o.Network = sandbox.Private
 	default:
-		return usageErrorf("--network %s: want default, host or none", cfg.network)
+		return usageErrorf("--network %s: want default, host, none or private", cfg.network)
 	}
 	for _, h := range cfg.addHosts.values {
 		host, err := extraHost(h)
@@ -125,6 +134,10 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 		}
 		o.ShmSize = n
 	}
+	var err error
+	if cfg.limits, err = cfg.runLimits(); err != nil {
+		return err
+	}
 	for _, u := range cfg.ulimits.values {
 		l, err := units.ParseUlimit(u)
 		if err != nil {
@@ -133,6 +146,27 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)})
 	}
 	return nil
+}
+
+// leastMemory is what starting a container takes.
+const leastMemory = 6 << 20
+
+// runLimits returns the limits of RUN. As in docker, 0 and -1 are none.
+func (cfg *buildConfig) runLimits() (sandbox.Limits, error) {
+	l := sandbox.Limits{CPUs: cfg.cpus, PIDs: max(0, cfg.pids)}
+	if cfg.memory != "" {
+		var err error
+		if l.Memory, err = units.RAMInBytes(string(cfg.memory)); err != nil || l.Memory > 0 && l.Memory < leastMemory {
+			return l, usageErrorf("--memory %s: want a size as 512m or 2g, of 6m at least", cfg.memory)
+		}
+	}
+	if !(l.CPUs == 0 || l.CPUs >= 0.01 && l.CPUs <= 1<<20) {
+		return l, usageErrorf("--cpus %v: want a number as 1.5, of 0.01 at least", cfg.cpus)
+	}
+	if cfg.pids < -1 {
+		return l, usageErrorf("--pids-limit %d: want a positive number", cfg.pids)
+	}
+	return l, nil
 }
 
 // extraHost parses the argument of --add-host: name:address or name=address,

@@ -6,20 +6,19 @@ import (
 	"errors"
 	"flag"
 	"io"
-	"os"
 	"slices"
 
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/distribution/reference"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 type prefetchConfig struct {
+	isolationFlags
+
 	platform, images text
 	registries       registryConfig
-	rootless         choice
 	quiet            bool
 	progress, cache  string
 	stderr           io.Writer
@@ -30,7 +29,7 @@ func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
 	fs := flag.NewFlagSet("bob prefetch", flag.ContinueOnError)
 	fs.Var(&cfg.images, "cache-images", "`JSON` list of images that are fetched too, for platforms that set the variable")
 	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to fetch for (default: this machine's)")
-	fs.Var(&cfg.rootless, "rootless", "that of the builds to come; always so without root")
+	cfg.isolationFlags.register(fs, "that of the builds to come; always so without root")
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but errors")
 	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
@@ -66,14 +65,18 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err := cfg.registries.check(); err != nil {
 		return err
 	}
+	if err := cfg.isolationFlags.check(); err != nil {
+		return err
+	}
 	cache, err := cacheDir(cfg.cache)
 	if err != nil {
 		return err
 	}
-	if _, err := sandbox.Enter(sandbox.EnterOptions{Rootless: cfg.rootless.or(os.Geteuid() != 0)}); err != nil {
+	m, err := cfg.enter(cache)
+	if err != nil {
 		return err
 	}
-	store, err := snapshot.Open(cache, snapshot.Options{})
+	store, err := snapshot.Open(cache, m.store)
 	if err != nil {
 		return err
 	}
@@ -81,6 +84,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
+	defer syncLater(cache)
 	b := &executor.Builder{Store: store, Registry: cfg.registries.client(warnIn(view)), Progress: view.Event}
 	return interrupted(ctx, errors.Join(b.Prefetch(ctx, refs, p), view.Close(), store.Close()))
 }

@@ -38,7 +38,8 @@ func (cfg *buildConfig) confidential(o *executor.Options) error {
 		switch name {
 		case "security.insecure":
 			o.AllowInsecure = true
-		case "network.host": // which RUN has anyway
+		case "network.host":
+			o.AllowHostNetwork = true
 		default:
 			return usageErrorf("--allow %s: unknown entitlement; want security.insecure or network.host", name)
 		}

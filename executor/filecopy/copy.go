@@ -41,6 +41,17 @@ type Options struct {
 	Unpack *Unpack
 	// Owners is how files of the destination have owners.
 	Owners owners.Keeper
+	// Reveal, if set, has what is at a path of the destination appear there, before
+	// it is looked at. The path leads through no link.
+	Reveal func(path string) error
+}
+
+// reveal calls Reveal for name in the directory at dir, if it is set.
+func (o *Options) reveal(dir, name string) error {
+	if o.Reveal == nil {
+		return nil
+	}
+	return o.Reveal(path.Join(dir, name))
 }
 
 // Unpack knows archives.
@@ -58,7 +69,7 @@ type Unpack struct {
 const HeaderSize = 1 << 20
 
 func (o *Options) maker() maker {
-	return maker{mode: o.Mode.made(), owner: o.Owner, owners: o.Owners}
+	return maker{mode: o.Mode.made(), owner: o.Owner, owners: o.Owners, reveal: o.reveal}
 }
 
 // copier is one CopyTo.
@@ -164,7 +175,7 @@ func (s *Selection) unpack(ctx context.Context, to target, src *source, o *Optio
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return false, err
 	}
-	m := maker{mode: 0o755, owner: o.Owner, owners: o.Owners}
+	m := maker{mode: 0o755, owner: o.Owner, owners: o.Owners, reveal: o.reveal}
 	at, err := locate(to.fd, to.dest, m)
 	if err != nil {
 		return false, err
@@ -288,6 +299,11 @@ func (c *copier) dir(ctx context.Context, p *pair, rel string, items []item) (er
 		return err
 	}
 	var plain []item
+	for _, it := range items {
+		if err := c.opts.reveal(p.to, it.as); err != nil {
+			return err
+		}
+	}
 	for _, it := range items {
 		switch {
 		case isDir(it.mode):

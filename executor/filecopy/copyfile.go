@@ -207,6 +207,8 @@ func writeInline(root, dest, name string, content []byte, o *Options) error {
 	name = path.Base(path.Join("/", name))
 	if at.name != "" {
 		name = at.name
+	} else if err := o.reveal(at.path, name); err != nil {
+		return err
 	}
 	out, err := createFile(at.fd, name)
 	if err != nil {

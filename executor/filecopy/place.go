@@ -27,6 +27,7 @@ type maker struct {
 	mode   uint32
 	owner  *Owner // nil: the process's
 	owners owners.Keeper
+	reveal func(dir, name string) error
 }
 
 // mkdir creates name in dir and opens it for reading. It must not exist.
@@ -139,6 +140,9 @@ func (w *placer) end(name string, exists bool) *place {
 // step goes one name down, and returns the place if that is the end.
 func (w *placer) step(name string) (*place, error) {
 	top := w.stack[len(w.stack)-1]
+	if err := w.make.reveal(w.path(""), name); err != nil {
+		return nil, err
+	}
 	fd, err := openat(top, name, openNode)
 	switch {
 	case err == nil:
@@ -212,7 +216,7 @@ func MakeDir(root, p string, o Options) error {
 		return err
 	}
 	defer closeFD(fd)
-	m := maker{mode: 0o755, owner: o.Owner, owners: o.Owners}
+	m := maker{mode: 0o755, owner: o.Owner, owners: o.Owners, reveal: o.reveal}
 	at, err := locate(fd, p, m)
 	if err != nil {
 		return fmt.Errorf("make directory %q: %w", p, err)

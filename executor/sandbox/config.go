@@ -62,8 +62,9 @@ var readOnlyPaths = [...]string{
 }
 
 // newConfig returns libcontainer's configuration of a container called id for
-// the process with the mounts. root is absolute and free of symlinks.
-func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fallback) (*configs.Config, error) {
+// the process with the mounts; private is the network of a Private one, userNS that
+// bob is in a user namespace. root is absolute and free of symlinks.
+func newConfig(p *Process, id, root string, mounts []*configs.Mount, private *privateNetwork, userNS bool, refused fallback) (*configs.Config, error) {
 	confinement, err := confine(p)
 	if err != nil {
 		return nil, err
@@ -102,7 +103,12 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, refused fal
 	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
 		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
 	}
-	p.Network.apply(config)
+	p.Network.apply(config, private)
+	if userNS && !p.Insecure && refused&sharedUser == 0 {
+		if err := nestUser(config); err != nil {
+			return nil, err
+		}
+	}
 	return config, nil
 }
 

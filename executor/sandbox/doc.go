@@ -14,8 +14,12 @@
 //     Afterwards the process is UID 0 with all capabilities there, mounts that
 //     it makes are seen by nobody else and vanish with it.
 //   - The outer process: the one that was started by the user. It only waits,
-//     forwards signals and exits with the inner one's status. It is the one
-//     place below cmd that calls os.Exit, since nothing else is left to do.
+//     forwards signals and exits with the inner one's status. It, and an inner one
+//     that is refused something before it has arrived, are the only places below cmd
+//     that call os.Exit, since nothing else is left to do.
+//   - Mode: how builds work on this machine, found by Enter. The best is that of
+//     the next section; then the same with one ID, the user's own; then a chroot
+//     of root's without namespaces; then none, in which nothing is run.
 //   - Mount point: a file or directory of the root file system that something
 //     is mounted on. One that the image lacks is made for the run, a stub, and
 //     removed afterwards.
@@ -30,8 +34,11 @@
 // /dev can't be opened since every file system in the container but /dev/pts
 // is nodev, or is mounted in a user namespace, which implies it.
 //
-// The user namespace is that of the entered process; a container gets none of
-// its own.
+// In a user namespace, a container gets one of its own below that of the entered
+// process, with the same IDs: root in it holds no capability over bob, over bob's
+// mounts or over other containers. An insecure one stays in bob's. Root without
+// Rootless has the machine's own, as with Docker: only there can a command make
+// device nodes.
 //
 // # Fallbacks
 //
@@ -39,15 +46,22 @@
 // and replaced as follows. There are no others.
 //
 //   - A new proc file system, when the outer /proc is partly masked, as in most
-//     containers (EPERM): the outer /proc is bound. A command can then see into
-//     the processes of others that run at the same time, through
-//     /proc/PID/environ and /proc/PID/root, since they have the same user and
-//     capabilities; those of bob and of its user have others. A Private process
-//     runs alone there.
+//     containers (EPERM): the outer /proc is bound. A command then sees the
+//     processes of others. One without a user namespace of its own can see into
+//     those of other containers, through /proc/PID/environ and /proc/PID/root,
+//     since they have the same user and capabilities; bob and its user have
+//     others. A Private process runs beside none such.
 //   - A new sysfs, which takes a network namespace of the same user namespace:
 //     the outer /sys is bound, read-only.
 //   - pivot_root(2), when a seccomp filter refuses it or the root is an
 //     initramfs: the root file system is moved over / and chrooted into.
+//   - A user namespace below bob's, as when the limit of them is reached: the
+//     container stays in bob's.
+//   - mount_setattr(2), when a seccomp filter refuses it or the kernel lacks it:
+//     mounts are restricted one by one by mount(2), with the restrictions that they
+//     have already, which the kernel may have locked.
+//
+// No cgroup file system is needed, wherever it is mounted.
 //
 // # One ID
 //
@@ -93,7 +107,7 @@
 //
 // # Kernel
 //
-// Linux 5.12 or later (mount_setattr), user namespaces unless run as root,
+// Linux 5.11 or later (overlays in user namespaces), user namespaces unless run as root,
 // seccomp with filters. The C constructors of libcontainer/nsenter and
 // containers/storage/pkg/unshare both run before main in every process of the
 // binary; each acts only on its own environment variables.

@@ -1,29 +1,35 @@
 package sandbox
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/containers/storage/pkg/unshare"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
 // marker is the environment variable by which the outer process tells the
-// inner one that it has entered: the outer's PID and mount namespace, and the
-// path of the executable until that has been executed by its path, all
-// separated by spaces. It is believed only if the parent process and the mount
-// namespace bear it out.
+// inner one that it has entered, an entry in JSON. It is believed only if the
+// parent process and the mount namespace bear it out.
 const marker = "_BOB_ENTERED"
+
+// entry is what the outer process tells the inner one.
+type entry struct {
+	Parent     int    // the outer process
+	Namespace  string // its mount namespace
+	Executable string // its path, until that has been executed by its path
+	Mode       *Mode
+}
 
 // The descriptors of the inner process until it arrives: its standard error is
 // a pipe to the outer one, which so learns why it didn't get as far as Go
@@ -47,27 +53,32 @@ type EnterOptions struct {
 	Isolation Isolation
 }
 
-// Enter re-executes the process, with the same arguments and environment, as
-// root of a user and a mount namespace of its own; for root without Rootless,
-// of a mount namespace only. It returns in the inner process. In the outer one
+// Enter finds the best mode that the machine allows, by trying, and enters it. For
+// one with namespaces it re-executes the process, with the same arguments and
+// environment, as root of a user and a mount namespace of its own; for root without
+// Rootless, of a mount namespace only, if the machine allows that. It then returns
+// in the inner process. In the outer one
 // it returns only if that fails: otherwise it forwards SIGINT, SIGTERM, SIGHUP
 // and SIGQUIT to the inner process, and exits with its status, which is 128+n
-// if signal n killed it. The inner process is killed when the outer one dies.
+// if signal n killed it. The inner process is killed when the outer one dies. For
+// other modes it returns in the process that called it, in which nothing has changed.
 //
 // It must be called from the main goroutine, after Init and before anything
 // that should not happen twice, such as reading standard input.
 //
 // In the inner process UID 0 is the user and the IDs from 1 up are those that
-// /etc/subuid and /etc/subgid give him; no mount reaches the outside; cgroup
-// file systems are read-only; and logrus, which libraries under this package
-// write to, is silent.
+// /etc/subuid and /etc/subgid give him, if he has a range; no mount reaches the
+// outside; cgroup file systems are read-only; and logrus, which libraries under this
+// package write to, is silent.
+//
+// An error holds an *Obstacle for each mode that o allows and the machine doesn't.
 func Enter(o EnterOptions) (*Mode, error) {
-	if entered, err := arrive(); entered || err != nil {
-		return &Mode{Isolation: Namespaces}, err
+	if mode, err := arrive(); mode != nil || err != nil {
+		return mode, err
 	}
-	code, err := reexecute(o)
-	if err != nil {
-		return nil, err
+	mode, code, err := find(o)
+	if mode != nil || err != nil {
+		return mode, err
 	}
 	os.Exit(code)
 	return nil, nil
@@ -77,45 +88,52 @@ func Enter(o EnterOptions) (*Mode, error) {
 // has called it and this one is the inner process.
 func Entering() bool {
 	value, found := os.LookupEnv(marker)
-	parent, _, _ := strings.Cut(value, " ")
-	return found && parent == strconv.Itoa(os.Getppid())
+	var e entry
+	return found && json.Unmarshal([]byte(value), &e) == nil && e.Parent == os.Getppid()
 }
 
-// arrive completes entering in the inner process. It reports whether this is
-// one.
-func arrive() (bool, error) {
+// arrive completes entering in the inner process. It returns nil if this is none.
+func arrive() (*Mode, error) {
 	value, found := os.LookupEnv(marker)
 	if !found {
-		return false, nil
+		return nil, nil
 	}
 	if err := os.Unsetenv(marker); err != nil {
-		return false, fmt.Errorf("enter: %w", err)
+		return nil, fmt.Errorf("enter: %w", err)
 	}
 	namespace, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
-		return false, fmt.Errorf("enter: %w", err)
+		return nil, fmt.Errorf("enter: %w", err)
 	}
-	parent, value, _ := strings.Cut(value, " ")
-	outer, executable, _ := strings.Cut(value, " ")
-	if parent != strconv.Itoa(os.Getppid()) {
-		return false, nil // inherited from somebody else
+	var e entry
+	if err := json.Unmarshal([]byte(value), &e); err != nil || e.Parent != os.Getppid() || e.Mode == nil {
+		return nil, nil //nolint:nilerr // inherited from somebody else
 	}
-	if outer == namespace || os.Getuid() != 0 {
-		return false, errors.New("enter: re-executed without new namespaces")
+	if e.Namespace == namespace || os.Getuid() != 0 {
+		return nil, errors.New("enter: re-executed without new namespaces")
 	}
-	if executable != "" {
-		if err := reportArrival(); err != nil {
-			return false, err
+	if e.Executable != "" {
+		if err := reportArrival(prepareMounts()); err != nil {
+			return nil, err
 		}
-		executeByPath(executable, parent+" "+outer)
+		executeByPath(&e)
 	}
 	logrus.SetOutput(io.Discard)
-	return true, prepareMounts()
+	return e.Mode, nil
 }
 
 // reportArrival tells the outer process that this one runs, and gives this one
-// its standard error.
-func reportArrival() error {
+// its standard error. If something was refused to it, it tells that and exits.
+func reportArrival(refused error) error {
+	if refused != nil {
+		if obstacle := new(Obstacle); errors.As(refused, &obstacle) {
+			// What goes wrong here, the outer process sees from the output.
+			_ = json.NewEncoder(os.Stderr).Encode(obstacle)
+		} else {
+			fmt.Fprintln(os.Stderr, refused)
+		}
+		os.Exit(1)
+	}
 	if _, err := unix.Write(stderrFD, []byte(arrived)); err != nil {
 		return fmt.Errorf("enter: report arrival: %w", err)
 	}
@@ -131,7 +149,8 @@ func reportArrival() error {
 // libcontainer, which protects it from the container by an overlay of the
 // directory that it is in, would have to copy all of it for each container. It
 // returns if that is not so or not possible.
-func executeByPath(executable, mark string) {
+func executeByPath(e *entry) {
+	executable := e.Executable
 	link, err := os.Readlink("/proc/self/exe")
 	if err != nil || link == executable {
 		return
@@ -143,11 +162,16 @@ func executeByPath(executable, mark string) {
 	if self, err := os.Stat("/proc/self/exe"); err != nil || !os.SameFile(self, byPath) {
 		return
 	}
+	e.Executable = ""
+	encoded, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
 	// The parent death signal is that of the thread that executes.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	_ = unix.Exec(executable, os.Args, append(os.Environ(), marker+"="+mark))
+	_ = unix.Exec(executable, os.Args, append(os.Environ(), marker+"="+string(encoded)))
 }
 
 // prepareMounts keeps the mounts of this process from the rest of the machine.
@@ -161,43 +185,11 @@ func prepareMounts() error {
 	}
 	// Where bob is allowed to make cgroups, libcontainer would. A build needs
 	// none, and one killed halfway would leave them behind.
-	err := unix.MountSetattr(-1, cgroupRoot, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	err := restrictMounts(cgroupRoot, unix.MOUNT_ATTR_RDONLY)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("enter: make cgroups read-only: %w", os.NewSyscallError("mount_setattr", err))
+		return fmt.Errorf("enter: make cgroups read-only: %w", err)
 	}
 	return nil
-}
-
-// reexecute runs the inner process and returns its exit status.
-func reexecute(o EnterOptions) (int, error) {
-	// The parent death signal is about the thread that forks.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	defer signal.Stop(signals)
-
-	inner, err := newInner(o)
-	if err != nil {
-		return 0, err
-	}
-	if err := inner.start(); err != nil {
-		return 0, err
-	}
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				_ = inner.cmd.Process.Signal(s)
-			case <-done:
-				return
-			}
-		}
-	}()
-	return inner.wait()
 }
 
 // inner is the inner process.
@@ -209,54 +201,72 @@ type inner struct {
 	log    logCapture
 }
 
-// newInner prepares the re-execution.
-func newInner(o EnterOptions) (*inner, error) {
-	in := &inner{who: currentAccount()}
-	root := os.Geteuid() == 0
-	in.userNS = o.Rootless || !root
-	switch {
-	case root:
-		in.cmd = exec.Command("/proc/self/exe") //nolint:noctx // signals end it
-		in.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-		in.launch = in.cmd.Start
-	default:
-		uids, gids, err := in.who.subordinateMaps()
-		if err != nil {
-			return nil, err
-		}
-		cmd := unshare.Command(os.Args...)
-		cmd.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
-		cmd.UseNewuidmap, cmd.UidMappings = true, uids
-		cmd.UseNewgidmap, cmd.GidMappings = true, gids
-		cmd.GidMappingsEnableSetgroups = true
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-		cmd.Hook = func(pid int) error {
-			err := checkMaps(pid, uids, gids)
-			if err != nil {
-				// It must not report the refusal a second time.
-				_ = cmd.Process.Kill()
-			}
-			return err
-		}
-		in.cmd, in.launch = cmd.Cmd, cmd.Start
+// innerOfRoot prepares the re-execution in a mount namespace alone.
+func innerOfRoot() (*inner, error) {
+	return innerWith(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}), nil
+}
+
+// innerWithSameIDs prepares that of root in a user namespace in which all IDs stay
+// the same.
+func innerWithSameIDs() (*inner, error) {
+	uids, gids, err := identityMaps()
+	if err != nil {
+		return nil, fmt.Errorf("enter user namespace: %w", err)
 	}
-	if root && o.Rootless {
-		uids, gids, err := identityMaps()
-		if err != nil {
-			return nil, fmt.Errorf("enter user namespace: %w", err)
-		}
-		in.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER
-		in.cmd.SysProcAttr.UidMappings, in.cmd.SysProcAttr.GidMappings = uids, gids
-		in.cmd.SysProcAttr.GidMappingsEnableSetgroups = true
-	}
-	in.cmd.Args = os.Args
-	in.cmd.Stdin, in.cmd.Stdout = os.Stdin, os.Stdout
-	in.cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	in := innerWith(&syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+		UidMappings: uids, GidMappings: gids, GidMappingsEnableSetgroups: true,
+	})
+	in.userNS = true
 	return in, nil
 }
 
-// start starts the inner process and waits until it has arrived.
-func (in *inner) start() error {
+// innerWith prepares a re-execution by Go's own means.
+func innerWith(attr *syscall.SysProcAttr) *inner {
+	cmd := exec.Command("/proc/self/exe") //nolint:noctx // signals end it
+	cmd.SysProcAttr = attr
+	return &inner{cmd: cmd, launch: cmd.Start, who: currentAccount()}
+}
+
+// innerWithRanges prepares that in a user namespace with the ranges of the user.
+func innerWithRanges() (*inner, error) {
+	who := currentAccount()
+	uids, gids, err := who.subordinateMaps()
+	if err != nil {
+		return nil, err
+	}
+	cmd := unshare.Command(os.Args...)
+	cmd.UseNewuidmap, cmd.UidMappings = true, uids
+	cmd.UseNewgidmap, cmd.GidMappings = true, gids
+	cmd.GidMappingsEnableSetgroups = true
+	cmd.Hook = func(pid int) error {
+		err := checkMaps(pid, uids, gids)
+		if err != nil {
+			// It must not report the refusal a second time.
+			_ = cmd.Process.Kill()
+		}
+		return err
+	}
+	return innerOf(cmd, who), nil
+}
+
+// innerWithOneID prepares that in a user namespace whose one ID is the user's.
+func innerWithOneID() (*inner, error) {
+	cmd := unshare.Command(os.Args...)
+	cmd.UidMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	cmd.GidMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	return innerOf(cmd, currentAccount()), nil
+}
+
+// innerOf prepares that of who by cmd.
+func innerOf(cmd *unshare.Cmd, who account) *inner {
+	cmd.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	return &inner{cmd: cmd.Cmd, launch: cmd.Start, userNS: true, who: who}
+}
+
+// start starts the inner process in the mode and waits until it has arrived.
+func (in *inner) start(mode *Mode) error {
 	namespace, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return fmt.Errorf("enter: %w", err)
@@ -265,7 +275,13 @@ func (in *inner) start() error {
 	if err != nil {
 		return fmt.Errorf("enter: %w", err)
 	}
-	in.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s %s", marker, os.Getpid(), namespace, executable))
+	encoded, err := json.Marshal(entry{Parent: os.Getpid(), Namespace: namespace, Executable: executable, Mode: mode})
+	if err != nil {
+		return fmt.Errorf("enter: %w", err)
+	}
+	in.cmd.Args, in.cmd.Env = os.Args, append(os.Environ(), marker+"="+string(encoded))
+	in.cmd.Stdin, in.cmd.Stdout = os.Stdin, os.Stdout
+	in.cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("enter: %w", err)
@@ -285,8 +301,21 @@ func (in *inner) start() error {
 	return in.explain(errors.Join(errStart, err), string(said))
 }
 
-// wait waits for the inner process and returns its exit status.
-func (in *inner) wait() (int, error) {
+// wait waits for the inner process, hands it the signals, and returns its exit
+// status.
+func (in *inner) wait(signals <-chan os.Signal) (int, error) {
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				_ = in.cmd.Process.Signal(s)
+			case <-done:
+				return
+			}
+		}
+	}()
 	err := in.cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer/seccomp"
+	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox"
 )
@@ -32,6 +34,11 @@ func probe(name string) int {
 		number, _ := strconv.Atoi(argument)
 		_ = syscall.Kill(os.Getpid(), syscall.Signal(number))
 		time.Sleep(time.Minute)
+	case "mode":
+		if err := json.NewEncoder(os.Stdout).Encode(entered); err != nil {
+			return 1
+		}
+		return 0
 	case "describe":
 		maps, _ := os.ReadFile("/proc/self/uid_map")
 		exe, _ := os.Readlink("/proc/self/exe")
@@ -247,21 +254,17 @@ func TestEnterAdvice(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			cmd := again(t, modeUser, testUser(t, test.passwd, test.ranges))
-			cmd.Env = append(cmd.Env, probeVariable+"=exit 0")
 			if test.path != "" {
 				cmd.Env = append(cmd.Env, "PATH="+test.path)
 			}
-			out, err := cmd.CombinedOutput()
-			if cmd.ProcessState.ExitCode() != 124 {
-				t.Errorf("%v, want exit status 124", err)
+			m := modeOf(t, cmd)
+			if m.Isolation != sandbox.Namespaces || !m.OneID || len(m.Obstacles) != 1 {
+				t.Fatalf("mode is %+v", m)
 			}
-			for _, want := range append(test.want, "`bob doctor`") {
-				if !strings.Contains(string(out), want) {
-					t.Errorf("message lacks %q:\n%s", want, out)
+			for _, want := range test.want {
+				if !strings.Contains(m.Obstacles[0].Error(), want) {
+					t.Errorf("obstacle lacks %q:\n%v", want, m.Obstacles[0])
 				}
-			}
-			if strings.Contains(string(out), "level=") {
-				t.Errorf("logged:\n%s", out)
 			}
 		})
 	}
@@ -310,4 +313,98 @@ func lowerLimit(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// modeOf returns the mode that the command enters. It fails the test if that, or
+// something that it uses, writes to standard error.
+func modeOf(t *testing.T, cmd *exec.Cmd) *sandbox.Mode {
+	t.Helper()
+	cmd.Env = append(cmd.Env, probeVariable+"=mode")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || stderr.Len() > 0 {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	m := &sandbox.Mode{}
+	if err := json.Unmarshal(out, m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestEnterFinds looks at the mode that Auto takes, and at why it takes no better
+// one, on machines that refuse something.
+func TestEnterFinds(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		mode   string
+		change func(*identity)
+		want   string
+		why    []string // words in each obstacle
+	}{
+		{"user", modeUser, func(*identity) {}, "a sandbox", nil},
+		{"user with no_new_privs", modeUser, func(id *identity) { id.NoNewPrivs = true }, "a sandbox with one ID", []string{"no_new_privs"}},
+		{
+			"user without unshare", modeUser, func(id *identity) { id.Filter = filterOf(refused, unix.SYS_UNSHARE) },
+			"no isolation, and no RUN",
+			[]string{"a seccomp filter refuses user namespaces", "takes root"},
+		},
+		{
+			"user without mounts", modeUser, func(id *identity) { id.Filter = filterOf(refused, unix.SYS_MOUNT) },
+			"no isolation, and no RUN",
+			[]string{"a seccomp filter refuses mounts", "takes root"},
+		},
+		{"root", "root", func(id *identity) { id.UID = 0 }, "a sandbox", nil},
+		{"root without CAP_SYS_ADMIN", "root", func(id *identity) { id.UID, id.LessPowers = 0, true }, "a sandbox", nil},
+		{
+			"root without mounts", "root", func(id *identity) { id.UID, id.LessPowers, id.Filter = 0, true, filterOf(refused, unix.SYS_MOUNT) },
+			"a chroot without namespaces",
+			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses mounts"},
+		},
+		{
+			"root with Docker's filter", "root", func(id *identity) { id.UID, id.LessPowers, id.Docker = 0, true, true },
+			"a chroot without namespaces",
+			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces"},
+		},
+		{
+			"root without powers", modeRootless, func(id *identity) { id.UID, id.Docker = 0, true },
+			"no isolation, and no RUN",
+			[]string{"a seccomp filter refuses user namespaces", "--rootless"},
+		},
+		{
+			"root that may not chroot", "root", func(id *identity) {
+				id.UID, id.LessPowers, id.Docker, id.Filter = 0, true, true, filterOf(refused, unix.SYS_CHROOT)
+			},
+			"no isolation, and no RUN",
+			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces", "CAP_SYS_CHROOT"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			id := ordinaryUser(t)
+			test.change(id)
+			cmd := again(t, test.mode, id)
+			cmd.Env = append(cmd.Env, isolationVariable+"=auto")
+			m := modeOf(t, cmd)
+			if m.String() != test.want {
+				t.Errorf("mode is %s, want %s", m, test.want)
+			}
+			for i, want := range test.why {
+				if len(m.Obstacles) != len(test.why) || !strings.Contains(m.Obstacles[i].Why, want) {
+					t.Fatalf("obstacles are %v, want %q", m.Obstacles, test.why)
+				}
+			}
+			if m.Isolation == sandbox.Namespaces {
+				return
+			}
+			forced := again(t, test.mode, id)
+			forced.Env = append(forced.Env, isolationVariable+"=sandbox", probeVariable+"=mode")
+			out, err := forced.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), m.Obstacles[0].Error()) || strings.Count(string(out), "`bob doctor`") != 1 {
+				t.Errorf("%v, want an error with %v:\n%s", err, m.Obstacles[0], out)
+			}
+		})
+	}
 }

@@ -26,6 +26,8 @@ type ExitError struct {
 	Code int
 	// Signal is the signal that killed the command, 0 if none did.
 	Signal syscall.Signal
+	// Limit says which limit the command reached, "" if none is known.
+	Limit string
 	// Reason says why the command could not be executed; empty when it ran.
 	Reason string
 }
@@ -33,14 +35,17 @@ type ExitError struct {
 // Error returns for example "exit code: 1", "exit code: 137 (killed)" or
 // `exec: "foo": executable file not found in $PATH`.
 func (e *ExitError) Error() string {
-	switch {
-	case e.Reason != "":
+	if e.Reason != "" {
 		return e.Reason
-	case e.Signal != 0:
-		return fmt.Sprintf("exit code: %d (%s)", e.Code, e.Signal)
-	default:
-		return fmt.Sprintf("exit code: %d", e.Code)
 	}
+	text := fmt.Sprintf("exit code: %d", e.Code)
+	if e.Signal != 0 {
+		text += fmt.Sprintf(" (%s)", e.Signal)
+	}
+	if e.Limit != "" {
+		text += ": " + e.Limit
+	}
+	return text
 }
 
 // exitStatus turns what waiting for the container's first process returned

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,8 +14,9 @@ import (
 type ExamineOptions struct {
 	// Dir is the cache directory of builds. It need not exist, and is not made.
 	Dir string
-	// Rootless is that of EnterOptions.
-	Rootless bool
+	// Rootless and Isolation are those of EnterOptions.
+	Rootless  bool
+	Isolation Isolation
 	// Limit bounds the time of each probe; 0 is twenty seconds.
 	Limit time.Duration
 }
@@ -64,62 +66,57 @@ const defaultLimit = 20 * time.Second
 // allows. It does each thing in a process of its own that is killed, with all that
 // it started, when it takes longer than the limit or ctx ends: no probe's fate
 // touches another's. Processes, mounts and files that probes make are gone when it
-// returns. The process must not have entered. The findings have a fixed order.
+// returns. The process must not have entered. The findings have a fixed order. The
+// mode is that of builds, nil if Enter fails.
 //
 // A build works if no finding that is ForAll is other than Yes; one with RUN if,
 // besides, none is that is ForRUN.
-func Examine(ctx context.Context, o ExamineOptions) []Finding {
+func Examine(ctx context.Context, o ExamineOptions) (*Mode, []Finding) {
 	if o.Limit == 0 {
 		o.Limit = defaultLimit
 	}
-	all := probes(o.Rootless || os.Geteuid() != 0)
+	all := probes()
 	findings := make([]Finding, len(all))
-	scratch, err := makeScratch(o.Dir)
+	scratch, errScratch := makeScratch(o.Dir)
 	defer removeScratch(scratch)
-	order := probeOrder{Dir: o.Dir, Scratch: scratch, Rootless: o.Rootless}
-
-	examine := func(i int, unmet string) {
+	order := probeOrder{Dir: o.Dir, Scratch: scratch, Rootless: o.Rootless, Isolation: o.Isolation}
+	var mode *Mode
+	examine := func(i int) {
 		p := &all[i]
-		findings[i] = Finding{Name: p.name, What: p.what, Need: p.need, Answer: Unknown}
-		out := outcome{Obstacle: &Obstacle{Why: "not tried: " + unmet}, Answer: Unknown}
-		switch {
+		out := outcome{Answer: Unknown}
+		switch unmet := p.unmet(mode); {
 		case p.entered && scratch == "":
-			out.Obstacle.Why = "not tried: there is no directory to try it in: " + err.Error()
-		case unmet == "":
+			out.Obstacle = &Obstacle{Why: "not tried: there is no directory to try it in: " + errScratch.Error()}
+		case unmet != "":
+			out.Obstacle = &Obstacle{Why: "not tried: it takes " + unmet}
+		default:
 			out = order.start(ctx, p.name, o.Limit)
 		}
-		findings[i].Answer, findings[i].Detail = out.Answer, out.Detail
+		if p.name == entering {
+			mode = out.Mode
+		}
+		findings[i] = Finding{Name: p.name, What: p.what, Answer: out.Answer, Need: p.needIn(mode), Detail: out.Detail}
 		if out.Obstacle != nil {
 			findings[i].Why, findings[i].Fix = out.Obstacle.Why, out.Obstacle.Fix
 		}
 	}
-	// What takes entering has no sense where that doesn't work.
-	unmet := ""
-	for i := range all {
-		if all[i].name == entering {
-			if examine(i, ""); findings[i].Answer != Yes {
-				unmet = "it takes " + all[i].what
-			}
-		}
-	}
+	// The others depend on what the first finds.
+	at := slices.IndexFunc(all, func(p probe) bool { return p.name == entering })
+	examine(at)
 	var group sync.WaitGroup
 	slots := make(chan struct{}, probesAtOnce)
 	for i := range all {
-		if all[i].name == entering {
+		if i == at {
 			continue
 		}
 		group.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			if all[i].entered {
-				examine(i, unmet)
-			} else {
-				examine(i, "")
-			}
+			examine(i)
 		})
 	}
 	group.Wait()
-	return findings
+	return mode, findings
 }
 
 // probesAtOnce bounds how many probes run beside each other.

@@ -22,6 +22,12 @@ import (
 // entering; it holds the options in JSON.
 const examineVariable = "SANDBOX_TEST_EXAMINE"
 
+// examination is what Examine returns.
+type examination struct {
+	Mode     *sandbox.Mode
+	Findings []sandbox.Finding
+}
+
 // examine prints what it finds and returns the exit status.
 func examine(encoded string) int {
 	var o sandbox.ExamineOptions
@@ -29,7 +35,9 @@ func examine(encoded string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(sandbox.Examine(context.Background(), o)); err != nil {
+	var e examination
+	e.Mode, e.Findings = sandbox.Examine(context.Background(), o)
+	if err := json.NewEncoder(os.Stdout).Encode(e); err != nil {
 		return 1
 	}
 	return 0
@@ -54,8 +62,8 @@ func examineAs(t *testing.T, id *identity, o sandbox.ExamineOptions) map[string]
 		}
 		t.Fatal(err)
 	}
-	var findings []sandbox.Finding
-	if err := json.Unmarshal(out, &findings); err != nil {
+	var e examination
+	if err := json.Unmarshal(out, &e); err != nil {
 		t.Fatal(err)
 	}
 	if after := entries(t, o.Dir); !slices.Equal(before, after) {
@@ -63,7 +71,12 @@ func examineAs(t *testing.T, id *identity, o sandbox.ExamineOptions) map[string]
 	}
 	gone(t, func() bool { return len(environWith(mark)) > 0 })
 	byName := map[string]sandbox.Finding{}
-	for _, f := range findings {
+	if e.Mode != nil {
+		defer func() {
+			byName["mode"] = sandbox.Finding{Answer: sandbox.Answer(e.Mode.Isolation), Detail: e.Mode.String()}
+		}()
+	}
+	for _, f := range e.Findings {
 		byName[f.Name] = f
 		if _, twice := byName[f.Name]; f.What == "" || !twice {
 			t.Errorf("finding %+v", f)
@@ -171,7 +184,8 @@ func TestExamineRestricted(t *testing.T) {
 	if !seccomp.Enabled {
 		t.Skip("built without -tags seccomp")
 	}
-	notTried := []string{"entering no", "overlay unknown", "overlay: not tried", "run unknown", "cache-directory yes"}
+	oneID := []string{"mode: a sandbox with one ID", "entering yes", "overlay yes", "run yes", "xattrs yes"}
+	none := []string{"mode none", "entering no", "overlay unknown", "overlay: not tried", "run unknown", "cache-directory yes", "xattrs yes"}
 	for _, test := range []struct {
 		name   string
 		change func(*identity)
@@ -179,19 +193,19 @@ func TestExamineRestricted(t *testing.T) {
 	}{
 		{
 			"no_new_privs", func(id *identity) { id.NoNewPrivs = true },
-			append([]string{"user-namespaces yes", "id-ranges no", "id-ranges: allowPrivilegeEscalation: true", "entering: no_new_privs"}, notTried...),
+			append([]string{"user-namespaces yes", "id-ranges no", "id-ranges: allowPrivilegeEscalation: true", "entering: no_new_privs"}, oneID...),
 		},
 		{
 			"Docker's filter", func(id *identity) { id.Docker = true },
-			append([]string{"user-namespaces no", "user-namespaces: a seccomp filter", "user-namespaces: seccompProfile", "id-ranges yes", "entering: a seccomp filter"}, notTried...),
+			append([]string{"user-namespaces no", "user-namespaces: a seccomp filter", "user-namespaces: seccompProfile", "id-ranges yes", "entering: a seccomp filter"}, none...),
 		},
 		{
 			"no unshare", func(id *identity) { id.Filter = map[int]uint32{unix.SYS_UNSHARE: refused} },
-			append([]string{"user-namespaces no", "user-namespaces: a seccomp filter"}, notTried...),
+			append([]string{"user-namespaces no", "user-namespaces: a seccomp filter"}, none...),
 		},
 		{
 			"no mount", func(id *identity) { id.Filter = map[int]uint32{unix.SYS_MOUNT: refused} },
-			append([]string{"user-namespaces yes", "id-ranges yes", "entering: a seccomp filter refuses mounts"}, notTried...),
+			append([]string{"user-namespaces yes", "id-ranges yes", "entering: a seccomp filter refuses mounts"}, none...),
 		},
 		{
 			"no new mount calls", func(id *identity) {
@@ -219,11 +233,11 @@ func TestExamineRestricted(t *testing.T) {
 		},
 		{
 			"no newuidmap", func(id *identity) { id.Files["/usr/bin/newuidmap"] = "/dev/null" },
-			append([]string{"user-namespaces yes", "id-ranges no", "id-ranges: newuidmap"}, notTried...),
+			append([]string{"user-namespaces yes", "id-ranges no", "id-ranges: newuidmap"}, oneID...),
 		},
 		{
 			"newuidmap without powers", func(id *identity) { id.Files["/usr/bin/newuidmap"] = busybox },
-			append([]string{"id-ranges no", "id-ranges: chmod u+s /usr/bin/newuidmap", "entering: chmod u+s"}, notTried...),
+			append([]string{"id-ranges no", "id-ranges: chmod u+s /usr/bin/newuidmap", "entering: neither set-user-ID"}, oneID...),
 		},
 		{
 			"nothing to write to", func(id *identity) { id.UID++ },
@@ -251,7 +265,7 @@ func TestExamineUserWithoutRanges(t *testing.T) {
 	t.Parallel()
 	id := testUser(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID), "somebody:200000:65536\n")
 	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
-	wants(t, findings, "user-namespaces yes", "id-ranges no", "entering no",
+	wants(t, findings, "user-namespaces yes", "id-ranges no", "mode: a sandbox with one ID", "entering: no range", "seccomp-notify yes",
 		"id-ranges: usermod --add-subuids 265536-331071 --add-subgids 265536-331071 "+testName)
 }
 
@@ -260,7 +274,18 @@ func TestExamineRootWithoutPowers(t *testing.T) {
 	id := ordinaryUser(t)
 	id.UID, id.LessPowers = 0, true
 	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
-	wants(t, findings, "user-namespaces yes", "entering no", "entering: --rootless", "overlay unknown")
+	wants(t, findings, "user-namespaces yes", "mode sandbox", "entering yes", "overlay yes", "run yes")
+	id.Docker = true
+	findings = examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
+	wants(t, findings, "user-namespaces no", "mode chroot", "entering no", "entering: a seccomp filter", "overlay unknown", "xattrs yes")
+	if need := findings["entering"].Need; need != sandbox.Optional {
+		t.Errorf("entering is needed for %s, though a chroot works", need)
+	}
+	findings = examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute, Isolation: sandbox.Namespaces})
+	wants(t, findings, "entering no", "entering: CAP_SYS_ADMIN", "overlay unknown", "xattrs unknown")
+	if need := findings["entering"].Need; need != sandbox.ForAll {
+		t.Errorf("entering is needed for %s, though nothing else is allowed", need)
+	}
 }
 
 func TestExamineChroot(t *testing.T) {
@@ -289,7 +314,10 @@ func TestExamineChroot(t *testing.T) {
 		})
 	}
 	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
-	wants(t, findings, "user-namespaces no", "user-namespaces: chroot", "entering no", "entering: chroot")
+	wants(t, findings, "user-namespaces no", "user-namespaces: chroot", "mode none", "entering no", "entering: chroot")
+	if need := findings["entering"].Need; need != sandbox.ForRUN {
+		t.Errorf("entering is needed for %s", need)
+	}
 }
 
 // mounted mounts a file system on a directory of the test user.

@@ -2,9 +2,11 @@ package sandbox_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,37 +19,95 @@ import (
 // boundProcVariable says that the tests run where /proc is partly masked.
 const boundProcVariable = "SANDBOX_TEST_BOUND_PROC"
 
-// TestFallbacks runs a few tests as an ordinary user on a machine that refuses
-// something.
+// lockedVariable names a file system that was mounted with restrictions outside of
+// the user namespace that the tests run in.
+const lockedVariable = "SANDBOX_TEST_LOCKED"
+
+// newMountCalls are what container engines and workspaces refuse, each its own choice
+// of them.
+var newMountCalls = []int{
+	unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT, unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR,
+}
+
+// filterOf returns a filter that does one thing at all calls.
+func filterOf(action uint32, calls ...int) map[int]uint32 {
+	filter := map[int]uint32{}
+	for _, number := range calls {
+		filter[number] = action
+	}
+	return filter
+}
+
+// TestFallbacks runs a few tests on a machine that refuses something, or has it in
+// an unusual place.
 func TestFallbacks(t *testing.T) {
 	t.Parallel()
 	if !seccomp.Enabled {
 		t.Skip("built without -tags seccomp")
 	}
+	const cgroups = "/sys/fs/cgroup"
+	locked := mount{"tmpfs", "/srv", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RDONLY}
 	for _, test := range []struct {
 		name   string
+		mode   string // modeUser unless given
 		change func(*identity)
-		env    string
+		env    []string
 	}{
 		{
 			name:   "masked proc",
 			change: func(id *identity) { id.Files["/proc/timer_list"] = "/dev/null" },
-			env:    boundProcVariable + "=1",
+			env:    []string{boundProcVariable + "=1"},
 		},
 		{
 			name:   "masked sys",
 			change: func(id *identity) { id.Files["/sys/power/state"] = "/dev/null" },
 		},
-		{name: "no pivot_root", change: func(id *identity) { id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: refused} }},
+		{name: "no pivot_root", change: func(id *identity) { id.Filter = filterOf(refused, unix.SYS_PIVOT_ROOT) }},
+		{name: "no open_tree, no move_mount", change: func(id *identity) { id.Filter = filterOf(refused, unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT) }},
+		{
+			name: "no new mount calls", change: func(id *identity) {
+				id.Filter, id.Mounts = filterOf(refused, newMountCalls...), []mount{locked}
+			},
+			env: []string{lockedVariable + "=/srv"},
+		},
+		{
+			name: "a kernel without the new mount calls", change: func(id *identity) {
+				id.Filter = filterOf(unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS), newMountCalls...)
+			},
+		},
+		{
+			name: "root without the new mount calls", mode: "root",
+			change: func(id *identity) { id.UID, id.Filter = 0, filterOf(refused, newMountCalls...) },
+		},
+		{name: "locked mounts", change: func(id *identity) { id.Mounts = []mount{locked} }, env: []string{lockedVariable + "=/srv"}},
+		{name: "no cgroups", change: func(id *identity) { id.Mounts = []mount{{Kind: "tmpfs", Target: cgroups}} }},
+		{
+			name: "cgroups somewhere else", change: func(id *identity) {
+				id.Mounts = []mount{{Kind: "tmpfs", Target: cgroups}, {"cgroup2", "/srv", unix.MS_NOSUID}}
+				id.Filter = filterOf(refused, newMountCalls...)
+			},
+		},
+		{
+			name: "root of a namespace with few IDs", mode: "root",
+			change: func(id *identity) {
+				*id = identity{Odd: true, Filter: filterOf(refused, unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT)}
+			},
+		},
+		{
+			name: "root of a namespace with few IDs, without powers", mode: modeRootless,
+			change: func(id *identity) { *id = identity{Odd: true} },
+		},
 		{
 			name: "everything",
 			change: func(id *identity) {
 				id.Files["/proc/timer_list"] = "/dev/null"
 				id.Files["/sys/power/state"] = "/dev/null"
-				id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: refused}
+				id.Filter = filterOf(refused, append(newMountCalls, unix.SYS_PIVOT_ROOT)...)
+				id.Mounts = []mount{{Kind: "tmpfs", Target: cgroups}, locked}
 			},
-			env: boundProcVariable + "=1",
+			env: []string{boundProcVariable + "=1", lockedVariable + "=/srv"},
 		},
+		{name: "no user namespaces", change: func(*identity) {}, env: []string{noUserNamespaceVariable + "=1"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -58,13 +118,84 @@ func TestFallbacks(t *testing.T) {
 					t.Skip(err)
 				}
 			}
-			cmd := again(t, modeUser, id, "-test.v", "-test.run=^(TestProc|TestOtherProcesses|TestPrivate|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestNoTraces|TestCancel)$")
-			cmd.Env = append(cmd.Env, test.env)
+			cmd := again(t, cmp.Or(test.mode, modeUser), id, "-test.v", "-test.run=^(TestProc|TestOwnUserNamespace|TestOtherProcesses|TestPrivate|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestNoTraces|TestCancel|TestReadOnlyEverywhere|TestLockedMounts)$")
+			cmd.Env = append(cmd.Env, test.env...)
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "--- PASS: TestProc") {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
+	}
+}
+
+// TestReadOnlyEverywhere looks for a mount that should be read-only, whatever the
+// machine lets bob change mounts with, and isn't: of /sys, of a bound tree, or of a
+// device.
+func TestReadOnlyEverywhere(t *testing.T) {
+	t.Parallel()
+	shared := t.TempDir()
+	if err := os.Mkdir(filepath.Join(shared, "below"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", filepath.Join(shared, "below"), "tmpfs", unix.MS_NOEXEC, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(filepath.Join(shared, "below"), unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	var out bytes.Buffer
+	p := shell(newRoot(t), "/bin/busybox cat /proc/self/mountinfo; echo x > /shared/f; echo x > /shared/below/f; echo written $?; echo x > /dev/null && echo null")
+	p.Mounts = []sandbox.Mount{{Source: shared, Target: "/shared", ReadOnly: true}}
+	p.Stdout = &out
+	if err := newRunner(t).Run(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(out.String(), "written 1\nnull\n") {
+		t.Errorf("output ends %q", out.String()[max(0, out.Len()-50):])
+	}
+	options := map[string]string{} // of the mounts that nothing hides
+	for line := range strings.Lines(out.String()) {
+		if fields := strings.Fields(line); len(fields) > 5 {
+			options[fields[4]] = fields[5]
+		}
+	}
+	for target, want := range map[string][]string{
+		"/shared": {"nodev"}, "/shared/below": {"nodev", "noexec"}, "/sys": {"nosuid", "nodev", "noexec"}, "/dev/null": {"nosuid", "noexec"},
+	} {
+		for _, name := range append(want, "ro") {
+			if !slices.Contains(strings.Split(options[target], ","), name) {
+				t.Errorf("%s is not %s: %s", target, name, options[target])
+			}
+		}
+	}
+	for target := range options {
+		if strings.HasPrefix(target, "/sys/") && !strings.HasPrefix(options[target], "ro,") {
+			t.Errorf("%s is writable: %s", target, options[target])
+		}
+	}
+}
+
+// TestLockedMounts binds a file system whose restrictions were set by somebody with
+// more powers, which the kernel lets nobody take away.
+func TestLockedMounts(t *testing.T) {
+	t.Parallel()
+	source := os.Getenv(lockedVariable)
+	if source == "" {
+		t.Skip("there is none")
+	}
+	for _, readOnly := range []bool{false, true} {
+		var out bytes.Buffer
+		p := shell(newRoot(t), "/bin/busybox grep ' /locked ' /proc/self/mountinfo")
+		p.Mounts = []sandbox.Mount{{Source: source, Target: "/locked", ReadOnly: readOnly}}
+		p.Stdout = &out
+		if err := newRunner(t).Run(t.Context(), p); err != nil {
+			t.Errorf("read-only %t: %v", readOnly, err)
+		}
+		if !strings.Contains(out.String(), " ro,nosuid,nodev,noexec,noatime ") {
+			t.Errorf("read-only %t: it is %s", readOnly, &out)
+		}
 	}
 }
 
@@ -157,5 +288,47 @@ func TestNoSeccomp(t *testing.T) {
 	r := &sandbox.Runner{Dir: t.TempDir()}
 	if err := r.Run(t.Context(), shell(newRoot(t), "true")); err == nil || !strings.Contains(err.Error(), "-tags seccomp") {
 		t.Errorf("error is %v, want one that says how to build", err)
+	}
+}
+
+// noUserNamespaceVariable says that the tests run where no further user namespace
+// can be made.
+const noUserNamespaceVariable = "SANDBOX_TEST_NO_USER_NAMESPACE"
+
+// TestOwnUserNamespace has a command look at its user namespace, and reach for what
+// takes a capability in bob's: a new mount of an entered process's own.
+func TestOwnUserNamespace(t *testing.T) {
+	t.Parallel()
+	own, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := make(map[string]string)
+	for _, file := range []string{"uid_map", "gid_map"} {
+		content, err := os.ReadFile("/proc/self/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(content)) {
+			if f := strings.Fields(line); len(f) == 3 {
+				maps[file] += f[0] + " " + f[0] + " " + f[2] + "\n"
+			}
+		}
+	}
+	for _, insecure := range []bool{false, true} {
+		var out bytes.Buffer
+		p := shell(newRoot(t), "/bin/busybox readlink /proc/self/ns/user; cd /proc/self; /bin/busybox awk '{print $1, $2, $3}' uid_map gid_map")
+		p.Stdout, p.Insecure = &out, insecure
+		if err := newRunner(t).Run(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		namespace, seen, _ := strings.Cut(out.String(), "\n")
+		nested := inUserNamespace(t) && !insecure && os.Getenv(noUserNamespaceVariable) == ""
+		if (namespace != own) != nested {
+			t.Errorf("insecure %t: the command is in %s, bob in %s", insecure, namespace, own)
+		}
+		if want := maps["uid_map"] + maps["gid_map"]; nested && seen != want {
+			t.Errorf("the command's maps are %q, want %q", seen, want)
+		}
 	}
 }

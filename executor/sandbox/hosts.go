@@ -14,13 +14,17 @@ import (
 const resolvConf = "/etc/resolv.conf"
 
 // writeHostFiles writes the files of /etc that describe the host and its
-// network into dir and returns the mounts that put them into the container.
+// network into dir, and returns the mounts that put them into the container.
+// server, unless it is "", is the name server in place of the machine's.
 // They are read-only there, as BuildKit's are: a command that could write them
 // would expect to find its change in the image.
-func writeHostFiles(dir, hostname string, extraHosts []string) ([]Mount, error) {
+func writeHostFiles(dir, hostname string, extraHosts []string, server string) ([]Mount, error) {
 	resolver, err := os.ReadFile(resolvConf)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read resolver configuration: %w", err)
+	}
+	if server != "" {
+		resolver = withResolver(resolver, server)
 	}
 	hosts, err := hostsFile(hostname, extraHosts)
 	if err != nil {
@@ -46,6 +50,19 @@ func writeHostFiles(dir, hostname string, extraHosts []string) ([]Mount, error) 
 		mounts = append(mounts, Mount{Source: path, Target: "/etc/" + f.name, ReadOnly: true})
 	}
 	return mounts, nil
+}
+
+// withResolver returns the configuration with one name server in place of its own
+// (resolv.conf(5)).
+func withResolver(conf []byte, server string) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "nameserver %s\n", server)
+	for line := range strings.Lines(string(conf)) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[0] != "nameserver" {
+			b.WriteString(strings.TrimSuffix(line, "\n") + "\n")
+		}
+	}
+	return []byte(b.String())
 }
 
 // hostsFile returns the content of /etc/hosts (hosts(5)).

@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ const (
 
 	// becomeVariable has a process first become another user, see identity.
 	becomeVariable = "SANDBOX_TEST_BECOME"
+	// isolationVariable is the isolation to enter in place of Namespaces.
+	isolationVariable = "SANDBOX_TEST_ISOLATION"
 	// probeVariable has a process do one thing instead of the tests, after
 	// it has entered, see probe.
 	probeVariable = "SANDBOX_TEST_PROBE"
@@ -45,6 +48,9 @@ const (
 // errNotEntered is why the tests that run containers are skipped, nil if they
 // aren't.
 var errNotEntered error
+
+// entered is the mode that the tests run in.
+var entered *sandbox.Mode
 
 // busybox is the program that root file systems are made of.
 const busybox = "/bin/busybox"
@@ -61,14 +67,29 @@ func TestMain(m *testing.M) {
 		os.Exit(examine(encoded))
 	}
 	mode := os.Getenv(modeVariable)
-	if mode == modeOneID {
+	switch mode {
+	case modeOneID:
 		enterOneID()
 		os.Exit(m.Run())
+	case modeChroot:
+		errNotEntered = errors.New("these tests take namespaces")
+		if os.Getenv(probeVariable) != "" {
+			os.Exit(runKilled())
+		}
+		os.Exit(m.Run())
 	}
-	_, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless})
+	isolation := sandbox.Isolation(cmp.Or(os.Getenv(isolationVariable), string(sandbox.Namespaces)))
+	entered, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless, Isolation: isolation})
 	if errNotEntered != nil && mode != "" {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)
+	}
+	if os.Getenv(noUserNamespaceVariable) != "" {
+		// Of the namespace that was entered.
+		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(123)
+		}
 	}
 	if name := os.Getenv(probeVariable); name != "" {
 		os.Exit(probe(name))
@@ -80,11 +101,22 @@ func TestMain(m *testing.M) {
 type identity struct {
 	UID        int
 	Files      map[string]string // bind mounts: path of the machine, its replacement
+	Mounts     []mount           // made before those of Files
 	Filter     map[int]uint32    // a seccomp filter: number of a system call, what happens at it
 	Docker     bool              // whether Docker's seccomp filter is loaded
 	NoNewPrivs bool
 	Chroot     string // the new root
 	LessPowers bool   // whether CAP_SYS_ADMIN is gone
+	// DockerPowers is whether there are no more capabilities than those of
+	// Docker's default containers.
+	DockerPowers bool
+	Odd          bool // whether it is root of a user namespace with few IDs
+}
+
+// mount is one of a new file system.
+type mount struct {
+	Kind, Target string
+	Flags        uintptr
 }
 
 // become gives this process, which has a mount namespace of its own, the
@@ -93,6 +125,11 @@ func become(encoded string) error {
 	var id identity
 	if err := json.Unmarshal([]byte(encoded), &id); err != nil {
 		return err
+	}
+	for _, m := range id.Mounts {
+		if err := unix.Mount(m.Kind, m.Target, m.Kind, m.Flags, ""); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", m.Kind, m.Target, err)
+		}
 	}
 	for path, replacement := range id.Files {
 		if err := unix.Mount(replacement, id.Chroot+path, "", unix.MS_BIND, ""); err != nil {
@@ -140,6 +177,14 @@ func (id *identity) restrict() error {
 	if len(id.Filter) > 0 {
 		if err := loadFilter(id.Filter); err != nil {
 			return err
+		}
+	}
+	for c := range unix.CAP_LAST_CAP + 1 {
+		const docker = 0xa80425fb
+		if id.DockerPowers && docker>>c&1 == 0 {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+				return err
+			}
 		}
 	}
 	if id.LessPowers {
@@ -208,6 +253,13 @@ func again(t testing.TB, mode string, id *identity, args ...string) *exec.Cmd {
 		}
 		cmd.Env = append(cmd.Env, becomeVariable+"="+string(encoded))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if id.Odd {
+			maps := []syscall.SysProcIDMap{{HostID: 33333, Size: 1}, {ContainerID: 1, HostID: 100000, Size: 65534}}
+			cmd.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: maps, GidMappings: maps, GidMappingsEnableSetgroups: true,
+				Credential: &syscall.Credential{}, // root there
+			}
+		}
 	}
 	return cmd
 }

@@ -22,8 +22,11 @@ type mountPoints struct {
 	dir     string
 	root    *os.Root
 	stubs   []stub
-	parents map[string]*parent
+	parents map[inode]*parent
 }
+
+// inode names a file as long as it exists.
+type inode struct{ dev, ino uint64 }
 
 // stub is an empty file or directory made to be mounted on.
 type stub struct {
@@ -31,10 +34,10 @@ type stub struct {
 	info fs.FileInfo
 }
 
-// parent is a directory in which stubs were made.
+// parent is a directory in which stubs were made, or entries moved.
 type parent struct {
-	before, after unix.Timespec // mtime before the first stub, after the last
-	stubs         int           // how many of them are left
+	before, after unix.Timespec // mtime before the first change, after the last
+	changes       int           // how many of them are left
 }
 
 // openMountPoints returns an empty set for the root file system in dir. The
@@ -44,7 +47,7 @@ func openMountPoints(dir string) (*mountPoints, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open root file system: %w", err)
 	}
-	return &mountPoints{dir: dir, root: root, parents: make(map[string]*parent)}, nil
+	return &mountPoints{dir: dir, root: root, parents: make(map[inode]*parent)}, nil
 }
 
 // resolve returns the absolute path, inside the root file system, that target
@@ -86,18 +89,20 @@ func (m *mountPoints) makeOne(name string, isDir bool) (made bool, err error) {
 	if _, err := m.root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	dir := path.Dir(name)
-	before, err := m.mtime(dir)
+	dir, err := m.root.Open(path.Dir(name))
 	if err != nil {
 		return false, err
 	}
-	if isDir {
-		if err = m.root.Mkdir(name, 0o755); err == nil {
-			err = m.root.Chmod(name, 0o755) // whatever the umask
+	defer func() { _ = dir.Close() }()
+	err = m.change(dir, func() error {
+		if !isDir {
+			return m.makeFile(name)
 		}
-	} else {
-		err = m.makeFile(name)
-	}
+		if err := m.root.Mkdir(name, 0o755); err != nil {
+			return err
+		}
+		return m.root.Chmod(name, 0o755) // whatever the umask
+	})
 	if err != nil {
 		return false, err
 	}
@@ -106,14 +111,58 @@ func (m *mountPoints) makeOne(name string, isDir bool) (made bool, err error) {
 		return false, err
 	}
 	m.stubs = append(m.stubs, stub{name: name, info: info})
-	p := m.parents[dir]
-	if p == nil {
-		p = &parent{before: before}
-		m.parents[dir] = p
+	return true, nil
+}
+
+// change does something to a directory that undo is to undo.
+func (m *mountPoints) change(dir *os.File, do func() error) error {
+	var before, after unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &before); err != nil {
+		return os.NewSyscallError("fstat", err)
 	}
-	p.stubs++
-	p.after, err = m.mtime(dir)
-	return true, err
+	if err := do(); err != nil {
+		return err
+	}
+	if err := unix.Fstat(int(dir.Fd()), &after); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	key := inode{uint64(before.Dev), before.Ino} //nolint:unconvert // its type differs between architectures
+	p := m.parents[key]
+	if p == nil {
+		p = &parent{before: before.Mtim}
+		m.parents[key] = p
+	}
+	p.changes++
+	p.after = after.Mtim
+	return nil
+}
+
+// undo undoes a change of a directory. With the last of them the directory has its
+// old mtime if nothing else has changed in it.
+func (m *mountPoints) undo(dir *os.File, do func() error) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	p := m.parents[inode{uint64(st.Dev), st.Ino}] //nolint:unconvert // likewise
+	if p == nil {
+		return nil // another directory has that name now
+	}
+	p.changes--
+	mtime := st.Mtim
+	if p.changes == 0 && mtime == p.after {
+		mtime = p.before
+	}
+	p.after = mtime
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime} // not when it was read
+	// An empty path with AT_EMPTY_PATH means the descriptor itself.
+	if err := unix.UtimesNanoAt(int(dir.Fd()), "", times, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("restore time of directory: %w", os.NewSyscallError("utimensat", err))
+	}
+	return nil
 }
 
 // makeFile makes an empty file.
@@ -137,29 +186,18 @@ func (m *mountPoints) remove() error {
 
 // removeOne removes a stub unless the command made something of it.
 func (m *mountPoints) removeOne(s stub) error {
-	dir := path.Dir(s.name)
-	p := m.parents[dir]
 	info, err := m.root.Lstat(s.name)
 	if err != nil || !unchanged(s.info, info) {
 		return nil //nolint:nilerr // the command removed or replaced it: its own change
 	}
-	current, err := m.mtime(dir)
+	dir, err := m.root.Open(path.Dir(s.name))
 	if err != nil {
-		return err
-	}
-	err = m.root.Remove(s.name)
-	switch {
-	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
-		return nil // the command filled it
-	case err != nil:
 		return fmt.Errorf("remove mount point: %w", err)
 	}
-	p.stubs--
-	if p.stubs == 0 && current == p.after {
-		current = p.before
-	}
-	if p.after, err = current, m.setMtime(dir, current); err != nil {
-		return fmt.Errorf("restore time of %s: %w", dir, err)
+	defer func() { _ = dir.Close() }()
+	err = m.undo(dir, func() error { return m.root.Remove(s.name) })
+	if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) { // the command filled it
+		return fmt.Errorf("remove mount point: %w", err)
 	}
 	return nil
 }
@@ -171,31 +209,4 @@ func unchanged(was, is fs.FileInfo) bool {
 	b, okB := is.Sys().(*syscall.Stat_t)
 	return okA && okB && os.SameFile(was, is) && was.Mode() == is.Mode() &&
 		a.Uid == b.Uid && a.Gid == b.Gid && (is.IsDir() || is.Size() == 0)
-}
-
-// mtime returns when the directory was last changed.
-func (m *mountPoints) mtime(dir string) (unix.Timespec, error) {
-	f, err := m.root.Open(dir)
-	if err != nil {
-		return unix.Timespec{}, err
-	}
-	defer func() { _ = f.Close() }()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return unix.Timespec{}, os.NewSyscallError("fstat", err)
-	}
-	return st.Mtim, nil
-}
-
-// setMtime sets when the directory was last changed, and not when it was read.
-func (m *mountPoints) setMtime(dir string, mtime unix.Timespec) error {
-	f, err := m.root.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
-	// An empty path with AT_EMPTY_PATH means the descriptor itself.
-	err = unix.UtimesNanoAt(int(f.Fd()), "", times, unix.AT_EMPTY_PATH)
-	return os.NewSyscallError("utimensat", err)
 }

@@ -19,7 +19,8 @@ type Mount struct {
 	// Kind says what is mounted, and which of the other fields count.
 	Kind MountKind
 	// Source, of a Bind, is an absolute path outside of the container: a file,
-	// a directory or a socket. Mounts below it come along.
+	// a directory or a socket. Mounts below it come along. With Chroot it may be
+	// /proc/self/fd/N of a descriptor that stays open.
 	Source string
 	// Target is an absolute path in the container. It is made for the run if
 	// the image lacks it and removed afterwards if still empty. Below an
@@ -55,6 +56,9 @@ type File struct {
 	UID, GID uint32 // as the container knows them
 	Mode     uint32 // permission bits
 }
+
+// openSource begins the Source that is a descriptor of this process.
+const openSource = "/proc/self/fd/"
 
 // defaultShmSize is the size of /dev/shm in bytes if none is asked for.
 const defaultShmSize = 64 << 20
@@ -159,7 +163,7 @@ func sysMount(p *Process, userNS bool, refused fallback) *configs.Mount {
 	if p.Insecure {
 		attr, flags = 0, 0
 	}
-	if refused&boundSys != 0 || userNS && p.Network != None {
+	if refused&boundSys != 0 || userNS && p.Network == Host {
 		return &configs.Mount{
 			Source: "/sys", Destination: "/sys", Device: "bind",
 			Flags:   unix.MS_BIND | unix.MS_REC,

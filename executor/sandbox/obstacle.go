@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -98,7 +99,7 @@ func appArmorRestriction() *Obstacle {
 
 // noMountPowers is what root in a container without CAP_SYS_ADMIN meets.
 func noMountPowers() *Obstacle {
-	return &Obstacle{"root lacks CAP_SYS_ADMIN here", "use --rootless (BOB_ROOTLESS=true), or start the container with --privileged"}
+	return &Obstacle{"root lacks CAP_SYS_ADMIN here", "start the container with --privileged, or let it make user namespaces"}
 }
 
 // mountsRefused finds out what refuses mounts where bob has the powers for them.
@@ -187,6 +188,9 @@ func helpersPowerless() *Obstacle {
 // made of strerror(3).
 func (in *inner) explain(err error, said string) error {
 	said = strings.TrimSpace(said)
+	if obstacle := new(Obstacle); json.Unmarshal([]byte(said), obstacle) == nil {
+		return &enterError{"enter", unix.EPERM, obstacle} // it ran, and was refused something
+	}
 	refused := func(errno unix.Errno) bool {
 		return errors.Is(err, errno) || strings.Contains(said, capitalised(errno))
 	}
@@ -215,7 +219,7 @@ type enterError struct {
 }
 
 func (e *enterError) Error() string {
-	return fmt.Sprintf("%s: %v: %v\n`bob doctor` shows all that builds need", e.what, e.err, e.obstacle)
+	return fmt.Sprintf("%s: %v: %v", e.what, e.err, e.obstacle)
 }
 
 // Unwrap returns the system's error and the obstacle.

@@ -24,10 +24,38 @@ const probeVariable = "_BOB_PROBE"
 // A probe tries one thing.
 type probe struct {
 	name, what string
-	need       Need
+	need       Need    // where it is tried
 	entered    bool    // whether it does so after entering, as a build would
+	anywhere   bool    // whether, after entering, in a chroot or without isolation too
 	namespaces uintptr // further namespaces to be in
 	try        func(o *probeOrder) outcome
+}
+
+// unmet says what trying takes that the mode hasn't, "" for nothing.
+func (p *probe) unmet(m *Mode) string {
+	switch {
+	case !p.entered, p.name == entering:
+	case m == nil:
+		return "entering bob's namespaces"
+	case p.name == running && m.Isolation == NoIsolation, !p.anywhere && m.Isolation != Namespaces:
+		return "a sandbox"
+	}
+	return ""
+}
+
+// needIn returns what it is needed for in the mode of builds.
+func (p *probe) needIn(m *Mode) Need {
+	switch {
+	case p.name == entering && m == nil:
+		return ForAll
+	case p.name == entering && m.Isolation == NoIsolation:
+		return ForRUN
+	case p.name == notifying && m != nil && m.OneID:
+		return ForRUN // owners are emulated by it
+	case m != nil && p.unmet(m) != "":
+		return Optional
+	}
+	return p.need
 }
 
 // outcome is what a probe found.
@@ -35,6 +63,7 @@ type outcome struct {
 	Answer   Answer
 	Detail   string
 	Obstacle *Obstacle
+	Mode     *Mode // of the first probe alone
 }
 
 // yes is the outcome of what works.
@@ -48,13 +77,15 @@ func refusal(o *Obstacle) outcome { return outcome{Answer: No, Obstacle: o} }
 
 // probeOrder is what the process of a probe is told.
 type probeOrder struct {
-	Name     string // of the probe
-	Dir      string // the cache directory
-	Scratch  string // an existing directory for the probes' files, removed afterwards
-	Rootless bool
-	Inside   bool // whether the process has all namespaces that it needs
+	Name      string // of the probe
+	Dir       string // the cache directory
+	Scratch   string // an existing directory for the probes' files, removed afterwards
+	Rootless  bool
+	Isolation Isolation
+	Inside    bool // whether the process has all namespaces that it needs
 
-	ctx context.Context //nolint:containedctx // of the process of a probe, as long as that
+	mode *Mode           // that was entered
+	ctx  context.Context //nolint:containedctx // of the process of a probe, as long as that
 }
 
 // dir makes a directory for this probe alone.
@@ -116,7 +147,7 @@ func runProbe(encoded string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	for _, p := range probes(true) {
+	for _, p := range probes() {
 		if p.name == o.Name {
 			if err := json.NewEncoder(os.Stdout).Encode(o.run(&p)); err != nil {
 				return 1
@@ -130,9 +161,11 @@ func runProbe(encoded string) int {
 // run brings the process to where the probe tries things, and has it try.
 func (o *probeOrder) run(p *probe) outcome {
 	if p.entered && !o.Inside {
-		if _, err := Enter(EnterOptions{Rootless: o.Rootless}); err != nil {
+		mode, err := Enter(EnterOptions{Rootless: o.Rootless, Isolation: o.Isolation})
+		if err != nil {
 			return notEntered(err)
 		}
+		o.mode = mode
 	}
 	if p.namespaces != 0 && !o.Inside {
 		return o.deeper(p.namespaces)
@@ -142,6 +175,13 @@ func (o *probeOrder) run(p *probe) outcome {
 
 // notEntered is the outcome of an error of Enter.
 func notEntered(err error) outcome {
+	if all, ok := errors.AsType[modesError](err); ok {
+		var m Mode
+		for _, err := range all {
+			m.add(err)
+		}
+		return no(m.why(), m.Obstacles[0].Fix)
+	}
 	if obstacle := new(Obstacle); errors.As(err, &obstacle) {
 		return refusal(obstacle)
 	}

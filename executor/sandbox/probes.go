@@ -9,45 +9,42 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/containers/storage/pkg/unshare"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// entering is the name of the probe whose success others need.
-const entering = "entering"
+// The names of the probes that others depend on, or that depend on the mode.
+const (
+	entering  = "entering"
+	running   = "run"
+	notifying = "seccomp-notify"
+)
 
-// probes returns all probes in the order in which people read them. userNS is
-// whether builds make a user namespace.
-func probes(userNS bool) []probe {
-	forUsers := Optional
-	if userNS {
-		forUsers = ForAll
-	}
+// probes returns all probes in the order in which people read them.
+func probes() []probe {
 	return []probe{
-		{name: "user-namespaces", what: "user namespaces", need: forUsers, try: tryUserNamespace},
-		{name: "id-ranges", what: "newuidmap, newgidmap and ranges of IDs", need: forUsers, try: tryRanges},
-		{name: entering, what: "entering bob's namespaces", need: ForAll, entered: true, try: tryIDs},
-		{name: "mounts", what: "mounts", need: ForAll, entered: true, try: tryMounts},
+		{name: "user-namespaces", what: "user namespaces", need: Optional, try: tryUserNamespace},
+		{name: "id-ranges", what: "newuidmap, newgidmap and ranges of IDs", need: Optional, try: tryRanges},
+		{name: entering, what: "entering bob's namespaces", need: Optional, entered: true, try: tryMode},
+		{name: "mounts", what: "mounts", need: ForRUN, entered: true, try: tryMounts},
 		{name: "cache-directory", what: "the cache directory", need: ForAll, try: tryDirectory},
 		{name: "space", what: "free space and inodes", need: ForAll, try: trySpace},
-		{name: "xattrs", what: "extended attributes in the cache directory", need: ForAll, entered: true, try: tryXattrs},
-		{name: "overlay", what: "overlays in the cache directory", need: ForAll, entered: true, try: tryOverlay},
-		{name: "run", what: "a container for RUN", need: ForRUN, entered: true, try: tryRun},
+		{name: "xattrs", what: "extended attributes in the cache directory", need: ForAll, entered: true, anywhere: true, try: tryXattrs},
+		{name: "overlay", what: "overlays in the cache directory", need: Optional, entered: true, try: tryOverlay},
+		{name: running, what: "RUN", need: ForRUN, entered: true, anywhere: true, try: tryRun},
 		{name: "proc", what: "a /proc of its own for RUN", need: Optional, entered: true, namespaces: unix.CLONE_NEWPID | unix.CLONE_NEWNS, try: tryProc},
 		{name: "sys", what: "a /sys of its own for RUN", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET | unix.CLONE_NEWNS, try: trySys},
 		{name: "pivot-root", what: "pivot_root", need: Optional, entered: true, try: tryPivotRoot},
 		{name: "mount-api", what: "the new mount calls", need: Optional, entered: true, try: tryMountAPI},
 		{name: "seccomp", what: "seccomp filters", need: ForRUN, entered: true, try: trySeccomp},
-		{name: "seccomp-notify", what: "seccomp notification", need: Optional, entered: true, try: tryNotify},
+		{name: notifying, what: "seccomp notification", need: Optional, entered: true, try: tryNotify},
 		{name: "network-namespace", what: "RUN --network=none", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET, try: tryNetwork},
-		{name: "tun", what: "/dev/net/tun", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET, try: tryTun},
+		{name: "private-network", what: "RUN --network=private", need: Optional, entered: true, try: tryPrivate},
 		{name: "overlay-on-overlay", what: "overlays on overlays", need: Optional, entered: true, try: tryNestedOverlay},
 		{name: "fuse", what: "/dev/fuse and fuse-overlayfs", need: Optional, entered: true, try: tryFuse},
 		{name: "binfmt", what: "binfmt_misc for foreign programs", need: Optional, entered: true, try: tryBinfmt},
-		{name: "cgroup", what: "a cgroup to limit RUN with", need: Optional, try: tryCgroup},
+		{name: "cgroup", what: "a cgroup to limit RUN with", need: Optional, entered: true, try: tryCgroup},
 	}
 }
 
@@ -69,17 +66,16 @@ func tryUserNamespace(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
+	in, err := innerWithOneID()
+	if err != nil {
+		return no(err.Error(), "")
+	}
 	var stdout, stderr bytes.Buffer
-	c := unshare.Command(os.Args...)
-	c.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
-	c.UidMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
-	c.GidMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
-	c.Env, c.Stdout, c.Stderr = cmd.Env, &stdout, &stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	in := &inner{cmd: c.Cmd, launch: c.Start, userNS: true, who: currentAccount()}
+	in.cmd.Env, in.cmd.Stdout, in.cmd.Stderr = cmd.Env, &stdout, &stderr
+	in.cmd.SysProcAttr = cmd.SysProcAttr
 	err = in.log.during(in.launch)
 	if err == nil {
-		err = c.Wait()
+		err = in.cmd.Wait()
 	}
 	var out outcome
 	if json.Unmarshal(stdout.Bytes(), &out) == nil && out.Answer != "" {
@@ -103,29 +99,46 @@ func tryRanges(*probeOrder) outcome {
 	return yes(fmt.Sprintf("%d IDs", mapped(uids)))
 }
 
-// tryIDs tells how many IDs the process has after entering.
-func tryIDs(*probeOrder) outcome {
-	uids, _, err := unshare.GetHostIDMappings("")
-	if err != nil {
-		return no(err.Error(), "")
+// tryMode tells what entering leads to.
+func tryMode(o *probeOrder) outcome {
+	out := yes("")
+	switch {
+	case o.mode.Isolation != Namespaces:
+		out = no("RUN gets "+o.mode.String()+": "+o.mode.why(), "")
+		if len(o.mode.Obstacles) > 0 {
+			out.Obstacle.Fix = o.mode.Obstacles[0].Fix
+		}
+	case o.mode.OneID:
+		out = yes("owners of files are emulated: " + o.mode.why())
+	default:
+		uids, _, err := unshare.GetHostIDMappings("")
+		if err != nil {
+			return no(err.Error(), "")
+		}
+		if n := mapped(uids); n < rangeSize {
+			out = yes(fmt.Sprintf("only %d IDs: images with higher ones can't be built", n))
+		}
 	}
-	if n := mapped(uids); n < rangeSize {
-		return yes(fmt.Sprintf("only %d IDs: images with higher ones can't be built", n))
-	}
-	return yes("")
+	out.Mode = o.mode
+	return out
 }
 
 // tryRun runs this executable as the command of a RUN.
 func tryRun(o *probeOrder) outcome {
-	top, err := o.tmpfs("")
+	top, err := o.dir("")
+	if err == nil && o.mode.Isolation == Namespaces {
+		if top, err = o.tmpfs(""); err != nil {
+			return refusal(mountsRefused())
+		}
+	}
 	if err != nil {
-		return refusal(mountsRefused())
+		return no(err.Error(), "")
 	}
 	root := filepath.Join(top, "root")
 	if err := copyExecutable(root, "bob"); err != nil {
 		return no(err.Error(), "")
 	}
-	r := &Runner{Dir: filepath.Join(top, "state")}
+	r := &Runner{Dir: filepath.Join(top, "state"), Isolation: o.mode.Isolation, OneID: o.mode.OneID}
 	var said bytes.Buffer
 	err = r.Run(o.ctx, &Process{
 		Root: root, Args: []string{"/bob"}, Env: []string{probeVariable + "={}"}, Stderr: &said,

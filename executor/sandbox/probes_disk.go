@@ -64,8 +64,8 @@ func trySpace(o *probeOrder) outcome {
 	return yes(detail)
 }
 
-// tryXattrs sets the attributes that overlays and files of images have, and an
-// owner other than the user.
+// tryXattrs sets the attributes that overlays and files of images have and, unless
+// owners are recorded, an owner other than the user.
 func tryXattrs(o *probeOrder) outcome {
 	dir, err := o.dir("")
 	if err != nil {
@@ -77,6 +77,9 @@ func tryXattrs(o *probeOrder) outcome {
 	}
 	if err := unix.Setxattr(dir, "user.overlay.opaque", []byte("y"), 0); err != nil {
 		return no("the file system keeps no user attributes, in which overlays note removed directories: "+err.Error(), otherDisk)
+	}
+	if o.mode.RecordOwners() {
+		return yes("")
 	}
 	// vfs_cap_data of capabilities(7): revision 2, CAP_NET_RAW permitted.
 	capability := binary.LittleEndian.AppendUint32(nil, 0x02000000)

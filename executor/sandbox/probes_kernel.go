@@ -2,11 +2,9 @@ package sandbox
 
 import (
 	"errors"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -58,49 +56,31 @@ func tryNetwork(*probeOrder) outcome {
 	return yes("")
 }
 
-func tryTun(*probeOrder) outcome {
-	const unused = "bob doesn't use it yet: "
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		return no(unused+err.Error(), "")
-	}
-	defer func() { _ = f.Close() }()
-	device, err := unix.NewIfreq("tap0")
+// tryPrivate makes a private network.
+func tryPrivate(o *probeOrder) outcome {
+	dir, err := o.dir("")
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	device.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, device); err != nil {
-		return no(unused+err.Error(), "")
+	n, err := openPrivate(o.ctx, dir)
+	if err != nil {
+		return notEntered(err)
 	}
-	return yes("")
+	if err := n.close(); err != nil {
+		return no(err.Error(), "")
+	}
+	return yes("by " + n.program)
 }
 
-// tryCgroup makes a cgroup below its own and removes it.
-func tryCgroup(*probeOrder) outcome {
-	const unused = "RUN runs without limits: "
-	own, err := os.ReadFile("/proc/self/cgroup")
+// tryCgroup makes a cgroup with every limit.
+func tryCgroup(o *probeOrder) outcome {
+	l, err := NewLimiter(Limits{Memory: 1 << 30, CPUs: 1, PIDs: 1000})
 	if err != nil {
-		return no(unused+err.Error(), "")
+		return notEntered(err)
 	}
-	_, path, found := strings.Cut("\n"+string(own), "\n0::")
-	path, _, _ = strings.Cut(path, "\n")
-	if _, err := os.Stat(cgroupRoot + "/cgroup.controllers"); !found || err != nil {
-		return no(unused+"there is no cgroup v2 at "+cgroupRoot, "")
+	g, err := l.group(filepath.Base(o.Scratch))
+	if err = errors.Join(err, g.remove(), l.Close()); err != nil {
+		return no(err.Error(), "")
 	}
-	dir, err := os.MkdirTemp(filepath.Join(cgroupRoot, path), "bob-doctor-")
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-			return no(unused+"no cgroup is delegated to bob", "")
-		}
-		return no(unused+err.Error(), "")
-	}
-	controllers, _ := os.ReadFile(dir + "/cgroup.controllers") //nolint:gosec // below the cgroup that the kernel names
-	if err := os.Remove(dir); err != nil {                     //nolint:gosec // likewise
-		return no(unused+err.Error(), "")
-	}
-	if len(strings.Fields(string(controllers))) == 0 {
-		return no(unused+"the cgroup has no controllers", "")
-	}
-	return yes(strings.TrimSpace(string(controllers)) + "; bob doesn't use it yet")
+	return yes("for --memory, --cpus and --pids-limit")
 }

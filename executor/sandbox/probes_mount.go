@@ -51,8 +51,42 @@ func overlayAt(dir string) error {
 			return err
 		}
 	}
+	// Characters in its name may mean something in options.
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
 	return unix.Mount("overlay", dir+"/merged", "overlay", 0,
-		fmt.Sprintf("userxattr,volatile,lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", dir))
+		fmt.Sprintf("userxattr,volatile,lowerdir=/proc/self/fd/%[1]d/lower,upperdir=/proc/self/fd/%[1]d/upper,workdir=/proc/self/fd/%[1]d/work", fd))
+}
+
+// TryOverlay tries what snapshots by overlays take in the directory, and returns
+// what keeps bob from it; nil if it works. The process must have entered. Of what it
+// makes nothing stays.
+func TryOverlay(dir string) *Obstacle {
+	return inScratch(dir, func(scratch string) *Obstacle {
+		defer func() { _ = unix.Unmount(scratch+"/merged", unix.MNT_DETACH) }()
+		return overlayIn(scratch)
+	})
+}
+
+// TryFuseOverlay is [TryOverlay] of fuse-overlayfs.
+func TryFuseOverlay(dir string) *Obstacle {
+	return inScratch(dir, func(scratch string) *Obstacle {
+		defer func() { _ = unix.Unmount(scratch, unix.MNT_DETACH) }()
+		return fuseIn(scratch)
+	})
+}
+
+// inScratch calls f with a new directory in dir, which it removes.
+func inScratch(dir string, f func(scratch string) *Obstacle) *Obstacle {
+	scratch, err := os.MkdirTemp(dir, ".try-")
+	if err != nil {
+		return &Obstacle{"nothing can be written to the cache directory: " + err.Error(), otherPlace}
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	return f(scratch)
 }
 
 func tryOverlay(o *probeOrder) outcome {
@@ -60,32 +94,31 @@ func tryOverlay(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	if err := inDirectory(dir, func() error { return overlayAt(".") }); err != nil {
-		return refusal(overlayRefused(dir, err))
-	}
-	// What a later step finds there is what a layer is made of.
-	if err := os.Remove(dir + "/merged/gone"); err != nil {
-		return no("an overlay doesn't let files of lower layers be removed: "+err.Error(), otherDisk)
-	}
-	if err := os.RemoveAll(dir + "/merged/new"); err != nil {
-		return no("an overlay doesn't let directories of lower layers be removed: "+err.Error(), otherDisk)
-	}
-	if err := os.Mkdir(dir+"/merged/new", 0o755); err != nil { //nolint:gosec // as in an image
-		return no("an overlay doesn't let directories of lower layers be replaced: "+err.Error(), otherDisk)
-	}
-	if names, err := os.ReadDir(dir + "/merged/new"); err != nil || len(names) > 0 {
-		return no("a replaced directory of an overlay shows what was removed", otherDisk)
+	if obstacle := overlayIn(dir); obstacle != nil {
+		return refusal(obstacle)
 	}
 	return yes("")
 }
 
-// inDirectory calls f with dir as the working directory, so that characters in its
-// name mean nothing in the options of a mount.
-func inDirectory(dir string, f func() error) error {
-	if err := os.Chdir(dir); err != nil {
-		return err
+// overlayIn mounts an overlay in an empty directory and does with it what builds do.
+func overlayIn(dir string) *Obstacle {
+	if err := overlayAt(dir); err != nil {
+		return overlayRefused(dir, err)
 	}
-	return f()
+	// What a later step finds there is what a layer is made of.
+	if err := os.Remove(dir + "/merged/gone"); err != nil {
+		return &Obstacle{"an overlay doesn't let files of lower layers be removed: " + err.Error(), otherDisk}
+	}
+	if err := os.RemoveAll(dir + "/merged/new"); err != nil {
+		return &Obstacle{"an overlay doesn't let directories of lower layers be removed: " + err.Error(), otherDisk}
+	}
+	if err := os.Mkdir(dir+"/merged/new", 0o755); err != nil { //nolint:gosec // as in an image
+		return &Obstacle{"an overlay doesn't let directories of lower layers be replaced: " + err.Error(), otherDisk}
+	}
+	if names, err := os.ReadDir(dir + "/merged/new"); err != nil || len(names) > 0 {
+		return &Obstacle{"a replaced directory of an overlay shows what was removed", otherDisk}
+	}
+	return nil
 }
 
 const otherDisk = "put the cache on a local disk or a tmpfs: --cache-dir, or BOB_CACHE_DIR; in Kubernetes, on a volume\n" +
@@ -133,10 +166,10 @@ func tryNestedOverlay(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	if err := inDirectory(dir, func() error { return overlayAt(".") }); err != nil {
+	if err := overlayAt(dir); err != nil {
 		return refusal(overlayRefused(dir, err))
 	}
-	if err := inDirectory(dir+"/merged", func() error { return overlayAt(".") }); err != nil {
+	if err := overlayAt(dir + "/merged"); err != nil {
 		return no("an overlay can't have its upper directory on another, so bob in a RUN of bob, or in most containers, needs a volume for its cache: "+err.Error(),
 			"RUN --mount=type=tmpfs,target=/cache … --cache-dir /cache")
 	}
@@ -234,19 +267,28 @@ func tryFuse(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	const unused = "bob doesn't use it yet: "
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		return no(unused+err.Error(), "")
-	}
-	options := "fd=" + strconv.Itoa(int(f.Fd())) + ",rootmode=40000,user_id=0,group_id=0"
-	if err := unix.Mount("bob", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return no(unused+"mount: "+err.Error(), "")
-	}
-	if _, err := exec.LookPath("fuse-overlayfs"); err != nil {
-		return no(unused+"/dev/fuse works, fuse-overlayfs isn't installed", "")
+	if obstacle := fuseIn(dir); obstacle != nil {
+		return refusal(obstacle)
 	}
 	return yes("")
+}
+
+// fuseIn mounts a file system of FUSE on a directory.
+func fuseIn(dir string) *Obstacle {
+	const fix = "have the container started with the device: with docker or podman\n  --device /dev/fuse"
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return &Obstacle{"/dev/fuse can't be used: " + err.Error(), fix}
+	}
+	defer func() { _ = f.Close() }()
+	options := "fd=" + strconv.Itoa(int(f.Fd())) + ",rootmode=40000,user_id=0,group_id=0"
+	if err := unix.Mount("bob", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return &Obstacle{"file systems of FUSE can't be mounted: " + err.Error(), ""}
+	}
+	if _, err := exec.LookPath("fuse-overlayfs"); err != nil {
+		return &Obstacle{"fuse-overlayfs isn't installed", "install it with `apt-get install fuse-overlayfs` (Debian, Ubuntu) or `dnf install fuse-overlayfs` (Fedora, RHEL)"}
+	}
+	return nil
 }
 
 func tryBinfmt(o *probeOrder) outcome {

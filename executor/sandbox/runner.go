@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
@@ -32,10 +34,16 @@ type Runner struct {
 	// OneID is that of the Mode. The owners below Root are then recorded as by
 	// package owners, and so are those that commands set.
 	OneID bool
+	// Limiter bounds each run; nil doesn't.
+	Limiter *Limiter
+	// Notice, if not nil, is told once each, in a sentence, what isolates less than on
+	// other machines. It is called from within Run.
+	Notice func(text string)
 
-	refused atomic.Uint32 // the fallbacks found necessary
-	// visible is held by each run whose processes others can see: for writing by
-	// one that is Private.
+	refused    atomic.Uint32 // the fallbacks found necessary
+	tryNesting sync.Once
+	// visible is held by each run that can see into the processes of others, and for
+	// writing by one that is Private.
 	visible sync.RWMutex
 }
 
@@ -82,6 +90,10 @@ type Process struct {
 	// Nothing is written after Run has returned. When a write fails the
 	// command is killed. The standard input is empty.
 	Stdout, Stderr io.Writer
+	// Restored is set by Run with Chroot: the paths, relative to Root, of what
+	// was changed for the run and is again as it was in all but the time of its
+	// last change (st_ctime).
+	Restored []string
 }
 
 // hostname returns the host name of the container.
@@ -97,9 +109,10 @@ func (p *Process) hostname() string {
 type fallback uint32
 
 const (
-	boundProc fallback = 1 << iota // no new proc file system
-	boundSys                       // no new sysfs
-	movedRoot                      // no pivot_root
+	boundProc  fallback = 1 << iota // no new proc file system
+	boundSys                        // no new sysfs
+	movedRoot                       // no pivot_root
+	sharedUser                      // no user namespace below bob's
 )
 
 // refusedBy returns the fallback that avoids the error of a container that
@@ -138,6 +151,23 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 	if err := p.check(); err != nil {
 		return err
 	}
+	switch r.Isolation {
+	case "", Namespaces:
+		for _, m := range p.Mounts {
+			if strings.HasPrefix(m.Source, openSource) {
+				return fmt.Errorf("run: mount of %s on %s: only a chroot can have it", m.Source, m.Target)
+			}
+		}
+	case Chroot:
+		return r.runChroot(ctx, p)
+	case Auto, NoIsolation:
+		return fmt.Errorf("run: no command can be run with --isolation=%s", r.Isolation)
+	}
+	r.tryNesting.Do(func() {
+		if inUserNamespace() && !nests() {
+			r.refused.Or(uint32(sharedUser))
+		}
+	})
 	for {
 		refused := r.refused.Load()
 		err := r.runHidden(ctx, p, fallback(refused))
@@ -145,7 +175,9 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 		if next&^refused == 0 {
 			return err
 		}
-		r.refused.Or(next)
+		if before := r.refused.Or(next); fallback(next&^before)&boundProc != 0 && r.Notice != nil {
+			r.Notice("processes are visible: a RUN sees those of others that run beside it, since this machine lets bob mount no /proc of its own (`bob doctor` tells what to do)")
+		}
 	}
 }
 
@@ -156,7 +188,7 @@ func (r *Runner) runHidden(ctx context.Context, p *Process, refused fallback) er
 	case p.Private:
 		r.visible.Lock()
 		defer r.visible.Unlock()
-	default:
+	case p.Insecure, refused&sharedUser != 0:
 		r.visible.RLock()
 		defer r.visible.RUnlock()
 	}
@@ -207,7 +239,20 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		}
 		defer clean(unmount)
 	}
-	etc, err := writeHostFiles(state, p.hostname(), p.ExtraHosts)
+	caller := ctx
+	var private *privateNetwork
+	server := ""
+	if p.Network == Private {
+		if private, err = openPrivate(ctx, state); err != nil {
+			return err
+		}
+		defer clean(private.close)
+		server = private.resolver
+		watched, stop := private.watch(ctx)
+		defer stop()
+		ctx = watched
+	}
+	etc, err := writeHostFiles(state, p.hostname(), p.ExtraHosts, server)
 	if err != nil {
 		return err
 	}
@@ -222,8 +267,11 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if err != nil {
 		return err
 	}
+	if mounts, err = withoutAttributes(mounts); err != nil {
+		return err
+	}
 	id := "bob-" + filepath.Base(state)
-	config, err := newConfig(p, id, root, mounts, refused)
+	config, err := newConfig(p, id, root, mounts, private, userNS, refused)
 	if err != nil {
 		return err
 	}
@@ -240,12 +288,26 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		}
 		config.Seccomp = emulation.Filter(config.Seccomp)
 	}
-	container, err := libcontainer.Create(state, id, config)
+	group, err := r.Limiter.group(id)
+	if err != nil {
+		return err
+	}
+	defer clean(group.remove)
+	if group != nil {
+		// By the time that the command is executed the process may be another
+		// user's, whom cgroup v1 doesn't let bob move.
+		config.Hooks = configs.Hooks{configs.CreateRuntime: {configs.NewFunctionHook(func(s *specs.State) error { return group.join(s.Pid) })}}
+	}
+	container, err := newContainer(state, id, config)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
 	defer clean(container.Destroy)
-	return r.runIn(ctx, container, p)
+	err = group.explain(r.runIn(ctx, container, p))
+	if caller.Err() == nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // canonical returns the absolute path of the root file system, free of
@@ -290,9 +352,8 @@ func forbidDevices(root string) (undo func() error, err error) {
 		}
 		return nil
 	}
-	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV}
-	if err := unix.MountSetattr(-1, root, unix.AT_RECURSIVE, attr); err != nil {
-		return nil, errors.Join(&os.PathError{Op: "mount_setattr", Path: root, Err: err}, undo())
+	if err := restrictMounts(root, unix.MOUNT_ATTR_NODEV); err != nil {
+		return nil, errors.Join(fmt.Errorf("forbid devices in %s: %w", root, err), undo())
 	}
 	return undo, nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -141,9 +142,12 @@ func (l *Lab) Run(ctx context.Context, i Invocation) (Result, []string, error) {
 // directories of the cache. Then it kills the processes.
 func (r *Running) Leftovers() []string {
 	var found []string
-	for range 20 { // the kernel may still be tearing a pid namespace down
+	for tries := 0; tries < 20; { // the kernel may still be tearing a pid namespace down
 		if found = r.processes(); len(found) == 0 {
 			break
+		}
+		if !slices.ContainsFunc(found, isSyncing) { // that ends when the disk is ready
+			tries++
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -167,6 +171,8 @@ func (r *Running) Leftovers() []string {
 	}
 	return found
 }
+
+func isSyncing(process string) bool { return strings.Contains(process, " cache sync --cache-dir ") }
 
 // processes lists the living processes of a run.
 func (r *Running) processes() []string {

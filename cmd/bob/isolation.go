@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
+)
+
+// isolationFlags are the flags of how builds work on this machine.
+type isolationFlags struct {
+	rootless               choice
+	isolation, snapshotter text
+}
+
+// register adds the flags; rootless is the help of the first.
+func (f *isolationFlags) register(fs *flag.FlagSet, rootless string) {
+	fs.Var(&f.rootless, "rootless", rootless)
+	fs.Var(&f.isolation, "isolation", "`mode` of RUN: sandbox, chroot, none (no RUN), or auto, the first that the machine allows (default)")
+	fs.Var(&f.snapshotter, "snapshotter", "`way` to make file systems of layers: overlay, fuse-overlayfs, copy, or auto, the first that the machine allows (default)")
+}
+
+// autoSnapshotter is --snapshotter=auto.
+const autoSnapshotter snapshot.Snapshotter = "auto"
+
+func (f *isolationFlags) check() error {
+	switch sandbox.Isolation(f.isolation) {
+	case "", sandbox.Auto, sandbox.Namespaces, sandbox.Chroot, sandbox.NoIsolation:
+	default:
+		return usageErrorf("--isolation %s: want auto, sandbox, chroot or none", f.isolation)
+	}
+	switch snapshot.Snapshotter(f.snapshotter) {
+	case "", autoSnapshotter, snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy:
+		return nil
+	}
+	return usageErrorf("--snapshotter %s: want auto, overlay, fuse-overlayfs or copy", f.snapshotter)
+}
+
+// A machine is how builds work on it.
+type machine struct {
+	mode  *sandbox.Mode
+	store snapshot.Options
+	// notices tell what is slower or weaker here than elsewhere.
+	notices []string
+}
+
+// enter enters the best mode that flags and machine allow, and finds the best
+// snapshotter in the cache directory, which it makes.
+func (f *isolationFlags) enter(cache string) (*machine, error) {
+	mode, err := sandbox.Enter(f.entering())
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{mode: mode, store: snapshot.Options{RecordOwners: mode.RecordOwners()}}
+	for _, o := range mode.Obstacles {
+		m.notices = append(m.notices, fmt.Sprintf("RUN gets %s: %s (`bob doctor` tells what to do)", mode, o.Why))
+	}
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return nil, fmt.Errorf("cache directory: %w; choose another by --cache-dir", err)
+	}
+	return m, m.choose(snapshot.Snapshotter(f.snapshotter), cache)
+}
+
+func (f *isolationFlags) entering() sandbox.EnterOptions {
+	return sandbox.EnterOptions{Rootless: f.rootless.or(os.Geteuid() != 0), Isolation: sandbox.Isolation(f.isolation)}
+}
+
+// choose sets the snapshotter: the wanted one or, for "" and auto, the first that
+// works in the cache directory.
+func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
+	if m.mode.Isolation == sandbox.NoIsolation {
+		m.store.Snapshotter = snapshot.Index // nothing is mounted, and nothing run
+		return nil
+	}
+	auto := wanted == "" || wanted == autoSnapshotter
+	all := []snapshot.Snapshotter{wanted}
+	if auto {
+		all = []snapshot.Snapshotter{snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy}
+	}
+	var errs []error
+	for _, s := range all {
+		o := m.obstacle(s, cache)
+		if o == nil {
+			m.store.Snapshotter = s
+			for _, err := range errs {
+				m.notices = append(m.notices, fmt.Sprintf("snapshots are made by %s, which is slower: %v (`bob doctor` tells what to do)", s, err))
+			}
+			return nil
+		}
+		if !auto {
+			return fmt.Errorf("--snapshotter %s: %w", s, o)
+		}
+		errs = append(errs, errors.New(o.Why))
+		if m.mode.Isolation == sandbox.Chroot && s != snapshot.Copy {
+			errs = nil // the notice of the chroot says enough
+		}
+	}
+	return fmt.Errorf("no snapshotter works: %w", errors.Join(errs...))
+}
+
+// obstacle says what keeps the snapshotter from working; nil if it works.
+func (m *machine) obstacle(s snapshot.Snapshotter, cache string) *sandbox.Obstacle {
+	switch {
+	case s != snapshot.Copy && m.mode.Isolation == sandbox.Chroot:
+		return &sandbox.Obstacle{Why: "it takes mounts, which a chroot has none of", Fix: "use --snapshotter copy"}
+	case s == snapshot.Overlay:
+		return sandbox.TryOverlay(cache)
+	case s == snapshot.FuseOverlay:
+		return sandbox.TryFuseOverlay(cache)
+	}
+	return nil
+}
+
+// noRUN says why commands can't be run; nil if they can.
+func (m *machine) noRUN() error {
+	if m.mode.Isolation != sandbox.NoIsolation {
+		return nil
+	}
+	if len(m.mode.Obstacles) == 0 {
+		return errors.New("RUN can't be run with --isolation none")
+	}
+	var why strings.Builder
+	why.WriteString("RUN can't be run here:")
+	for _, o := range m.mode.Obstacles {
+		why.WriteString("\n- " + strings.ReplaceAll(o.Error(), "\n", "\n  "))
+	}
+	return errors.New(why.String() + "\n`bob doctor` shows all that builds need")
+}

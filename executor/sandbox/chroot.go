@@ -1,0 +1,299 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+)
+
+// chrootOrder is what the processes of a command in a chroot are told: gob, since
+// arguments and variables need not be UTF-8.
+type chrootOrder struct {
+	Root         string
+	Args, Env    []string
+	Dir          string
+	UID, GID     uint32
+	Groups       []uint32
+	Limits       []configs.Rlimit
+	Capabilities []string
+	Landlock     int   // version of the kernel's interface, 0 if there is none
+	Protected    []int // processes that must not be signalled, where Landlock can't see to that
+	Secrets      int   // how many files the guard wipes at the end
+}
+
+// chrootResult is what the guard found out.
+type chrootResult struct {
+	Status unix.WaitStatus // of the command, if Refused is ""
+	// Refused says why it was not started.
+	Refused string
+}
+
+// runChroot is Run for Chroot. Everything that it makes it also removes, in
+// reverse.
+func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
+	order, err := newChrootOrder(p)
+	if err != nil {
+		return err
+	}
+	if err := checkDevices(order.Root); err != nil {
+		return err
+	}
+	state, err := r.makeState()
+	if err != nil {
+		return err
+	}
+	clean := func(undo func() error) { err = errors.Join(err, undo()) }
+	defer clean(func() error { return os.RemoveAll(state) })
+	places, err := openPlaces(order.Root, state)
+	if err != nil {
+		return err
+	}
+	defer clean(func() error {
+		restored, err := places.remove(context.WithoutCancel(ctx))
+		p.Restored = restored
+		return err
+	})
+	if err := places.addSystem(p.ExtraHosts); err != nil {
+		return err
+	}
+	if err := places.addMounts(ctx, p.Mounts); err != nil {
+		return err
+	}
+	return runGuarded(ctx, p, order, places.secrets())
+}
+
+// newChrootOrder checks what a chroot can give the process and what it can't.
+func newChrootOrder(p *Process) (*chrootOrder, error) {
+	switch {
+	case p.Insecure:
+		return nil, errors.New("RUN --security=insecure: takes a container with namespaces of its own, which this machine refuses: see `bob doctor`")
+	case p.Network != Host:
+		return nil, errors.New("RUN --network=none: takes a network namespace, which this machine refuses: see `bob doctor`")
+	case p.Hostname != "":
+		return nil, fmt.Errorf("host name %s: takes a UTS namespace, which this machine refuses: leave out BUILDKIT_SANDBOX_HOSTNAME", p.Hostname)
+	}
+	root, err := canonical(p.Root)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := rlimits(p.Ulimits)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range p.Ulimits {
+		var own unix.Rlimit
+		if err := unix.Getrlimit(rlimitTypes[l.Name], &own); err != nil || l.Hard > own.Max {
+			return nil, errors.Join(err, fmt.Errorf("ulimit %s: hard limit %d is above bob's own, %d: start the container with a higher one", l.Name, l.Hard, own.Max))
+		}
+	}
+	capabilities, err := chrootCapabilities()
+	if err != nil {
+		return nil, err
+	}
+	o := &chrootOrder{
+		Root: root, Args: p.Args, Env: p.Env, Dir: workingDir(p.Dir),
+		UID: p.UID, GID: p.GID, Groups: p.Groups,
+		Limits: limits, Capabilities: capabilities, Landlock: landlockVersion(),
+	}
+	if o.Landlock < landlockScopes {
+		o.Protected, err = lineage()
+	}
+	return o, err
+}
+
+// runGuarded runs the command under a guard and waits for both.
+func runGuarded(ctx context.Context, p *Process, order *chrootOrder, secrets []*os.File) error {
+	caller := ctx
+	ctx, cancel := context.WithCancelCause(caller)
+	defer cancel(nil)
+	streams, err := openStreams(p)
+	if err != nil {
+		return err
+	}
+	finish := func() (err error) {
+		for _, s := range streams {
+			err = errors.Join(err, s.finish())
+		}
+		return err
+	}
+	order.Secrets = len(secrets)
+	g, err := startGuard(streams[0].w, streams[len(streams)-1].w, secrets)
+	if err != nil {
+		return errors.Join(err, finish())
+	}
+	for _, s := range streams {
+		s.start(cancel)
+	}
+	stop := context.AfterFunc(ctx, g.end)
+	result, err := g.wait(order)
+	killed := !stop()
+	errStreams := finish()
+	switch {
+	case killed && (err != nil || result.Refused != "" || result.Status.Signal() == unix.SIGKILL):
+		if caller.Err() != nil {
+			return caller.Err()
+		}
+		return context.Cause(ctx) // a writer failed
+	case err != nil:
+		return errors.Join(err, errStreams)
+	case result.Refused != "":
+		err := errors.New(initFailed + result.Refused)
+		if exit := execFailure(err); exit != nil {
+			return exit
+		}
+		return &startError{err}
+	}
+	return errors.Join(statusError(syscall.WaitStatus(result.Status)), errStreams)
+}
+
+// guard is the process that starts a command in a chroot, and outlives it and all
+// that it started. It ends them when it finds the pipe of its orders closed: by this
+// process, or by the kernel when this process is gone.
+type guard struct {
+	cmd    *exec.Cmd
+	orders *os.File
+	result *os.File
+}
+
+// The descriptors of the guard.
+const (
+	guardOrders = 3 + iota
+	guardResult
+	guardSecrets // the first of them
+)
+
+// startGuard starts a guard whose command writes to stdout and stderr.
+func startGuard(stdout, stderr *os.File, secrets []*os.File) (*guard, error) {
+	orderR, orderW, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("start guard: %w", err)
+	}
+	defer func() { _ = orderR.Close() }()
+	resultR, resultW, err := os.Pipe()
+	if err != nil {
+		_ = orderW.Close()
+		return nil, fmt.Errorf("start guard: %w", err)
+	}
+	defer func() { _ = resultW.Close() }()
+	g := &guard{cmd: chrootStage(stageGuard), orders: orderW, result: resultR}
+	g.cmd.Stdout, g.cmd.Stderr = stdout, stderr
+	g.cmd.ExtraFiles = slices.Concat([]*os.File{orderR, resultW}, secrets)
+	if err := g.cmd.Start(); err != nil {
+		_, _ = orderW.Close(), resultR.Close()
+		return nil, fmt.Errorf("start guard: %w", err)
+	}
+	return g, nil
+}
+
+// end has the guard end the command. It may be called at any time and repeatedly.
+func (g *guard) end() { _ = g.orders.Close() }
+
+// wait hands the guard its order and waits until it is gone.
+func (g *guard) wait(order *chrootOrder) (*chrootResult, error) {
+	errSend := gob.NewEncoder(g.orders).Encode(order)
+	result := new(chrootResult)
+	errReceive := gob.NewDecoder(g.result).Decode(result)
+	g.end()
+	_ = g.result.Close()
+	err := g.cmd.Wait()
+	if err == nil && errReceive == nil {
+		return result, nil
+	}
+	// Nobody but root, or the kernel that is out of memory, ends a guard.
+	err = fmt.Errorf("the process that guards the command was ended: %w", errors.Join(err, errSend, errReceive))
+	return nil, errors.Join(err, killRooted(order.Root))
+}
+
+// statusError turns the status of a command into nil or an *ExitError.
+func statusError(status syscall.WaitStatus) error {
+	switch {
+	case status.Signaled():
+		return &ExitError{Code: codeSignal + int(status.Signal()), Signal: status.Signal()}
+	case status.ExitStatus() != 0:
+		return &ExitError{Code: status.ExitStatus()}
+	}
+	return nil
+}
+
+// killRooted ends the processes whose root is the directory, as far as this process
+// may see their roots.
+func killRooted(root string) error {
+	want, err := os.Stat(root)
+	if err != nil {
+		return err
+	}
+	for {
+		found := false
+		for _, pid := range processes() {
+			is, err := os.Stat(fmt.Sprintf("/proc/%d/root", pid))
+			if err == nil && os.SameFile(is, want) {
+				found = unix.Kill(pid, unix.SIGKILL) == nil || found
+			}
+		}
+		if !found {
+			return nil
+		}
+		time.Sleep(killPause)
+	}
+}
+
+// checkDevices refuses a root file system with devices that a command could open
+// where no device cgroup keeps it from the machine's disks. No command can make
+// further ones.
+func checkDevices(root string) error {
+	if devicesBarred(filepath.Dir(root)) {
+		return nil
+	}
+	found, err := findDevice(root)
+	if err != nil || found == "" {
+		return err
+	}
+	return fmt.Errorf("run: the image has the device %s, which commands could open: this container has no device cgroup: start it with a container engine, or use another base image", found)
+}
+
+// Limits says what commands lack that others have which are run with Namespaces; nil
+// for a Runner that does so.
+func (r *Runner) Limits() ([]*Obstacle, error) {
+	if r.Isolation != Chroot {
+		return nil, nil
+	}
+	limits := []*Obstacle{
+		{Why: "commands find no /proc but copies of a few of its files, no /sys, no terminals, and no /dev/stdout or /dev/fd"},
+		{Why: "commands can't use chroot, raw sockets, or the powers of set-user-ID programs as sudo"},
+		{Why: "what is mounted read-only can be written to, in vain; tmpfs mounts are on the disk and have no limit, and secrets are on the disk while a command runs"},
+	}
+	switch version := landlockVersion(); {
+	case version == 0:
+		limits = append(limits, &Obstacle{
+			"without Landlock a command that is out for it can end other processes of the container, and reach their abstract sockets",
+			"use a kernel that has it (CONFIG_SECURITY_LANDLOCK, and landlock among the lsm= of its command line)",
+		})
+	case version < landlockScopes:
+		limits = append(limits, &Obstacle{
+			"this kernel's Landlock is too old to keep a command that is out for it from ending other processes of the container, or from their abstract sockets",
+			"use Linux 6.12 or later",
+		})
+	}
+	dir, err := r.makeState()
+	if err != nil {
+		return nil, err
+	}
+	err = makeDevices(filepath.Join(dir, "dev"))
+	if info, errStat := os.Stat(filepath.Join(dir, "dev/null")); err == nil && errStat == nil && info.Mode().IsRegular() {
+		limits = append(limits, &Obstacle{
+			"devices can't be made or opened in " + r.Dir + ": commands find a file as /dev/null, and neither /dev/zero nor /dev/urandom",
+			"put the cache directory on a file system that is not mounted with nodev, and don't drop CAP_MKNOD",
+		})
+	}
+	return limits, errors.Join(err, os.RemoveAll(dir))
+}

@@ -1,0 +1,231 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"unsafe"
+
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+)
+
+// dangerous are those of Docker's capabilities that a command in a chroot hasn't:
+// with CAP_SYS_CHROOT one leaves it, and with CAP_NET_RAW one reads what bob and
+// others send on the network that is theirs, too. The lack of the former also keeps
+// the command from tracing bob, which has it.
+var dangerous = [...]string{"CAP_NET_RAW", "CAP_SYS_CHROOT"}
+
+// chrootCapabilities returns those of a command in a chroot.
+func chrootCapabilities() ([]string, error) {
+	own, err := allCapabilities()
+	if err != nil {
+		return nil, err
+	}
+	for _, needed := range []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT"} {
+		if !slices.Contains(own, needed) {
+			return nil, fmt.Errorf("run in a chroot: bob lacks %s: don't drop it when starting the container", needed)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(defaultCapabilities[:]), func(name string) bool {
+		return slices.Contains(dangerous[:], name) || !slices.Contains(own, name)
+	}), nil
+}
+
+// Versions of Landlock's interface (landlock(7)) by what they brought.
+const (
+	landlockRefer    = 2 // renaming and linking into another directory
+	landlockTruncate = 3
+	landlockIoctl    = 5 // on devices
+	landlockScopes   = 6 // signals and abstract Unix sockets
+)
+
+// landlockVersion returns the version of the kernel's interface, 0 if there is no
+// Landlock or it is refused.
+func landlockVersion() int {
+	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(version)
+}
+
+// landlock keeps this thread, whose no_new_privs is set, from all files but those
+// below dir, from making devices of disks, and from the signals and abstract
+// sockets of others, as far as that version can.
+func landlock(dir string, version int) error {
+	if version == 0 {
+		return nil
+	}
+	rules := unix.LandlockRulesetAttr{Handled_access_fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}
+	if version >= landlockRefer {
+		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_REFER
+	}
+	if version >= landlockTruncate {
+		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
+	}
+	if version >= landlockIoctl {
+		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+	}
+	if version >= landlockScopes {
+		rules.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
+	}
+	set, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&rules)), unsafe.Sizeof(rules), 0) //nolint:gosec // the call takes an address
+	if errno != 0 {
+		return os.NewSyscallError("landlock_create_ruleset", errno)
+	}
+	defer unix.Close(int(set))
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	beneath := unix.LandlockPathBeneathAttr{
+		Allowed_access: rules.Handled_access_fs &^ unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK,
+		Parent_fd:      int32(fd),
+	}
+	if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&beneath)), 0, 0, 0); errno != 0 { //nolint:gosec // likewise
+		return os.NewSyscallError("landlock_add_rule", errno)
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, set, 0, 0); errno != 0 {
+		return os.NewSyscallError("landlock_restrict_self", errno)
+	}
+	return nil
+}
+
+// intrusive are the system calls that reach into other processes. Landlock confines
+// them.
+var intrusive = [...]string{
+	"kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace",
+}
+
+// filters returns the seccomp filters of the command.
+func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
+	filter, err := seccompFilter(o.Capabilities)
+	if err != nil {
+		return nil, err
+	}
+	replaced := []string{"mknod", "mknodat", "prlimit64"}
+	if o.Landlock == 0 {
+		replaced = append(replaced, intrusive[:]...)
+	}
+	filter.Syscalls = slices.DeleteFunc(filter.Syscalls, func(c *configs.Syscall) bool {
+		return slices.Contains(replaced, c.Name)
+	})
+	allow := func(name string, args ...*configs.Arg) {
+		filter.Syscalls = append(filter.Syscalls, &configs.Syscall{Name: name, Action: configs.Allow, Args: args})
+	}
+	for i, name := range []string{"mknod", "mknodat"} {
+		mode := uint(i) + 1
+		for _, kind := range []uint64{0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK} {
+			allow(name, maskedArg(mode, unix.S_IFMT, kind))
+		}
+		for _, d := range devices {
+			allow(name, maskedArg(mode, unix.S_IFMT, unix.S_IFCHR), maskedArg(mode+1, 1<<32-1, uint64(d.number)))
+		}
+	}
+	// A limit that is set for bob would end it.
+	allow("prlimit64", equalArg(0, 0))
+	allow("prlimit64", equalArg(2, 0)) // that only asks
+	if o.Landlock >= landlockScopes {
+		return []*configs.Seccomp{filter}, nil
+	}
+	return []*configs.Seccomp{filter, o.signalFilter(filter.Architectures)}, nil
+}
+
+// signalFilter refuses signals to the protected processes, and to everybody.
+func (o *chrootOrder) signalFilter(architectures []string) *configs.Seccomp {
+	filter := &configs.Seccomp{DefaultAction: configs.Allow, Architectures: architectures}
+	refused := uint(unix.EPERM)
+	refuse := func(name string, args ...*configs.Arg) {
+		filter.Syscalls = append(filter.Syscalls, &configs.Syscall{
+			Name: name, Action: configs.Errno, ErrnoRet: &refused, Args: args,
+		})
+	}
+	const low = 1<<32 - 1 // the kernel looks at no more of a process ID
+	targets := []uint64{low}
+	for _, pid := range o.Protected {
+		targets = append(targets, uint64(pid), uint64(-pid)&low)
+	}
+	for _, t := range targets {
+		for _, name := range []string{"kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"} {
+			refuse(name, maskedArg(0, low, t))
+		}
+		refuse("tgkill", maskedArg(1, low, t))
+		refuse("rt_tgsigqueueinfo", maskedArg(1, low, t))
+		refuse("fcntl", maskedArg(1, low, unix.F_SETOWN), maskedArg(2, low, t))
+	}
+	refuse("fcntl", maskedArg(1, low, unix.F_SETOWN_EX))
+	refuse("ioctl", maskedArg(1, low, fioSetOwn))
+	refuse("ioctl", maskedArg(1, low, unix.SIOCSPGRP))
+	refuse("getsockopt", maskedArg(1, low, unix.SOL_SOCKET), maskedArg(2, low, unix.SO_PEERPIDFD))
+	return filter
+}
+
+// fioSetOwn is the ioctl FIOSETOWN of asm/sockios.h.
+const fioSetOwn = 0x8901
+
+// maskedArg is the condition that an argument of a system call has the value in the
+// bits of the mask.
+func maskedArg(index uint, mask, value uint64) *configs.Arg {
+	return &configs.Arg{Index: index, Value: mask, ValueTwo: value, Op: configs.MaskEqualTo}
+}
+
+// equalArg is the condition that it is the value.
+func equalArg(index uint, value uint64) *configs.Arg {
+	return &configs.Arg{Index: index, Value: value, Op: configs.EqualTo}
+}
+
+// devicesBarred reports whether opening devices that the container wasn't given is
+// refused, which it tries in dir with one that no machine has.
+func devicesBarred(dir string) bool {
+	place, err := os.MkdirTemp(dir, ".bob-device-")
+	if err != nil {
+		return false
+	}
+	defer func() { _ = os.RemoveAll(place) }()
+	node := filepath.Join(place, "node")
+	if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(blockExtended, 1<<20-1))); err != nil {
+		return false
+	}
+	fd, err := unix.Open(node, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+}
+
+// blockExtended is the major number of block devices that have no other.
+const blockExtended = 259
+
+// findDevice returns the path of a device below root that can do harm, "" if there
+// is none.
+func findDevice(root string) (string, error) {
+	found := ""
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeDevice == 0 {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return &os.PathError{Op: "lstat", Path: path, Err: err}
+		}
+		if harmless(&st) {
+			return nil
+		}
+		found = path
+		return fs.SkipAll
+	})
+	return found, err
+}
+
+// harmless reports whether the device is one that every container has, or none.
+func harmless(st *unix.Stat_t) bool {
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return false
+	}
+	return st.Rdev == 0 || slices.ContainsFunc(devices[:], func(d device) bool { return d.number == st.Rdev })
+}

@@ -1,0 +1,122 @@
+package sandbox
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// device is one of those that every container has, all character devices.
+type device struct {
+	name   string
+	number uint64
+}
+
+var devices = [...]device{
+	{"null", unix.Mkdev(1, 3)},
+	{"zero", unix.Mkdev(1, 5)},
+	{"full", unix.Mkdev(1, 7)},
+	{"random", unix.Mkdev(1, 8)},
+	{"urandom", unix.Mkdev(1, 9)},
+	{"tty", unix.Mkdev(5, 0)},
+}
+
+// deviceLinks are the links of a container's /dev. Without /proc they lead nowhere:
+// what opens one gets an error, where a file in its place would swallow the output.
+var deviceLinks = map[string]string{
+	"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+}
+
+// makeDevices makes the /dev of a command. Where devices can't be made or opened, as
+// on a file system mounted with nodev, an empty file takes the place of null, and
+// nothing that of the others: a file can't be endless, nor random.
+func makeDevices(dir string) error {
+	if err := makeDir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := makeDir(filepath.Join(dir, "shm"), 0o777|fs.ModeSticky); err != nil {
+		return err
+	}
+	for name, target := range deviceLinks {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	for _, d := range devices {
+		path := filepath.Join(dir, d.name)
+		err := makeDevice(path, d)
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			err = nil
+			if d.name == "null" {
+				err = makeFile(path, nil, 0o666)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeDevice makes a device, unless it can't be opened afterwards.
+func makeDevice(path string, d device) error {
+	if err := unix.Mknod(path, unix.S_IFCHR|0o600, int(d.number)); err != nil {
+		return &os.PathError{Op: "mknod", Path: path, Err: err}
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	switch {
+	case err == nil:
+		_ = unix.Close(fd)
+	case !errors.Is(err, unix.ENXIO): // no terminal
+		return errors.Join(&os.PathError{Op: "open", Path: path, Err: err}, os.Remove(path))
+	}
+	return os.Chmod(path, 0o666) //nolint:gosec // as everywhere
+}
+
+// procFiles are the files of /proc that a command finds a copy of: they tell of the
+// machine, and not of any process.
+var procFiles = [...]string{
+	"cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version",
+	"sys/kernel/cap_last_cap", "sys/kernel/ngroups_max", "sys/kernel/osrelease", "sys/kernel/ostype", "sys/kernel/pid_max",
+}
+
+// makeProc makes the /proc of a command.
+func makeProc(dir string) error {
+	if err := makeDir(dir, 0o555); err != nil {
+		return err
+	}
+	for _, sub := range []string{"sys", "sys/kernel"} {
+		if err := makeDir(filepath.Join(dir, sub), 0o555); err != nil {
+			return err
+		}
+	}
+	for _, name := range procFiles {
+		content, err := os.ReadFile(filepath.Join("/proc", name))
+		if err != nil {
+			continue // this kernel has no such file, or the container hides it
+		}
+		if err := makeFile(filepath.Join(dir, name), content, 0o444); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeDir makes a directory, whatever the umask.
+func makeDir(path string, mode fs.FileMode) error {
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// makeFile makes a file, whatever the umask.
+func makeFile(path string, content []byte, mode fs.FileMode) error {
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}

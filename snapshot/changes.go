@@ -1,0 +1,254 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// changes finds what a step has changed in a checkout, and makes a layer of it as
+// overlay format has it. Files are compared by what the kernel says of them, see
+// state, and not by what they hold.
+//
+// There is one difference to what an overlay makes of the same step: that breaks
+// the tie between the names of one file below when the file is changed under one
+// of them. Here they stay one file, and all are in the layer.
+type changes struct {
+	*copier
+
+	original *stack // what the checkout was made of
+	checkout string // the root of the checkout
+	marks    bool   // files that are marks count as such
+}
+
+// write makes the layer of what has changed from old to now in the empty directory
+// c.root.
+func (c *changes) write(ctx context.Context, old, now *listed) error {
+	names := map[uint64][]named{}
+	pair(old, now, "", names)
+	for _, group := range names {
+		if err := c.compare(group); err != nil {
+			return err
+		}
+	}
+	now.spread()
+	from, err := unix.Open(c.checkout, dirFlags, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", c.checkout, err)
+	}
+	defer unix.Close(from)
+	to, err := unix.Open(c.root, dirFlags, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", c.root, err)
+	}
+	defer unix.Close(to)
+	return c.directory(ctx, from, old, now, &dir{fd: to})
+}
+
+// named is a file under one of its names.
+type named struct {
+	*listed
+
+	path string
+}
+
+// pair finds for the entries of now, at path, what they were in old, and collects
+// the names of files.
+func pair(old, now *listed, path string, names map[uint64][]named) {
+	for name, n := range now.entries {
+		var o *listed
+		if old != nil {
+			o = old.entries[name]
+		}
+		if n.is(o) {
+			n.before = o
+			o.before = nil // or no inventory would ever be free
+		}
+		if n.isDir() {
+			n.changed = n.before == nil || n.state != n.before.state
+			pair(n.before, n, join(path, name), names)
+			continue
+		}
+		names[n.ino] = append(names[n.ino], named{n, join(path, name)})
+	}
+}
+
+// compare decides whether a file, of which these are all names, has changed.
+func (c *changes) compare(group []named) error {
+	changed, unlinked := false, false
+	for _, n := range group {
+		switch {
+		case n.before == nil || n.nlink > n.before.nlink:
+			changed = true
+		case n.state == n.before.state:
+		case n.lostName():
+			unlinked = true
+		default:
+			changed = true
+		}
+	}
+	if unlinked && !changed {
+		same, err := c.isOriginal(group[0])
+		if err != nil {
+			return fmt.Errorf("compare %q: %w", group[0].path, err)
+		}
+		changed = !same
+	}
+	for _, n := range group {
+		n.changed = changed
+	}
+	return nil
+}
+
+// lostName reports whether all that shows of a change is that a name has gone.
+func (n *listed) lostName() bool {
+	s := n.state
+	s.ctime, s.nlink = n.before.ctime, n.before.nlink
+	return n.nlink < n.before.nlink && s == n.before.state
+}
+
+// isOriginal reports whether the file n holds what it did in the layers below.
+func (c *changes) isOriginal(n named) (bool, error) {
+	parent, base := split(n.path)
+	d, err := c.original.at(parent)
+	if err != nil {
+		return false, err
+	}
+	e, ok, err := c.original.lookup(d, base)
+	if err != nil || !ok {
+		return false, err
+	}
+	if n.mode&unix.S_IFMT != unix.S_IFREG {
+		return true, nil // nothing of it can have changed
+	}
+	root, err := c.original.fd(e.layer)
+	if err != nil {
+		return false, err
+	}
+	below, err := openat(root, n.path, unix.O_NONBLOCK)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(below)
+	here, err := unix.Open(c.checkout+"/"+n.path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("open: %w", err)
+	}
+	defer unix.Close(here)
+	a, err := readXattrsFd(below, c.opt.Owners, n.mode)
+	if err != nil {
+		return false, err
+	}
+	b, err := readXattrsFd(here, c.opt.Owners, n.mode)
+	if err != nil || !maps.Equal(a, b) {
+		return false, err
+	}
+	return sameBytes(below, here, c.buf)
+}
+
+// sameBytes reports whether two open files hold the same.
+func sameBytes(a, b int, buf []byte) (bool, error) {
+	half := len(buf) / 2
+	for at := int64(0); ; {
+		n, err := unix.Pread(a, buf[:half], at)
+		if err != nil {
+			return false, fmt.Errorf("read: %w", err)
+		}
+		m := 0
+		for m < n {
+			k, err := unix.Pread(b, buf[half+m:half+n], at+int64(m))
+			if err != nil {
+				return false, fmt.Errorf("read: %w", err)
+			}
+			if k == 0 {
+				return false, nil
+			}
+			m += k
+		}
+		if n == 0 || !bytes.Equal(buf[:n], buf[half:half+n]) {
+			return n == 0, nil
+		}
+		at += int64(n)
+	}
+}
+
+// spread has every directory at and below n count as changed that something changed
+// in.
+func (n *listed) spread() {
+	for _, e := range n.entries {
+		if e.isDir() {
+			e.spread()
+		}
+		n.changed = n.changed || e.changed
+	}
+}
+
+// directory writes what has changed in the directory from, which was old, nil if it
+// is new, and is now, to the directory to.
+func (c *changes) directory(ctx context.Context, from int, old, now *listed, to *dir) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	names := slices.Collect(maps.Keys(now.entries))
+	if old != nil {
+		names = slices.AppendSeq(names, maps.Keys(old.entries))
+	} else {
+		old = &listed{}
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		n, o := now.entries[name], old.entries[name]
+		if n != nil && !n.changed {
+			continue
+		}
+		if err := c.change(ctx, from, name, o, n, to); err != nil {
+			return fmt.Errorf("copy change of %q: %w", join(to.path, name), err)
+		}
+	}
+	a, err := readAttrs(from, c.opt.Owners)
+	if err != nil {
+		return err
+	}
+	return a.apply(to.fd, true, c.opt.Owners)
+}
+
+// change writes the entry name of the directory from, which was o and is n; either
+// is nil where there is none.
+func (c *changes) change(ctx context.Context, from int, name string, o, n *listed, to *dir) error {
+	switch {
+	case n == nil:
+		return makeWhiteout(to.fd, name, c.marks)
+	case c.marks && strings.HasPrefix(name, whiteoutPrefix):
+		return errWhiteoutName
+	case n.isDir():
+		fd, err := openat(from, name, unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return inNewDirectory(to, name, func(made *dir) error {
+			if o != nil && n.before == nil {
+				if err := makeOpaque(made.fd, c.marks); err != nil {
+					return err
+				}
+			}
+			return c.directory(ctx, fd, n.before, n, made)
+		})
+	}
+	var st unix.Stat_t
+	if err := c.opt.Owners.Fstatat(from, name, &st); err != nil {
+		return fmt.Errorf("stat: %w", err)
+	}
+	if isWhiteout(&st) {
+		return errWhiteoutDevice
+	}
+	return c.entry(ctx, from, &st, to, name)
+}
+
+var errWhiteoutDevice = errors.New("it is a device 0:0, which means a removed file in a layer")

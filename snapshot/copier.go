@@ -1,0 +1,197 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/bobbuild/bob/snapshot/owners"
+	"golang.org/x/sys/unix"
+)
+
+// copier copies files from one directory to another, within or between file
+// systems. One goroutine uses it at a time.
+type copier struct {
+	extractor // of nothing: it makes what has no content
+
+	root             string // of the tree that is copied to
+	noClone, noRange bool   // what these file systems have refused
+	// links are the places of the files with several names that were copied.
+	links map[inode]place
+}
+
+// place is an entry of an open directory.
+type place struct {
+	dir  *dir
+	base string
+}
+
+const (
+	// smallFile is the size up to which a read and a write are faster than
+	// copy_file_range(2).
+	smallFile = 128 << 10
+	// rangeSize is how much one copy_file_range(2) may take: it doesn't notice
+	// that the context has ended.
+	rangeSize = 64 << 20
+)
+
+func newCopier(root string, keeper owners.Keeper) *copier {
+	x := extractor{opt: ExtractOptions{Owners: keeper}, buf: make([]byte, copySize)}
+	return &copier{root: root, extractor: x, links: map[inode]place{}}
+}
+
+// entry makes the entry base of to, which isn't there, a copy of that of the
+// directory from, which isn't a directory. A file that the copier has copied
+// under another name gets one more.
+func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, base string) error {
+	if st.Nlink > 1 {
+		id := inode{st.Dev, st.Ino}
+		if first, ok := c.links[id]; ok {
+			return c.linkTo(first, to, base)
+		}
+		c.links[id] = place{to, base}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return c.regular(ctx, from, to, base)
+	}
+	a := statAttrs(st)
+	var err error
+	if a.xattrs, err = readXattrsPath(fdPath(from, base), c.opt.Owners, st.Mode); err != nil {
+		return err
+	}
+	switch kind := st.Mode & unix.S_IFMT; kind {
+	case unix.S_IFLNK:
+		target, err := readlinkat(from, base)
+		if err != nil {
+			return fmt.Errorf("read link: %w", err)
+		}
+		if err := unix.Symlinkat(target, to.fd, base); err != nil {
+			return fmt.Errorf("make symbolic link: %w", err)
+		}
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		if err := unix.Mknodat(to.fd, base, kind|0o600, 0); err != nil {
+			return fmt.Errorf("make fifo or socket: %w", err)
+		}
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h := &tar.Header{Typeflag: tar.TypeChar, Devmajor: int64(unix.Major(st.Rdev)), Devminor: int64(unix.Minor(st.Rdev))}
+		if kind == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
+		if skip, err := c.device(to, base, h); skip || err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("unknown type of file %#o", kind)
+	}
+	return c.setSpecial(to, base, a, st.Mode&unix.S_IFMT == unix.S_IFLNK)
+}
+
+// linkTo gives the copy first one more name.
+func (c *copier) linkTo(first place, to *dir, base string) error {
+	fd := first.dir.fd
+	if first.dir != to { // which may have been closed since
+		var err error
+		path := filepath.Join(c.root, first.dir.path)
+		if fd, err = unix.Open(path, dirFlags, 0); err != nil {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		defer unix.Close(fd)
+	}
+	if err := unix.Linkat(fd, first.base, to.fd, base, 0); err != nil {
+		return fmt.Errorf("link to %q: %w", join(first.dir.path, first.base), err)
+	}
+	return nil
+}
+
+func (c *copier) regular(ctx context.Context, from int, to *dir, base string) error {
+	src, err := openat(from, base, unix.O_NONBLOCK) // should it have become a fifo
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	var st unix.Stat_t
+	if err := c.opt.Owners.Fstat(src, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	a := statAttrs(&st)
+	if a.xattrs, err = readXattrsFd(src, c.opt.Owners, st.Mode); err != nil {
+		return err
+	}
+	dst, err := unix.Openat(to.fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	defer unix.Close(dst)
+	if err := c.content(ctx, contents{fd: src, size: st.Size, sparse: st.Blocks*512 < st.Size}, dst); err != nil {
+		return err
+	}
+	return a.apply(dst, true, c.opt.Owners)
+}
+
+// content writes what from holds to the empty file to: by sharing it where the
+// file system can (FICLONE), and otherwise holes as holes.
+func (c *copier) content(ctx context.Context, from contents, to int) error {
+	if from.size == 0 {
+		return nil
+	}
+	if !c.noClone {
+		err := unix.IoctlFileClone(to, from.fd)
+		if err == nil {
+			return nil
+		}
+		c.noClone = !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT)
+	}
+	for at := int64(0); at < from.size; {
+		data, end := at, from.size
+		if from.sparse {
+			var err error
+			if data, end, err = from.next(at); err != nil {
+				return err
+			}
+		}
+		if err := c.span(ctx, from, to, data, end); err != nil {
+			return err
+		}
+		at = end
+	}
+	if from.sparse {
+		return os.NewSyscallError("ftruncate", unix.Ftruncate(to, from.size))
+	}
+	return nil
+}
+
+// span copies the bytes from at to end.
+func (c *copier) span(ctx context.Context, from contents, to int, at, end int64) error {
+	for end-at > smallFile && !c.noRange {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		in, out := at, at
+		n, err := unix.CopyFileRange(from.fd, &in, to, &out, int(min(end-at, rangeSize)), 0)
+		if err != nil || n == 0 {
+			c.noRange = err != nil && !errors.Is(err, unix.EINTR)
+			break // reading and writing tells what is wrong
+		}
+		at += int64(n)
+	}
+	if at == end {
+		return nil
+	}
+	if _, err := unix.Seek(to, at, unix.SEEK_SET); err != nil {
+		return os.NewSyscallError("lseek", err)
+	}
+	return from.copyData(ctx, descriptor(to), c.buf, at, end)
+}
+
+// descriptor is an open file to be written to.
+type descriptor int
+
+func (d descriptor) Write(b []byte) (int, error) {
+	if err := writeAll(int(d), b); err != nil {
+		return 0, fmt.Errorf("write: %w", err)
+	}
+	return len(b), nil
+}

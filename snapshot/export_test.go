@@ -1,0 +1,26 @@
+package snapshot
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Indexed lists the files of a snapshot as a store with the snapshotter Index knows
+// them, the root included.
+func (s *Store) Indexed(id string) ([]string, error) {
+	root, err := s.nodes(id)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	var list func(n *node, name string)
+	list = func(n *node, name string) {
+		out = append(out, fmt.Sprintf("%q %06o %d:%d %d.%09d %s", name, n.kind|n.mode, n.uid, n.gid, n.mtime.Sec, n.mtime.Nsec, n.link))
+		for base, kid := range n.kids {
+			list(kid, join(name, base))
+		}
+	}
+	list(root, "")
+	slices.Sort(out)
+	return out, nil
+}

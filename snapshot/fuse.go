@@ -1,0 +1,286 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fuseProgram makes overlays where the kernel allows FUSE only.
+const fuseProgram = "fuse-overlayfs"
+
+// fuseMount is an overlay that a process of fuse-overlayfs serves.
+type fuseMount struct {
+	overlayMount
+
+	store    *Store
+	lower    []string
+	since    unix.Timespec // when it was mounted
+	process  *os.Process
+	ended    chan struct{} // closed when the process is gone
+	messages bytes.Buffer  // of the process, to be read then
+}
+
+// mountFuse mounts o by fuse-overlayfs. Its process ends with this one.
+func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
+	program, err := exec.LookPath(fuseProgram)
+	if err != nil {
+		return nil, fmt.Errorf("install the package %s: %w", fuseProgram, err)
+	}
+	var before unix.Stat_t // of a directory made just now
+	if err := unix.Stat(o.target, &before); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: o.target, Err: err}
+	}
+	m := &fuseMount{overlayMount: overlayMount{target: o.target}, store: s, lower: o.lower, since: before.Ctim, ended: make(chan struct{})}
+	//nolint:gosec,forbidigo // this snapshotter is another program
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "-f", "-o", s.fuseOptions(o), o.target)
+	cmd.Dir = s.ids
+	cmd.Stdout, cmd.Stderr = &m.messages, &m.messages
+	// In a process group of its own it isn't interrupted from the terminal.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := m.run(cmd); err != nil {
+		return nil, err
+	}
+	for {
+		// While the process isn't there yet the answer is the directory's.
+		var now unix.Stat_t
+		if err := unix.Stat(o.target, &now); err != nil {
+			return nil, errors.Join(&os.PathError{Op: "stat", Path: o.target, Err: err}, m.kill())
+		}
+		if now.Dev != before.Dev {
+			return m, nil
+		}
+		select {
+		case <-m.ended:
+			return nil, fmt.Errorf("%s can't mount at %s: %s", fuseProgram, o.target, m.said())
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), m.kill())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// fuseOptions returns the options that say what o is. Paths in them are relative,
+// which keeps characters that mean something in options out.
+func (s *Store) fuseOptions(o overlay) string {
+	rel := func(path string) string {
+		return strings.TrimPrefix(path, s.ids+"/") // all are in the store
+	}
+	lower := make([]string, 0, len(o.lower))
+	for _, l := range o.lower {
+		lower = append(lower, rel(l))
+	}
+	options := "lowerdir=" + strings.Join(lower, ":")
+	if o.upper != "" {
+		options += ",volatile,upperdir=" + rel(o.upper) + ",workdir=" + rel(o.work)
+	}
+	return options
+}
+
+// run starts cmd. The thread that does so lives as long as the process: with it
+// the kernel would end the process (Pdeathsig).
+func (m *fuseMount) run(cmd *exec.Cmd) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		m.process = cmd.Process
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // what it says counts
+			close(m.ended)
+		}
+	}()
+	return <-started
+}
+
+// said returns what the process, which is gone, has written.
+func (m *fuseMount) said() string {
+	return strings.Join(strings.Fields(m.messages.String()), " ")
+}
+
+// kill ends the process.
+func (m *fuseMount) kill() error {
+	err := m.process.Kill()
+	<-m.ended
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// exitTime is how long the process may take to end after it has nothing to serve.
+const exitTime = time.Second
+
+// settle unmounts the overlay and brings the layer into overlay format.
+func (m *fuseMount) settle(layer string) error {
+	if !m.gone {
+		if err := m.flush(); err != nil {
+			return err
+		}
+		if err := m.overlayMount.settle(layer); err != nil {
+			return err
+		}
+		select {
+		case <-m.ended:
+		case <-time.After(exitTime): // another mount namespace has a copy of the mount
+		}
+		if err := m.kill(); err != nil {
+			return err
+		}
+	}
+	fd, err := unix.Open(layer, dirFlags, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: layer, Err: err}
+	}
+	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.fileMarks), m.since}
+	defer l.lower.close()
+	if err := l.directory(os.NewFile(uintptr(fd), layer), "", l.lower.root()); err != nil {
+		return fmt.Errorf("read what %s has left in %s: %w", fuseProgram, layer, err)
+	}
+	return nil
+}
+
+// flush has the process write all that the kernel still holds back.
+func (m *fuseMount) flush() error {
+	f, err := os.Open(m.target)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd())))
+}
+
+func (m *fuseMount) end() error {
+	if m.gone {
+		return nil
+	}
+	return errors.Join(m.overlayMount.end(), m.kill())
+}
+
+// fuseXattrs begins the names of attributes of fuse-overlayfs.
+const fuseXattrs = "user.fuseoverlayfs."
+
+// fuseLayer brings what fuse-overlayfs has made into overlay format: it marks a
+// directory in several ways at once, notes which files it has copied up, has
+// directories change their time when it copies something into them, and takes
+// set-ID bits from directories that it copies. The last two can't be told from what
+// a step may do itself, but for that there is hardly a reason.
+type fuseLayer struct {
+	lower *stack
+	since unix.Timespec // when it was mounted
+}
+
+// directory does so for the directory f at path, and those below. d is what it is
+// merged with. It closes f.
+func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
+	defer f.Close()
+	fd := int(f.Fd())
+	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
+		return err
+	}
+	a, err := readAttrs(fd, l.lower.owners)
+	if err != nil {
+		return err
+	}
+	opaque, err := exists(fd, opaqueName)
+	if err != nil {
+		return err
+	}
+	if opaque {
+		d = lowerDir{}
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("read directory: %w", err)
+	}
+	copied := d.exists() && len(names) > 0 // nothing has happened here but copying
+	for _, name := range names {
+		c, err := l.entry(fd, join(path, name), d)
+		if err != nil {
+			return fmt.Errorf("%s: %w", join(path, name), err)
+		}
+		copied = copied && c
+	}
+	switch {
+	case opaque:
+		if err := makeOpaque(fd, l.lower.marks); err != nil {
+			return err
+		}
+	case d.exists():
+		below, err := l.lower.attrs(d)
+		if err != nil {
+			return err
+		}
+		const setID = unix.S_ISUID | unix.S_ISGID
+		if a.mode == below.mode&^setID {
+			a.mode = below.mode
+		}
+		if copied && a.mtime.Nano() >= l.since.Nano() {
+			a.mtime = below.mtime
+		}
+	}
+	return a.apply(fd, false, l.lower.owners)
+}
+
+// entry does so for the entry at path of the directory fd, which is merged with d.
+// It reports whether all that has happened to it is that it was copied up.
+func (l *fuseLayer) entry(fd int, path string, d lowerDir) (copied bool, err error) {
+	_, name := split(path)
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, err
+	}
+	if name == opaqueName && !l.lower.marks || name == ".wh..opq" {
+		return false, unix.Unlinkat(fd, name, 0)
+	}
+	hidden, isMark := strings.CutPrefix(name, whiteoutPrefix)
+	if isMark = isMark && l.lower.marks; !isMark {
+		hidden = name
+	}
+	e, ok, err := l.lower.lookup(d, hidden)
+	if err != nil {
+		return false, err
+	}
+	if (isMark && name != opaqueName || isWhiteout(&st)) && !ok { // it has been renamed
+		return false, unix.Unlinkat(fd, name, 0)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		sub, err := openat(fd, name, unix.O_DIRECTORY)
+		if err != nil {
+			return false, err
+		}
+		isNew, err := exists(sub, opaqueName)
+		if err != nil {
+			return false, errors.Join(err, unix.Close(sub))
+		}
+		return ok && !isNew, l.directory(os.NewFile(uintptr(sub), name), path, e.dir)
+	case unix.S_IFREG:
+		file := fdPath(fd, name)
+		_, err := unix.Lgetxattr(file, fuseXattrs+"origin", nil)
+		return ok && err == nil, dropXattrs(func(name string) error { return unix.Lremovexattr(file, name) })
+	}
+	return false, nil
+}
+
+// dropXattrs removes the attributes of fuse-overlayfs from a file by remove.
+func dropXattrs(remove func(name string) error) error {
+	for _, name := range []string{fuseXattrs + "opaque", fuseXattrs + "origin", "trusted.overlay.opaque"} {
+		err := remove(name)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("remove extended attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,459 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// A store with the snapshotter Index keeps of an image's layer what its tar says of
+// each file, and content only of those that name accounts. The index of a layer is a
+// record under its DiffID; which layer a snapshot is, is another one under its ID.
+const (
+	indexKind = "layer-index-1"
+	stackKind = "layer-stack-1"
+)
+
+// indexEntry is an entry of a layer's tar.
+type indexEntry struct {
+	Name, Link string
+	Type       byte
+	Mode       uint32
+	UID, GID   int
+	Mtime      unix.Timespec
+	Xattrs     map[string]string // that archives hold
+	Data       []byte            // of a file that names accounts
+}
+
+// stackRecord says that a snapshot is a layer over another one.
+type stackRecord struct {
+	Parent string
+	DiffID digest.Digest
+}
+
+// maxAccounts is how many bytes of a file that names accounts go into an index.
+const maxAccounts = 1 << 20
+
+// namesAccounts reports whether a file may be one that names are looked up in.
+func namesAccounts(hdr *tar.Header) bool {
+	base := path.Base(hdr.Name)
+	return hdr.Typeflag == tar.TypeReg && hdr.Size <= maxAccounts && (base == "passwd" || base == "group")
+}
+
+// indexed reports whether image layers are indexed and not unpacked.
+func (s *Store) indexed() bool { return s.opts.Snapshotter == Index }
+
+// Offer tells the store where the layers of an image are, base first, that it may
+// have to unpack after all. Only a store with the snapshotter [Index] has use for it.
+func (s *Store) Offer(layers []Layer) { s.offer("", layers) }
+
+func (s *Store) offer(below string, layers []Layer) {
+	for _, l := range layers {
+		below = StackID(below, l.DiffID)
+		s.offers.Store(below, l)
+	}
+}
+
+// index is UnpackOver for a store that indexes.
+func (s *Store) index(ctx context.Context, parent string, layers []Layer, jobs int) (*Snapshot, error) {
+	s.offer(parent, layers)
+	if jobs < 1 {
+		jobs = runtime.GOMAXPROCS(0)
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(jobs)
+	below := parent
+	for _, l := range layers {
+		rec := stackRecord{below, l.DiffID}
+		below = StackID(below, l.DiffID)
+		id := below
+		group.Go(func() error {
+			if err := s.indexLayer(gctx, l); err != nil {
+				return fmt.Errorf("index layer %s: %w", l.name(), err)
+			}
+			value, err := json.Marshal(rec)
+			if err == nil {
+				err = s.PutRecord(stackKind, digest.NewDigestFromEncoded(digest.SHA256, id), value)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return s.Snapshot(below)
+}
+
+// indexLayer makes the index of l, unless the store has it.
+func (s *Store) indexLayer(ctx context.Context, l Layer) error {
+	if _, err := s.Record(indexKind, l.DiffID); err == nil {
+		return nil
+	}
+	var entries []indexEntry
+	err := streamLayer(ctx, l, func(ctx context.Context, r io.Reader) error {
+		tr := tar.NewReader(r)
+		for {
+			hdr, err := tr.Next()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+				return fmt.Errorf("read tar header: %w", err)
+			}
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			if hdr.Typeflag == tar.TypeXGlobalHeader {
+				continue
+			}
+			e, err := newIndexEntry(hdr, tr)
+			if err != nil {
+				return fmt.Errorf("index %q: %w", hdr.Name, err)
+			}
+			entries = append(entries, e)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := layerTree(entries); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(gob.NewEncoder(z).Encode(entries), z.Close()); err != nil {
+		return err
+	}
+	return s.PutRecord(indexKind, l.DiffID, b.Bytes())
+}
+
+func newIndexEntry(hdr *tar.Header, r io.Reader) (indexEntry, error) {
+	a, err := (&extractor{}).attrs(hdr)
+	if err != nil {
+		return indexEntry{}, err
+	}
+	e := indexEntry{
+		Name: hdr.Name, Link: hdr.Linkname, Type: hdr.Typeflag, Mode: a.mode, UID: a.uid, GID: a.gid, Mtime: a.mtime,
+		Xattrs: map[string]string{},
+	}
+	for name, value := range a.xattrs {
+		if name == capabilityXattr {
+			value = string(normalCapability([]byte(value)))
+		}
+		if archived(name) {
+			e.Xattrs[name] = value
+		}
+	}
+	if namesAccounts(hdr) {
+		e.Data, err = io.ReadAll(r)
+	}
+	return e, err
+}
+
+// readIndex returns the tree of the layer diffID.
+func (s *Store) readIndex(diffID digest.Digest) (*layerNodes, error) {
+	b, err := s.Record(indexKind, diffID)
+	if err != nil {
+		return nil, err
+	}
+	z, err := zstd.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	var entries []indexEntry
+	if err := gob.NewDecoder(z).Decode(&entries); err != nil {
+		return nil, fmt.Errorf("index of layer %s: %w", diffID, err)
+	}
+	return layerTree(entries)
+}
+
+// stackOf returns which layer the snapshot id is, if that is indexed; else
+// fs.ErrNotExist.
+func (s *Store) stackOf(id string) (stackRecord, error) {
+	var rec stackRecord
+	if !s.indexed() || len(id) != digest.SHA256.Size()*2 { // random IDs are shorter
+		return rec, fs.ErrNotExist
+	}
+	b, err := s.Record(stackKind, digest.NewDigestFromEncoded(digest.SHA256, id))
+	if err == nil {
+		err = json.Unmarshal(b, &rec)
+	}
+	var index string
+	if err == nil {
+		index, err = s.recordPath(indexKind, rec.DiffID)
+	}
+	if err == nil {
+		err = s.use(index)
+	}
+	return rec, err
+}
+
+// unpacked returns sn with all layers unpacked.
+func (s *Store) unpacked(ctx context.Context, sn *Snapshot) (*Snapshot, error) {
+	var ids []string // of what is only indexed, top first
+	for id := sn.id; id != ""; {
+		if _, err := s.readMeta(id); err != nil {
+			ids = append(ids, id)
+		}
+		var err error
+		if id, err = s.parentOf(id); err != nil {
+			return nil, err
+		}
+	}
+	slices.Reverse(ids)
+	for len(ids) > 0 {
+		below, err := s.parentOf(ids[0])
+		if err != nil {
+			return nil, err
+		}
+		var layers []Layer
+		for parent := below; len(layers) < len(ids); parent = ids[len(layers)-1] {
+			id := ids[len(layers)]
+			if on, err := s.parentOf(id); err != nil || on != parent {
+				break
+			}
+			l, ok := s.offers.Load(id)
+			if !ok {
+				return nil, fmt.Errorf("layer %s is only indexed, and this build doesn't know where it is: build with --no-cache", id)
+			}
+			layers = append(layers, l.(Layer)) //nolint:forcetypeassert // nothing else is stored
+		}
+		if _, err := s.unpack(ctx, below, layers, ids[:len(layers)], 0); err != nil {
+			return nil, err
+		}
+		ids = ids[len(layers):]
+	}
+	return s.Snapshot(sn.id)
+}
+
+// isUnpacked reports whether the snapshot id has a directory.
+func (s *Store) isUnpacked(id string) error {
+	if s.indexed() {
+		_, err := s.readMeta(id)
+		return err
+	}
+	_, err := s.Snapshot(id)
+	return err
+}
+
+// layerTree builds the tree of a layer from its entries, by the rules of the
+// extractor.
+func layerTree(entries []indexEntry) (*layerNodes, error) {
+	t := &layerNodes{root: newDirectory(), work: newLayerWork(false)}
+	t.root.implicit = true
+	for _, e := range entries {
+		if err := t.add(&e); err != nil {
+			return nil, fmt.Errorf("entry %q: %w", e.Name, err)
+		}
+	}
+	for _, name := range t.work.opaque {
+		_, d, err := t.root.resolve(name, true)
+		if err != nil {
+			return nil, fmt.Errorf("entry %q: %w", join(name, opaqueName), err)
+		}
+		d.opaque = true
+	}
+	// In this order a directory's whiteout comes before those in it.
+	slices.Sort(t.work.removed)
+	for _, name := range slices.Compact(t.work.removed) {
+		if err := t.whiteout(name); err != nil && !errors.Is(err, errHidden) {
+			return nil, fmt.Errorf("whiteout of %q: %w", name, err)
+		}
+	}
+	return t, nil
+}
+
+// layerNodes is what one layer holds.
+type layerNodes struct {
+	root *node
+	work *layerWork // its links lead to what isn't in the layer
+}
+
+func (t *layerNodes) add(e *indexEntry) error {
+	name, err := cleanName(e.Name)
+	if err != nil {
+		return err
+	}
+	if done, err := t.work.take(name); done || err != nil {
+		return err
+	}
+	a := attrs{mode: e.Mode, uid: e.UID, gid: e.GID, mtime: e.Mtime, xattrs: e.Xattrs}
+	if name == "" {
+		if e.Type != tar.TypeDir {
+			return fmt.Errorf("the root is not a directory but of type %q", e.Type)
+		}
+		t.root.attrs, t.root.implicit = a, false
+		return nil
+	}
+	parent, base := split(name)
+	at, p, err := t.root.resolve(parent, true)
+	if err != nil {
+		return err
+	}
+	n := &node{attrs: a}
+	switch e.Type {
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
+		n.kind, n.data = unix.S_IFREG, e.Data
+	case tar.TypeDir:
+		if d := p.kids[base]; d != nil && d.isDir() {
+			d.attrs, d.implicit = a, false
+			return nil
+		}
+		n.kind, n.kids = unix.S_IFDIR, map[string]*node{}
+	case tar.TypeLink:
+		return t.hardLink(join(at, base), p, base, e.Link)
+	case tar.TypeSymlink:
+		n.kind, n.link = unix.S_IFLNK, e.Link
+	case tar.TypeFifo:
+		n.kind = unix.S_IFIFO
+	case tar.TypeChar, tar.TypeBlock:
+		n.kind = unix.S_IFCHR
+		if e.Type == tar.TypeBlock {
+			n.kind = unix.S_IFBLK
+		}
+	default:
+		return fmt.Errorf("unsupported type of entry %q", e.Type)
+	}
+	p.kids[base] = n
+	return nil
+}
+
+// hardLink makes base in p, whose path is at, another name of target.
+func (t *layerNodes) hardLink(at string, p *node, base, target string) error {
+	name, err := cleanName(target)
+	if err != nil {
+		return fmt.Errorf("target %q: %w", target, err)
+	}
+	if err := checkNoWhiteout(name); err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	parent, last := split(name)
+	_, d, err := t.root.resolve(parent, false)
+	if err == nil && d.kids[last] != nil {
+		if d.kids[last].isDir() {
+			return fmt.Errorf("target %q is a directory", target)
+		}
+		p.kids[base] = d.kids[last]
+		return nil
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("target %q: %w", target, err)
+	}
+	t.work.links = append(t.work.links, layerLink{at, name})
+	return nil
+}
+
+func (t *layerNodes) whiteout(name string) error {
+	parent, base := split(name)
+	_, p, err := t.root.resolve(parent, true)
+	if err != nil {
+		return err
+	}
+	switch n := p.kids[base]; {
+	case n == nil:
+		p.kids[base] = &node{kind: unix.S_IFCHR, gone: true}
+	case n.isDir():
+		n.opaque = true
+	}
+	return nil
+}
+
+// node is a file of a tree in memory.
+type node struct {
+	attrs
+
+	kind uint32           // the type in st_mode
+	link string           // of a symbolic link
+	kids map[string]*node // of a directory
+	data []byte           // of a file that names accounts, as the index has it
+	disk string           // path of the file, if it is on this disk
+
+	// Of a layer alone:
+	gone     bool // the name is removed
+	opaque   bool // the directory hides those below
+	implicit bool // the directory has no entry
+}
+
+func newDirectory() *node {
+	return &node{attrs: implicitAttrs, kind: unix.S_IFDIR, kids: map[string]*node{}}
+}
+
+func (n *node) isDir() bool { return n.kind == unix.S_IFDIR }
+
+// resolve returns the directory that the clean name leads to from the root n, and its
+// own path. With create it makes what is missing, also where a link points to nothing;
+// without, the path is that of what is missing.
+func (n *node) resolve(name string, create bool) (string, *node, error) {
+	todo := strings.Split(name, "/")
+	at, links := "", 0
+	for len(todo) > 0 {
+		element := todo[0]
+		todo = todo[1:]
+		switch element {
+		case "", ".":
+			continue
+		case "..":
+			at, _ = split(at)
+			continue
+		}
+		d := n.at(at)
+		kid := d.kids[element]
+		switch {
+		case kid == nil && !create:
+			return join(at, element), nil, fmt.Errorf("%s: %w", join(at, element), unix.ENOENT)
+		case kid == nil:
+			kid = newDirectory()
+			kid.implicit = true
+			d.kids[element] = kid
+		case kid.gone:
+			return "", nil, errHidden
+		case kid.kind == unix.S_IFLNK:
+			if links++; links > maxLinks {
+				return "", nil, fmt.Errorf("%s: %w", join(at, element), unix.ELOOP)
+			}
+			if strings.HasPrefix(kid.link, "/") {
+				at = ""
+			}
+			todo = append(strings.Split(kid.link, "/"), todo...)
+			continue
+		case !kid.isDir():
+			return "", nil, fmt.Errorf("%s: %w", join(at, element), unix.ENOTDIR)
+		}
+		if at = join(at, element); len(at) > maxName {
+			return "", nil, errTooLong
+		}
+	}
+	return at, n.at(at), nil
+}
+
+// at returns the file at path itself, nil if there is none.
+func (n *node) at(path string) *node {
+	if path == "" {
+		return n
+	}
+	for element := range strings.SplitSeq(path, "/") {
+		if n = n.kids[element]; n == nil {
+			return nil
+		}
+	}
+	return n
+}

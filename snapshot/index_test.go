@@ -1,0 +1,214 @@
+package snapshot_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/owners"
+	"golang.org/x/sys/unix"
+)
+
+func openIndexing(t testing.TB) *snapshot.Store {
+	t.Helper()
+	s, err := snapshot.Open(t.TempDir(), snapshot.Options{Snapshotter: snapshot.Index, RecordOwners: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+func layersOf(t testing.TB, c layering) []snapshot.Layer {
+	t.Helper()
+	var layers []snapshot.Layer
+	for _, l := range c.layers {
+		layers = append(layers, layer(t, l...))
+	}
+	return layers
+}
+
+// recorded lists the files below root as Indexed does.
+func recorded(t testing.TB, root string) []string {
+	t.Helper()
+	var out []string
+	must(t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := owners.Records.Fstatat(unix.AT_FDCWD, path, &st); err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(strings.TrimPrefix(path, root), "/")
+		link, _ := os.Readlink(path)
+		mode := st.Mode
+		if mode&unix.S_IFMT == unix.S_IFLNK {
+			mode = unix.S_IFLNK | 0o777
+		}
+		out = append(out, fmt.Sprintf("%q %06o %d:%d %d.%09d %s", name, mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec, link))
+		return nil
+	}))
+	slices.Sort(out)
+	return out
+}
+
+// An index of layers says what unpacking them would make.
+func TestIndexIsWhatUnpackingMakes(t *testing.T) {
+	for _, c := range layerings() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := openIndexing(t)
+			sn := unpack(t, s, layersOf(t, c)...)
+			indexed, err := s.Indexed(sn.ID())
+			must(t, err)
+			wantNames(t, "index", names(t, indexed), append([]string{""}, c.want[1:]...)...)
+			v, err := s.View(t.Context(), sn)
+			must(t, err)
+			unpacked := recorded(t, v.Root())
+			must(t, v.Close())
+			sameTree(t, "index", indexed, unpacked)
+		})
+	}
+}
+
+func TestIndexingRefuses(t *testing.T) {
+	for name, entries := range map[string][]entry{
+		"out of the root":      {file("../x", "")},
+		"an empty whiteout":    {file("a/.wh.", "")},
+		"a file as parent":     {file("a", ""), file("a/b", "")},
+		"a loop":               {symlink("a", "b"), symlink("b", "a"), file("a/x", "")},
+		"a link to its parent": {folder("d/"), hardlink("x", "d")},
+		"an unknown type":      {file("a", "").with(func(h *tar.Header) { h.Typeflag = 'Z' })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openIndexing(t)
+			if sn, err := s.Unpack(t.Context(), []snapshot.Layer{layer(t, entries...)}, 1); err == nil {
+				t.Errorf("made the snapshot %s", sn.ID())
+			}
+		})
+	}
+}
+
+// What a step does over indexes makes the same layer as over a mount, whatever is in
+// its way.
+func TestStepsOverIndexes(t *testing.T) {
+	needMounts(t)
+	needOwners(t)
+	bases := []string{
+		"duplicate", "directory to file and back", "through a lower link", "whiteout, then new directory", "attributes of implicit parents",
+	}
+	for _, base := range layerings() {
+		if !slices.Contains(bases, base.name) {
+			continue
+		}
+		t.Run(base.name, func(t *testing.T) {
+			t.Parallel()
+			mounting, indexing := openStore(t, t.TempDir()), openIndexing(t)
+			mounted, indexed := unpack(t, mounting, layersOf(t, base)...), unpack(t, indexing, layersOf(t, base)...)
+			for _, step := range layerings() {
+				for n, entries := range step.layers {
+					entries = slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return strings.Contains(e.Name, ".wh.") })
+					archive := makeTar(t, entries...)
+					want := stepOver(t, mounting, mounted, archive)
+					got := stepOver(t, indexing, indexed, archive)
+					if got != want {
+						t.Errorf("%s, layer %d: over indexes\n%s\nover a mount\n%s", step.name, n, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// stepOver describes the layer that unpacking the archive over base makes, and one
+// more that is laid over that.
+func stepOver(t *testing.T, s *snapshot.Store, base *snapshot.Snapshot, archive []byte) string {
+	t.Helper()
+	var b strings.Builder
+	for _, dir := range []string{"/", "a"} {
+		a, err := s.Prepare(t.Context(), base)
+		must(t, err)
+		err = snapshot.Extract(t.Context(), a.Root(), dir, bytes.NewReader(archive), snapshot.ExtractOptions{Owners: s.Owners(), In: a})
+		if err != nil {
+			must(t, a.Discard())
+			return b.String() + "an error"
+		}
+		base, err = a.Commit()
+		must(t, err)
+		latest := someTime.Add(time.Hour)
+		r, err := base.Diff(t.Context(), &latest)
+		must(t, err)
+		var diff bytes.Buffer
+		_, err = diff.ReadFrom(r)
+		must(t, err, r.Close())
+		describe(t, &b, dir, diff.Bytes())
+	}
+	return b.String()
+}
+
+func TestShowFile(t *testing.T) {
+	s := openIndexing(t)
+	base := unpack(t, s, layer(t,
+		folder("etc/"), symlink("etc/passwd", "../usr/lib/passwd"), file("usr/lib/passwd", "root:0"),
+		file("etc/group", "wheel"), file("other", "text"), symlink("loop", "loop"), symlink("gone", "nowhere"),
+	))
+	a, err := s.Prepare(t.Context(), base)
+	must(t, err)
+	for name, want := range map[string]string{"/etc/passwd": "root:0", "/etc/group": "wheel", "/other": "text", "/none": "", "/gone": "", "/etc": ""} {
+		must(t, a.ShowFile(t.Context(), name))
+		got, _ := os.ReadFile(filepath.Join(a.Root(), name))
+		if string(got) != want {
+			t.Errorf("%s holds %q, want %q", name, got, want)
+		}
+	}
+	if err := a.ShowFile(t.Context(), "/loop"); err == nil {
+		t.Error("a loop was followed")
+	}
+	sn, err := a.Commit()
+	must(t, err)
+	wantNames(t, "what was only shown", tarNames(t, readDiff(t, sn)))
+}
+
+// Nothing of a layer but account files is read twice, and none is unpacked, until
+// files are read.
+func TestIndexingUnpacksNothing(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *snapshot.Store {
+		s, err := snapshot.Open(dir, snapshot.Options{Snapshotter: snapshot.Index, RecordOwners: true})
+		must(t, err)
+		return s
+	}
+	l := layer(t, folder("d/"), file("d/f", "x"))
+	s := open()
+	sn := unpack(t, s, l)
+	a, err := s.Prepare(t.Context(), sn)
+	must(t, err)
+	must(t, a.Reveal()("d/f"), os.Remove(filepath.Join(a.Root(), "d/f")))
+	step, err := a.Commit()
+	must(t, err)
+	wantNames(t, "step", tarNames(t, readDiff(t, step)), "d/", "d/.wh.f")
+	if found, _ := filepath.Glob(filepath.Join(dir, "ids/*/snapshots", sn.ID())); len(found) > 0 {
+		t.Errorf("unpacked: %q", found)
+	}
+	must(t, s.Close())
+
+	s = open()
+	defer func() { must(t, s.Close()) }()
+	step, err = s.Snapshot(step.ID())
+	must(t, err)
+	if _, err := s.View(t.Context(), step); err == nil {
+		t.Error("a view of files that are nowhere")
+	}
+	s.Offer([]snapshot.Layer{l})
+	v, err := s.View(t.Context(), step)
+	must(t, err)
+	wantNames(t, "view", names(t, recorded(t, v.Root())), "", "d")
+	must(t, v.Close())
+}

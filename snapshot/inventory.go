@@ -1,0 +1,119 @@
+package snapshot
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// listed is what is known of a file of a checkout, by which a change to it is seen.
+type listed struct {
+	state
+
+	entries map[string]*listed // of a directory
+	before  *listed            // the same file in the inventory before
+	changed bool
+}
+
+// state is what the kernel says of a file. Whatever is done to a file changes its
+// ctime, which no program can set, if the clock has moved since.
+type state struct {
+	ino                uint64
+	born, ctime, mtime int64 // nanoseconds; born is 0 if the file system doesn't tell
+	size, rdev         uint64
+	mode, uid, gid     uint32
+	nlink              uint32
+}
+
+func (n *listed) isDir() bool { return n.mode&unix.S_IFMT == unix.S_IFDIR }
+
+// is reports whether n was the file o: an inode number alone is used again.
+func (n *listed) is(o *listed) bool {
+	return o != nil && n.ino == o.ino && n.born == o.born && n.mode&unix.S_IFMT == o.mode&unix.S_IFMT
+}
+
+// at returns the node at the path below the directory n, nil if there is none.
+func (n *listed) at(path string) *listed {
+	if path == "" {
+		return n
+	}
+	parent, base := split(path)
+	if n = n.at(parent); n == nil {
+		return nil
+	}
+	return n.entries[base]
+}
+
+// inventory lists the tree below a directory.
+type inventory struct {
+	root *listed
+	// latest is the latest ctime in it.
+	latest int64
+}
+
+// takeInventory lists the tree below the directory root, whatever is in it.
+func takeInventory(root string) (*inventory, error) {
+	fd, err := unix.Open(root, dirFlags, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), root)
+	defer f.Close()
+	v := &inventory{}
+	if v.root, err = v.stat(fd, ""); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", root, err)
+	}
+	return v, v.directory(v.root, f, root)
+}
+
+// directory lists the entries of the directory n, which is open as f.
+func (v *inventory) directory(n *listed, f *os.File, path string) error {
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("read directory %s: %w", path, err)
+	}
+	fd := int(f.Fd())
+	n.entries = make(map[string]*listed, len(names))
+	for _, name := range names {
+		e, err := v.stat(fd, name)
+		if err != nil {
+			return fmt.Errorf("stat %s: %w", join(path, name), err)
+		}
+		n.entries[name] = e
+		if !e.isDir() {
+			continue
+		}
+		d, err := openat(fd, name, unix.O_DIRECTORY)
+		if err != nil {
+			return fmt.Errorf("%s: %w", join(path, name), err)
+		}
+		sub := os.NewFile(uintptr(d), name)
+		err = v.directory(e, sub, join(path, name))
+		sub.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stat returns what is known of the entry name of the directory fd, "" for itself.
+func (v *inventory) stat(fd int, name string) (*listed, error) {
+	var s unix.Statx_t
+	err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &s)
+	if err != nil {
+		return nil, err
+	}
+	n := &listed{state: state{
+		ino: s.Ino, ctime: nanoseconds(s.Ctime), mtime: nanoseconds(s.Mtime), size: s.Size,
+		rdev: unix.Mkdev(s.Rdev_major, s.Rdev_minor), mode: uint32(s.Mode), uid: s.Uid, gid: s.Gid, nlink: s.Nlink,
+	}}
+	if s.Mask&unix.STATX_BTIME != 0 {
+		n.born = nanoseconds(s.Btime)
+	}
+	v.latest = max(v.latest, n.ctime)
+	return n, nil
+}
+
+func nanoseconds(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }

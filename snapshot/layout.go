@@ -1,0 +1,124 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// layout copies what a stack of layers shows into one directory.
+type layout struct {
+	*copier
+
+	layers *stack
+}
+
+// layOut makes the empty directory root what an overlay of the layers, top first,
+// would show. It shares no file with them.
+func (s *Store) layOut(ctx context.Context, layers []string, root string) error {
+	l := &layout{newCopier(root, s.Owners()), newStack(layers, s.Owners(), s.fileMarks)}
+	defer l.layers.close()
+	fd, err := unix.Open(root, dirFlags, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer unix.Close(fd)
+	return l.directory(ctx, l.layers.root(), &dir{fd: fd})
+}
+
+// directory copies the directory d to the directory to.
+func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	below, err := l.files(ctx, d, to)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(below)) {
+		if err := inNewDirectory(to, name, func(made *dir) error { return l.directory(ctx, below[name], made) }); err != nil {
+			return err
+		}
+	}
+	a, err := l.layers.attrs(d)
+	if err == nil {
+		err = a.apply(to.fd, true, l.opt.Owners)
+	}
+	if err != nil {
+		return fmt.Errorf("copy directory %q: %w", d.path, err)
+	}
+	return nil
+}
+
+// inNewDirectory makes the directory name of to and calls f with it.
+func inNewDirectory(to *dir, name string, f func(made *dir) error) error {
+	path := join(to.path, name)
+	if err := unix.Mkdirat(to.fd, name, 0o700); err != nil {
+		return &os.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	fd, err := unix.Openat(to.fd, name, dirFlags, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	return f(&dir{fd: fd, path: path})
+}
+
+// files copies what isn't a directory in d, and returns its directories.
+func (l *layout) files(ctx context.Context, d lowerDir, to *dir) (map[string]lowerDir, error) {
+	below := map[string]lowerDir{}
+	settled := map[string]bool{} // names that the layers further down don't change
+	for _, layer := range d.layers {
+		if err := l.part(ctx, d, layer, to, below, settled); err != nil {
+			return nil, err
+		}
+	}
+	return below, nil
+}
+
+// part is files for one layer.
+func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below map[string]lowerDir, settled map[string]bool) error {
+	fd, err := l.layers.open(layer, d.path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	names, err := readDir(fd, d.path)
+	if err != nil {
+		return fmt.Errorf("read directory %q: %w", d.path, err)
+	}
+	names, removed := splitMarks(names, l.layers.marks)
+	for _, name := range names {
+		if settled[name] {
+			continue
+		}
+		if settled[name] = removed[name]; removed[name] {
+			continue
+		}
+		path := join(d.path, name)
+		var st unix.Stat_t
+		if err := l.opt.Owners.Fstatat(fd, name, &st); err != nil {
+			return fmt.Errorf("stat %q: %w", path, err)
+		}
+		b := below[name]
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			below[name] = lowerDir{layers: append(b.layers, layer), path: path}
+			if settled[name], err = l.layers.opaque(layer, path); err != nil {
+				return err
+			}
+			continue
+		}
+		settled[name] = true
+		if isWhiteout(&st) || b.exists() {
+			continue
+		}
+		if err := l.entry(ctx, fd, &st, to, name); err != nil {
+			return fmt.Errorf("copy %q: %w", path, err)
+		}
+	}
+	return nil
+}

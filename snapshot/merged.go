@@ -1,0 +1,264 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/snapshot/owners"
+	"golang.org/x/sys/unix"
+)
+
+// nodes returns the tree of all files of the snapshot id, "" for the empty one, which
+// nobody may change.
+func (s *Store) nodes(id string) (*node, error) {
+	if id == "" {
+		return newDirectory(), nil
+	}
+	s.trees.Lock()
+	defer s.trees.Unlock()
+	return s.readNodes(id)
+}
+
+// readNodes is nodes under the lock of s.trees.
+func (s *Store) readNodes(id string) (*node, error) {
+	if id == "" {
+		return newDirectory(), nil
+	}
+	if n := s.trees.byID[id]; n != nil {
+		return n, nil
+	}
+	var layer *layerNodes
+	m, err := s.readMeta(id)
+	parent := m.Parent
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		var rec stackRecord
+		if rec, err = s.stackOf(id); err == nil {
+			parent = rec.Parent
+			layer, err = s.readIndex(rec.DiffID)
+		}
+	case err == nil:
+		layer = &layerNodes{root: &node{}, work: newLayerWork(false)}
+		layer.root, err = readDirNodes(filepath.Join(s.snapshotDir(id), "fs"), s.Owners(), s.fileMarks)
+		if err == nil {
+			layer.root.opaque = layer.root.opaque || m.Opaque
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read tree of snapshot %s: %w", id, err)
+	}
+	below, err := s.readNodes(parent)
+	if err != nil {
+		return nil, err
+	}
+	merged, err := merge(below, layer)
+	if err != nil {
+		return nil, fmt.Errorf("lay snapshot %s over %s: %w", id, parent, err)
+	}
+	if s.trees.byID == nil {
+		s.trees.byID = make(map[string]*node)
+	}
+	s.trees.byID[id] = merged
+	return merged, nil
+}
+
+// readDirNodes returns the tree of a directory in overlay format.
+func readDirNodes(dir string, keeper owners.Keeper, fileMarks bool) (*node, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd := int(f.Fd())
+	n := newDirectory()
+	if n.attrs, err = readAttrs(fd, keeper); err != nil {
+		return nil, err
+	}
+	if n.opaque, err = isOpaque(fd, fileMarks); err != nil {
+		return nil, err
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	names, removed := splitMarks(names, fileMarks)
+	for _, name := range names {
+		if removed[name] {
+			n.kids[name] = &node{kind: unix.S_IFCHR, gone: true}
+			continue
+		}
+		var st unix.Stat_t
+		if err := keeper.Fstatat(fd, name, &st); err != nil {
+			return nil, &os.PathError{Op: "stat", Path: filepath.Join(dir, name), Err: err}
+		}
+		kid := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(&st), disk: filepath.Join(dir, name)}
+		switch kid.kind {
+		case unix.S_IFDIR:
+			if kid, err = readDirNodes(kid.disk, keeper, fileMarks); err != nil {
+				return nil, err
+			}
+		case unix.S_IFLNK:
+			if kid.link, err = readlinkat(fd, name); err != nil {
+				return nil, err
+			}
+		}
+		n.kids[name] = kid
+	}
+	return n, nil
+}
+
+// merging lays a layer over a tree, of which it copies the directories that it
+// changes.
+type merging struct {
+	root *node
+	own  map[*node]bool // directories of the new tree alone
+	// moves are directories of the layer where the tree has a link; their entries go
+	// where it leads.
+	moves []moved
+}
+
+type moved struct {
+	path string
+	dir  *node
+}
+
+// merge returns the tree of the layer over below, which stays as it is.
+func merge(below *node, layer *layerNodes) (*node, error) {
+	m := &merging{own: map[*node]bool{}}
+	m.root = m.copy(below)
+	m.directory("", layer.root)
+	for len(m.moves) > 0 {
+		next := m.moves[0]
+		m.moves = m.moves[1:]
+		if err := m.move(next); err != nil {
+			return nil, fmt.Errorf("%q: %w", next.path, err)
+		}
+	}
+	for _, l := range layer.work.links {
+		if err := m.hardLink(l); err != nil {
+			return nil, fmt.Errorf("link %q to %q: %w", l.path, l.target, err)
+		}
+	}
+	return m.root, nil
+}
+
+// copy returns d as a directory of the new tree alone.
+func (m *merging) copy(d *node) *node {
+	if m.own[d] {
+		return d
+	}
+	c := *d
+	c.kids = maps.Clone(d.kids)
+	c.opaque, c.implicit = false, false
+	m.own[&c] = true
+	return &c
+}
+
+// owned returns the directory at path, which exists, to be changed.
+func (m *merging) owned(path string) *node {
+	d := m.root
+	if path == "" {
+		return d
+	}
+	for element := range strings.SplitSeq(path, "/") {
+		c := m.copy(d.kids[element])
+		d.kids[element] = c
+		d = c
+	}
+	return d
+}
+
+// directory lays the layer's directory src over the one at path.
+func (m *merging) directory(path string, src *node) {
+	dst := m.owned(path)
+	if src.opaque {
+		dst.attrs, dst.kids = implicitAttrs, map[string]*node{}
+	}
+	if !src.implicit {
+		dst.attrs = src.attrs
+	}
+	for _, name := range slices.Sorted(maps.Keys(src.kids)) {
+		s, d := src.kids[name], dst.kids[name]
+		switch {
+		case s.gone:
+			delete(dst.kids, name)
+			continue
+		case !s.isDir():
+			dst.kids[name] = s
+			continue
+		case d == nil && s.implicit && s.onlyRemoves():
+			continue
+		case d != nil && d.kind == unix.S_IFLNK && s.implicit:
+			m.moves = append(m.moves, moved{join(path, name), s})
+			continue
+		case d == nil || !d.isDir():
+			fresh := newDirectory()
+			m.own[fresh] = true
+			dst.kids[name] = fresh
+		}
+		m.directory(join(path, name), s)
+	}
+}
+
+// onlyRemoves reports whether whiteouts are all that d holds.
+func (n *node) onlyRemoves() bool {
+	for _, kid := range n.kids {
+		if !kid.gone && !(kid.isDir() && kid.implicit && kid.onlyRemoves()) {
+			return false
+		}
+	}
+	return true
+}
+
+// move lays a directory of the layer over what the link in its place leads to.
+func (m *merging) move(w moved) error {
+	target, err := m.mkdirs(w.path)
+	if err != nil {
+		return err
+	}
+	m.directory(target, w.dir)
+	return nil
+}
+
+// mkdirs makes the directory that name leads to, and those on the way.
+func (m *merging) mkdirs(name string) (string, error) {
+	// The way may end in nothing more than once: behind each link.
+	for {
+		at, _, err := m.root.resolve(name, false)
+		if !errors.Is(err, unix.ENOENT) {
+			return at, err
+		}
+		parent, base := split(at)
+		fresh := newDirectory()
+		m.own[fresh] = true
+		m.owned(parent).kids[base] = fresh
+	}
+}
+
+func (m *merging) hardLink(l layerLink) error {
+	parent, last := split(l.target)
+	_, d, err := m.root.resolve(parent, false)
+	if err != nil {
+		return err
+	}
+	target := d.kids[last]
+	if target == nil {
+		return unix.ENOENT
+	}
+	if target.isDir() {
+		return unix.EISDIR
+	}
+	parent, base := split(l.path)
+	at, err := m.mkdirs(parent)
+	if err != nil {
+		return err
+	}
+	m.owned(at).kids[base] = target
+	return nil
+}
