@@ -75,10 +75,10 @@
 //     the file as package owners does, from where layers take them. What a process
 //     makes, by open with O_CREAT, mkdir, symlink or mknod, belongs to the user that
 //     it takes itself for, and in a set-group-ID directory to its group.
-//   - stat and statx tell what is recorded. An installation of 90 Debian packages took
-//     as long as without any emulation when it waited for a disk, and its processors
-//     were busy for a third longer, half of which was telling: a program that finds
-//     other owners than it set is worse.
+//   - stat and statx tell what is recorded. With all that, an installation of 90 Debian
+//     packages in memory took 27 % more of the processors' time than with many IDs, and
+//     1 % longer on a disk; most of it is for stat, which a program that reads back the
+//     owners it set can't do without.
 //   - Access control lists that name others are taken and forgotten, as layers do.
 //
 // A path is looked up by the kernel, with the root and the working directory of the

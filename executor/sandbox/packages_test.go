@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -107,7 +108,8 @@ func TestInstall(t *testing.T) {
 	keeper := owners.Keeper(r.OneID)
 	dir := t.TempDir()
 	for _, d := range []string{"lower", "upper", "work", "root"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+		path := filepath.Join(dir, d)
+		if err := errors.Join(os.Mkdir(path, 0o755), os.Chmod(path, 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -143,7 +145,7 @@ func TestInstall(t *testing.T) {
 	if out, err := run("apt-get install -y -qq --no-install-recommends sudo openssh-server"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	out, err := run(`useradd -m joe; echo "joe ALL=(ALL) NOPASSWD: ALL" > /etc/sudoers.d/joe; su joe -c 'touch ~/f; sudo -n id -u; sudo -n -u www-data -g mail id; sudo -n install -o news -g adm -m 2750 -d /srv/d'`)
+	out, err := run(`useradd -m joe; echo "joe ALL=(ALL:ALL) NOPASSWD: ALL" > /etc/sudoers.d/joe; su joe -c 'touch ~/f; sudo -n id -u; sudo -n -u www-data -g mail id; sudo -n install -o news -g adm -m 2750 -d /srv/d'`)
 	if want := "0\nuid=33(www-data) gid=8(mail) groups=8(mail),33(www-data)\n"; err != nil || out != want {
 		t.Errorf("%v, output is %q, want %q", err, out, want)
 	}
@@ -156,8 +158,8 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// listOwners lists mode, owner, capabilities and name of all below root but /dev, which is
-// not the packages', and the files of sudo that are named after processes.
+// listOwners lists mode, owner, capabilities and name of all below root but /dev, whose
+// devices a process with many IDs can't make.
 func listOwners(root string, keeper owners.Keeper) ([]byte, error) {
 	var b bytes.Buffer
 	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {

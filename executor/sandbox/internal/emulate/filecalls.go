@@ -1,6 +1,7 @@
 package emulate
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -117,7 +118,7 @@ func (w *worker) chownOpened(fd int, uid, gid uint32) answer {
 		}
 	}
 	err = owners.Records.Fchown(fd, signed(uid), signed(gid))
-	if err == unix.ENOTSUP || err == unix.EPERM && ofKernel(fd) {
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && ofKernel(fd) {
 		err = nil // a file system that no image is made of
 	}
 	return answerOf(err)
