@@ -63,6 +63,37 @@
 //
 // No cgroup file system is needed, wherever it is mounted.
 //
+// # One ID
+//
+// Where the user namespace has one user and one group ID, Runner.OneID, a command is
+// told by this process what it would be told with all of them (seccomp_unotify(2)):
+//
+//   - Users and groups: the set*id and get*id calls, setgroups and getgroups answer
+//     by the rules of credentials(7), set-ID programs included, for each process and
+//     its children. In truth every process stays root.
+//   - Owners, modes and devices: chown, chmod, mknod and their like are recorded on
+//     the file as package owners does, from where layers take them. What a process
+//     makes, by open with O_CREAT, mkdir, symlink or mknod, belongs to the user that
+//     it takes itself for, and in a set-group-ID directory to its group.
+//   - stat and statx tell what is recorded. With all that, an installation of 90 Debian
+//     packages in memory took 27 % more of the processors' time than with many IDs, and
+//     1 % longer on a disk; most of it is for stat, which a program that reads back the
+//     owners it set can't do without.
+//   - Access control lists that name others are taken and forgotten, as layers do.
+//
+// A path is looked up by the kernel, with the root and the working directory of the
+// process that named it, and without following links of /proc, so that nothing
+// outside of the container is reached whatever happens to the path meanwhile. What
+// can't be looked up, and the calls of 32-bit programs, are left to the kernel.
+//
+// The limits: no user is kept from what root may do, and each has root's
+// capabilities; /proc/PID/status and the peer of a socket show root; a device is an
+// empty file when opened; files that openat2, O_TMPFILE or a link that O_CREAT
+// follows make belong to root; trusted attributes can't be set, as in other user
+// namespaces. A signal whose handler asks for no restart may interrupt an answered
+// call that never is otherwise, unless bob was built with libseccomp 2.6 and runs on
+// Linux 5.19. /proc/sys/kernel/yama/ptrace_scope must not be 3. Linux 5.14 is needed.
+//
 // # Examining
 //
 // Examine tries what builds need, and can use, on a machine, each thing in a child

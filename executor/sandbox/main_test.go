@@ -360,7 +360,7 @@ func enterOneID() {
 		}
 		return
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // ends with its parent
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), oneIDVariable+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -31,7 +31,8 @@ type Runner struct {
 	Dir string
 	// Isolation is that of the Mode; "" is Namespaces.
 	Isolation Isolation
-	// OneID is that of the Mode.
+	// OneID is that of the Mode. The owners below Root are then recorded as by
+	// package owners, and so are those that commands set.
 	OneID bool
 	// Limiter bounds each run; nil doesn't.
 	Limiter *Limiter

@@ -48,7 +48,7 @@ func (w *worker) birth(dir int32, path uint64, always bool) (*birth, error) {
 		b.close()
 		return nil, err
 	}
-	b.uid, b.gid = id.uid[files], id.gid[files]
+	b.uid, b.gid = id.uid[filesID], id.gid[filesID]
 	if st.Mode&unix.S_ISGID != 0 {
 		b.inherits, b.gid = true, st.Gid
 	}
@@ -114,7 +114,7 @@ func (w *worker) openNew(dir int32, path, flags, mode uint64) answer {
 	permissions := w.permissions(mode)
 	// Nothing is opened that is there already: it might be a file of the kernel's to
 	// which it matters who opens it.
-	fd, err := unix.Openat(b.parent, b.name, int(flags)|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, permissions&0o777) //nolint:gosec // flags
+	fd, err := unix.Openat(b.parent, b.name, int(flags)|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, permissions&0o777)
 	if err != nil {
 		return passed
 	}

@@ -104,7 +104,7 @@ func (e *Emulation) receive() error {
 		return err
 	}
 	// Best on kernels that have it, 6.6: the two processes take turns.
-	_ = ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	_ = unix.IoctlSetInt(fd, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	epoll, err := e.watch(fd)
 	if err != nil {
 		return errors.Join(err, unix.Close(fd))

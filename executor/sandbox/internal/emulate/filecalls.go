@@ -1,6 +1,7 @@
 package emulate
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -53,17 +54,27 @@ func symlinkat(w *worker, r *request) answer {
 
 // openAt opens the file of a call with a path and AT_ flags.
 func (w *worker) openAt(dir int32, path, flags uint64) (int, error) {
-	if path == 0 && flags&unix.AT_EMPTY_PATH != 0 {
+	if flags&unix.AT_EMPTY_PATH != 0 && w.emptyPath(path) {
 		return w.openDescriptor(dir)
 	}
 	name, err := w.readString(path)
 	if err != nil {
 		return -1, err
 	}
-	if name == "" && flags&unix.AT_EMPTY_PATH == 0 {
+	if name == "" {
 		return -1, unix.ENOENT
 	}
 	return w.open(dir, name, noFollow(flags))
+}
+
+// emptyPath reports whether the path is empty, or none.
+func (w *worker) emptyPath(path uint64) bool {
+	var b [1]byte
+	if path == 0 {
+		return true
+	}
+	_, err := w.read(path, b[:])
+	return err == nil && b[0] == 0
 }
 
 // noFollow converts an AT_ flag.
@@ -102,12 +113,12 @@ func (w *worker) chownOpened(fd int, uid, gid uint32) answer {
 		if err := owners.Records.Fstat(fd, &st); err != nil {
 			return refusal(err)
 		}
-		if st.Uid != id.uid[files] || uid != unset && uid != st.Uid || gid != unset && gid != st.Gid && !id.member(gid) {
+		if st.Uid != id.uid[filesID] || uid != unset && uid != st.Uid || gid != unset && gid != st.Gid && !id.member(gid) {
 			return answer{errno: unix.EPERM}
 		}
 	}
 	err = owners.Records.Fchown(fd, signed(uid), signed(gid))
-	if err == unix.ENOTSUP || err == unix.EPERM && ofKernel(fd) { //nolint:errorlint // bare errors of the kernel
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && ofKernel(fd) {
 		err = nil // a file system that no image is made of
 	}
 	return answerOf(err)
@@ -165,7 +176,7 @@ func (w *worker) chmodOpened(fd int, mode uint32) answer {
 		return answer{errno: unix.EOPNOTSUPP}
 	}
 	if !id.privileged() {
-		if st.Uid != id.uid[files] {
+		if st.Uid != id.uid[filesID] {
 			return answer{errno: unix.EPERM}
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR && !id.member(st.Gid) {
@@ -184,25 +195,57 @@ func (w *worker) stat(dir int32, path, buffer, flags uint64) answer {
 }
 
 func newfstatat(w *worker, r *request) answer {
+	if r.args[3]&unix.AT_EMPTY_PATH != 0 && w.emptyPath(r.args[1]) {
+		return w.statDescriptor(int32(r.args[0]), r.args[2])
+	}
 	return w.stat(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
 }
 
 func fstat(w *worker, r *request) answer {
-	fd, err := w.openDescriptor(int32(r.args[0]))
+	return w.statDescriptor(int32(r.args[0]), r.args[1])
+}
+
+func (w *worker) statDescriptor(n int32, buffer uint64) answer {
+	var disk unix.Stat_t
+	path := w.directory(n)
+	if unix.Stat(path, &disk) != nil || plain(path, &disk) {
+		return passed
+	}
+	fd, err := w.openDescriptor(n)
 	if err != nil {
 		return passed
 	}
-	return w.statOpened(fd, r.args[1])
+	return w.statOpened(fd, buffer)
+}
+
+// plain reports whether nothing is recorded of the file that the path leads to, so
+// that the kernel may tell its status, st. That is most of them.
+func plain(path string, st *unix.Stat_t) bool {
+	if kind := st.Mode & unix.S_IFMT; st.Uid != 0 || st.Gid != 0 || kind != unix.S_IFREG && kind != unix.S_IFDIR {
+		return false
+	}
+	_, err := unix.Getxattr(path, owners.Attribute, nil)
+	return err == unix.ENODATA || err == unix.ENOTSUP
 }
 
 // statOpened tells the status of fd, which it closes.
 func (w *worker) statOpened(fd int, buffer uint64) answer {
 	defer unix.Close(fd)
-	var disk, st unix.Stat_t
-	if unix.Fstat(fd, &disk) != nil || owners.Records.Fstat(fd, &st) != nil || st == disk {
+	var st unix.Stat_t
+	if !recorded(fd, &st) {
 		return passed
 	}
 	return answerOf(w.write(buffer, bytesOf(&st)))
+}
+
+// recorded reports whether the status of fd is another than the kernel tells, and
+// puts it into st.
+func recorded(fd int, st *unix.Stat_t) bool {
+	var disk unix.Stat_t
+	if unix.Fstat(fd, &disk) != nil || plain("/proc/self/fd/"+strconv.Itoa(fd), &disk) {
+		return false
+	}
+	return owners.Records.Fstat(fd, st) == nil && *st != disk
 }
 
 func statx(w *worker, r *request) answer {
@@ -211,17 +254,17 @@ func statx(w *worker, r *request) answer {
 		return passed
 	}
 	defer unix.Close(fd)
-	var disk, st unix.Stat_t
-	if unix.Fstat(fd, &disk) != nil || owners.Records.Fstat(fd, &st) != nil || st == disk {
+	var st unix.Stat_t
+	if !recorded(fd, &st) {
 		return passed
 	}
 	var sx unix.Statx_t
-	flags := int(r.args[2]) & (unix.AT_STATX_FORCE_SYNC | unix.AT_STATX_DONT_SYNC) //nolint:gosec // flags
+	flags := int(r.args[2]) & (unix.AT_STATX_FORCE_SYNC | unix.AT_STATX_DONT_SYNC)
 	if err := unix.Statx(fd, "", flags|unix.AT_EMPTY_PATH, int(uint32(r.args[3])), &sx); err != nil {
 		return passed
 	}
-	sx.Uid, sx.Gid, sx.Mode = st.Uid, st.Gid, uint16(st.Mode) //nolint:gosec // 16 bits are used
-	sx.Size, sx.Blocks = uint64(st.Size), uint64(st.Blocks)   //nolint:gosec // never negative
+	sx.Uid, sx.Gid, sx.Mode = st.Uid, st.Gid, uint16(st.Mode)
+	sx.Size, sx.Blocks = uint64(st.Size), uint64(st.Blocks)
 	sx.Rdev_major, sx.Rdev_minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	return answerOf(w.write(r.args[4], bytesOf(&sx)))
 }
@@ -274,8 +317,8 @@ func (w *worker) setACL(r *request, name string, open func() (int, error)) answe
 		return passed
 	}
 	defer unix.Close(fd)
-	err = unix.Setxattr("/proc/self/fd/"+strconv.Itoa(fd), name, value, int(r.args[4])) //nolint:gosec // flags
-	if err == unix.EINVAL {                                                             //nolint:errorlint // a bare error of the kernel
+	err = unix.Setxattr("/proc/self/fd/"+strconv.Itoa(fd), name, value, int(r.args[4]))
+	if err == unix.EINVAL { //nolint:errorlint // a bare error of the kernel
 		err = nil
 	}
 	return answerOf(err)

@@ -53,7 +53,7 @@ func threeIDs(r *request) [3]uint32 {
 func setfsuid(w *worker, r *request) answer {
 	var was uint32
 	a := w.change(func(id *identity) unix.Errno {
-		was = id.uid[files]
+		was = id.uid[filesID]
 		setFiles(&id.uid, uint32(r.args[0]), id.privileged())
 		return 0
 	})
@@ -64,7 +64,7 @@ func setfsuid(w *worker, r *request) answer {
 func setfsgid(w *worker, r *request) answer {
 	var was uint32
 	a := w.change(func(id *identity) unix.Errno {
-		was = id.gid[files]
+		was = id.gid[filesID]
 		setFiles(&id.gid, uint32(r.args[0]), id.privileged())
 		return 0
 	})
@@ -132,7 +132,7 @@ func getThree(which func(*identity) *[4]uint32) handler {
 		if err != nil {
 			return passed
 		}
-		for i, n := range which(&id)[real:files] {
+		for i, n := range which(&id)[realID:filesID] {
 			if err := w.write(r.args[i], binary.NativeEndian.AppendUint32(nil, n)); err != nil {
 				return answer{errno: unix.EFAULT}
 			}

@@ -25,10 +25,10 @@ type identity struct {
 
 // The members of identity.uid and gid.
 const (
-	real = iota
-	effective
-	saved
-	files
+	realID = iota
+	effectiveID
+	savedID
+	filesID
 )
 
 // limit holds the number of a process's identity as its soft value: it is inherited
@@ -112,7 +112,7 @@ func (ids *identities) number(id identity) (uint64, error) {
 }
 
 // root reports whether the effective user is root.
-func (id *identity) root() bool { return id.uid[effective] == 0 }
+func (id *identity) root() bool { return id.uid[effectiveID] == 0 }
 
 // privileged reports whether the process may change its groups and owners at will.
 func (id *identity) privileged() bool { return id.root() || id.kept }
@@ -128,7 +128,7 @@ func (id *identity) setGroups(groups []uint32) {
 
 // member reports whether the process is in the group.
 func (id *identity) member(gid uint32) bool {
-	if id.gid[files] == gid {
+	if id.gid[filesID] == gid {
 		return true
 	}
 	want := binary.NativeEndian.AppendUint32(nil, gid)
@@ -159,12 +159,12 @@ func (w *worker) identity() (identity, error) {
 	}
 	id.executes = false
 	if st.Mode&unix.S_ISUID != 0 {
-		id.uid[effective], id.uid[files] = st.Uid, st.Uid
+		id.uid[effectiveID], id.uid[filesID] = st.Uid, st.Uid
 	}
 	if st.Mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP {
-		id.gid[effective], id.gid[files] = st.Gid, st.Gid
+		id.gid[effectiveID], id.gid[filesID] = st.Gid, st.Gid
 	}
-	id.uid[saved], id.gid[saved] = id.uid[effective], id.gid[effective]
+	id.uid[savedID], id.gid[savedID] = id.uid[effectiveID], id.gid[effectiveID]
 	return id, w.ids.give(pid, id)
 }
 
@@ -208,8 +208,8 @@ func setOne(ids *[4]uint32, n uint32, privileged bool) unix.Errno {
 		return unix.EINVAL
 	case privileged:
 		*ids = [4]uint32{n, n, n, n}
-	case n == ids[real] || n == ids[saved]:
-		ids[effective], ids[files] = n, n
+	case n == ids[realID] || n == ids[savedID]:
+		ids[effectiveID], ids[filesID] = n, n
 	default:
 		return unix.EPERM
 	}
@@ -220,21 +220,21 @@ func setOne(ids *[4]uint32, n uint32, privileged bool) unix.Errno {
 func setTwo(ids *[4]uint32, r, e uint32, privileged bool) unix.Errno {
 	old := *ids
 	if r != unset {
-		if !privileged && !has(old[real:saved], r) {
+		if !privileged && !has(old[realID:savedID], r) {
 			return unix.EPERM
 		}
-		ids[real] = r
+		ids[realID] = r
 	}
 	if e != unset {
-		if !privileged && !has(old[real:files], e) {
+		if !privileged && !has(old[realID:filesID], e) {
 			return unix.EPERM
 		}
-		ids[effective] = e
+		ids[effectiveID] = e
 	}
-	if r != unset || e != unset && e != old[real] {
-		ids[saved] = ids[effective]
+	if r != unset || e != unset && e != old[realID] {
+		ids[savedID] = ids[effectiveID]
 	}
-	ids[files] = ids[effective]
+	ids[filesID] = ids[effectiveID]
 	return 0
 }
 
@@ -245,18 +245,18 @@ func setThree(ids *[4]uint32, n [3]uint32, privileged bool) unix.Errno {
 		if v == unset {
 			continue
 		}
-		if !privileged && !has(old[real:files], v) {
+		if !privileged && !has(old[realID:filesID], v) {
 			return unix.EPERM
 		}
 		ids[i] = v
 	}
-	ids[files] = ids[effective]
+	ids[filesID] = ids[effectiveID]
 	return 0
 }
 
 // setFiles is setfsuid(2) or setfsgid(2), which return the ID before.
 func setFiles(ids *[4]uint32, n uint32, privileged bool) {
 	if n != unset && (privileged || has(ids[:], n)) {
-		ids[files] = n
+		ids[filesID] = n
 	}
 }

@@ -43,7 +43,7 @@ const seccompData = 64
 // checkSizes returns an error if the kernel's structures are not those above.
 func checkSizes() error {
 	var sizes struct{ request, response, data uint16 }
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0, uintptr(unsafe.Pointer(&sizes)))
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0, uintptr(unsafe.Pointer(&sizes))) //nolint:gosec // as the call wants it
 	if errno != 0 {
 		return os.NewSyscallError("seccomp", errno)
 	}
@@ -53,9 +53,10 @@ func checkSizes() error {
 	return nil
 }
 
-func ioctl(fd int, number, arg uintptr) error {
+// ioctl is ioctl(2) with a pointer to one of the structures.
+func ioctl[T any](fd int, number uintptr, arg *T) error {
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), number, arg)
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), number, uintptr(unsafe.Pointer(arg))) //nolint:gosec // what the number says
 		switch errno {
 		case 0:
 			return nil
@@ -83,7 +84,7 @@ func (w *worker) next() (*request, error) {
 			}
 		}
 		w.request = request{}
-		err = ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&w.request)))
+		err = ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_RECV, &w.request)
 		if errRearm := w.rearm(); errRearm != nil {
 			return nil, errRearm
 		}
@@ -105,17 +106,17 @@ func (w *worker) rearm() error {
 // valid reports whether the caller still waits for the answer. What was opened by
 // its process ID before is then its own.
 func (w *worker) valid() bool {
-	return ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&w.request.id))) == nil
+	return ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, &w.request.id) == nil
 }
 
 // send answers the call. It reports whether the caller got the answer: one that was
 // killed or interrupted doesn't, and to the latter the call has not happened.
 func (w *worker) send(a answer) (bool, error) {
-	r := response{id: w.request.id, value: a.value, errno: -int32(a.errno)} //nolint:gosec // errno is small
+	r := response{id: w.request.id, value: a.value, errno: -int32(a.errno)}
 	if a.pass {
 		r = response{id: w.request.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 	}
-	err := ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r)))
+	err := ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_SEND, &r)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -125,9 +126,9 @@ func (w *worker) send(a answer) (bool, error) {
 // sendDescriptor answers the call with a copy of the descriptor fd, close-on-exec
 // if cloexec is set.
 func (w *worker) sendDescriptor(fd int, cloexec bool) error {
-	d := descriptor{id: w.request.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, source: uint32(fd)} //nolint:gosec // a descriptor
+	d := descriptor{id: w.request.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, source: uint32(fd)}
 	if cloexec {
 		d.newFlags = unix.O_CLOEXEC
 	}
-	return ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, uintptr(unsafe.Pointer(&d)))
+	return ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, &d)
 }

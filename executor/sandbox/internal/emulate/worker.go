@@ -132,7 +132,7 @@ func (w *worker) readString(address uint64) (string, error) {
 			return string(w.buffer[:n+end]), nil
 		}
 		n += got
-		address += uint64(got) //nolint:gosec // positive
+		address += uint64(got)
 	}
 	return "", unix.ENAMETOOLONG
 }
@@ -165,7 +165,7 @@ func (w *worker) write(address uint64, b []byte) error {
 	if !w.valid() {
 		return unix.ESRCH
 	}
-	if n, err := unix.Pwrite(mem, b, int64(address)); err != nil || n < len(b) { //nolint:gosec // the kernel refuses what is no address
+	if n, err := unix.Pwrite(mem, b, int64(address)); err != nil || n < len(b) {
 		return unix.EFAULT
 	}
 	return nil
@@ -173,7 +173,7 @@ func (w *worker) write(address uint64, b []byte) error {
 
 // bytesOf returns the memory of v.
 func bytesOf[T any](v *T) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) //nolint:gosec // of v, and as long as it
 }
 
 // open opens the file that the caller means by a path below the directory dir, with
@@ -181,9 +181,6 @@ func bytesOf[T any](v *T) []byte {
 // the kernel resolves it with the caller's root and working directory. But no link
 // of /proc is followed, which might be to this process's files.
 func (w *worker) open(dir int32, path string, flags uint64) (int, error) {
-	if path == "" {
-		return w.openDescriptor(dir)
-	}
 	fd, err := w.openPath(dir, path, flags|unix.O_PATH)
 	if err != nil {
 		if n, ok := standardFile(path); ok && flags&unix.O_NOFOLLOW == 0 {
@@ -216,14 +213,27 @@ func (w *worker) directory(dir int32) string {
 	return w.proc("fd/" + strconv.Itoa(int(dir)))
 }
 
+// maxTries is how often a path is looked up that renames get in the way of.
+const maxTries = 100
+
 // openPath is open of a path.
-func (w *worker) openPath(dir int32, path string, flags uint64) (fd int, err error) {
-	if err = w.become(dir, path); err == nil {
-		fd, err = unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
-			Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
-		})
+func (w *worker) openPath(dir int32, path string, flags uint64) (int, error) {
+	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
+	root, err := unix.Open(w.proc("root"), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
 	}
-	w.comeBack()
+	defer unix.Close(root)
+	var fd int
+	if strings.HasPrefix(path, "/") {
+		how.Resolve |= unix.RESOLVE_IN_ROOT
+		fd, err = unix.Openat2(root, path, how)
+		for try := 0; err == unix.EAGAIN && try < maxTries; try++ { //nolint:errorlint // a bare error of the kernel
+			fd, err = unix.Openat2(root, path, how)
+		}
+	} else {
+		fd, err = w.openRelative(root, dir, path, how)
+	}
 	if err != nil {
 		return -1, err
 	}
@@ -234,27 +244,28 @@ func (w *worker) openPath(dir int32, path string, flags uint64) (fd int, err err
 	return fd, nil
 }
 
-// become gives this thread the caller's root, and dir as its working directory if
-// the path needs one.
-func (w *worker) become(dir int32, path string) error {
-	if err := unix.Chdir(w.proc("root")); err != nil {
-		return err
-	}
-	if strings.HasPrefix(path, "/") {
-		return unix.Chroot(".")
-	}
+// openRelative is openPath of a path that starts at a directory below the caller's
+// root. Only a thread with that root can go up from there and not above it.
+func (w *worker) openRelative(root int, dir int32, path string, how *unix.OpenHow) (int, error) {
 	base, err := unix.Open(w.directory(dir), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return unix.EBADF
+		return -1, unix.EBADF
 	}
 	defer unix.Close(base)
-	if err := unix.Chroot("."); err != nil {
-		return err
+	defer w.comeBack()
+	if err := unix.Fchdir(root); err != nil {
+		return -1, err
 	}
-	return unix.Fchdir(base)
+	if err := unix.Chroot("."); err != nil {
+		return -1, err
+	}
+	if err := unix.Fchdir(base); err != nil {
+		return -1, err
+	}
+	return unix.Openat2(unix.AT_FDCWD, path, how)
 }
 
-// comeBack undoes become. A thread that can't come back must not go on.
+// comeBack gives this thread its own root again. A thread that can't come back must not go on.
 func (w *worker) comeBack() {
 	err := unix.Fchdir(w.root)
 	if err == nil {
