@@ -54,7 +54,7 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	}
 	clean := func(undo func() error) { err = errors.Join(err, undo()) }
 	defer clean(func() error { return os.RemoveAll(state) })
-	places, err := openPlaces(order.Root, state)
+	places, err := openPlaces(order.Root, state, r.Copy)
 	if err != nil {
 		return err
 	}
@@ -106,9 +106,9 @@ func newChrootOrder(p *Process) (*chrootOrder, error) {
 		Limits: limits, Capabilities: capabilities, Landlock: landlockVersion(),
 	}
 	if o.Landlock < landlockScopes {
-		o.Protected, err = lineage()
+		o.Protected = lineage()
 	}
-	return o, err
+	return o, nil
 }
 
 // runGuarded runs the command under a guard and waits for both.

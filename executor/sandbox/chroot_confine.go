@@ -124,7 +124,7 @@ func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
 			allow(name, maskedArg(mode, unix.S_IFMT, kind))
 		}
 		for _, d := range devices {
-			allow(name, maskedArg(mode, unix.S_IFMT, unix.S_IFCHR), maskedArg(mode+1, 1<<32-1, uint64(d.number)))
+			allow(name, maskedArg(mode, unix.S_IFMT, unix.S_IFCHR), maskedArg(mode+1, 1<<32-1, d.number))
 		}
 	}
 	// A limit that is set for bob would end it.

@@ -208,12 +208,12 @@ func parentOf(pid int) int {
 }
 
 // lineage returns this process and those that it descends from.
-func lineage() ([]int, error) {
+func lineage() []int {
 	var pids []int
 	for pid := os.Getpid(); pid > 0; pid = parentOf(pid) {
 		pids = append(pids, pid)
 	}
-	return pids, nil
+	return pids
 }
 
 // wipeSecrets empties the files of secrets, wherever the command moved them.

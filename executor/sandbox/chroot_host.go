@@ -115,7 +115,7 @@ func makeDir(path string, mode fs.FileMode) error {
 
 // makeFile makes a file, whatever the umask.
 func makeFile(path string, content []byte, mode fs.FileMode) error {
-	if err := os.WriteFile(path, content, 0o600); err != nil {
+	if err := os.WriteFile(path, content, 0o600); err != nil { //nolint:gosec // in bob's private directory
 		return err
 	}
 	return os.Chmod(path, mode)

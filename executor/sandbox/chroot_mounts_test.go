@@ -157,7 +157,7 @@ func TestInChrootLinksIntoCache(t *testing.T) {
 		if err := unix.Lstat(name, &st); err != nil {
 			t.Fatal(err)
 		}
-		return st.Ino, uint64(st.Nlink)
+		return st.Ino, st.Nlink
 	}
 	for name, want := range map[string]uint64{
 		filepath.Join(root, "out"): 1, filepath.Join(root, "own"): 1,
@@ -222,7 +222,7 @@ func TestInChrootLostCache(t *testing.T) {
 func TestInChrootOtherFileSystem(t *testing.T) {
 	t.Parallel()
 	r, root := newChroot(t)
-	dir, err := os.MkdirTemp("/dev/shm", "bob-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "bob-test-") //nolint:usetesting // on another file system
 	if err != nil {
 		t.Skip(err)
 	}

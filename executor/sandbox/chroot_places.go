@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bobbuild/bob/executor/filecopy"
 )
 
 // Where nothing can be mounted, what a command is to find is moved into its root
@@ -27,7 +25,8 @@ import (
 type places struct {
 	points *mountPoints
 	dir    string // private, on the same file system as the root
-	names  int    // that were given out in dir
+	copy   func(ctx context.Context, from, to string) error
+	names  int // that were given out in dir
 	all    []*place
 	locks  []*os.File // of the directories from which sources were taken
 }
@@ -48,14 +47,14 @@ type place struct {
 	tmpfs    bool // whether it has the mode of what it hides
 }
 
-// openPlaces returns an empty set. dir is an empty private directory. The caller
-// removes the places.
-func openPlaces(root, dir string) (*places, error) {
+// openPlaces returns an empty set. dir is an empty private directory, and copies are
+// made by clone. The caller removes the places.
+func openPlaces(root, dir string, clone func(ctx context.Context, from, to string) error) (*places, error) {
 	points, err := openMountPoints(root)
 	if err != nil {
 		return nil, err
 	}
-	return &places{points: points, dir: dir}, nil
+	return &places{points: points, dir: dir, copy: clone}, nil
 }
 
 // fresh returns an unused path in the private directory.
@@ -180,7 +179,7 @@ func (ps *places) add(ctx context.Context, m Mount) error {
 		return ps.put(link, pl)
 	case m.ReadOnly:
 		copied := ps.fresh()
-		if err := copyTree(ctx, m.Source, copied); err != nil {
+		if err := ps.copyTree(ctx, m.Source, copied); err != nil {
 			return err
 		}
 		return ps.put(copied, pl)
@@ -189,21 +188,14 @@ func (ps *places) add(ctx context.Context, m Mount) error {
 }
 
 // copyTree makes a copy of a file or directory at the path.
-func copyTree(ctx context.Context, from, to string) error {
-	tree, err := filecopy.OpenDir(filepath.Dir(from), nil)
-	if err != nil {
+func (ps *places) copyTree(ctx context.Context, from, to string) error {
+	if ps.copy == nil {
+		return errors.New("its source has to be copied, and the Runner can't copy")
+	}
+	if err := ps.copy(ctx, from, to); err != nil {
 		return err
 	}
-	defer func() { _ = tree.Close() }()
-	pattern := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(filepath.Base(from))
-	selection, err := tree.Select(ctx, filecopy.Source{Path: pattern})
-	if err != nil {
-		return err
-	}
-	if err := selection.CopyTo(ctx, filepath.Dir(to), "/"+filepath.Base(to), filecopy.Options{}); err != nil {
-		return err
-	}
-	info, err := os.Stat(from)
+	info, err := os.Lstat(from)
 	if err != nil || !info.IsDir() {
 		return err
 	}
@@ -293,7 +285,7 @@ func (ps *places) lend(ctx context.Context, source string, pl *place) error {
 	err = os.Rename(source, moved)
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EBUSY) {
 		pl.copied = true
-		if err := copyTree(ctx, source, moved); err != nil {
+		if err := ps.copyTree(ctx, source, moved); err != nil {
 			return err
 		}
 		return ps.put(moved, pl)
@@ -508,7 +500,7 @@ func (ps *places) giveBack(ctx context.Context, pl *place, now string) error {
 		return nil
 	case pl.copied:
 		fresh := pl.source + standIn
-		if err := copyTree(ctx, now, fresh); err != nil {
+		if err := ps.copyTree(ctx, now, fresh); err != nil {
 			return err
 		}
 		if err := os.RemoveAll(pl.source); err != nil {
@@ -516,7 +508,7 @@ func (ps *places) giveBack(ctx context.Context, pl *place, now string) error {
 		}
 		return os.Rename(fresh, pl.source)
 	}
-	if err := unshareFiles(ctx, now); err != nil {
+	if err := ps.unshareFiles(ctx, now); err != nil {
 		return err
 	}
 	if err := os.Rename(now, pl.source); err != nil {
@@ -530,7 +522,7 @@ func (ps *places) giveBack(ctx context.Context, pl *place, now string) error {
 
 // unshareFiles replaces each file below dir that has another name outside of it by a
 // copy: a layer must not change with a cache.
-func unshareFiles(ctx context.Context, dir string) error {
+func (ps *places) unshareFiles(ctx context.Context, dir string) error {
 	links := make(map[uint64][]string)
 	counts := make(map[uint64]uint64)
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
@@ -555,7 +547,7 @@ func unshareFiles(ctx context.Context, dir string) error {
 			continue
 		}
 		fresh := names[0] + standIn
-		if err := copyTree(ctx, names[0], fresh); err != nil {
+		if err := ps.copyTree(ctx, names[0], fresh); err != nil {
 			return err
 		}
 		for _, name := range names[1:] {

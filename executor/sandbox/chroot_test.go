@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -55,7 +56,7 @@ func newChroot(t testing.TB, entries ...[2]string) (r *sandbox.Runner, root stri
 	if os.Getenv(modeVariable) != modeChroot {
 		t.Skip("TestChroot runs this")
 	}
-	r = &sandbox.Runner{Dir: filepath.Join(t.TempDir(), "state"), Isolation: sandbox.Chroot}
+	r = &sandbox.Runner{Dir: filepath.Join(t.TempDir(), "state"), Isolation: sandbox.Chroot, Copy: filecopy.Clone}
 	t.Cleanup(func() {
 		left, err := os.ReadDir(r.Dir)
 		if err != nil && !os.IsNotExist(err) {

@@ -188,7 +188,7 @@ func (m *mountPoints) remove() error {
 func (m *mountPoints) removeOne(s stub) error {
 	info, err := m.root.Lstat(s.name)
 	if err != nil || !unchanged(s.info, info) {
-		return nil //nolint:nilerr // the command removed or replaced it: its own change
+		return nil // the command removed or replaced it: its own change
 	}
 	dir, err := m.root.Open(path.Dir(s.name))
 	if err != nil {

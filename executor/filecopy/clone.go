@@ -1,0 +1,25 @@
+package filecopy
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+)
+
+// Clone copies the file, link or directory at the path from to the path to, where
+// nothing is but whose parent exists. Owners, modes and times are kept, but those of
+// the directory from itself: to has mode 0755. After an error, what was copied
+// remains.
+func Clone(ctx context.Context, from, to string) error {
+	tree, err := OpenDir(filepath.Dir(from), nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tree.Close() }()
+	name := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(filepath.Base(from))
+	selection, err := tree.Select(ctx, Source{Path: name})
+	if err != nil {
+		return err
+	}
+	return selection.CopyTo(ctx, filepath.Dir(to), "/"+filepath.Base(to), Options{})
+}
