@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"snapshot/owners":   {},
 	"registry":          {},
 	"registry/proxy":    {},
-	"executor/sandbox":  {"executor/filecopy", "snapshot/owners"},
+	"executor/sandbox":  {"snapshot/owners"},
 	"executor/filecopy": {"snapshot/owners"},
 	"executor/fetch":    {},
 	"executor":          {"dockerfile", "snapshot", "snapshot/owners", "registry", "executor/sandbox", "executor/filecopy", "executor/fetch"},

@@ -41,6 +41,9 @@ type chrootResult struct {
 // runChroot is Run for Chroot. Everything that it makes it also removes, in
 // reverse.
 func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
+	if r.Limiter != nil {
+		return errors.New("limits of RUN take a container with namespaces of its own, which this machine refuses: limit the container that bob runs in")
+	}
 	order, err := newChrootOrder(p)
 	if err != nil {
 		return err
@@ -77,8 +80,10 @@ func newChrootOrder(p *Process) (*chrootOrder, error) {
 	switch {
 	case p.Insecure:
 		return nil, errors.New("RUN --security=insecure: takes a container with namespaces of its own, which this machine refuses: see `bob doctor`")
-	case p.Network != Host:
+	case p.Network == None:
 		return nil, errors.New("RUN --network=none: takes a network namespace, which this machine refuses: see `bob doctor`")
+	case p.Network != Host:
+		return nil, errors.New("a private network takes a network namespace, which this machine refuses: use --network=host, or see `bob doctor`")
 	case p.Hostname != "":
 		return nil, fmt.Errorf("host name %s: takes a UTS namespace, which this machine refuses: leave out BUILDKIT_SANDBOX_HOSTNAME", p.Hostname)
 	}

@@ -94,6 +94,17 @@
 // call that never is otherwise, unless bob was built with libseccomp 2.6 and runs on
 // Linux 5.19. /proc/sys/kernel/yama/ptrace_scope must not be 3. Linux 5.14 is needed.
 //
+// # Chroot
+//
+// Where root can make neither namespaces nor mounts, a guard, which is bob executed
+// again, starts each command in a chroot, adopts what loses its parent there, and
+// kills all that is left, also when bob is gone. What is to be mounted is moved or
+// copied into the root file system and back. A command has no_new_privs, the seccomp
+// filter, Docker's capabilities but CAP_SYS_CHROOT, with which it could leave, and
+// CAP_NET_RAW, with which it could read what bob sends; it can make no device that
+// does harm. Landlock, as far as the kernel has it, keeps it from all other files,
+// and from tracing and signalling other processes. Limits tells what is missing.
+//
 // # Examining
 //
 // Examine tries what builds need, and can use, on a machine, each thing in a child

@@ -36,12 +36,12 @@ type Runner struct {
 	OneID bool
 	// Limiter bounds each run; nil doesn't.
 	Limiter *Limiter
-	// Copy copies a file or directory to a path where nothing is, with the owners
-	// and modes of all that is in it. Mounts take it with Chroot, else it may be nil.
-	Copy func(ctx context.Context, from, to string) error
 	// Notice, if not nil, is told once each, in a sentence, what isolates less than on
 	// other machines. It is called from within Run.
 	Notice func(text string)
+	// Copy copies a file or directory to a path where nothing is, with the owners
+	// and modes of all that is in it. Mounts take it with Chroot, else it may be nil.
+	Copy func(ctx context.Context, from, to string) error
 
 	refused    atomic.Uint32 // the fallbacks found necessary
 	tryNesting sync.Once
