@@ -161,9 +161,15 @@ func nests() bool {
 	if err != nil {
 		return false
 	}
+	// With one ID setgroups is denied, here and below.
+	setgroups, err := os.ReadFile("/proc/self/setgroups")
+	if err != nil {
+		return false
+	}
 	// There is nothing to execute, which shows when the namespace has been made.
 	_, err = syscall.ForkExec("", nil, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER, UidMappings: uids, GidMappings: gids, GidMappingsEnableSetgroups: true,
+		Cloneflags: unix.CLONE_NEWUSER, UidMappings: uids, GidMappings: gids,
+		GidMappingsEnableSetgroups: string(setgroups) == "allow\n",
 	}})
 	return errors.Is(err, unix.ENOENT)
 }
