@@ -172,7 +172,7 @@ func (w *smallWorld) servers(t *testing.T, at ...string) error {
 				return err
 			}
 		}
-		l, err := net.Listen("tcp4", fmt.Sprintf("%s:%d", addr, w.port)) //nolint:noctx // listening doesn't block
+		l, err := net.Listen("tcp4", fmt.Sprintf("%s:%d", addr, w.port))
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func (w *smallWorld) servers(t *testing.T, at ...string) error {
 
 // resolve answers at the stub resolver's address that every name is outside's.
 func resolve(t *testing.T) error {
-	c, err := net.ListenPacket("udp4", stubResolver+":53") //nolint:noctx // listening doesn't block
+	c, err := net.ListenPacket("udp4", stubResolver+":53")
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
 	fs := flag.NewFlagSet("bob prefetch", flag.ContinueOnError)
 	fs.Var(&cfg.images, "cache-images", "`JSON` list of images that are fetched too, for platforms that set the variable")
 	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to fetch for (default: this machine's)")
-	cfg.isolationFlags.register(fs, "that of the builds to come; always so without root")
+	cfg.register(fs, "that of the builds to come; always so without root")
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but errors")
 	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
@@ -65,7 +65,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err := cfg.registries.check(); err != nil {
 		return err
 	}
-	if err := cfg.isolationFlags.check(); err != nil {
+	if err := cfg.check(); err != nil {
 		return err
 	}
 	cache, err := cacheDir(cfg.cache)

@@ -43,7 +43,7 @@ func syncLater(cache string) {
 	if os.Getpid() == 1 {
 		return // it would end, and have to be waited for, with this one
 	}
-	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--cache-dir", cache) //nolint:noctx,forbidigo // it outlives this process
+	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--cache-dir", cache) //nolint:gosec,noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = []string{}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

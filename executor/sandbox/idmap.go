@@ -167,7 +167,7 @@ func nests() bool {
 		return false
 	}
 	// There is nothing to execute, which shows when the namespace has been made.
-	_, err = syscall.ForkExec("", nil, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{
+	_, err = syscall.ForkExec("", nil, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{ //nolint:gosec // nothing is
 		Cloneflags: unix.CLONE_NEWUSER, UidMappings: uids, GidMappings: gids,
 		GidMappingsEnableSetgroups: string(setgroups) == "allow\n",
 	}})

@@ -192,7 +192,7 @@ func (n *privateNetwork) start(ctx context.Context, program string, args []strin
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	n.cmd = exec.Command(program, args...) //nolint:noctx // it ends after the container
+	n.cmd = exec.Command(program, args...) //nolint:gosec,noctx // pasta or slirp4netns; it ends after the container
 	n.cmd.Stdout, n.cmd.Stderr, n.cmd.ExtraFiles = log, log, []*os.File{inherited}
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 	n.ended = make(chan struct{})
