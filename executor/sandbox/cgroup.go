@@ -3,6 +3,7 @@ package sandbox
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -19,7 +20,7 @@ func newContainer(dir, id string, config *configs.Config) (*libcontainer.Contain
 	if cgroups.IsCgroup2UnifiedMode() {
 		return libcontainer.Create(dir, id, config)
 	}
-	encoded, err := json.Marshal(struct {
+	encoded, err := json.Marshal(&struct { // a pointer: Hooks marshals itself only then
 		libcontainer.BaseState
 		CgroupPaths map[string]string `json:"cgroup_paths"`
 	}{libcontainer.BaseState{ID: id, Config: *config}, map[string]string{}})
@@ -33,5 +34,9 @@ func newContainer(dir, id string, config *configs.Config) (*libcontainer.Contain
 	if err := os.WriteFile(filepath.Join(state, "state.json"), encoded, 0o600); err != nil {
 		return nil, err
 	}
-	return libcontainer.Load(dir, id)
+	container, err := libcontainer.Load(dir, id)
+	if err == nil && len(config.Hooks) > 0 {
+		maps.Copy(container.Config().Hooks, config.Hooks) // which a file can't hold
+	}
+	return container, err
 }
