@@ -32,7 +32,7 @@ fmt: ## format the code as lint wants it
 demo: build ## build an example as an unprivileged user into bob's own registry
 	integration/demo/demo.sh
 
-bench: build ## compare bob with Debian's rootless buildah, side by side; stream 5 GiB through bob proxy
+bench: build ## compare bob with Debian's rootless buildah, side by side, also where all is known; stream 5 GiB through bob proxy
 	integration/setup.sh test
 	go run ./integration/bench
 	go test -tags '$(TAGS)' -run '^$$' -bench BenchmarkProxy -benchtime 1x ./integration

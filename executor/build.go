@@ -43,6 +43,7 @@ type build struct {
 	steps     []notedStep                     // for the caches
 	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
 	overdue   []error                         // of steps that took too long
+	mounts    map[digest.Digest]usedMount     // likewise, by cacheKey
 	undo      []func() error                  // run in reverse at the end, whatever happened
 }
 
@@ -89,6 +90,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		fetches:  make(map[digest.Digest]*promise[*fetched]),
 		reads:    make(map[digest.Digest]readNow),
 		links:    make(map[digest.Digest]digest.Digest),
+		mounts:   make(map[digest.Digest]usedMount),
 	}, nil
 }
 

@@ -47,6 +47,8 @@ type CacheTarget struct {
 	// Compression is that of the layers; nil is the image's, so that the cache and
 	// the image have their layers in common.
 	Compression *snapshot.Compression
+	// Mounts are the IDs of cache mounts that are kept too, each as a layer.
+	Mounts []string
 	// IgnoreError makes a warning of a cache that can't be written.
 	IgnoreError bool
 }
@@ -67,6 +69,7 @@ type cacheRecords struct {
 	Layers []cachedLayer  `json:"layers"` // of the manifest, in its order
 	Steps  []cachedStep   `json:"steps"`
 	Links  []cachedRecord `json:"links,omitempty"`
+	Mounts []cachedMount  `json:"mounts,omitempty"`
 }
 
 // A cachedLayer is what a manifest doesn't tell of its layer.
@@ -154,6 +157,14 @@ func (rec *cacheRecords) check(img *registry.Image) error {
 		known[s.Key] = true
 		if err := checkSHA256(s.Below); s.Below != "" && err != nil {
 			return fmt.Errorf("steps[%d].below: %w", i, err)
+		}
+	}
+	for i, m := range rec.Mounts {
+		if err := checkSHA256(m.Key); err != nil {
+			return fmt.Errorf("mounts[%d].key: %w", i, err)
+		}
+		if m.Layer < 0 || m.Layer >= len(rec.Layers) {
+			return fmt.Errorf("mounts[%d].layer %d: there are %d layers", i, m.Layer, len(rec.Layers))
 		}
 	}
 	for i, l := range rec.Links {

@@ -180,21 +180,33 @@ func (b *build) exportCache(ctx context.Context, t *CacheTarget) (err error) {
 			}
 		}
 	}
-	for _, s := range steps {
-		bl := s.layer.in(f)
+	mounts, err := b.exportMounts(ctx, t, f)
+	if err != nil {
+		return err
+	}
+	number := func(l *layer) int {
+		bl := l.in(f)
 		n, ok := numbers[bl.desc.Digest]
 		if !ok {
 			n = len(blobs)
 			numbers[bl.desc.Digest] = n
 			blobs = append(blobs, bl)
 			manifest.Layers = append(manifest.Layers, layerBlob(bl.desc))
-			rec.Layers = append(rec.Layers, s.layer.record(f))
+			rec.Layers = append(rec.Layers, l.record(f))
 		}
-		step := s.record(n, f)
+		return n
+	}
+	for _, s := range steps {
+		bl := s.layer.in(f)
+		step := s.record(number(s.layer), f)
 		rec.Steps = append(rec.Steps, step)
 		if err := b.rememberChain(s.rootfs.id, chainOver(step.Below, bl.diffID)); err != nil {
 			return err
 		}
+	}
+	for _, m := range mounts {
+		m.Layer = number(m.layer)
+		rec.Mounts = append(rec.Mounts, m.cachedMount)
 	}
 	config, err := json.Marshal(rec)
 	if err != nil {

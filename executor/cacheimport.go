@@ -17,8 +17,9 @@ import (
 
 // An importedCache is what a cache elsewhere knows. Nothing of its layers is here yet.
 type importedCache struct {
-	steps map[digest.Digest]importedStep // by key
-	links map[digest.Digest]digest.Digest
+	steps  map[digest.Digest]importedStep // by key
+	links  map[digest.Digest]digest.Digest
+	mounts []mountLayer
 }
 
 // An importedStep is the result of a step in a cache.
@@ -92,6 +93,8 @@ func (b *build) importCache(ctx context.Context, src CacheSource) ([]*importedCa
 			return all, err
 		}
 		if one, other := rec.Epoch, b.plan.Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
+			// Cache mounts have no part in the image.
+			all = append(all, newImportedCache(img, &cacheRecords{Layers: rec.Layers, Mounts: rec.Mounts}))
 			return all, errors.New("its layers were made with another SOURCE_DATE_EPOCH")
 		}
 		all = append(all, newImportedCache(img, rec))
@@ -111,6 +114,9 @@ func newImportedCache(img *registry.Image, rec *cacheRecords) *importedCache {
 	}
 	for _, s := range rec.Steps {
 		c.steps[s.Key] = importedStep{layer: layers[s.Layer], below: s.Below, created: s.Created.UTC()}
+	}
+	for _, m := range rec.Mounts {
+		c.mounts = append(c.mounts, mountLayer{m, layers[m.Layer]})
 	}
 	for _, l := range rec.Links {
 		c.links[l.Key] = l.To

@@ -218,12 +218,21 @@ func (b *build) makeBlob(ctx context.Context, bl *blob, w io.Writer) (made layer
 		return made, err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
+	made, err = b.writeBlob(bl.as, content, w)
+	if want := bl.base.DiffID; err == nil && bl.image != nil && made.DiffID != want {
+		return made, fmt.Errorf("%s: its content has the digest %s, the image says DiffID %s", bl.base.Digest, made.DiffID, want)
+	}
+	return made, err
+}
+
+// writeBlob compresses content, a layer's tar, into the store and to w.
+func (b *build) writeBlob(as *snapshot.Compression, content io.Reader, w io.Writer) (made layerRecord, err error) {
 	out, err := b.Store.CreateBlob()
 	if err != nil {
 		return made, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	zw, err := bl.as.NewWriter(io.MultiWriter(out, w))
+	zw, err := as.NewWriter(io.MultiWriter(out, w))
 	if err != nil {
 		return made, err
 	}
@@ -234,14 +243,11 @@ func (b *build) makeBlob(ctx context.Context, bl *blob, w io.Writer) (made layer
 	if err := zw.Close(); err != nil {
 		return made, err
 	}
-	if want := bl.base.DiffID; bl.image != nil && sum.Digest() != want {
-		return made, fmt.Errorf("%s: its content has the digest %s, the image says DiffID %s", bl.base.Digest, sum.Digest(), want)
-	}
 	d, size, err := out.Commit()
 	if err != nil {
 		return made, err
 	}
-	desc := ocispec.Descriptor{MediaType: layerMediaType(bl.as.Method), Digest: d, Size: size}
+	desc := ocispec.Descriptor{MediaType: layerMediaType(as.Method), Digest: d, Size: size}
 	return layerRecord{Blob: desc, DiffID: sum.Digest()}, nil
 }
 

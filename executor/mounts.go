@@ -349,6 +349,10 @@ func cacheKey(m *dockerfile.CacheMount, from *mountSource) digest.Digest {
 	return k.sum()
 }
 
+// sharings are the kinds of sharing as [dockerfile.CacheMount] names them; the zero
+// value is that of "shared".
+var sharings = map[string]snapshot.Sharing{"private": snapshot.Private, "locked": snapshot.Locked}
+
 // holdCaches opens the cache mounts, each once for the command, in an order that
 // all commands have: two that want the same ones can't wait for each other.
 func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
@@ -364,7 +368,6 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 		}
 	}
 	slices.SortStableFunc(caches, func(a, b wanted) int { return cmp.Compare(a.key, b.key) })
-	sharings := map[string]snapshot.Sharing{"private": snapshot.Private, "locked": snapshot.Locked}
 	for _, w := range caches {
 		if m.caches[w.key] != nil {
 			continue
@@ -373,6 +376,13 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 			_, _ = fmt.Fprintf(m.vertex.logger(2), "waiting for the cache mount on %s, which another build uses\n", w.spec.Target)
 		}
 		c, err := m.Store.CacheMount(ctx, w.key, sharings[w.spec.Sharing], waiting, func(dir string) error {
+			if from := m.importedMount(ctx, w.key); from != nil {
+				err := m.unpackMount(ctx, dir, from)
+				if err == nil || ctx.Err() != nil {
+					return err
+				}
+				m.progress.warn(fmt.Sprintf("cache mount %s: %v; it begins anew", from.ID, err))
+			}
 			return m.fillCache(ctx, dir, w.spec, w.from)
 		})
 		if err != nil {

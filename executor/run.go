@@ -34,6 +34,7 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	if err != nil {
 		return nil, err
 	}
+	b.noteMounts(op, found)
 	key := newKey("run").str(st.key.String()).str(platforms.FormatAll(s.Platform)).
 		list(op.Args).list(visible(op)).str(op.Dir).str(op.User).str(op.Network).
 		list(b.opts.ExtraHosts).str(fmt.Sprint(b.opts.Network, b.opts.ShmSize, b.opts.Ulimits))

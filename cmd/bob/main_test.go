@@ -65,6 +65,8 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"build", "--cache-to", "type=registry,ref=h/c,image-manifest=false", dir}, "a cache is an image manifest"},
 		{[]string{"build", "--cache-to", "type=registry,ref=h/c,compression=lz4", dir}, "want gzip, zstd or uncompressed"},
 		{[]string{"build", "--cache-to", "type=registry,ref=h/c,compression-level=10", dir}, "want 0 to 9"},
+		{[]string{"build", "--cache-to", "type=registry,ref=h/c,mounts=", dir}, "want the ID of a cache mount"},
+		{[]string{"build", "--cache-to", "type=inline,mounts=go", dir}, `unknown field "mounts" of type=inline`},
 		{[]string{"build", "--cache-to", "type=inline,mode=max", dir}, `unknown field "mode" of type=inline`},
 		{[]string{"build", "--compression", "estargz", dir}, "estargz is not supported; want gzip, zstd or uncompressed"},
 		{[]string{"build", "--compression", "lz4", dir}, "want gzip, zstd or uncompressed"},

@@ -33,6 +33,9 @@ func (cfg *buildConfig) sharedCache(o *executor.Options) error {
 	return nil
 }
 
+// cacheMounts is the field that may be there several times. Its values are lines then.
+const cacheMounts = "mounts"
+
 // cacheFields parses comma-separated fields; a reference alone is one in a registry.
 func cacheFields(spec string) (map[string]string, error) {
 	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
@@ -49,8 +52,11 @@ func cacheFields(spec string) (map[string]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("%q: want NAME=VALUE", f)
 		}
-		if _, twice := values[key]; twice {
-			return nil, fmt.Errorf("%s is given twice", key)
+		if before, twice := values[key]; twice {
+			if key != cacheMounts {
+				return nil, fmt.Errorf("%s is given twice", key)
+			}
+			value = before + "\n" + value
 		}
 		values[key] = value
 	}
@@ -115,6 +121,7 @@ func parseCacheTo(spec string) (*executor.CacheTarget, error) {
 	t := &executor.CacheTarget{}
 	common := []string{
 		"mode", "compression", "compression-level", "force-compression", "image-manifest", "oci-mediatypes", "ignore-error",
+		cacheMounts,
 	}
 	switch values["type"] {
 	case "inline":
@@ -164,6 +171,11 @@ func setCacheFields(t *executor.CacheTarget, values map[string]string) error {
 		t.Max = true
 	default:
 		return fmt.Errorf("mode=%s: want min or max", mode)
+	}
+	if value, ok := values[cacheMounts]; ok {
+		if t.Mounts = strings.Split(value, "\n"); slices.Contains(t.Mounts, "") {
+			return errors.New("mounts: want the ID of a cache mount")
+		}
 	}
 	var format executor.Format
 	for _, name := range []string{"compression", "compression-level"} {

@@ -1,7 +1,9 @@
 // Command bench builds the same Dockerfiles with bob and with Debian's rootless
 // buildah, side by side: as the same unprivileged user, against the same
-// registry, with a fresh state directory each time, in alternating order. It
-// prints the median time of each, their ratio, and bob's peak resident memory.
+// registry, in alternating order, with a fresh state directory each time or, for
+// rebuilds, with that of a build before. It prints the median time of each, their
+// ratio, and bob's peak resident memory. At last it has bob alone import a cache of
+// many steps, and counts what the registry is asked for it.
 //
 // Old state is kept until the end: ext4 does not reuse the inodes of a tree that
 // was just removed and creates files several times slower for minutes.
@@ -77,7 +79,13 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 		fmt.Fprintf(table, "%s\t%.2f s\t%.2f s\t%.2f\t%d MB\t%d MB\t\n",
 			load.name, a.Seconds(), b.Seconds(), b.Seconds()/a.Seconds(), self>>20, tree>>20)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || !strings.HasPrefix(importName, *only) {
+		return err
+	}
+	if err := importCaches(ctx, lab, *runs, w); err != nil {
+		return fmt.Errorf("%s: %w", importName, err)
+	}
+	return nil
 }
 
 func closeLab(ctx context.Context, lab *harness.Lab) {
@@ -102,7 +110,20 @@ func compete(ctx context.Context, lab *harness.Lab, load workload, runs int) (ou
 	if err := c.prepare(); err != nil {
 		return nil, nil, err
 	}
+	if load.known {
+		if _, err := c.bob(ctx, 0); err != nil {
+			return nil, nil, err
+		}
+		if _, err := c.buildah(ctx, 0); err != nil {
+			return nil, nil, err
+		}
+	}
 	for n := range runs {
+		if load.change != nil {
+			if err := load.change(filepath.Join(dir, "context"), n); err != nil {
+				return nil, nil, err
+			}
+		}
 		builders := []func(context.Context, int) (measure, error){c.bob, c.buildah}
 		if n%2 == 1 {
 			slices.Reverse(builders)
@@ -151,26 +172,34 @@ func (c *contest) arguments() []string {
 	return append(args, "-f", "Dockerfile")
 }
 
+// state names what build n begins with, for the repository it pushes to as well.
+func (c *contest) state(who string, n int) string {
+	if c.workload.known {
+		n = 0
+	}
+	return fmt.Sprintf("%s-%d", who, n)
+}
+
 func (c *contest) ref(who string, n int) string {
-	return fmt.Sprintf("%s/%s-%s-%d:1", c.registry.Prefix, who, filepath.Base(c.dir), n)
+	return fmt.Sprintf("%s/%s-%s:%d", c.registry.Prefix, filepath.Base(c.dir), c.state(who, n), n)
 }
 
 func (c *contest) bob(ctx context.Context, n int) (measure, error) {
 	args := append([]string{"build", "--progress=plain", "-t", c.ref("bob", n)}, c.arguments()...)
 	return c.time(ctx, harness.Invocation{
-		Dir: c.dir, Cache: fmt.Sprintf("%s/bob-%d", c.dir, n), Args: append(args, "context"),
+		Dir: c.dir, Cache: c.dir + "/" + c.state("bob", n), Args: append(args, "context"),
 	})
 }
 
 func (c *contest) buildah(ctx context.Context, n int) (measure, error) {
-	state := fmt.Sprintf("%s/buildah-%d", c.dir, n)
+	state := c.dir + "/" + c.state("buildah", n)
 	policy := c.dir + "/policy.json"
 	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644); err != nil {
 		return measure{}, err
 	}
 	var total measure
 	bud := append([]string{
-		"bud", "--layers=false", "--network", "host", "--tls-verify=false", "--signature-policy", policy, "-t", "built",
+		"bud", fmt.Sprintf("--layers=%t", c.workload.known), "--network", "host", "--tls-verify=false", "--signature-policy", policy, "-t", "built",
 	}, c.arguments()...)
 	for _, args := range [][]string{
 		append(bud, "context"),

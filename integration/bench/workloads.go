@@ -11,6 +11,10 @@ import (
 type workload struct {
 	name, base, steps string
 	fill              func(context string) error
+	// known has each build find the state of one before, which isn't measured and to
+	// which change, if it isn't nil, makes a difference. buildah keeps layers then.
+	known  bool
+	change func(context string, n int) error
 }
 
 var workloads = []workload{
@@ -27,6 +31,26 @@ var workloads = []workload{
 		name: "d: apt-get install", base: "debian",
 		steps: "RUN apt-get update && apt-get install -y --no-install-recommends git vim-nox && rm -rf /var/lib/apt/lists/*\n",
 	},
+	{name: "e: rebuild, 30 steps and 20,000 files, all known", base: "busybox", steps: thirtySteps(), fill: smallFiles, known: true},
+	{
+		name: "f: the same, one file changed", base: "busybox", steps: thirtySteps(), fill: smallFiles, known: true,
+		change: func(context string, n int) error {
+			return os.WriteFile(filepath.Join(context, "dir100", "file50.txt"), fmt.Appendf(nil, "changed %d\n", n), 0o644)
+		},
+	},
+}
+
+// thirtySteps installs, copies a few files and then all, and works on those.
+func thirtySteps() string {
+	steps := ""
+	for n := range 14 {
+		steps += fmt.Sprintf("RUN echo installed > /installed-%d\n", n)
+	}
+	steps += "COPY dir000 /few/\nCOPY . /files/\n"
+	for n := range 14 {
+		steps += fmt.Sprintf("RUN cp /files/dir%03d/file00.txt /made-%d\n", n, n)
+	}
+	return steps
 }
 
 // smallFiles makes 20,000 files of up to 4 KiB in 200 directories, the same
