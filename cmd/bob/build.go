@@ -35,7 +35,7 @@ type buildConfig struct {
 	secrets, ssh, allow, noCacheOf   *list
 	cacheFrom, cacheTo               *list
 	noCache, pull, quiet, explain    bool
-	push                             choice
+	push, cacheSync                  choice
 	timeout, stepTimeout             time.Duration
 	memory                           text
 	cpus                             float64
@@ -108,6 +108,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Float64Var(&cfg.cpus, "cpus", 0, "`number` of CPUs that a RUN may use, as 1.5 (default: no limit)")
 	fs.Int64Var(&cfg.pids, "pids-limit", 0, "`number` of processes and threads that a RUN may have (default: no limit)")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	fs.Var(&cfg.cacheSync, "cache-sync", cacheSyncHelp)
 	fs.Var(&cfg.cacheLimit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 	fs.BoolVar(&cfg.checkOnly, "check", false, "print what BuildKit's checks find in the Dockerfile and build nothing; is --call=check")
 	fs.StringVar(&cfg.call, "call", "build", "`method` to evaluate the Dockerfile: build or check")
@@ -197,7 +198,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 	}
 	defer func() {
 		err = errors.Join(err, store.Close())
-		syncLater(cache)
+		syncLater(cache, cfg.cacheSync)
 	}()
 	limiter, err := sandbox.NewLimiter(cfg.limits)
 	if err != nil {

@@ -20,6 +20,7 @@ type prefetchConfig struct {
 	platform, images text
 	registries       registryConfig
 	quiet            bool
+	cacheSync        choice
 	progress, cache  string
 	stderr           io.Writer
 }
@@ -33,6 +34,7 @@ func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but errors")
 	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	fs.Var(&cfg.cacheSync, "cache-sync", cacheSyncHelp)
 	cfg.registries.register(fs)
 	return &ffcli.Command{
 		Name:       "prefetch",
@@ -84,7 +86,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
-	defer syncLater(cache)
+	defer syncLater(cache, cfg.cacheSync)
 	b := &executor.Builder{Store: store, Registry: cfg.registries.client(warnIn(view)), Progress: view.Event}
 	return interrupted(ctx, errors.Join(b.Prefetch(ctx, refs, p), view.Close(), store.Close()))
 }

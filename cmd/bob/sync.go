@@ -36,12 +36,16 @@ func newCacheSyncCommand() *ffcli.Command {
 	}
 }
 
+// cacheSyncHelp is the help of --cache-sync.
+const cacheSyncHelp = "have a process bring the cache to the disk afterwards, so that a power failure costs nothing of it (default true)"
+
 // syncLater has a process of its own bring the cache to the disk. Nobody waits for it,
 // since that may take as long as writing everything that the machine has yet to write.
-// If there is no such process, a power failure costs more of the cache.
-func syncLater(cache string) {
-	if os.Getpid() == 1 {
-		return // it would end, and have to be waited for, with this one
+// If there is no such process, a power failure costs more of the cache. wanted is
+// --cache-sync.
+func syncLater(cache string, wanted choice) {
+	if !wanted.or(true) || os.Getpid() == 1 { // it would end, and have to be waited for, with this one
+		return
 	}
 	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--cache-dir", cache) //nolint:gosec,noctx // it outlives this process
 	cmd.Dir = "/"

@@ -66,7 +66,7 @@ func (l *Lab) Start(ctx context.Context, i Invocation) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{Cache: i.Cache, Mark: fmt.Sprintf("run-%d-%d", os.Getpid(), l.dirs.Add(1))}
-	env := append([]string{"HOME=" + i.Home, "BOB_CACHE_DIR=" + i.Cache, "TEST_MARK=" + r.Mark}, i.Env...)
+	env := append([]string{"HOME=" + i.Home, "BOB_CACHE_DIR=" + i.Cache, "TEST_MARK=" + r.Mark, "BOB_CACHE_SYNC=false"}, i.Env...)
 	r.cmd = l.User.Command(ctx, i.Dir, env, i.Program, i.Args...)
 	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = i.Stdin, &r.stdout, &r.stderr
 	if i.Stderr != nil {
