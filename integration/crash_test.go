@@ -23,13 +23,13 @@ var (
 // crashing is a build that does a little of everything.
 const crashing = `FROM $REGISTRY/layers AS made
 ARG N
-RUN --mount=type=cache,target=/c echo $N >> /c/log; seq 20000 > /made; mkdir /d; for i in $(seq 200); do echo $i > /d/$i; done
+RUN --mount=type=cache,target=/c set -e; echo $N >> /c/log; seq 20000 > /made; mkdir /d; for i in $(seq 200); do echo $i > /d/$i; done
 COPY tree /tree
-RUN head -c 2000000 /dev/zero | tr '\0' x > /big; rm -r /d /data/old
+RUN head -c 2000000 /dev/zero | tr '\0' x > /big && rm -r /d /data/old
 FROM $REGISTRY/busybox
 COPY --from=made /made /big /out/
 COPY --from=made /tree /tree
-RUN echo "counted" once; ls /tree | wc -l > /count
+RUN echo "counted" once && ls /tree | wc -l > /count
 WORKDIR /w
 `
 
