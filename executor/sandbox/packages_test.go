@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/integration/harness"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
@@ -33,13 +34,12 @@ func TestPackages(t *testing.T) {
 		t.Skip("built without -tags seccomp")
 	}
 	ids := map[string]*identity{modeUser: ordinaryUser(t), modeOneID: withoutRanges(t)}
-	cache, err := os.UserCacheDir()
-	if err != nil {
+	archive, err := harness.DebianArchive(t.Context())
+	if missing := new(harness.MissingError); errors.As(err, &missing) {
 		t.Skip(err)
 	}
-	archives, err := filepath.Glob(filepath.Join(cache, "bob-test/debian-*.tar"))
-	if err != nil || len(archives) == 0 {
-		t.Skip("no Debian root file system: the integration tests make one")
+	if err != nil {
+		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	for _, d := range []string{filepath.Dir(dir), dir} { // of others than root, too
@@ -48,7 +48,7 @@ func TestPackages(t *testing.T) {
 		}
 	}
 	debian := filepath.Join(dir, "debian.tar")
-	content, err := os.ReadFile(archives[0])
+	content, err := os.ReadFile(archive)
 	if err == nil {
 		err = os.WriteFile(debian, content, 0o644)
 	}

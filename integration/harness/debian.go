@@ -22,34 +22,11 @@ import (
 // debianAge is how long a Debian root file system is kept between runs.
 const debianAge = 14 * 24 * time.Hour
 
-// debian makes a small Debian root file system by mmdebstrap with this
-// machine's own apt sources, keys and settings, so that apt-get works in a RUN.
+// debian makes an image of the archive.
 func (l *Lab) debian(ctx context.Context) (*BaseImage, error) {
-	if err := Need("mmdebstrap"); err != nil {
-		return nil, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	cache = filepath.Join(cache, "bob-test")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return nil, err
-	}
-	carried, key, err := aptFiles()
+	archive, err := DebianArchive(ctx)
 	if err != nil {
 		return nil, err
-	}
-	unlock, err := lock(filepath.Join(cache, "lock"))
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	archive := filepath.Join(cache, "debian-"+key+".tar")
-	if info, err := os.Stat(archive); err != nil || time.Since(info.ModTime()) > debianAge {
-		if err := bootstrap(ctx, archive, carried); err != nil {
-			return nil, err
-		}
 	}
 	layer, err := tarball.LayerFromFile(archive, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
 	if err != nil {
@@ -58,6 +35,40 @@ func (l *Lab) debian(ctx context.Context) (*BaseImage, error) {
 	return &BaseImage{Layers: []v1.Layer{layer}, Config: v1.Config{
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Cmd: []string{"bash"},
 	}}, nil
+}
+
+// DebianArchive returns the path of the tar of a small Debian root file system, which
+// it makes by mmdebstrap if there is none of the last weeks: with this machine's own apt
+// sources, keys and settings, so that apt-get works in a RUN. The error is a
+// *MissingError where that can't be.
+func DebianArchive(ctx context.Context) (string, error) {
+	if err := Need("mmdebstrap"); err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	cache = filepath.Join(cache, "bob-test")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", err
+	}
+	carried, key, err := aptFiles()
+	if err != nil {
+		return "", err
+	}
+	unlock, err := lock(filepath.Join(cache, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	archive := filepath.Join(cache, "debian-"+key+".tar")
+	if info, err := os.Stat(archive); err != nil || time.Since(info.ModTime()) > debianAge {
+		if err := bootstrap(ctx, archive, carried); err != nil {
+			return "", err
+		}
+	}
+	return archive, nil
 }
 
 // aptFiles lists the files of /etc/apt and its keyrings that a build needs to
