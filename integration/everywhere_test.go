@@ -202,7 +202,7 @@ func (table *everywhereTable) row(t *testing.T, e environment, first bool) every
 		check(t, os.Chmod(filepath.Join(work, name), 0o777))
 	}
 	t.Cleanup(func() { check(t, harness.RemoveAll(context.WithoutCancel(t.Context()), work)) })
-	env := []string{"HOME=" + work + "/home", "BOB_CACHE_DIR=" + work + "/cache", "PATH=" + os.Getenv("PATH")}
+	env := []string{"BOB_CACHE_SYNC=false", "HOME=" + work + "/home", "BOB_CACHE_DIR=" + work + "/cache", "PATH=" + os.Getenv("PATH")}
 	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} {
 		if value := os.Getenv(name); value != "" {
 			env = append(env, name+"="+value)
