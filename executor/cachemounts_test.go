@@ -23,10 +23,10 @@ import (
 
 // hoard is a run function that writes one line about what it finds on the mount /c
 // into the image, as /found, and leaves a file of its own there.
-func hoard(_ context.Context, p *sandbox.Process) error {
+func hoard(ctx context.Context, p *sandbox.Process) error {
 	i := slices.IndexFunc(p.Mounts, func(m sandbox.Mount) bool { return m.Target == "/c" })
 	if i < 0 {
-		return shell(context.Background(), p)
+		return shell(ctx, p)
 	}
 	dir := p.Mounts[i].Source
 	found := ""

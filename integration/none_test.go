@@ -76,7 +76,7 @@ exec setpriv --reuid=1073741831 --regid=1073741832 --clear-groups --no-new-privs
 			check(t, own.Run())
 			cmd := exec.CommandContext(t.Context(), "unshare", append([]string{"--mount", "sh", "-euc", script, "sh", bob}, c.reproducible("without")...)...)
 			cmd.Dir = c.dir
-			cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "BOB_ISOLATION=none", "BOB_CACHE_DIR=" + cache, lab.NoAuth()}
+			cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "BOB_ISOLATION=none", "BOB_CACHE_SYNC=false", "BOB_CACHE_DIR=" + cache, lab.NoAuth()}
 			var stdout, stderr strings.Builder
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			if err := cmd.Run(); err != nil {

@@ -295,7 +295,7 @@ func TestPrivateNetwork(t *testing.T) {
 				}
 			} else {
 				cmd := exec.CommandContext(t.Context(), bob, args...)
-				cmd.Dir, cmd.Env = b.dir, []string{"HOME=" + b.dir, path, "BOB_CACHE_DIR=" + b.dir + "/cache-" + name}
+				cmd.Dir, cmd.Env = b.dir, []string{"HOME=" + b.dir, path, "BOB_CACHE_SYNC=false", "BOB_CACHE_DIR=" + b.dir + "/cache-" + name}
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("%s: %v\n%s", name, err, out)
 				}

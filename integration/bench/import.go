@@ -46,14 +46,15 @@ func importCaches(ctx context.Context, lab *harness.Lab, runs int, w io.Writer) 
 	defer server.Close()
 	prefix := strings.TrimPrefix(server.URL, "http://") + strings.TrimPrefix(registry.Prefix, registry.Host)
 
-	text := "FROM " + prefix + "/busybox\n"
+	var text strings.Builder
+	text.WriteString("FROM " + prefix + "/busybox\n")
 	for n := range importSteps {
-		text += fmt.Sprintf("RUN echo %d > /file-%d\n", n, n)
+		fmt.Fprintf(&text, "RUN echo %d > /file-%d\n", n, n)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "context"), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "context", "Dockerfile"), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "context", "Dockerfile"), []byte(text.String()), 0o644); err != nil {
 		return err
 	}
 	if err := lab.User.Own(dir); err != nil {

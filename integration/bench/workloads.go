@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // A workload is what is built: steps on a base image, and the context's files.
@@ -42,15 +43,15 @@ var workloads = []workload{
 
 // thirtySteps installs, copies a few files and then all, and works on those.
 func thirtySteps() string {
-	steps := ""
+	var steps strings.Builder
 	for n := range 14 {
-		steps += fmt.Sprintf("RUN echo installed > /installed-%d\n", n)
+		fmt.Fprintf(&steps, "RUN echo installed > /installed-%d\n", n)
 	}
-	steps += "COPY dir000 /few/\nCOPY . /files/\n"
+	steps.WriteString("COPY dir000 /few/\nCOPY . /files/\n")
 	for n := range 14 {
-		steps += fmt.Sprintf("RUN cp /files/dir%03d/file00.txt /made-%d\n", n, n)
+		fmt.Fprintf(&steps, "RUN cp /files/dir%03d/file00.txt /made-%d\n", n, n)
 	}
-	return steps
+	return steps.String()
 }
 
 // smallFiles makes 20,000 files of up to 4 KiB in 200 directories, the same
