@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,12 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 )
+
+func TestMain(m *testing.M) {
+	// httptest.Server.Close closes the connections of all clients, if only it finds them.
+	http.DefaultTransport = struct{ http.RoundTripper }{http.DefaultTransport}
+	os.Exit(m.Run())
+}
 
 var amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 

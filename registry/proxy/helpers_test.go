@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,12 @@ import (
 
 	"github.com/bobbuild/bob/registry/proxy"
 )
+
+func TestMain(m *testing.M) {
+	// httptest.Server.Close closes the connections of all clients, if only it finds them.
+	http.DefaultTransport = struct{ http.RoundTripper }{http.DefaultTransport}
+	os.Exit(m.Run())
+}
 
 const (
 	user     = "ann"
