@@ -31,6 +31,9 @@ type build struct {
 	caches   promise[[]*importedCache]
 
 	mu        sync.Mutex
+	outlines  map[*dockerfile.Stage]*promise[*outline]
+	forecasts map[*dockerfile.Stage]*promise[*forecast]
+	prepared  map[foreseen]*promise[*operation]
 	stages    map[*dockerfile.Stage]*promise[*state]
 	images    map[imageKey]*promise[*baseImage]
 	findings  map[wanted]*promise[*finding]
@@ -74,23 +77,26 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		b.Fetch = fetch.New(fetch.Options{TempDir: b.Store.TempDir()})
 	}
 	return &build{
-		Builder:  b,
-		plan:     plans[0],
-		plans:    plans,
-		opts:     o,
-		jobs:     semaphore.NewWeighted(int64(o.Jobs)),
-		packers:  semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
-		progress: reporter{sink: b.Progress, clock: b.Clock},
-		stages:   make(map[*dockerfile.Stage]*promise[*state]),
-		images:   make(map[imageKey]*promise[*baseImage]),
-		findings: make(map[wanted]*promise[*finding]),
-		layers:   make(map[string]*layer),
-		views:    make(map[*rootfs]*promise[*source]),
-		contexts: make(map[digest.Digest]*promise[*source]),
-		fetches:  make(map[digest.Digest]*promise[*fetched]),
-		reads:    make(map[digest.Digest]readNow),
-		links:    make(map[digest.Digest]digest.Digest),
-		mounts:   make(map[digest.Digest]usedMount),
+		Builder:   b,
+		plan:      plans[0],
+		plans:     plans,
+		opts:      o,
+		jobs:      semaphore.NewWeighted(int64(o.Jobs)),
+		packers:   semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
+		progress:  reporter{sink: b.Progress, clock: b.Clock},
+		outlines:  make(map[*dockerfile.Stage]*promise[*outline]),
+		forecasts: make(map[*dockerfile.Stage]*promise[*forecast]),
+		prepared:  make(map[foreseen]*promise[*operation]),
+		stages:    make(map[*dockerfile.Stage]*promise[*state]),
+		images:    make(map[imageKey]*promise[*baseImage]),
+		findings:  make(map[wanted]*promise[*finding]),
+		layers:    make(map[string]*layer),
+		views:     make(map[*rootfs]*promise[*source]),
+		contexts:  make(map[digest.Digest]*promise[*source]),
+		fetches:   make(map[digest.Digest]*promise[*fetched]),
+		reads:     make(map[digest.Digest]readNow),
+		links:     make(map[digest.Digest]digest.Digest),
+		mounts:    make(map[digest.Digest]usedMount),
 	}, nil
 }
 
@@ -108,7 +114,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if err := b.opts.Check(b.platforms()); err != nil {
 		return nil, err
 	}
-	ctx = b.begin(ctx)
+	ctx = b.gather(ctx)
 	if b.plan.Strict {
 		if err := b.approve(ctx); err != nil {
 			return nil, errors.Join(err, b.group.Wait())
@@ -119,7 +125,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	}
 	b.importCaches(ctx)
 	for _, s := range b.allStages() {
-		b.stage(ctx, s)
+		b.begin(ctx, s)
 	}
 	b.group.Go(func() error {
 		var targets []*state
@@ -150,9 +156,25 @@ func (b *build) allStages() []*dockerfile.Stage {
 	return all
 }
 
-// begin gives the build the group of its goroutines, and returns the context that
+// begin starts s if its files are part of the result, or nothing of it is to be run.
+// Other stages start when somebody needs their files.
+func (b *build) begin(ctx context.Context, s *dockerfile.Stage) {
+	if b.exports.stages[s] {
+		b.stage(ctx, s)
+		return
+	}
+	b.group.Go(func() error {
+		f, err := b.forecast(ctx, s).wait(ctx)
+		if f != nil && f.known {
+			b.stage(ctx, s)
+		}
+		return err
+	})
+}
+
+// gather gives the build the group of its goroutines, and returns the context that
 // the first error of one ends.
-func (b *build) begin(ctx context.Context) context.Context {
+func (b *build) gather(ctx context.Context) context.Context {
 	b.group, ctx = errgroup.WithContext(ctx)
 	return ctx
 }

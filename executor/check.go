@@ -17,7 +17,7 @@ func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfil
 	if err != nil {
 		return nil, err
 	}
-	ctx = bd.begin(ctx)
+	ctx = bd.gather(ctx)
 	warnings, err := bd.check(ctx)
 	if waited := bd.group.Wait(); err == nil {
 		err = waited

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	}
 	c := &copying{Copy: op, warn: b.progress.warn, owners: b.Store.Owners()}
 	for _, src := range op.Sources {
-		p, err := b.part(ctx, c, src, s)
+		p, err := b.part(ctx, st, c, src, s)
 		if err != nil {
 			return nil, err
 		}
@@ -61,12 +62,16 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	}
 	shape := c.shape(st.key)
 	var alias digest.Digest
+	foreseen := c.from != nil && c.from.foreseen
 	if c.from != nil && c.from.key != "" {
 		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
 		if key, ok := b.alias(ctx, st, alias); ok && !c.from.anew {
 			b.noteLink(alias, key)
-			return &operation{key: key, run: run, explanation: explanation{inputs: c.inputs(nil)}}, nil
+			return &operation{key: key, foreseen: foreseen, run: run, explanation: explanation{inputs: c.inputs(nil)}}, nil
 		}
+	}
+	if st.ahead && c.from != nil && c.from.rootfs != nil {
+		return nil, errUnforeseen
 	}
 	var contents []digest.Digest
 	k := newKey("copy content").str(shape.String())
@@ -88,12 +93,12 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	return &operation{key: key, run: run, explanation: explanation{inputs: c.inputs(contents), files: c.localFiles()}}, nil
 }
 
-// part prepares one source of c.
-func (b *build) part(ctx context.Context, c *copying, src dockerfile.Source, s *dockerfile.Stage) (part, error) {
+// part prepares one source of c, which comes after st.
+func (b *build) part(ctx context.Context, st *state, c *copying, src dockerfile.Source, s *dockerfile.Stage) (part, error) {
 	switch src := src.(type) {
 	case *dockerfile.Path:
 		if c.from == nil {
-			from, err := b.origin(ctx, c.From, s)
+			from, err := b.origin(ctx, st, c.From, s)
 			if err != nil {
 				return nil, err
 			}
@@ -130,14 +135,16 @@ func (c *copying) shape(parent digest.Digest) digest.Digest {
 	return k.sum()
 }
 
-// alias returns the key recorded under a, if its result over st is there as well.
-func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (digest.Digest, bool) {
+// alias returns the key recorded under a whose result over st is there. Looking ahead
+// one whose result isn't will do.
+func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (found digest.Digest, ok bool) {
 	for key := range b.linkedTo(ctx, aliasKind, a) {
 		if b.recall(ctx, st.rootfs, key) != nil {
 			return key, true
 		}
+		found = cmp.Or(found, key)
 	}
-	return "", false
+	return found, st.ahead && found != ""
 }
 
 // run copies into the file system of the step.

@@ -23,8 +23,9 @@
 //
 // # The life of a build
 //
-//  1. Every stage of the plan starts at once and waits for the stages it needs;
-//     operations are bounded by [Options.Jobs].
+//  1. The stages of the result start at once, others as soon as a step misses that
+//     needs their files, or one before it does; until then a forecast gives their
+//     keys. Operations are bounded by [Options.Jobs].
 //  2. The base of a stage is resolved to a manifest and a config. No layer of it
 //     is fetched; if the image is to be pushed elsewhere its layers are mounted
 //     or piped there meanwhile.

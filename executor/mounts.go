@@ -31,9 +31,10 @@ const (
 
 // A mountSource is where a bind mount or a new cache mount takes its files from.
 type mountSource struct {
-	content digest.Digest // of what the source selects
-	source  string        // absolute and clean path in the snapshot
-	anew    bool          // content may stand for other files in earlier builds
+	content  digest.Digest // of what the source selects
+	source   string        // absolute and clean path in the snapshot
+	anew     bool          // content may stand for other files in earlier builds
+	foreseen bool          // content is what a forecast tells
 	// selection is of a directory of this machine, else nil.
 	selection *filecopy.Selection
 	// snapshot makes the files present. It is nil for the empty file system.
@@ -44,22 +45,22 @@ type mountSource struct {
 // where there is none.
 type mountSources []*mountSource
 
-// mountSources finds out what the mounts of op select. A source that is missing is
+// mountSources finds out what the mounts of op, which comes after st, select. A source that is missing is
 // an error here, before the command runs.
-func (b *build) mountSources(ctx context.Context, op *dockerfile.Run, s *dockerfile.Stage) (mountSources, error) {
+func (b *build) mountSources(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (mountSources, error) {
 	found := make(mountSources, len(op.Mounts))
 	for i, m := range op.Mounts {
 		var err error
 		switch m := m.(type) {
 		case *dockerfile.BindMount:
-			if found[i], err = b.mountSource(ctx, m.From, m.Source, s); err != nil {
+			if found[i], err = b.mountSource(ctx, st, m.From, m.Source, s); err != nil {
 				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 			}
 		case *dockerfile.CacheMount:
 			if m.From == nil || emptied(m) {
 				continue
 			}
-			if found[i], err = b.mountSource(ctx, *m.From, m.Source, s); err != nil {
+			if found[i], err = b.mountSource(ctx, st, *m.From, m.Source, s); err != nil {
 				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 			}
 		}
@@ -68,15 +69,15 @@ func (b *build) mountSources(ctx context.Context, op *dockerfile.Run, s *dockerf
 }
 
 // mountSource finds source in from.
-func (b *build) mountSource(ctx context.Context, from dockerfile.From, source string, s *dockerfile.Stage) (*mountSource, error) {
-	o, err := b.origin(ctx, from, s)
+func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From, source string, s *dockerfile.Stage) (*mountSource, error) {
+	o, err := b.origin(ctx, st, from, s)
 	if err != nil {
 		return nil, err
 	}
 	if o.rootfs == nil {
 		return b.copiedSource(ctx, o, source)
 	}
-	m := &mountSource{source: source, snapshot: o.rootfs.snapshot}
+	m := &mountSource{source: source, foreseen: o.foreseen, snapshot: o.rootfs.snapshot}
 	if source == "/" {
 		// Hashing a whole root file system would cost more than it saves:
 		// its key stands for its content.
@@ -89,6 +90,9 @@ func (b *build) mountSource(ctx context.Context, from dockerfile.From, source st
 			b.noteLink(record, m.content)
 			return m, nil
 		}
+	}
+	if st.ahead {
+		return nil, errUnforeseen
 	}
 	src, err := o.open(ctx)
 	if err != nil {

@@ -17,7 +17,7 @@ func (b *Builder) Prefetch(ctx context.Context, refs []string, p ocispec.Platfor
 	if err != nil {
 		return err
 	}
-	ctx = bd.begin(ctx)
+	ctx = bd.gather(ctx)
 	var mu sync.Mutex
 	var failed []error
 	for _, ref := range refs {

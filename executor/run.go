@@ -30,7 +30,7 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	if op.Network == "host" && !b.mayUseHost() {
 		return nil, errHostNetwork
 	}
-	found, err := b.mountSources(ctx, op, s)
+	found, err := b.mountSources(ctx, st, op, s)
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +47,7 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	return &operation{
 		key:         key.sum(),
 		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
+		foreseen:    slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.foreseen }),
 		explanation: explanation{inputs: b.runInputs(op, found, s), files: found.localFiles()},
 		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
 			restored, err := b.runProcess(ctx, to.Root(), op, found, v)

@@ -17,6 +17,8 @@ type origin struct {
 	key digest.Digest
 	// anew says that key may stand for other files in earlier builds.
 	anew bool
+	// foreseen says that key is that of a forecast.
+	foreseen bool
 	// owners says that files have owners worth keeping.
 	owners bool
 	open   func(context.Context) (*source, error)
@@ -26,12 +28,21 @@ type origin struct {
 	noteRead func(filecopy.Source, digest.Digest)
 }
 
-// origin returns what from names for a step of s. It waits for a stage to be
-// built, and makes no file present.
-func (b *build) origin(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
+// origin returns what from names for a step of s that comes after st. It waits for a
+// stage to be built, or for its forecast if st is one. It makes no file present.
+func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
 	switch {
 	case from.Scratch:
 		return b.stateOrigin(scratch()), nil
+	case from.Stage != nil && st.ahead:
+		f, err := b.forecast(ctx, from.Stage).wait(ctx)
+		if err == nil && f == nil {
+			err = errUnforeseen
+		}
+		if err != nil {
+			return nil, err
+		}
+		return f.origin(b, from.Stage), nil
 	case from.Stage != nil:
 		st, err := b.stage(ctx, from.Stage).wait(ctx)
 		if err != nil {

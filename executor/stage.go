@@ -25,6 +25,7 @@ type state struct {
 	rootfs  *rootfs
 	from    digest.Digest // of the manifest of the image that it began with, "" if none
 	anew    bool          // its last step was run although the result may have been known
+	ahead   bool          // it is foreseen: see forecast
 
 	// missing is the history entry that comes last because the first layer has
 	// none, nil in most images. As BuildKit has it, it tells of the last layer.
@@ -59,39 +60,72 @@ func (b *build) stage(ctx context.Context, s *dockerfile.Stage) *promise[*state]
 	})
 }
 
+// An outline is a stage before any of its steps is done.
+type outline struct {
+	base  *state // nil for a stage
+	steps []dockerfile.Step
+	image dockerspec.DockerOCIImage // before the steps
+}
+
+// outline returns the promise of the outline of s.
+func (b *build) outline(ctx context.Context, s *dockerfile.Stage) *promise[*outline] {
+	return once(b, b.outlines, s, func() (o *outline, err error) {
+		o = &outline{}
+		if s.Base.Stage != nil {
+			_, err = b.outline(ctx, s.Base.Stage).wait(ctx)
+		} else {
+			o.base, err = b.base(ctx, s)
+		}
+		if err != nil {
+			return nil, err
+		}
+		root, err := b.rootConfig(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if err := b.lint(ctx, s); err != nil {
+			return nil, err
+		}
+		if o.steps, err = s.Steps(root); err != nil {
+			return nil, err
+		}
+		o.image, err = s.Image(root)
+		return o, err
+	})
+}
+
 func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, err error) {
-	base, err := b.base(ctx, s)
+	o, err := b.outline(ctx, s).wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	root, err := b.rootConfig(ctx, s)
-	if err != nil {
-		return nil, err
+	base := o.base
+	if s.Base.Stage != nil {
+		if base, err = b.stage(ctx, s.Base.Stage).wait(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if err := b.lint(ctx, s); err != nil {
-		return nil, err
-	}
-	steps, err := s.Steps(root)
-	if err != nil {
-		return nil, err
-	}
-	n := b.counter(s, steps)
+	n := b.counter(s, o.steps)
 	if s.Base.Reference != "" {
 		n.next() // the FROM itself, shown when its layers are needed
 	}
 	book := b.notebook(s)
 	defer func() { err = errors.Join(err, book.save()) }()
 	st := *base
-	if st.image, err = s.Image(root); err != nil {
-		return nil, err
-	}
-	for _, step := range steps {
+	st.image = o.image
+	for i, step := range o.steps {
 		if step.Op == nil {
 			step.History.Created = b.plan.Epoch
 			st.history = appendHistory(st.history, step.History)
 			continue
 		}
-		next, err := b.step(ctx, &st, task{step, s, book, n.next()})
+		next, err := b.step(ctx, &st, task{step, s, i, book, n.next(), func() {
+			for _, later := range o.steps[i:] {
+				for _, from := range stagesOf(later.Op) {
+					b.stage(ctx, from)
+				}
+			}
+		}})
 		if err != nil {
 			return nil, b.place(err, step)
 		}
@@ -121,11 +155,9 @@ func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec
 	return img.state.image, nil
 }
 
-// base returns the state that s starts from.
+// base returns the state that s, which is not over another stage, starts from.
 func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	switch {
-	case s.Base.Stage != nil:
-		return b.stage(ctx, s.Base.Stage).wait(ctx)
 	case s.Base.Reference != "":
 		img, err := b.image(ctx, s.Base.Reference, s.Platform).wait(ctx)
 		if err != nil {

@@ -20,6 +20,10 @@ type operation struct {
 	key digest.Digest
 	// anew says that a known result won't do.
 	anew bool
+	// foreseen says that key holds what a forecast tells of a stage.
+	foreseen bool
+	// missed, unless it is nil, is called when the result has to be made.
+	missed func()
 	// run changes the file system of the step. It reports to v.
 	run func(ctx context.Context, to *snapshot.Active, v *vertex) error
 
@@ -38,8 +42,11 @@ const recordKind = "step"
 type task struct {
 	dockerfile.Step
 	stage  *dockerfile.Stage
+	place  int // among the steps of stage
 	book   *notebook
 	number string // as the progress has it: "[2/5]"
+	// demand starts the stages that this step and those behind it take files from.
+	demand func()
 }
 
 // wanted is what a finding is an answer to.
@@ -60,11 +67,12 @@ type finding struct {
 // step brings st past a step that has an operation, by finding the result or by
 // making it.
 func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
-	op, err := b.operation(ctx, st, t)
+	op, err := b.prepare(ctx, st, t)
 	if err != nil {
 		b.progress.start(t.title()).done(err)
 		return nil, err
 	}
+	op.missed = t.demand
 	op.anew = op.anew || st.anew || t.stage.NoCache || b.opts.NoCache
 	t.book.open(st, t, op)
 	f, err := b.find(ctx, st.rootfs, op, t.title())
@@ -85,6 +93,9 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
 	return once(b, b.findings, wanted{op.key, op.anew}, func() (*finding, error) {
 		f := b.known(ctx, below, op)
+		if f == nil && op.missed != nil {
+			op.missed()
+		}
 		if f == nil && !op.anew {
 			// Another process may be at the same step.
 			release, err := b.Store.Lock(ctx, op.key)
@@ -215,8 +226,12 @@ func describe(t task) string {
 
 // recall returns the known result of the operation key over below, from the store or
 // else from an imported cache; nil if there is none. A result that lies on something
-// else, since what is below was made anew, is none.
+// else, since what is below was made anew, is none; nor is one over nil, which is yet to
+// be made.
 func (b *build) recall(ctx context.Context, below *rootfs, key digest.Digest) *finding {
+	if below == nil {
+		return nil
+	}
 	if f := b.lookup(key); f != nil && f.rootfs.snap.Parent() == below.id {
 		return f
 	}
