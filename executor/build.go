@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -26,9 +27,10 @@ type build struct {
 	group    *errgroup.Group     // all goroutines of the build; its first error is the build's
 	jobs     *semaphore.Weighted // operations under way
 	packers  *semaphore.Weighted // layers being compressed
-	progress reporter
+	progress *reporter
 	exports  *exports
 	caches   promise[[]*importedCache]
+	lost     []digest.Digest // layers of caches that can't be had
 
 	mu        sync.Mutex
 	outlines  map[*dockerfile.Stage]*promise[*outline]
@@ -48,6 +50,7 @@ type build struct {
 	overdue   []error                         // of steps that took too long
 	mounts    map[digest.Digest]usedMount     // likewise, by cacheKey
 	undo      []func() error                  // run in reverse at the end, whatever happened
+	written   atomic.Bool                     // to an [Output.Writer]
 }
 
 // newBuild checks what can be checked before anything happens.
@@ -83,7 +86,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		opts:      o,
 		jobs:      semaphore.NewWeighted(int64(o.Jobs)),
 		packers:   semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
-		progress:  reporter{sink: b.Progress, clock: b.Clock},
+		progress:  &reporter{sink: b.Progress, clock: b.Clock},
 		outlines:  make(map[*dockerfile.Stage]*promise[*outline]),
 		forecasts: make(map[*dockerfile.Stage]*promise[*forecast]),
 		prepared:  make(map[foreseen]*promise[*operation]),

@@ -141,5 +141,17 @@ func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Opti
 	if err != nil {
 		return nil, err
 	}
-	return bd.run(ctx)
+	for {
+		result, err := bd.run(ctx)
+		lost := bd.lostLayer(err)
+		if lost == "" {
+			return result, err
+		}
+		again, err := newBuild(b, plans, o)
+		if err != nil {
+			return nil, err
+		}
+		again.progress, again.lost = bd.progress, append(bd.lost, lost)
+		bd = again
+	}
 }

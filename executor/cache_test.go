@@ -7,6 +7,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -475,11 +479,70 @@ func TestCacheWithOtherContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.elsewhere()
-	_, err = k.build(t.Context(), text+"RUN two=2\n", executor.Options{CacheFrom: fromRef(ref)})
-	if err == nil || !strings.Contains(err.Error(), "DiffID") || !strings.Contains(err.Error(), "build without it") {
-		t.Errorf("error %v", err)
+	k.mustBuild(text+"RUN two=2\n", executor.Options{CacheFrom: fromRef(ref)})
+	warned, ran := k.warnings(), k.taken()
+	if len(warned) != 1 || !strings.Contains(warned[0], "DiffID") || !slices.Equal(ran, []string{"one=1", "two=2"}) {
+		t.Errorf("warnings %q, ran %q", warned, ran)
 	}
 	k.clean()
+}
+
+// Layers that are gone from the registry, or have become something else there, are made
+// again.
+func TestLostCacheLayers(t *testing.T) {
+	t.Parallel()
+	const text = "FROM scratch\nRUN one=1\nRUN two=2\nRUN three=3\n"
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"gone":    func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) },
+		"damaged": func(w http.ResponseWriter) { _, _ = io.WriteString(w, "x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newKit(t, shell)
+			ref := k.host + "/cache:1"
+			k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+			m, _ := k.cacheManifest(ref)
+			inner := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: k.host})
+			var lost atomic.Pointer[string]
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if d := lost.Load(); d != nil && path.Base(r.URL.Path) == *d {
+					answer(w)
+					return
+				}
+				inner.ServeHTTP(w, r)
+			}))
+			t.Cleanup(front.Close)
+			from := fromRef(strings.TrimPrefix(front.URL, "http://") + "/cache:1")
+			var app string
+			for _, l := range m.Layers {
+				app = k.serve() + "/app:1" // a registry without layers
+				lost.Store(new(l.Digest.String()))
+				for _, o := range []executor.Options{
+					{Tags: []string{app}},
+					{Outputs: []executor.Output{{Type: executor.OutputOCI, Dest: filepath.Join(t.TempDir(), "o")}}},
+				} {
+					k.elsewhere()
+					o.CacheFrom = from
+					k.mustBuild(text, o)
+					warned, ran := k.warnings(), k.taken()
+					if len(warned) != 1 || !strings.Contains(warned[0], "begins anew without that layer") || len(ran) == 0 {
+						t.Errorf("warnings %q, ran %q", warned, ran)
+					}
+				}
+			}
+			if _, files := k.pull(app); files["/one"] != "1" || files["/two"] != "2" || files["/three"] != "3" {
+				t.Errorf("made %v", files)
+			}
+			k.elsewhere()
+			_, err := k.build(t.Context(), text, executor.Options{
+				CacheFrom: from, Outputs: []executor.Output{{Type: executor.OutputOCI, Writer: io.Discard}},
+			})
+			if err == nil || !strings.Contains(err.Error(), *lost.Load()) {
+				t.Errorf("with an output that can't be taken back: error %v", err)
+			}
+			k.clean()
+		})
+	}
 }
 
 // An image stands even if its cache can't be written.

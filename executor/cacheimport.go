@@ -94,10 +94,10 @@ func (b *build) importCache(ctx context.Context, src CacheSource) ([]*importedCa
 		}
 		if one, other := rec.Epoch, b.plan.Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
 			// Cache mounts have no part in the image.
-			all = append(all, newImportedCache(img, &cacheRecords{Layers: rec.Layers, Mounts: rec.Mounts}))
+			all = append(all, b.newImportedCache(img, &cacheRecords{Layers: rec.Layers, Mounts: rec.Mounts}))
 			return all, errors.New("its layers were made with another SOURCE_DATE_EPOCH")
 		}
-		all = append(all, newImportedCache(img, rec))
+		all = append(all, b.newImportedCache(img, rec))
 		if img.Manifest.Config.MediaType == CacheConfigType {
 			break // for all platforms
 		}
@@ -105,7 +105,7 @@ func (b *build) importCache(ctx context.Context, src CacheSource) ([]*importedCa
 	return all, nil
 }
 
-func newImportedCache(img *registry.Image, rec *cacheRecords) *importedCache {
+func (b *build) newImportedCache(img *registry.Image, rec *cacheRecords) *importedCache {
 	c := &importedCache{steps: make(map[digest.Digest]importedStep), links: make(map[digest.Digest]digest.Digest)}
 	layers := make([]*layer, len(rec.Layers))
 	for i, l := range rec.Layers {
@@ -113,6 +113,9 @@ func newImportedCache(img *registry.Image, rec *cacheRecords) *importedCache {
 		layers[i].made = l.Compression
 	}
 	for _, s := range rec.Steps {
+		if slices.Contains(b.lost, layers[s.Layer].base.Digest) {
+			continue
+		}
 		c.steps[s.Key] = importedStep{layer: layers[s.Layer], below: s.Below, created: s.Created.UTC()}
 	}
 	for _, m := range rec.Mounts {
@@ -144,6 +147,34 @@ func (b *build) imported(ctx context.Context, below *rootfs, key digest.Digest) 
 		return &finding{key: key, created: s.created, layer: s.layer, rootfs: r}
 	}
 	return nil
+}
+
+// lostLayer returns the layer of an imported cache that can't be had, or isn't what the
+// cache says, if the build failed for that: it may go well without. It is "" for every
+// other end, and where part of an output is out that can't be taken back.
+func (b *build) lostLayer(err error) digest.Digest {
+	var is func(registry.Layer) bool
+	for e, ok := errors.AsType[*registry.Error](err); ok; e, ok = errors.AsType[*registry.Error](e.Err) {
+		if e.Op == registry.OpPullBlob && (errors.Is(e, registry.ErrNotFound) || errors.Is(e, registry.ErrCorrupt)) {
+			err, is = e, func(l registry.Layer) bool { return l.Digest.String() == e.Digest }
+			break
+		}
+	}
+	if e, ok := errors.AsType[*snapshot.DiffIDError](err); ok {
+		err, is = e, func(l registry.Layer) bool { return l.DiffID == e.Want }
+	}
+	if is == nil || b.written.Load() {
+		return ""
+	}
+	for _, c := range b.caches.value {
+		for _, s := range c.steps {
+			if is(s.layer.base) {
+				b.progress.warn(fmt.Sprintf("cache %s: %v; the build begins anew without that layer", s.layer.image.Reference, err))
+				return s.layer.base.Digest
+			}
+		}
+	}
+	return ""
 }
 
 // chainOver returns the chain ID of a layer over those of chain, "" for none.

@@ -220,7 +220,7 @@ func (b *build) makeBlob(ctx context.Context, bl *blob, w io.Writer) (made layer
 	defer func() { err = errors.Join(err, content.Close()) }()
 	made, err = b.writeBlob(bl.as, content, w)
 	if want := bl.base.DiffID; err == nil && bl.image != nil && made.DiffID != want {
-		return made, fmt.Errorf("%s: its content has the digest %s, the image says DiffID %s", bl.base.Digest, made.DiffID, want)
+		return made, fmt.Errorf("%s: %w", bl.base.Digest, &snapshot.DiffIDError{Want: want, Got: made.DiffID})
 	}
 	return made, err
 }

@@ -88,11 +88,11 @@ func (b *build) writeImage(ctx context.Context, o *Output, states []*state, p *p
 	}
 	switch {
 	case o.Type == OutputDocker:
-		return o.write(func(w io.Writer) error { return registry.WriteDocker(ctx, w, a) })
+		return b.put(o, func(w io.Writer) error { return registry.WriteDocker(ctx, w, a) })
 	case o.Dir:
 		return registry.WriteOCIDir(ctx, o.Dest, a)
 	default:
-		return o.write(func(w io.Writer) error { return registry.WriteOCI(ctx, w, a) })
+		return b.put(o, func(w io.Writer) error { return registry.WriteOCI(ctx, w, a) })
 	}
 }
 
@@ -131,7 +131,7 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 	}
 	defer files.Close()
 	if o.Type == OutputTar {
-		return o.write(func(w io.Writer) error {
+		return b.put(o, func(w io.Writer) error {
 			_, err := io.Copy(w, files)
 			return err
 		})
@@ -142,9 +142,10 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 	return snapshot.Extract(ctx, o.Dest, ".", files, snapshot.ExtractOptions{NoChown: true})
 }
 
-// write has f write the output's file, which appears when it is whole.
-func (o Output) write(f func(io.Writer) error) (err error) {
+// put has f write the file of the output o, which appears when it is whole.
+func (b *build) put(o *Output, f func(io.Writer) error) (err error) {
 	if o.Writer != nil {
+		b.written.Store(true)
 		return f(o.Writer)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(o.Dest), "."+filepath.Base(o.Dest)+".*")

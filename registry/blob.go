@@ -20,9 +20,9 @@ import (
 // for one goroutine.
 func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	if i.layout != nil {
-		return i.layout.blob(ctx, opPullBlob, d)
+		return i.layout.blob(ctx, OpPullBlob, d)
 	}
-	return i.mirrors.blob(ctx, opPullBlob, d)
+	return i.mirrors.blob(ctx, OpPullBlob, d)
 }
 
 // blob opens a blob. next, if it isn't nil, names another session that may have

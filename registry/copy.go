@@ -262,7 +262,7 @@ func (g *cargo) open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, 
 	if g.options.Moving != nil {
 		g.options.Moving(d)
 	}
-	return g.source.blob(ctx, opPullBlob, d)
+	return g.source.blob(ctx, OpPullBlob, d)
 }
 
 // push pushes to registries: blobs and manifests to each repository, and when

@@ -31,6 +31,9 @@ var (
 	ErrCorrupt = errors.New("content is not what was promised")
 )
 
+// OpPullBlob is [Error.Op] where the bytes of a blob were to be read.
+const OpPullBlob = "pull blob"
+
 // Error is a failed operation on a registry. Its text names the host and the
 // repository and says what to do; credentials never appear in it.
 type Error struct {

@@ -233,9 +233,9 @@ func (r *layoutReader) Read(p []byte) (int, error) {
 	r.n += int64(n)
 	switch {
 	case r.n > r.want.Size, errors.Is(err, io.EOF) && r.n < r.want.Size:
-		return 0, r.layout.fail(opPullBlob, r.want.Digest.String(), fmt.Errorf("%w: not %d bytes", ErrCorrupt, r.want.Size))
+		return 0, r.layout.fail(OpPullBlob, r.want.Digest.String(), fmt.Errorf("%w: not %d bytes", ErrCorrupt, r.want.Size))
 	case errors.Is(err, io.EOF) && !r.verifier.Verified():
-		return 0, r.layout.fail(opPullBlob, r.want.Digest.String(), fmt.Errorf("%w: its bytes have another digest", ErrCorrupt))
+		return 0, r.layout.fail(OpPullBlob, r.want.Digest.String(), fmt.Errorf("%w: its bytes have another digest", ErrCorrupt))
 	}
 	return n, err
 }

@@ -23,7 +23,6 @@ const (
 
 	opPullManifest = "pull manifest"
 	opPullConfig   = "pull config"
-	opPullBlob     = "pull blob"
 
 	mediaTypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaTypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"

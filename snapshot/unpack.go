@@ -259,9 +259,17 @@ func streamLayer(ctx context.Context, l Layer, take func(context.Context, io.Rea
 		return fmt.Errorf("%d bytes follow the compressed stream", n)
 	}
 	if got := digest.NewDigest(digest.SHA256, h.hash); got != l.DiffID {
-		return fmt.Errorf("its content has the digest %s, the image says DiffID %s", got, l.DiffID)
+		return &DiffIDError{Want: l.DiffID, Got: got}
 	}
 	return nil
+}
+
+// A DiffIDError is that a layer's content is not what the image says of it.
+type DiffIDError struct{ Want, Got digest.Digest }
+
+// Error names both digests.
+func (e *DiffIDError) Error() string {
+	return fmt.Sprintf("its content has the digest %s, the image says DiffID %s", e.Got, e.Want)
 }
 
 // hashing hashes what is read through it.
