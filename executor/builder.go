@@ -91,6 +91,10 @@ type Options struct {
 	AllowHostNetwork bool
 	// ShmSize is the size of /dev/shm in RUN in bytes; 0 means 64 MiB.
 	ShmSize int64
+	// CABundle, if not empty, holds certificate authorities in PEM form that RUN
+	// trusts too, by variables that the Dockerfile doesn't set. They become no part
+	// of the image or of a key.
+	CABundle []byte
 	// Ulimits are resource limits of RUN.
 	Ulimits []sandbox.Ulimit
 }

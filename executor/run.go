@@ -120,6 +120,7 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		p.Env = append(slices.Clip(p.Env), "HOME="+who.Home)
 	}
+	b.trust(p)
 	mounts, err := b.mount(ctx, p, op, found, v)
 	defer func() { err = errors.Join(err, mounts.close()) }()
 	if err != nil {

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -25,6 +26,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/bobbuild/bob/integration/harness"
 )
@@ -276,5 +281,77 @@ func TestSealedCredentials(t *testing.T) {
 	}
 	if found, err := guarded.Has(context.WithoutCancel(t.Context()), ref); err != nil || !found {
 		t.Errorf("pushed: %t, %v", found, err)
+	}
+}
+
+// TestCABundle has RUN, ADD and bob itself trust a certificate that nobody vouches for.
+// The image and its key know nothing of that.
+func TestCABundle(t *testing.T) {
+	t.Parallel()
+	b := newWorkbench(t)
+	pair := b.certificate()
+	secure := httptest.NewUnstartedServer(front(t, b.registry))
+	secure.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	proxy := httptest.NewServer(&forwarder{secure: secure.Listener.Addr().String()})
+	t.Cleanup(proxy.Close)
+	bob, err := lab.Bob()
+	check(t, err)
+	_, port, err := net.SplitHostPort(secure.Listener.Addr().String())
+	check(t, err)
+	path := strings.TrimPrefix(b.registry.Prefix, b.registry.Host)
+	b.write(map[string]string{
+		"context/Dockerfile": "FROM registry.test" + path + "/busybox\nADD https://registry.test/v2/ /answer\nARG CHECK\n" +
+			// bob is the client that reads a variable of these; registry.test is no loopback host to it.
+			"RUN --mount=from=program,target=/bob /bob/bob inspect registry.test:" + port + path + "/busybox && eval \"$CHECK\" && head -c 2 /answer > /read\n",
+		"context/Own":     "FROM $REGISTRY/busybox\nENV SSL_CERT_FILE=/own\nRUN test \"$SSL_CERT_FILE\" = /own && test \"$PIP_CERT\" = /dev/bob/ca-bundle.pem\n",
+		"home/.keep":      "",
+		"program/.keep":   "",
+		"bare/.config/.k": "",
+	})
+	check(t, os.Link(bob, b.dir+"/program/bob"))
+	build := func(flags ...string) harness.Result {
+		return b.run(harness.Invocation{
+			Dir: b.dir, Home: b.dir + "/bare", Env: []string{"HTTPS_PROXY=" + proxy.URL},
+			Args: append([]string{
+				"build", "--progress=plain", "-t", "registry.test" + strings.TrimPrefix(b.ref, b.registry.Host), "--add-host=registry.test:127.0.0.1",
+				"--build-context=program=program", "context",
+			}, flags...),
+		})
+	}
+	const look = `--build-arg=CHECK=grep -q bundle.pem "$APT_CONFIG" && ! echo x 2> /dev/null > "$CURL_CA_BUNDLE"`
+	if result := build(look); result.Code == 0 || !matches("certificate not trusted", result.Stderr) {
+		t.Errorf("without the authority: exit code %d\n%s", result.Code, result.Stderr)
+	}
+	if result := build(look, "--ca-bundle=cert.pem"); result.Code != 0 {
+		t.Fatalf("exit code %d\n%s", result.Code, result.Stderr)
+	}
+	if result := build(look, "--ca-bundle=cert.pem", "--network=none"); result.Code == 0 {
+		t.Error("the command wasn't run again for another network")
+	}
+	ref, err := name.ParseReference(b.ref)
+	check(t, err)
+	image, err := remote.Image(ref)
+	check(t, err)
+	config, err := image.RawConfigFile()
+	check(t, err)
+	files := mutate.Extract(image)
+	defer files.Close()
+	tar, err := io.ReadAll(files)
+	check(t, err)
+	for _, trace := range []string{"SSL_CERT_FILE", "ca-bundle", "dev/bob"} {
+		if bytes.Contains(config, []byte(trace)) || bytes.Contains(tar, []byte(trace)) {
+			t.Errorf("the image holds %q:\n%s", trace, config)
+		}
+	}
+	result := b.bob("build", "--ca-bundle=cert.pem", "-f", "context/Own", "context")
+	if result.Code != 0 {
+		t.Errorf("with a variable of the Dockerfile's own: exit code %d\n%s", result.Code, result.Stderr)
+	}
+	result = b.bob("build", "--progress=plain", "-f", "context/Own", "context")
+	if result.Code != 0 || !matches("CACHED", result.Stderr) {
+		t.Errorf("the key knows of the authorities: exit code %d\n%s", result.Code, result.Stderr)
 	}
 }

@@ -54,7 +54,7 @@ func (h *hostCertificates) add(all *x509.CertPool, dir, name string) error {
 				return err
 			}
 		}
-		return addCA(h.roots, path)
+		return AddCA(h.roots, path)
 	case ".cert":
 		pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
 		if err != nil {
@@ -72,7 +72,9 @@ func clonePool(pool *x509.CertPool) (*x509.CertPool, error) {
 	return x509.SystemCertPool()
 }
 
-func addCA(pool *x509.CertPool, path string) error {
+// AddCA adds the certificate authorities in the PEM file at path to pool. A file
+// without any is an error.
+func AddCA(pool *x509.CertPool, path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -81,15 +83,6 @@ func addCA(pool *x509.CertPool, path string) error {
 		return fmt.Errorf("%s holds no certificate in PEM form", path)
 	}
 	return nil
-}
-
-// SystemRoots are the machine's certificate authorities and those of a PEM file.
-func SystemRoots(caFile string) (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, err
-	}
-	return pool, addCA(pool, caFile)
 }
 
 // carrier is what carries the requests to a host with certificates of its own.

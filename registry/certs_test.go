@@ -165,7 +165,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-func TestSystemRoots(t *testing.T) {
+func TestAddCA(t *testing.T) {
 	t.Parallel()
 	ca, caPEM := (*authority)(nil).issue(t)
 	server, _ := ca.issue(t, "registry.test")
@@ -173,8 +173,11 @@ func TestSystemRoots(t *testing.T) {
 	if err := os.WriteFile(path, caPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := registry.SystemRoots(path)
+	pool, err := x509.SystemCertPool()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.AddCA(pool, path); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := server.cert.Verify(x509.VerifyOptions{DNSName: "registry.test", Roots: pool}); err != nil {
@@ -188,7 +191,7 @@ func TestSystemRoots(t *testing.T) {
 	if !pool.Equal(system) {
 		t.Error("the machine's authorities aren't trusted any more")
 	}
-	if _, err := registry.SystemRoots(filepath.Join(t.TempDir(), "none")); err == nil {
+	if err := registry.AddCA(pool, filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a missing file is no error")
 	}
 }

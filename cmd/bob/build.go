@@ -20,6 +20,7 @@ import (
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/docker/cli/cli/config"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
@@ -103,6 +104,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
 	fs.StringVar(&cfg.iidfile, "iidfile", "", "write the image ID (the config's digest) to `file`")
 	fs.StringVar(&cfg.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
+	fs.Var(&cfg.registries.bundle, "ca-bundle", "`file` of certificate authorities, in PEM form, that RUN and bob itself trust beside theirs; not in the image")
 	fs.StringVar(&cfg.shm, "shm-size", "", "`size` of /dev/shm in RUN, as 128m (default 64m)")
 	fs.Var(&cfg.memory, "memory", "`size` of the memory that a RUN may use, as 512m or 2g (default: no limit)")
 	fs.Float64Var(&cfg.cpus, "cpus", 0, "`number` of CPUs that a RUN may use, as 1.5 (default: no limit)")
@@ -256,7 +258,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 // secrets and the SSH agent that the build was given.
 func fetcher(temp string, b *executor.Options) *fetch.Client {
 	o := fetch.Options{
-		UserAgent: "bob/" + version, TempDir: temp, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
+		UserAgent: "bob/" + version, TempDir: temp, CABundle: b.CABundle, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
 		Secret: func(id string) ([]byte, bool) {
 			secret, ok := b.Secrets[id]
 			if !ok {
@@ -367,7 +369,8 @@ const epochArg = "SOURCE_DATE_EPOCH"
 
 // buildArgs returns the values of --build-arg. A name alone stands for the
 // variable of the environment, and for nothing if there is none. That of
-// SOURCE_DATE_EPOCH counts without being asked for.
+// SOURCE_DATE_EPOCH counts without being asked for, as do the proxies in docker's
+// configuration.
 func buildArgs(values []string) (map[string]string, error) {
 	args := make(map[string]string)
 	for _, v := range values {
@@ -388,5 +391,24 @@ func buildArgs(values []string) (map[string]string, error) {
 			args[epochArg] = value
 		}
 	}
-	return args, nil
+	return args, proxyArgs(args)
+}
+
+// proxyArgs adds to args the proxies that docker's configuration has for containers. As
+// docker build does it adds each in upper and lower case, unless it is given.
+func proxyArgs(args map[string]string) error {
+	dir := dockerDir()
+	if dir == "" {
+		return nil
+	}
+	docker, err := config.Load(dir)
+	if err != nil {
+		return usageErrorf("%v", err)
+	}
+	for name, value := range docker.ParseProxyConfig("", nil) {
+		if _, given := args[name]; !given {
+			args[name] = *value
+		}
+	}
+	return nil
 }

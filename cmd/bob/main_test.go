@@ -133,7 +133,9 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"proxy", "--target-ref", "x", "--auth", `{"auths":{"h":{"auth":"s3cr3t`}, "--auth or WORKSPACEKIT_BOBPROXY_AUTH: not JSON from byte"},
 		{[]string{"proxy", "--target-ref", "x", "--additional-auth", `{"h":"s3cr3t"}`}, `WORKSPACEKIT_BOBPROXY_ADDITIONALAUTH: login of "h"`},
 		{[]string{"proxy", "--target-ref", "x", "--auth", "@" + file + "x"}, "no such file"},
-		{[]string{"proxy", "--target-ref", "x", "--registry-ca", file}, "no PEM certificate"},
+		{[]string{"proxy", "--target-ref", "x", "--registry-ca", file}, "--registry-ca: " + file + " holds no certificate"},
+		{[]string{"build", "--ca-bundle", file, dir}, "--ca-bundle: " + file + " holds no certificate"},
+		{[]string{"build", "--ca-bundle", filepath.Join(dir, "none"), dir}, "--ca-bundle: open " + filepath.Join(dir, "none") + ": no such file"},
 		{[]string{"proxy", "--target-ref", "x", "--log-format", "xml"}, "text or json"},
 		{[]string{"proxy", "--target-ref", "x", "--grace", "long"}, "--grace"},
 		{[]string{"proxy", "--target-ref", "x", "--listen", "0.0.0.0:0"}, "--listen-any"},
@@ -331,6 +333,28 @@ func TestWhereTheImageGoes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The proxies that docker's configuration has for containers are build arguments,
+// unless --build-arg gives others.
+func TestProxiesOfDocker(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", dir)
+	file := filepath.Join(dir, "config.json")
+	text := `{"proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "local"}, "tcp://other": {"ftpProxy": "x"}}}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"HTTP_PROXY": "", "http_proxy": "http://p:1", "NO_PROXY": "local", "no_proxy": "local", "a": "b"}
+	if got, err := buildArgs([]string{"HTTP_PROXY=", "a=b"}); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := buildArgs(nil); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("of a bad file: %v", err)
 	}
 }
 

@@ -138,6 +138,11 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 	if cfg.limits, err = cfg.runLimits(); err != nil {
 		return err
 	}
+	if file := cfg.registries.bundle; file != "" {
+		if o.CABundle, err = os.ReadFile(string(file)); err != nil {
+			return usageErrorf("--ca-bundle: %v", err)
+		}
+	}
 	for _, u := range cfg.ulimits.values {
 		l, err := units.ParseUlimit(u)
 		if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -136,10 +135,8 @@ func (cfg *proxyConfig) handler() (*proxy.Proxy, error) {
 	if o.AdditionalAuth, err = readCredentials("--additional-auth", workspaceAdditionalAuth, cfg.additionalAuth, proxy.ParseHosts); err != nil {
 		return nil, err
 	}
-	if cfg.registryCA != "" {
-		if o.Roots, err = trust(cfg.registryCA); err != nil {
-			return nil, err
-		}
+	if o.Roots, err = addCA(nil, "--registry-ca", cfg.registryCA); err != nil {
+		return nil, err
 	}
 	switch cfg.logFormat {
 	case "text":
@@ -171,22 +168,6 @@ func readCredentials(flagName, variable, value string, parse func(string) (proxy
 		return proxy.Credentials{}, usageErrorf("%s: %v", where, err)
 	}
 	return c, nil
-}
-
-// trust returns the machine's certificate authorities and those in a file.
-func trust(file string) (*x509.CertPool, error) {
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, err
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, usageErrorf("--registry-ca: %v", err)
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, usageErrorf("--registry-ca %s: no PEM certificate in it", file)
-	}
-	return roots, nil
 }
 
 func (cfg *proxyConfig) listener(ctx context.Context) (net.Listener, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 type registryConfig struct {
 	insecure, verbose            bool
 	conf, ca, cert, key, proxied text
+	bundle                       text // of bob build
 
 	options registry.Options // what check made of it
 }
@@ -38,10 +40,11 @@ func (cfg *registryConfig) check() error {
 	if o.Conf, err = registry.ReadConf(cfg.confFiles()...); err != nil {
 		return usageErrorf("%v", err)
 	}
-	if cfg.ca != "" {
-		if o.Roots, err = registry.SystemRoots(string(cfg.ca)); err != nil {
-			return usageErrorf("--registry-ca: %v", err)
-		}
+	if o.Roots, err = addCA(nil, "--registry-ca", string(cfg.ca)); err != nil {
+		return err
+	}
+	if o.Roots, err = addCA(o.Roots, "--ca-bundle", string(cfg.bundle)); err != nil {
+		return err
 	}
 	if (cfg.cert == "") != (cfg.key == "") {
 		return usageErrorf("--registry-cert and --registry-key go together")
@@ -64,6 +67,24 @@ func (cfg *registryConfig) check() error {
 	o.Keychain, o.PushKeychain, err = keychains()
 	cfg.options = o
 	return err
+}
+
+// addCA returns roots, nil standing for the machine's, with the certificate authorities
+// in the file that flag names; without a file it is roots.
+func addCA(roots *x509.CertPool, flag, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return roots, nil
+	}
+	if roots == nil {
+		var err error
+		if roots, err = x509.SystemCertPool(); err != nil {
+			return nil, err
+		}
+	}
+	if err := registry.AddCA(roots, file); err != nil {
+		return nil, usageErrorf("%s: %v", flag, err)
+	}
+	return roots, nil
 }
 
 // confFiles returns the registries.conf files that count, later ones more. One
@@ -156,10 +177,8 @@ func authVariable(variable string) (*registry.Auths, error) {
 // more first.
 func authFiles() []string {
 	var files []string
-	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+	if dir := dockerDir(); dir != "" {
 		files = append(files, filepath.Join(dir, "config.json"))
-	} else if home, err := os.UserHomeDir(); err == nil {
-		files = append(files, filepath.Join(home, ".docker", "config.json"))
 	}
 	if file := os.Getenv("REGISTRY_AUTH_FILE"); file != "" {
 		return append(files, file)
@@ -168,6 +187,19 @@ func authFiles() []string {
 		files = append(files, filepath.Join(dir, "containers", "auth.json"))
 	}
 	return append(files, inConfig("containers/auth.json")...)
+}
+
+// dockerDir returns the directory of docker's configuration, "" if there is no place
+// for one.
+func dockerDir() string {
+	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+		return dir
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".docker")
 }
 
 // client returns the client that the flags ask for; notice shows a remark.

@@ -2,6 +2,8 @@ package fetch
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -22,6 +24,9 @@ type Options struct {
 	// Transport carries HTTP requests for files. nil is one like net/http's own,
 	// which takes proxies from the environment.
 	Transport http.RoundTripper
+	// CABundle holds certificate authorities, in PEM form, that are trusted beside
+	// the machine's by a Transport of nil and for git remotes; empty has none.
+	CABundle []byte
 	// UserAgent is sent with requests for files; "" is "bob".
 	UserAgent string
 	// Retries bounds how often a transient failure of a download is tried
@@ -85,6 +90,9 @@ func New(o Options) *Client {
 			ForceAttemptHTTP2:     true,
 			// The digest is that of the bytes that were sent.
 			DisableCompression: true,
+		}
+		if roots, err := x509.SystemCertPool(); err == nil && roots.AppendCertsFromPEM(o.CABundle) {
+			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 		}
 		o.Transport = t
 	}

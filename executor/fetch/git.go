@@ -159,7 +159,7 @@ func (c *Client) list(ctx context.Context, remote string) (map[string]*plumbing.
 		return nil, err
 	}
 	rem := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{address}})
-	found, err := rem.ListContext(ctx, &git.ListOptions{Auth: auth, PeelingOption: git.AppendPeeled})
+	found, err := rem.ListContext(ctx, &git.ListOptions{Auth: auth, PeelingOption: git.AppendPeeled, CABundle: c.o.CABundle})
 	if err != nil {
 		return nil, err
 	}

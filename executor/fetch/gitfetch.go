@@ -89,7 +89,7 @@ func (r *repository) pullAll(ctx context.Context, specs []config.RefSpec, depth 
 		}
 	}
 	rem := git.NewRemote(r, &config.RemoteConfig{Name: "origin", URLs: []string{address}})
-	err = rem.FetchContext(ctx, &git.FetchOptions{RefSpecs: specs, Depth: depth, Auth: auth, Tags: git.NoTags, Force: true})
+	err = rem.FetchContext(ctx, &git.FetchOptions{RefSpecs: specs, Depth: depth, Auth: auth, Tags: git.NoTags, Force: true, CABundle: r.client.o.CABundle})
 	if errors.Is(err, git.NoErrAlreadyUpToDate) {
 		return nil
 	}

@@ -1,0 +1,82 @@
+package executor
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/executor/sandbox"
+)
+
+// Where RUN finds the authorities of [Options.CABundle], and a configuration of apt,
+// which reads no variable for them. Nothing below /dev becomes part of an image.
+const (
+	caFile  = "/dev/bob/ca-bundle.pem"
+	aptFile = "/dev/bob/apt.conf"
+)
+
+// caVariables name a file of authorities, each to other programs: OpenSSL and Go, curl,
+// Python's requests, pip, git, cargo, AWS's and Node.
+var caVariables = []string{
+	"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
+	"AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+}
+
+// systemBundles are where distributions keep all authorities in one file.
+var systemBundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora, RHEL
+	"/etc/pki/tls/certs/ca-bundle.crt",                  // older ones of these
+	"/etc/ssl/ca-bundle.pem",                            // SUSE
+	"/etc/ssl/cert.pem",                                 // OpenBSD's libraries
+}
+
+// trust has p trust the authorities of [Options.CABundle] beside those of its image or,
+// where that has none, of this machine. Variables that the Dockerfile sets stay.
+func (b *build) trust(p *sandbox.Process) {
+	if len(b.opts.CABundle) == 0 {
+		return
+	}
+	bundle := systemBundle(p.Root)
+	if bundle == nil {
+		bundle = systemBundle("/")
+	}
+	bundle = append(append(bundle, '\n'), b.opts.CABundle...)
+	for target, content := range map[string][]byte{
+		caFile:  bundle,
+		aptFile: []byte(`Acquire::https::CAInfo "` + caFile + "\";\n"),
+	} {
+		p.Mounts = append(p.Mounts, sandbox.Mount{Kind: sandbox.Memory, Target: target, File: sandbox.File{Content: content, Mode: 0o444}})
+	}
+	p.Env = slices.Clip(p.Env)
+	set := func(name, value string) {
+		if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) {
+			p.Env = append(p.Env, name+"="+value)
+		}
+	}
+	for _, name := range caVariables {
+		set(name, caFile)
+	}
+	set("APT_CONFIG", aptFile)
+}
+
+// maxBundle is how much of a file of authorities is read, in bytes.
+const maxBundle = 16 << 20
+
+// systemBundle reads the authorities of the system below root, nil if it has none that
+// can be read.
+func systemBundle(root string) []byte {
+	for _, name := range systemBundles {
+		f, err := openRegular(root, name)
+		if err != nil {
+			continue
+		}
+		data, err := io.ReadAll(io.LimitReader(f, maxBundle))
+		_ = f.Close() // it was only read
+		if err == nil && bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) {
+			return data
+		}
+	}
+	return nil
+}
