@@ -30,7 +30,7 @@ func trySeccomp(*probeOrder) outcome {
 
 func tryNotify(*probeOrder) outcome {
 	if err := loadFilter(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER); err != nil {
-		return no("bob doesn't use it yet: "+err.Error(), "")
+		return no("a user without ranges of IDs can't have owners emulated: "+err.Error(), "")
 	}
 	return yes("")
 }
