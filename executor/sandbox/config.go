@@ -93,7 +93,7 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, private *pr
 		// against the quota of the user outside, and container engines
 		// refuse keyctl(2) altogether.
 		NoNewKeyring: true,
-		// No container gets a cgroup: Enter made the cgroup file systems
+		// A Limiter makes cgroups, libcontainer none: Enter made the cgroup file systems
 		// read-only, and a Rootless one without a Path may fail to be made.
 		RootlessCgroups: true,
 		Cgroups: &cgroups.Cgroup{

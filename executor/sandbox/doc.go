@@ -27,7 +27,7 @@
 // # Isolation
 //
 // As Docker's: new mount, PID, IPC, UTS and cgroup namespaces, a network
-// namespace for None; Docker's 14 default capabilities and its default seccomp
+// namespace for None and Private; Docker's 14 default capabilities and its default seccomp
 // profile; its masked and read-only paths; no_new_privs off, so that su and
 // sudo work. Unlike Docker there is no device cgroup, for which bob would have
 // to be allowed to make cgroups: devices other than those of the container's
@@ -39,6 +39,21 @@
 // mounts or over other containers. An insecure one stays in bob's. Root without
 // Rootless has the machine's own, as with Docker: only there can a command make
 // device nodes.
+//
+// # Private networks
+//
+// The packets of a Private network are carried by pasta or else slirp4netns, a child
+// of bob that ends with the run. From there nothing reaches the loopback addresses of
+// the host, nor abstract sockets; nor the addresses that the host's interfaces have
+// when the run begins, nor those of the clouds' metadata services: rules of the
+// namespace forbid them, which an Insecure process could remove. Names are resolved
+// by the program, which asks the host's resolver.
+//
+// # Limits
+//
+// A Limiter makes each run a cgroup, of v2 or v1, at or above bob's own. Nothing stands
+// in for one: RLIMIT_NPROC counts what the user runs elsewhere, and not what root of
+// the container does.
 //
 // # Fallbacks
 //
@@ -113,8 +128,7 @@
 //
 // # Not done here
 //
-// Resolving user names, choosing HOME, mounting the root file system, limits
-// by cgroups, terminals, networks other than the host's and none.
+// Resolving user names, choosing HOME, mounting the root file system, terminals.
 //
 // # Kernel
 //
