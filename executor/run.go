@@ -30,6 +30,9 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	if op.Network == "host" && !b.mayUseHost() {
 		return nil, errHostNetwork
 	}
+	if err := b.emulateFor(ctx, s); err != nil {
+		return nil, err // a trigger of the base image
+	}
 	found, err := b.mountSources(ctx, op, s)
 	if err != nil {
 		return nil, err
@@ -84,6 +87,48 @@ func (b *build) checkAllowed() error {
 		}
 	}
 	return nil
+}
+
+// emulate has the commands of every stage run, also those of other architectures than
+// this machine's, or refuses the plan before anything runs. That the results of all
+// may be known is not known by then.
+func (b *build) emulate(ctx context.Context) error {
+	if b.Emulate == nil {
+		return nil
+	}
+	var all []string
+	first := make(map[string]*StepError) // what can't be done there, by architecture
+	for _, s := range b.allStages() {
+		at, ok := s.Runs()
+		if name := s.Platform.Architecture; ok && first[name] == nil {
+			all = append(all, name)
+			first[name] = &StepError{Step: "RUN", Location: at}
+		}
+	}
+	err := b.Emulate(ctx, all)
+	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+		step := first[e.Architecture]
+		step.Err = foreign(e)
+		return step
+	}
+	return err
+}
+
+// emulateFor is emulate for one stage.
+func (b *build) emulateFor(ctx context.Context, s *dockerfile.Stage) error {
+	if b.Emulate == nil {
+		return nil
+	}
+	err := b.Emulate(ctx, []string{s.Platform.Architecture})
+	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+		return foreign(e)
+	}
+	return err
+}
+
+// foreign says for which architecture a command can't be run.
+func foreign(e *sandbox.ArchitectureError) error {
+	return fmt.Errorf("programs for %s can't be run here: %w", e.Architecture, e)
 }
 
 // visible is what RUN sees and its key holds. Which proxy fetched something
