@@ -31,25 +31,25 @@ type architecture struct {
 	exit string
 }
 
-// architectures returns those that images are made for.
+// architectures returns those that images are made for, the most common first.
 func architectures() []architecture {
 	return []architecture{
-		{"386", "i386", elf.ELFCLASS32, elf.ELFDATA2LSB, elf.EM_386, 0, "" +
-			"\x8b\x1c\x24" + // mov (%esp), %ebx
-			"\xb8\x01\x00\x00\x00" + // mov $1, %eax
-			"\xcd\x80"}, // int $0x80
 		{"amd64", "x86_64", elf.ELFCLASS64, elf.ELFDATA2LSB, elf.EM_X86_64, 0, "" +
 			"\x8b\x3c\x24" + // mov (%rsp), %edi
 			"\xb8\x3c\x00\x00\x00" + // mov $60, %eax
 			"\x0f\x05"}, // syscall
-		{"arm", "arm", elf.ELFCLASS32, elf.ELFDATA2LSB, elf.EM_ARM, 0x05000000 /* EABI 5 */, "" +
-			"\x00\x00\x9d\xe5" + // ldr r0, [sp]
-			"\x01\x70\xa0\xe3" + // mov r7, #1
-			"\x00\x00\x00\xef"}, // svc #0
 		{"arm64", "aarch64", elf.ELFCLASS64, elf.ELFDATA2LSB, elf.EM_AARCH64, 0, "" +
 			"\xe0\x03\x40\xf9" + // ldr x0, [sp]
 			"\xa8\x0b\x80\xd2" + // mov x8, #93
 			"\x01\x00\x00\xd4"}, // svc #0
+		{"386", "i386", elf.ELFCLASS32, elf.ELFDATA2LSB, elf.EM_386, 0, "" +
+			"\x8b\x1c\x24" + // mov (%esp), %ebx
+			"\xb8\x01\x00\x00\x00" + // mov $1, %eax
+			"\xcd\x80"}, // int $0x80
+		{"arm", "arm", elf.ELFCLASS32, elf.ELFDATA2LSB, elf.EM_ARM, 0x05000000 /* EABI 5 */, "" +
+			"\x00\x00\x9d\xe5" + // ldr r0, [sp]
+			"\x01\x70\xa0\xe3" + // mov r7, #1
+			"\x00\x00\x00\xef"}, // svc #0
 		{"loong64", "loongarch64", elf.ELFCLASS64, elf.ELFDATA2LSB, elf.EM_LOONGARCH, 0x43 /* LP64D */, "" +
 			"\x64\x00\xc0\x28" + // ld.d $a0, $sp, 0
 			"\x0b\x74\x81\x03" + // ori $a7, $zero, 93
@@ -163,7 +163,7 @@ func (a *architecture) program() []byte {
 // The ways in which programs of an architecture don't run.
 var (
 	// errNoHandler: the kernel knows nothing to run them with.
-	errNoHandler = errors.New("the kernel can't run its programs")
+	errNoHandler = errors.New("the machine has no emulator for them")
 	// errNotThere: what it runs them with isn't in the root file system.
 	errNotThere = errors.New("what the kernel runs its programs with, or a library of that, is not in the root file system of a RUN")
 	// errArguments: the emulator takes one argument for two, since it isn't aware
