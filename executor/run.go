@@ -14,6 +14,7 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // scriptDir is where a RUN finds the body of a heredoc that names its own
@@ -29,9 +30,6 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	}
 	if op.Network == "host" && !b.mayUseHost() {
 		return nil, errHostNetwork
-	}
-	if err := b.emulateFor(ctx, s); err != nil {
-		return nil, err // a trigger of the base image
 	}
 	found, err := b.mountSources(ctx, op, s)
 	if err != nil {
@@ -114,14 +112,26 @@ func (b *build) emulate(ctx context.Context) error {
 	return err
 }
 
-// emulateFor is emulate for one stage.
-func (b *build) emulateFor(ctx context.Context, s *dockerfile.Stage) error {
-	if b.Emulate == nil {
+// emulateSteps is emulate for the steps of s, when its base is known: triggers of that
+// may bring the first command. A base that is for another platform than it was asked for
+// has its commands run too, if they can be: that may be said wrongly.
+func (b *build) emulateSteps(ctx context.Context, s *dockerfile.Stage, base ocispec.Platform, steps []dockerfile.Step) error {
+	first := slices.IndexFunc(steps, func(step dockerfile.Step) bool {
+		_, ok := step.Op.(*dockerfile.Run)
+		return ok
+	})
+	if b.Emulate == nil || b.NoRUN != nil || first < 0 {
 		return nil
 	}
 	err := b.Emulate(ctx, []string{s.Platform.Architecture})
 	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
-		return foreign(e)
+		return locate(foreign(e), steps[first])
+	}
+	if err == nil && base.Architecture != "" {
+		err = b.Emulate(ctx, []string{base.Architecture})
+		if _, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+			err = nil
+		}
 	}
 	return err
 }

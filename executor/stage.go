@@ -75,6 +75,9 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 	if err != nil {
 		return nil, err
 	}
+	if err := b.emulateSteps(ctx, s, root.Platform, steps); err != nil {
+		return nil, err
+	}
 	n := b.counter(s, steps)
 	if s.Base.Reference != "" {
 		n.next() // the FROM itself, shown when its layers are needed

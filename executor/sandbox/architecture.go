@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,25 +166,39 @@ var (
 	// errNoHandler: the kernel knows nothing to run them with.
 	errNoHandler = errors.New("the machine has no emulator for them")
 	// errNotThere: what it runs them with isn't in the root file system.
-	errNotThere = errors.New("what the kernel runs its programs with, or a library of that, is not in the root file system of a RUN")
-	// errArguments: the emulator takes one argument for two, since it isn't aware
-	// that it is given argv[0].
-	errArguments = errors.New("its emulator passes wrong arguments")
+	errNotThere = errors.New("the machine's emulator for them, or a library of it, is not in the root file system of a RUN")
+	// errArguments: the emulator takes one argument for two, not knowing that it is
+	// given argv[0].
+	errArguments = errors.New("the emulator passes wrong arguments")
 )
 
 // try runs a program of a in a root file system that holds nothing else. dir is empty
 // and is so again afterwards.
-func (a *architecture) try(ctx context.Context, dir string) error {
+func (a *architecture) try(caller context.Context, dir string) error {
 	path := filepath.Join(dir, "program")
 	if err := os.WriteFile(path, a.program(), 0o700); err != nil { //nolint:gosec // it is executed
 		return err
 	}
 	defer func() { _ = os.Remove(path) }()
 	settleForks() // one of them may have it open for writing
+
+	// The parent death signal is about the thread that forks.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithTimeout(caller, defaultLimit)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, "/program")
 	cmd.Dir, cmd.Env = "/", []string{}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir}
-	out, err := cmd.CombinedOutput()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir, Pdeathsig: unix.SIGKILL}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	var said []byte
+	if err = cmd.Start(); err == nil {
+		said, _ = io.ReadAll(io.LimitReader(stderr, 1<<10)) // the first of it, if any
+		err = cmd.Wait()
+	}
 	const given, taken = 1, 2
 	exit, exited := errors.AsType[*exec.ExitError](err)
 	switch {
@@ -191,15 +206,14 @@ func (a *architecture) try(ctx context.Context, dir string) error {
 		return nil
 	case exited && exit.ExitCode() == taken:
 		return errArguments
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
 	case errors.Is(err, unix.ENOEXEC):
 		return errNoHandler
 	case errors.Is(err, unix.ENOENT):
 		return errNotThere
+	case ctx.Err() != nil:
+		err = ctx.Err()
 	case err == nil:
 		err = errors.New("exit status 0")
 	}
-	said := strings.TrimSpace(string(out))
-	return errors.New(strings.TrimSuffix(fmt.Sprintf("a small program of it fails: %v: %s", err, said), ": "))
+	return errors.New(strings.TrimSuffix(fmt.Sprintf("a small program for it fails: %v: %s", err, strings.TrimSpace(string(said))), ": "))
 }

@@ -52,7 +52,7 @@ func (e *ArchitectureError) Error() string { return e.Obstacle.Error() }
 func (e *ArchitectureError) Unwrap() error { return e.Obstacle }
 
 // Prepare has commands of these architectures, by Go's names for them, run from now
-// on, together with those of earlier calls. It returns an *ArchitectureError for the
+// on, as well as those of earlier calls. It returns an *ArchitectureError for the
 // first that can't be. About ones that it knows nothing of it leaves the decision to
 // the kernel.
 func (e *Emulators) Prepare(ctx context.Context, architectures []string) error {
@@ -67,6 +67,24 @@ func (e *Emulators) Prepare(ctx context.Context, architectures []string) error {
 	if len(wanted) == 0 {
 		return nil
 	}
+	err := e.prepare(ctx, wanted)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if e.ready == nil {
+		e.ready = make(map[string]bool)
+	}
+	for _, a := range wanted {
+		e.ready[a.name] = true
+	}
+	return nil
+}
+
+// prepare is Prepare for architectures that are not prepared yet.
+func (e *Emulators) prepare(ctx context.Context, wanted []*architecture) error {
 	dir, err := os.MkdirTemp(e.Dir, "try-")
 	if err != nil {
 		return err
@@ -75,8 +93,7 @@ func (e *Emulators) Prepare(ctx context.Context, architectures []string) error {
 	if e.own == nil {
 		lacking, why := e.lacking(ctx, dir, wanted)
 		if lacking == nil {
-			e.take(wanted)
-			return ctx.Err()
+			return nil
 		}
 		if o := e.open(dir, why); o != nil {
 			return &ArchitectureError{lacking.name, lacking.howElse(o)}
@@ -87,18 +104,7 @@ func (e *Emulators) Prepare(ctx context.Context, architectures []string) error {
 			return &ArchitectureError{a.name, a.howElse(err)}
 		}
 	}
-	e.take(wanted)
-	return ctx.Err()
-}
-
-// take notes that commands of these architectures run.
-func (e *Emulators) take(all []*architecture) {
-	if e.ready == nil {
-		e.ready = make(map[string]bool)
-	}
-	for _, a := range all {
-		e.ready[a.name] = true
-	}
+	return nil
 }
 
 // lacking returns the first of the architectures that the machine doesn't run, and
