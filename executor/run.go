@@ -95,19 +95,17 @@ func (b *build) emulate(ctx context.Context) error {
 		return nil
 	}
 	var all []string
-	first := make(map[string]*StepError) // what can't be done there, by architecture
+	first := make(map[string]dockerfile.Location) // RUN by architecture
 	for _, s := range b.allStages() {
 		at, ok := s.Runs()
-		if name := s.Platform.Architecture; ok && first[name] == nil {
+		if name := s.Platform.Architecture; ok && !slices.Contains(all, name) {
 			all = append(all, name)
-			first[name] = &StepError{Step: "RUN", Location: at}
+			first[name] = at
 		}
 	}
 	err := b.Emulate(ctx, all)
 	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
-		step := first[e.Architecture]
-		step.Err = foreign(e)
-		return step
+		return &StepError{Step: "RUN", Location: first[e.Architecture], Err: foreign(e)}
 	}
 	return err
 }
@@ -121,17 +119,18 @@ func (b *build) emulateSteps(ctx context.Context, s *dockerfile.Stage, base ocis
 		return ok
 	})
 	if b.Emulate == nil || b.NoRUN != nil || first < 0 {
-		return nil
+		return nil //nolint:nilerr // the step itself fails with that
 	}
 	err := b.Emulate(ctx, []string{s.Platform.Architecture})
 	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
 		return locate(foreign(e), steps[first])
 	}
-	if err == nil && base.Architecture != "" {
-		err = b.Emulate(ctx, []string{base.Architecture})
-		if _, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
-			err = nil
-		}
+	if err != nil || base.Architecture == "" {
+		return err
+	}
+	err = b.Emulate(ctx, []string{base.Architecture})
+	if _, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+		return nil // the kernel decides
 	}
 	return err
 }
