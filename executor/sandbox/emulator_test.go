@@ -52,11 +52,11 @@ func TestArchitectureOfPrograms(t *testing.T) {
 		{"", "7f454c460201010000000000000000000400b700"},
 		{"", "7f454c460201010900000000000000000200b700"},
 		{"", "7f454c4601010100000000000000000002003e00"},
-		{"", "7f454c460202010000000000000000000002" + "00b7"},
+		{"", "7f454c46020201000000000000000000000200b7"},
 		{"", hex.EncodeToString([]byte("#!/bin/sh\necho hello, this is a script\n")[:20])},
 		{"", strings.Repeat("00", 20)},
 	} {
-		header, err := hex.DecodeString(strings.ReplaceAll(test.header, " ", ""))
+		header, err := hex.DecodeString(test.header)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +165,9 @@ func TestEmulators(t *testing.T) {
 	}
 	machine = &sandbox.Emulators{Dir: t.TempDir(), Mode: &sandbox.Mode{Isolation: sandbox.Namespaces}}
 	for _, name := range names {
-		if err := machine.Prepare(t.Context(), []string{name}); err == nil && name != "386" {
+		// Some machines of 64 bits run these themselves.
+		native := name == "386" || name == "arm"
+		if err := machine.Prepare(t.Context(), []string{name}); err == nil && !native {
 			t.Errorf("programs of %s run after Close", name)
 		}
 	}
