@@ -117,6 +117,9 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if err := b.opts.Check(b.platforms()); err != nil {
 		return nil, err
 	}
+	if err := b.emulate(ctx); err != nil {
+		return nil, err
+	}
 	ctx = b.gather(ctx)
 	if b.plan.Strict {
 		if err := b.approve(ctx); err != nil {

@@ -26,7 +26,10 @@ type Builder struct {
 	Store    *snapshot.Store
 	Registry *registry.Client
 	Runner   Runner
-	NoRUN    error            // not nil: why RUN can't be run; a plan with one is refused
+	NoRUN    error // not nil: why RUN can't be run; a plan with one is refused
+	// Emulate, if not nil, has commands of these architectures run, by Go's names for
+	// them, and of those of earlier calls; see [sandbox.Emulators.Prepare]. nil: they do.
+	Emulate  func(ctx context.Context, architectures []string) error
 	Fetch    *fetch.Client    // nil: one without credentials
 	Clock    func() time.Time // nil: time.Now
 	Progress func(Event)      // nil: nobody watches; called from several goroutines

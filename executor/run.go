@@ -14,6 +14,7 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // scriptDir is where a RUN finds the body of a heredoc that names its own
@@ -85,6 +86,59 @@ func (b *build) checkAllowed() error {
 		}
 	}
 	return nil
+}
+
+// emulate has the commands of every stage run, also those of other architectures than
+// this machine's, or refuses the plan before anything runs. That the results of all
+// may be known is not known by then.
+func (b *build) emulate(ctx context.Context) error {
+	if b.Emulate == nil {
+		return nil
+	}
+	var all []string
+	first := make(map[string]dockerfile.Location) // RUN by architecture
+	for _, s := range b.allStages() {
+		at, ok := s.Runs()
+		if name := s.Platform.Architecture; ok && !slices.Contains(all, name) {
+			all = append(all, name)
+			first[name] = at
+		}
+	}
+	err := b.Emulate(ctx, all)
+	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+		return &StepError{Step: "RUN", Location: first[e.Architecture], Err: foreign(e)}
+	}
+	return err
+}
+
+// emulateSteps is emulate for the steps of s, when its base is known: triggers of that
+// may bring the first command. A base that is for another platform than it was asked for
+// has its commands run too, if they can be: that may be said wrongly.
+func (b *build) emulateSteps(ctx context.Context, s *dockerfile.Stage, base ocispec.Platform, steps []dockerfile.Step) error {
+	first := slices.IndexFunc(steps, func(step dockerfile.Step) bool {
+		_, ok := step.Op.(*dockerfile.Run)
+		return ok
+	})
+	if b.Emulate == nil || b.NoRUN != nil || first < 0 {
+		return nil //nolint:nilerr // the step itself fails with that
+	}
+	err := b.Emulate(ctx, []string{s.Platform.Architecture})
+	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+		return locate(foreign(e), steps[first])
+	}
+	if err != nil || base.Architecture == "" {
+		return err
+	}
+	err = b.Emulate(ctx, []string{base.Architecture})
+	if _, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+		return nil // the kernel decides
+	}
+	return err
+}
+
+// foreign says for which architecture a command can't be run.
+func foreign(e *sandbox.ArchitectureError) error {
+	return fmt.Errorf("programs for %s can't be run here: %w", e.Architecture, e)
 }
 
 // visible is what RUN sees and its key holds. Which proxy fetched something

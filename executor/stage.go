@@ -105,6 +105,13 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 			return nil, err
 		}
 	}
+	root, err := b.rootConfig(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.emulateSteps(ctx, s, root.Platform, o.steps); err != nil {
+		return nil, err
+	}
 	n := b.counter(s, o.steps)
 	if s.Base.Reference != "" {
 		n.next() // the FROM itself, shown when its layers are needed

@@ -34,7 +34,7 @@ type buildConfig struct {
 	tags, buildArgs, labels, outputs *list
 	addHosts, ulimits, buildContexts *list
 	secrets, ssh, allow, noCacheOf   *list
-	cacheFrom, cacheTo               *list
+	cacheFrom, cacheTo, emulators    *list
 	noCache, pull, quiet, explain    bool
 	push, cacheSync                  choice
 	timeout, stepTimeout             time.Duration
@@ -75,7 +75,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
 	cfg.buildContexts = newList("build-context")
 	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
-	cfg.noCacheOf = newList("no-cache-filter")
+	cfg.noCacheOf, cfg.emulators = newList("no-cache-filter"), newList("emulator")
 	cfg.cacheFrom, cfg.cacheTo = newList("cache-from"), newList("cache-to")
 	cfg.registries.register(fs)
 	cfg.formatFlags.register(fs)
@@ -92,6 +92,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.secrets, "secret", "`spec` of a secret for RUN, id=NAME,src=PATH or id=NAME,env=NAME; repeatable")
 	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
 	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
+	fs.Var(cfg.emulators, "emulator", "`arch=path` of a static emulator for RUN of another platform, as arm64=/usr/bin/qemu-aarch64-static; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host, none, or private: user-mode, without the host's addresses; default is host")
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
@@ -211,11 +212,14 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID,
 		Limiter: limiter, Copy: filecopy.Clone, Notice: warnIn(view),
 	}
+	emulators := &sandbox.Emulators{Dir: store.TempDir(), Mode: m.mode, Paths: o.emulators}
+	defer func() { err = errors.Join(err, emulators.Close()) }()
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),
 		Runner:   runner,
 		NoRUN:    m.noRUN(),
+		Emulate:  emulators.Prepare,
 		Fetch:    fetcher(store.TempDir(), &o.build),
 		Progress: view.Event,
 	}

@@ -25,6 +25,7 @@ type options struct {
 	plan      dockerfile.Options // for the first platform
 	platforms []ocispec.Platform
 	build     executor.Options
+	emulators map[string]string // paths by architecture
 	// fingerprint has the image say what it was built from.
 	fingerprint bool
 	// limit is what the cache is cut down to after the build, in bytes; 0 means
@@ -76,6 +77,9 @@ func (cfg *buildConfig) options() (*options, error) {
 		return nil, err
 	}
 	if err := cfg.runOptions(&o.build); err != nil {
+		return nil, err
+	}
+	if o.emulators, err = emulators(cfg.emulators.values); err != nil {
 		return nil, err
 	}
 	// These are written when the image has been pushed already.
@@ -151,6 +155,32 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)})
 	}
 	return nil
+}
+
+// emulators parses the values of --emulator. The architecture is written as in a
+// platform, with or without an operating system and a variant.
+func emulators(values []string) (map[string]string, error) {
+	paths := make(map[string]string)
+	for _, v := range values {
+		arch, path, ok := strings.Cut(v, "=")
+		if !ok || arch == "" || path == "" {
+			return nil, usageErrorf("--emulator %s: want an architecture and a path, as arm64=/usr/bin/qemu-aarch64-static", v)
+		}
+		p, err := platforms.Parse(arch)
+		if err != nil {
+			return nil, usageErrorf("--emulator %s: %v", v, err)
+		}
+		if path, err = filepath.Abs(path); err != nil {
+			return nil, err
+		}
+		if info, err := os.Stat(path); err != nil {
+			return nil, usageErrorf("--emulator %s: %v", v, err)
+		} else if !info.Mode().IsRegular() || unix.Access(path, unix.X_OK) != nil {
+			return nil, usageErrorf("--emulator %s: this user can't execute %s", v, path)
+		}
+		paths[p.Architecture] = path
+	}
+	return paths, nil
 }
 
 // leastMemory is what starting a container takes.

@@ -109,6 +109,19 @@
 // call that never is otherwise, unless bob was built with libseccomp 2.6 and runs on
 // Linux 5.19. /proc/sys/kernel/yama/ptrace_scope must not be 3. Linux 5.14 is needed.
 //
+// # Other architectures
+//
+// Emulators has the kernel's binfmt_misc execute commands of other architectures than
+// this machine's by QEMU. What the machine has registered is found by executing a small
+// program in a root that holds nothing else, so with the flag F. Else, since Linux 6.7,
+// bob registers emulators in an instance of its own user namespace. It is mounted
+// nowhere: a descriptor of bob's keeps it. A command can neither see nor change it, but
+// an insecure one, which stays in bob's namespace, can mount it.
+//
+// QEMU makes the system calls of its program itself, so that seccomp filters and the
+// answers of the section above are the same. It shows in /proc/PID/cmdline and
+// /proc/PID/exe of other processes.
+//
 // # Chroot
 //
 // Where root can make neither namespaces nor mounts, a guard, which is bob executed

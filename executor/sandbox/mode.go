@@ -33,6 +33,9 @@ type Mode struct {
 	// recorded, and the system calls that would set them answered in the kernel's
 	// place.
 	OneID bool
+	// OwnUser says that this process is in a user namespace that Enter made, which
+	// nobody else is in.
+	OwnUser bool
 	// Obstacles are what keeps the machine from better modes.
 	Obstacles []*Obstacle
 }
@@ -64,14 +67,14 @@ type attempt struct {
 
 // attempts returns the ways to enter that o leaves, the best first.
 func attempts(o EnterOptions) ([]attempt, error) {
-	sandboxed, oneID := Mode{Isolation: Namespaces}, Mode{Isolation: Namespaces, OneID: true}
+	sandboxed, oneID := Mode{Isolation: Namespaces, OwnUser: true}, Mode{Isolation: Namespaces, OwnUser: true, OneID: true}
 	var all []attempt
 	root := os.Geteuid() == 0
 	switch {
 	case !root:
 		all = append(all, attempt{mode: sandboxed, newInner: innerWithRanges})
 	case !o.Rootless:
-		all = append(all, attempt{mode: sandboxed, newInner: innerOfRoot})
+		all = append(all, attempt{mode: Mode{Isolation: Namespaces}, newInner: innerOfRoot})
 		fallthrough
 	default:
 		all = append(all, attempt{mode: sandboxed, newInner: innerWithSameIDs})

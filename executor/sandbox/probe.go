@@ -37,7 +37,7 @@ func (p *probe) unmet(m *Mode) string {
 	case !p.entered, p.name == entering:
 	case m == nil:
 		return "entering bob's namespaces"
-	case p.name == running && m.Isolation == NoIsolation, !p.anywhere && m.Isolation != Namespaces:
+	case (p.name == running || p.name == emulating) && m.Isolation == NoIsolation, !p.anywhere && m.Isolation != Namespaces:
 		return "a sandbox"
 	}
 	return ""

@@ -19,6 +19,7 @@ const (
 	entering  = "entering"
 	running   = "run"
 	notifying = "seccomp-notify"
+	emulating = "binfmt"
 )
 
 // probes returns all probes in the order in which people read them.
@@ -43,7 +44,7 @@ func probes() []probe {
 		{name: "private-network", what: "RUN --network=private", need: Optional, entered: true, try: tryPrivate},
 		{name: "overlay-on-overlay", what: "overlays on overlays", need: Optional, entered: true, try: tryNestedOverlay},
 		{name: "fuse", what: "/dev/fuse and fuse-overlayfs", need: Optional, entered: true, try: tryFuse},
-		{name: "binfmt", what: "binfmt_misc for foreign programs", need: Optional, entered: true, try: tryBinfmt},
+		{name: emulating, what: "foreign architectures", need: Optional, entered: true, anywhere: true, try: tryEmulators},
 		{name: "cgroup", what: "a cgroup to limit RUN with", need: Optional, entered: true, try: tryCgroup},
 	}
 }

@@ -290,15 +290,3 @@ func fuseIn(dir string) *Obstacle {
 	}
 	return nil
 }
-
-func tryBinfmt(o *probeOrder) outcome {
-	dir, err := o.dir("")
-	if err != nil {
-		return no(err.Error(), "")
-	}
-	if err := unix.Mount("binfmt_misc", dir, "binfmt_misc", noAccess, ""); err != nil {
-		return no("programs of foreign architectures run only if the machine has them registered (Linux 6.7 lets bob do it): "+err.Error(),
-			"as root of the machine, run\n  apt-get install qemu-user-static")
-	}
-	return yes("")
-}

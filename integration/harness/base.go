@@ -194,11 +194,19 @@ func busybox(ctx context.Context, full bool) (*BaseImage, error) {
 	if err != nil {
 		return nil, err
 	}
+	return busyboxOf(ctx, binary, full)
+}
+
+// busyboxOf makes an image of the program, with the names that this machine's has.
+func busyboxOf(ctx context.Context, binary string, full bool) (*BaseImage, error) {
+	if err := Need("busybox"); err != nil {
+		return nil, err
+	}
 	body, err := os.ReadFile(binary)
 	if err != nil {
 		return nil, err
 	}
-	list, err := exec.CommandContext(ctx, binary, "--list-full").Output()
+	list, err := exec.CommandContext(ctx, "busybox", "--list-full").Output()
 	if err != nil {
 		return nil, fmt.Errorf("list applets of busybox: %w", err)
 	}

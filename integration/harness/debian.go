@@ -45,12 +45,8 @@ func DebianArchive(ctx context.Context) (string, error) {
 	if err := Need("mmdebstrap"); err != nil {
 		return "", err
 	}
-	cache, err := os.UserCacheDir()
+	cache, err := cacheDir()
 	if err != nil {
-		cache = os.TempDir()
-	}
-	cache = filepath.Join(cache, "bob-test")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
 	carried, key, err := aptFiles()
@@ -69,6 +65,16 @@ func DebianArchive(ctx context.Context) (string, error) {
 		}
 	}
 	return archive, nil
+}
+
+// cacheDir makes the directory of what is kept between runs.
+func cacheDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	cache = filepath.Join(cache, "bob-test")
+	return cache, os.MkdirAll(cache, 0o755)
 }
 
 // aptFiles lists the files of /etc/apt and its keyrings that a build needs to

@@ -1,10 +1,17 @@
 package emulate
 
-import "golang.org/x/sys/unix"
+import (
+	"debug/elf"
+
+	"golang.org/x/sys/unix"
+)
 
 // auditArch is the architecture whose calls are emulated: those of 32-bit programs
 // are left to the kernel.
 const auditArch = unix.AUDIT_ARCH_X86_64
+
+// ownMachine is what programs of it say that they are for.
+const ownMachine = elf.EM_X86_64
 
 const sysNewfstatat = unix.SYS_NEWFSTATAT
 

@@ -1,10 +1,16 @@
 package emulate
 
 import (
+	"debug/elf"
 	"encoding/binary"
+	"io"
+	"os"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // maxGroups is NGROUPS_MAX.
@@ -166,10 +172,39 @@ func (w *worker) execute(dir int32, path, flags uint64) answer {
 	if err != nil {
 		return passed
 	}
-	_ = unix.Close(fd)
+	defer unix.Close(fd)
+	id.forget()
 	id.keep, id.kept, id.executes = false, false, !id.root()
+	var st unix.Stat_t
+	if id.executes && foreign(fd) && owners.Records.Fstat(fd, &st) == nil {
+		id.emulated = true
+		id.willBe(&st)
+	}
 	_ = w.ids.give(int(w.request.pid), id)
 	return passed
+}
+
+// foreign reports whether a file, opened with O_PATH, is a program of another
+// architecture, by the System V ABI, chapter 4, "ELF Header".
+func foreign(fd int) bool {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false
+	}
+	f, err := os.Open("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var header [elf.EI_NIDENT + 4]byte
+	if _, err := io.ReadFull(f, header[:]); err != nil || string(header[:len(elf.ELFMAG)]) != elf.ELFMAG {
+		return false
+	}
+	order := binary.ByteOrder(binary.LittleEndian)
+	if elf.Data(header[elf.EI_DATA]) == elf.ELFDATA2MSB {
+		order = binary.BigEndian
+	}
+	return elf.Machine(order.Uint16(header[elf.EI_NIDENT+2:])) != ownMachine
 }
 
 // The limit that holds identities is unlimited to the container, and can't be set:

@@ -21,6 +21,10 @@ type identity struct {
 	keep, kept bool
 	// executes is that another program has been executed, whose set-ID bits count.
 	executes bool
+	// emulated is that an emulator executes that, which hides it: its set-ID bits, as
+	// they were, count as uid and gid of setID, which may be unset.
+	emulated bool
+	setID    struct{ uid, gid uint32 }
 }
 
 // The members of identity.uid and gid.
@@ -148,24 +152,44 @@ func (w *worker) identity() (identity, error) {
 	if err != nil || !id.executes {
 		return id, err
 	}
-	fd, err := unix.Open(w.proc("exe"), unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return id, err
+	if !id.emulated {
+		fd, err := unix.Open(w.proc("exe"), unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return id, err
+		}
+		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := owners.Records.Fstat(fd, &st); err != nil || !w.valid() {
+			return id, errors.Join(err, unix.ESRCH)
+		}
+		id.willBe(&st)
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := owners.Records.Fstat(fd, &st); err != nil || !w.valid() {
-		return id, errors.Join(err, unix.ESRCH)
+	if uid := id.setID.uid; uid != unset {
+		id.uid[effectiveID], id.uid[filesID] = uid, uid
 	}
-	id.executes = false
-	if st.Mode&unix.S_ISUID != 0 {
-		id.uid[effectiveID], id.uid[filesID] = st.Uid, st.Uid
-	}
-	if st.Mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP {
-		id.gid[effectiveID], id.gid[filesID] = st.Gid, st.Gid
+	if gid := id.setID.gid; gid != unset {
+		id.gid[effectiveID], id.gid[filesID] = gid, gid
 	}
 	id.uid[savedID], id.gid[savedID] = id.uid[effectiveID], id.gid[effectiveID]
+	id.forget()
 	return id, w.ids.give(pid, id)
+}
+
+// willBe notes the set-ID bits of a program that is executed.
+func (id *identity) willBe(st *unix.Stat_t) {
+	id.setID.uid, id.setID.gid = unset, unset
+	if st.Mode&unix.S_ISUID != 0 {
+		id.setID.uid = st.Uid
+	}
+	if st.Mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP {
+		id.setID.gid = st.Gid
+	}
+}
+
+// forget forgets what was noted of a program.
+func (id *identity) forget() {
+	id.executes, id.emulated = false, false
+	id.setID.uid, id.setID.gid = 0, 0
 }
 
 // unset in place of an ID leaves that as it is.
