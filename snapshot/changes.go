@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -141,15 +142,21 @@ func (c *changes) isOriginal(n named) (bool, error) {
 		return false, fmt.Errorf("open: %w", err)
 	}
 	defer unix.Close(here)
-	a, err := readXattrsFd(below, c.opt.Owners, n.mode)
+	return sameFile(below, here, n.mode, c.opt.Owners, c.buf)
+}
+
+// sameFile reports whether two open files, both with the mode st_mode, hold the same and
+// have the same extended attributes.
+func sameFile(a, b int, mode uint32, keeper owners.Keeper, buf []byte) (bool, error) {
+	xattrs, err := readXattrsFd(a, keeper, mode)
 	if err != nil {
 		return false, err
 	}
-	b, err := readXattrsFd(here, c.opt.Owners, n.mode)
-	if err != nil || !maps.Equal(a, b) {
+	others, err := readXattrsFd(b, keeper, mode)
+	if err != nil || !maps.Equal(xattrs, others) {
 		return false, err
 	}
-	return sameBytes(below, here, c.buf)
+	return sameBytes(a, b, buf)
 }
 
 // sameBytes reports whether two open files hold the same.

@@ -172,10 +172,10 @@ func (m *fuseMount) end() error {
 const fuseXattrs = "user.fuseoverlayfs."
 
 // fuseLayer brings what fuse-overlayfs has made into overlay format: it marks a
-// directory in several ways at once, notes which files it has copied up, has
-// directories change their time when it copies something into them, and takes
-// set-ID bits from directories that it copies. The last two can't be told from what
-// a step may do itself, but for that there is hardly a reason.
+// directory in several ways at once, notes which files it has copied up, copies up what
+// has lost one of its names, has directories change their time when it copies something
+// into them, and takes set-ID bits from directories that it copies. The last three can't
+// be told from what a step may do itself, but for that there is hardly a reason.
 type fuseLayer struct {
 	lower *stack
 	since unix.Timespec // when it was mounted
@@ -269,9 +269,50 @@ func (l *fuseLayer) entry(fd int, path string, d lowerDir) (copied bool, err err
 	case unix.S_IFREG:
 		file := fdPath(fd, name)
 		_, err := unix.Lgetxattr(file, fuseXattrs+"origin", nil)
-		return ok && err == nil, dropXattrs(func(name string) error { return unix.Lremovexattr(file, name) })
+		copied = ok && err == nil
+		if err := dropXattrs(func(name string) error { return unix.Lremovexattr(file, name) }); err != nil || !copied {
+			return copied, err
+		}
+		if st.Nlink == 1 && e.stat.Nlink > 1 {
+			same, err := l.same(fd, name, path, e)
+			if err != nil {
+				return false, err
+			}
+			if same {
+				err = unix.Unlinkat(fd, name, 0)
+			}
+			return copied, err
+		}
+		return copied, nil
 	}
 	return false, nil
+}
+
+// same reports whether the file name of the directory fd is as the one at path that it
+// was copied from, which has other names too.
+func (l *fuseLayer) same(fd int, name, path string, from lowerEntry) (bool, error) {
+	var st unix.Stat_t
+	if err := l.lower.owners.Fstatat(fd, name, &st); err != nil {
+		return false, err
+	}
+	if st.Mode != from.stat.Mode || st.Uid != from.stat.Uid || st.Gid != from.stat.Gid || st.Size != from.stat.Size || st.Mtim != from.stat.Mtim {
+		return false, nil
+	}
+	root, err := l.lower.fd(from.layer)
+	if err != nil {
+		return false, err
+	}
+	below, err := openat(root, path, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(below)
+	here, err := openat(fd, name, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(here)
+	return sameFile(below, here, st.Mode, l.lower.owners, make([]byte, 1<<16))
 }
 
 // dropXattrs removes the attributes of fuse-overlayfs from a file by remove.

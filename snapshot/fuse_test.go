@@ -72,3 +72,29 @@ func TestFuseProcesses(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// TestFuseLostName takes one of its names from a file, for which fuse-overlayfs copies it
+// up under another.
+func TestFuseLostName(t *testing.T) {
+	needMounts(t)
+	dir := t.TempDir()
+	if err := snapshot.Try(dir, snapshot.FuseOverlay); err != nil {
+		t.Skip(err)
+	}
+	base := layer(t, file("a", "a"), hardlink("b", "a"), hardlink("c", "a"), hardlink("d", "a"))
+	var diffs [][]byte
+	for _, s := range []*snapshot.Store{openStore(t, t.TempDir()), openStoreWith(t, dir, snapshot.Options{Snapshotter: snapshot.FuseOverlay})} {
+		a, err := s.Prepare(t.Context(), unpack(t, s, base))
+		must(t, err)
+		must(t, os.Remove(a.Root()+"/b"))
+		must(t, os.Mkdir(a.Root()+"/b", 0o700))
+		must(t, os.Chtimes(a.Root()+"/b", latest, latest))
+		must(t, os.Chtimes(a.Root(), latest, latest))
+		sn, err := a.Commit()
+		must(t, err)
+		diffs = append(diffs, diffUntil(t, sn))
+	}
+	if !bytes.Equal(diffs[0], diffs[1]) {
+		t.Errorf("overlay:\n\t%s\nfuse-overlayfs:\n\t%s", entries(t, diffs[0]), entries(t, diffs[1]))
+	}
+}
