@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -48,9 +49,6 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkDevices(order.Root); err != nil {
-		return err
-	}
 	state, err := r.makeState()
 	if err != nil {
 		return err
@@ -70,6 +68,9 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 		return err
 	}
 	if err := places.addMounts(ctx, p.Mounts); err != nil {
+		return err
+	}
+	if err := checkDevices(order.Root); err != nil {
 		return err
 	}
 	return runGuarded(ctx, p, order, places.secrets())
@@ -252,9 +253,9 @@ func killRooted(root string) error {
 	}
 }
 
-// checkDevices refuses a root file system with devices that a command could open
-// where no device cgroup keeps it from the machine's disks. No command can make
-// further ones.
+// checkDevices refuses a root file system, in which the command's own /dev is in its
+// place, with devices that a command could open where no device cgroup keeps it from the
+// machine's disks. No command can make further ones.
 func checkDevices(root string) error {
 	if devicesBarred(filepath.Dir(root)) {
 		return nil
@@ -263,7 +264,7 @@ func checkDevices(root string) error {
 	if err != nil || found == "" {
 		return err
 	}
-	return fmt.Errorf("run: the image has the device %s, which commands could open: this container has no device cgroup: start it with a container engine, or use another base image", found)
+	return fmt.Errorf("run: the image has the device %s outside of /dev, which commands could open: this container has no device cgroup: start it with a container engine, or use another base image", strings.TrimPrefix(found, root))
 }
 
 // Limits says what commands lack that others have which are run with Namespaces; nil
