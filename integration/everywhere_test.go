@@ -319,7 +319,7 @@ func nested(t *testing.T, bob, dir, dockerfile string, depth int) func(string, [
 func nestFiles() map[string]string {
 	run := func(flags string) string {
 		return "FROM $REGISTRY/busybox\nCOPY . /w\nARG LEVEL ARGS NEST\n" +
-			"RUN " + flags + " --mount=type=tmpfs,target=/cache mkdir /r; cd /w; export BOB=/w/bob NEST HOME=/ BOB_CACHE_DIR=/cache; " +
+			"RUN " + flags + " --mount=type=tmpfs,target=/cache mkdir /r; cd /w; export BOB=/w/bob NEST HOME=/ BOB_CACHE_DIR=/cache BOB_ALLOW=security.insecure; " +
 			"sh nest.sh $LEVEL $ARGS > /r/stdout 2> /r/stderr; echo $? > /r/code\n"
 	}
 	return map[string]string{

@@ -217,8 +217,12 @@ func (c *Container) Command(ctx context.Context, bundle, dir string, env []strin
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), encoded, 0o644); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, c.Runtime, "--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, "bob-"+filepath.Base(filepath.Dir(bundle))+"-"+filepath.Base(bundle))
-	return cmd, nil
+	command := []string{c.Runtime, "--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, "bob-" + filepath.Base(filepath.Dir(bundle)) + "-" + filepath.Base(bundle)}
+	if c.Runtime == "crun" { // which refuses machines that have cgroups of both versions
+		hide := `! test -d /sys/fs/cgroup/unified || umount -l /sys/fs/cgroup/unified; exec "$@"`
+		command = append([]string{"unshare", "-m", "sh", "-c", hide, "sh"}, command...)
+	}
+	return exec.CommandContext(ctx, command[0], command[1:]...), nil
 }
 
 func (c *Container) spec(dir string, env, args []string) (*specs.Spec, error) {
