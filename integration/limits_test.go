@@ -73,6 +73,7 @@ func TestLimits(t *testing.T) {
 			"memory":             {memory, []string{"-m", "30m"}, "exit code: 137 [(]killed[)]: out of its memory limit of 30MiB"},
 			"memory of a child":  {"sh -c '" + memory + "'; exit 9", []string{"-m", "30m"}, "exit code: 9: killed: out of its memory limit of 30MiB"},
 			"processes":          {processes, []string{"--pids-limit=20"}, "exit code: [0-9]+: it reached its limit of 20 processes"},
+			"a fork bomb":        {`f() { f | f; }; f`, []string{"--pids-limit=50"}, "exit code: [0-9]+: it reached its limit of 50 processes"},
 			"a user's processes": {processes, []string{"--pids-limit=20", "-f", "context/User"}, "exit code: [0-9]+: it reached its limit of 20 processes"},
 			"enough":             {"true", []string{"-m", "1g", "--cpus=0.5", "--pids-limit=20"}, ""},
 			"a failure":          {"exit 3", []string{"-m", "1g", "--pids-limit=20"}, "exit code: 3\n"},
