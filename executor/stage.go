@@ -62,9 +62,10 @@ func (b *build) stage(ctx context.Context, s *dockerfile.Stage) *promise[*state]
 
 // An outline is a stage before any of its steps is done.
 type outline struct {
-	base  *state // nil for a stage
-	steps []dockerfile.Step
-	image dockerspec.DockerOCIImage // before the steps
+	base     *state           // nil if that is a stage
+	platform ocispec.Platform // that the image at the bottom says it is for
+	steps    []dockerfile.Step
+	image    dockerspec.DockerOCIImage // before the steps
 }
 
 // outline returns the promise of the outline of s.
@@ -89,6 +90,7 @@ func (b *build) outline(ctx context.Context, s *dockerfile.Stage) *promise[*outl
 		if o.steps, err = s.Steps(root); err != nil {
 			return nil, err
 		}
+		o.platform = root.Platform
 		o.image, err = s.Image(root)
 		return o, err
 	})
@@ -105,11 +107,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 			return nil, err
 		}
 	}
-	root, err := b.rootConfig(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.emulateSteps(ctx, s, root.Platform, o.steps); err != nil {
+	if err := b.emulateSteps(ctx, s, o.platform, o.steps); err != nil {
 		return nil, err
 	}
 	n := b.counter(s, o.steps)
