@@ -68,8 +68,25 @@ func startVictim(t testing.TB) int {
 	return cmd.Process.Pid
 }
 
+// leaveGroup moves this process to a process group whose leader has ended, as that of a
+// shell that has started it in the background.
+func leaveGroup(t testing.TB) {
+	t.Helper()
+	leader := exec.CommandContext(t.Context(), busybox, "sleep", unique())
+	leader.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := leader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	err := unix.Setpgid(0, leader.Process.Pid)
+	_, _ = leader.Process.Kill(), leader.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestInChrootEscapes(t *testing.T) {
 	t.Parallel()
+	leaveGroup(t)
 	r, root := newChroot(t)
 	installEscaper(t, root)
 	outside := filepath.Join(t.TempDir(), "secret")

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -207,13 +208,18 @@ func parentOf(pid int) int {
 	return parent
 }
 
-// lineage returns this process and those that it descends from.
+// lineage returns this process, those that it descends from, and the process groups that
+// they are in, whose leaders may be gone.
 func lineage() []int {
 	var pids []int
 	for pid := os.Getpid(); pid > 0; pid = parentOf(pid) {
 		pids = append(pids, pid)
+		if group, err := unix.Getpgid(pid); err == nil && group > 0 {
+			pids = append(pids, group)
+		}
 	}
-	return pids
+	slices.Sort(pids)
+	return slices.Compact(pids)
 }
 
 // wipeSecrets empties the files of secrets, wherever the command moved them.
