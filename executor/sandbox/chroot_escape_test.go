@@ -52,7 +52,8 @@ func landlockHere() int {
 func startVictim(t testing.TB) int {
 	t.Helper()
 	const nobody = 65534
-	cmd := exec.CommandContext(t.Context(), busybox, "sleep", unique())
+	// The test's context ends before what is registered by Cleanup is called.
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), busybox, "sleep", unique())
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if err := cmd.Start(); err != nil {
