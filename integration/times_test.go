@@ -80,7 +80,7 @@ RUN cp -r /context /copied && mv /c /moved
 		files[fmt.Sprintf("context/d%d/f%d", i%7, i)] = strings.Repeat("x", i)
 	}
 	b.write(files)
-	const times = 20
+	const times = 10
 	var first harness.Tree
 	var digest string
 	for i := range times {
