@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/serve"
 )
 
 // countedBody counts what is read of it, and ends with an error after limit bytes.
@@ -40,7 +40,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 func TestBrokenUploadGoesOn(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
-	handler, err := registry.Handler(t.TempDir())
+	handler, err := serve.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

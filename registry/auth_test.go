@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 const (
@@ -38,7 +39,7 @@ func basicOnly(inner http.Handler) http.Handler {
 
 func TestBasic(t *testing.T) {
 	t.Parallel()
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func newTokenServer(t *testing.T, uses int) (*tokenServer, string) {
 	t.Helper()
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +293,7 @@ func TestRedirect(t *testing.T) {
 
 func newInner(t *testing.T) http.Handler {
 	t.Helper()
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,11 +12,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 // benchmarkPush sends 64 MiB blobs to the embedded registry.
 func benchmarkPush(b *testing.B, send func(p *registry.Push, d ocispec.Descriptor, content []byte) error) {
-	h, err := registry.Handler(b.TempDir())
+	h, err := embedded.Handler(b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func BenchmarkPull(b *testing.B) {
 	content := make([]byte, 64<<20)
 	d := digest.FromBytes(content)
 	b.SetBytes(int64(len(content)))
-	h, err := registry.Handler(b.TempDir())
+	h, err := embedded.Handler(b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}

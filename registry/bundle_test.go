@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 // diary is a registry that notes what it is asked, in the order of its answers.
@@ -25,7 +26,7 @@ type diary struct {
 
 func newDiary(t *testing.T) (d *diary, host string) {
 	t.Helper()
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

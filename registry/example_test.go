@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 // exampleRegistry starts a registry for the examples.
@@ -21,7 +22,7 @@ func exampleRegistry() (host string, stop func()) {
 	if err != nil {
 		panic(err)
 	}
-	h, err := registry.Handler(dir)
+	h, err := embedded.Handler(dir)
 	if err != nil {
 		panic(err)
 	}

@@ -20,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 func TestMain(m *testing.M) {
@@ -62,7 +63,7 @@ func serve(t *testing.T, h http.Handler) string {
 // serveEmbedded starts the embedded registry and returns its host.
 func serveEmbedded(t *testing.T) string {
 	t.Helper()
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,4 +202,25 @@ func mustNotOpen(t *testing.T) func() (io.ReadCloser, error) {
 		t.Error("blob opened although the registry has it")
 		return nil, errors.New("not to be opened")
 	}
+}
+
+func request(t *testing.T, method, url, contentType string, content []byte) (status int, answer string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
 }

@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 // faulty wraps the embedded registry: fault may answer a request in its place,
@@ -36,7 +37,7 @@ func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // newFaulty serves the fixture, if any, as app:1 with a fault, armed.
 func newFaulty(t *testing.T, f *fixture, fault func(w http.ResponseWriter, r *http.Request) bool) string {
 	t.Helper()
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 func TestPushFaults(t *testing.T) {
@@ -212,7 +213,7 @@ func TestStreamFaults(t *testing.T) {
 // TestStreamAnswerLost checks that a commit counts when only its answer is lost.
 func TestStreamAnswerLost(t *testing.T) {
 	t.Parallel()
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/serve"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -18,7 +19,7 @@ import (
 // index of it with an attestation. It returns both references.
 func pushed(t *testing.T) (image, index string) {
 	t.Helper()
-	h, err := registry.Handler(t.TempDir())
+	h, err := serve.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

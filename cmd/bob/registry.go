@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/serve"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
@@ -65,7 +65,7 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
 		return err
 	}
-	handler, err := registry.Handler(cfg.dir) //nolint:contextcheck // it reads a directory of this machine, once
+	handler, err := serve.Handler(cfg.dir) //nolint:contextcheck // it reads a directory of this machine, once
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package registry
+package serve
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -18,6 +19,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// maxManifest is the size in bytes of the largest manifest that is taken.
+const maxManifest = 4 << 20
 
 // manifestFile is what the embedded registry keeps of a manifest, once by its
 // tag and once by its digest. The file's name is a hash of repository and
@@ -37,7 +41,7 @@ var tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
 // putManifest checks a manifest, stores it, and only then answers.
 func (s *server) putManifest(w http.ResponseWriter, r *http.Request, repo, target string) {
-	body, err := readBounded(http.MaxBytesReader(w, r.Body, maxManifest), maxManifest)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxManifest))
 	if err != nil {
 		refuse(w, http.StatusRequestEntityTooLarge, "SIZE_INVALID", err.Error())
 		return
@@ -53,7 +57,7 @@ func (s *server) putManifest(w http.ResponseWriter, r *http.Request, repo, targe
 		return
 	}
 	if target != d.String() && !tagPattern.MatchString(target) {
-		refuse(w, http.StatusBadRequest, "TAG_INVALID", "not a tag: "+words(target))
+		refuse(w, http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("not a tag: %q", target))
 		return
 	}
 	if missing, err := s.missing(r.Context(), repo, body); err != nil {

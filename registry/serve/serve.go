@@ -1,4 +1,5 @@
-package registry
+// Package serve is a small registry (OCI distribution-spec) for a first try and for tests.
+package serve
 
 import (
 	"bytes"
