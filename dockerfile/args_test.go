@@ -62,7 +62,7 @@ func TestPrecedence(t *testing.T) {
 			if got := strings.Join(withoutPath(run.Env), " "); got != tc.env {
 				t.Errorf("environment %q, want %q", got, tc.env)
 			}
-			if got := strings.Join(withoutPath(step.Image.Config.Env), " "); got != tc.image {
+			if got := strings.Join(withoutPath(mustImage(t, tc.text, o, base).Config.Env), " "); got != tc.image {
 				t.Errorf("image has %q, want %q", got, tc.image)
 			}
 			if step.History.CreatedBy != tc.history {

@@ -23,7 +23,7 @@ func (st *state) configure(in instructions.Command) (string, error) {
 	case *instructions.EnvCommand:
 		for _, kv := range c.Env {
 			st.env.set(kv.Key, kv.Value)
-			config.Env = setEnv(config.Env, kv.Key, kv.Value)
+			st.setEnv(kv.Key, kv.Value)
 		}
 		return joinPairs("ENV", c.Env), nil
 	case *instructions.LabelCommand:
@@ -122,16 +122,24 @@ func envKey(kv string) string {
 	return key
 }
 
-// setEnv sets a variable in the environment of a configuration, at its place if
+// setEnv sets a variable in the environment of the configuration, at its place if
 // it is there already.
-func setEnv(env []string, key, value string) []string {
-	for i, kv := range env {
-		if envKey(kv) == key {
-			env[i] = key + "=" + value
-			return env
+func (st *state) setEnv(key, value string) {
+	env := st.image.Config.Env
+	if st.envAt == nil {
+		st.envAt = make(map[string]int)
+		for i, kv := range slices.Backward(env) {
+			st.envAt[envKey(kv)] = i
 		}
 	}
-	return append(env, key+"="+value)
+	at, ok := st.envAt[key]
+	if !ok {
+		at = len(env)
+		env = append(env, "")
+		st.envAt[key] = at
+	}
+	env[at] = key + "=" + value
+	st.image.Config.Env = env
 }
 
 // checkSignal accepts what docker does: a number, or a name with or without

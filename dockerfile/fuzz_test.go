@@ -80,7 +80,7 @@ func FuzzPlan(f *testing.F) {
 		base.Config.OnBuild = []string{trigger}
 		base.Config.WorkingDir = arg
 		for _, s := range plan.Stages {
-			_, err := s.Steps(base)
+			_, _, err := s.Steps(base)
 			checkFuzzError(t, text, err)
 		}
 		if first, second := render(plan, base), render(plan, base); first != second {

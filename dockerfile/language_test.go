@@ -29,7 +29,7 @@ func TestMountsArePrivate(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				steps, err := plan.Target().Steps(imageWith())
+				steps, _, err := plan.Target().Steps(imageWith())
 				if err != nil {
 					t.Error(err)
 					return
@@ -62,11 +62,7 @@ func TestNamedContextImage(t *testing.T) {
 		"FROM a AS ctx\nRUN never\nFROM ctx\nRUN x\n": {1, "/w"},
 	} {
 		target := mustPlan(t, text, o).Target()
-		steps, err := target.Steps(base)
-		if err != nil {
-			t.Fatal(err)
-		}
-		image, err := target.Image(base)
+		steps, image, err := target.Steps(base)
 		if err != nil || len(steps) != want.steps || image.Config.WorkingDir != want.dir || image.Config.OnBuild != nil {
 			t.Errorf("%q: %d steps, %+v, %v", text, len(steps), image.Config, err)
 		}
@@ -74,8 +70,8 @@ func TestNamedContextImage(t *testing.T) {
 			t.Errorf("%q: root is %+v", text, root.Base)
 		}
 	}
-	steps, err := mustPlan(t, "FROM ctx\nWORKDIR x\n", o).Target().Steps(dockerspec.DockerOCIImage{})
-	if err != nil || len(steps) != 1 || steps[0].Image.Config.WorkingDir != "/x" || steps[0].Image.Architecture != "amd64" {
+	steps, image, err := mustPlan(t, "FROM ctx\nWORKDIR x\n", o).Target().Steps(dockerspec.DockerOCIImage{})
+	if err != nil || len(steps) != 1 || image.Config.WorkingDir != "/x" || image.Architecture != "amd64" {
 		t.Errorf("a directory: %+v, %v", steps, err)
 	}
 }
@@ -159,7 +155,7 @@ func TestEpoch(t *testing.T) {
 				}
 				return
 			}
-			steps, err := plan.Target().Steps(imageWith())
+			steps, _, err := plan.Target().Steps(imageWith())
 			if err != nil || steps[0].History.CreatedBy != tc.want {
 				t.Errorf("got %+v, %v, want %s", steps, err, tc.want)
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -51,7 +52,12 @@ type checker struct {
 	last       map[string]Location
 	ignored    *patternmatcher.PatternMatcher // nil without patterns
 	warnings   []Warning
+	compared   int // names, to find one near an undefined variable
 }
+
+// maxCompared bounds how many names the suggestions for undefined variables in one stage
+// are looked for among. It is some tenths of a second.
+const maxCompared = 1 << 18
 
 // begin says which instruction is carried out from here on.
 func (ch *checker) begin(c command) {
@@ -66,15 +72,14 @@ func (st *state) undefined(unmatched map[string]struct{}) {
 	if st.checker == nil || len(unmatched) == 0 {
 		return
 	}
-	declared := map[string]bool{}
-	for _, arg := range st.args {
-		declared[arg.key] = true
-	}
 	for _, name := range sortedKeys(unmatched) {
-		if declared[name] || isScanArg(name) {
+		if isScanArg(name) || slices.ContainsFunc(st.args, func(a argument) bool { return a.key == name }) {
 			continue
 		}
-		near, _ := suggest.Search(name, st.env.Keys(), true)
+		near := ""
+		if st.checker.compared += len(st.env.entries); st.checker.compared <= maxCompared {
+			near, _ = suggest.Search(name, st.env.Keys(), true)
+		}
 		st.checker.lint.Run(&linter.RuleUndefinedVar, nil, linter.RuleUndefinedVar.Format(name, near))
 	}
 }

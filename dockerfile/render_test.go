@@ -45,11 +45,21 @@ func planText(text string, o dockerfile.Options) (*dockerfile.Plan, error) {
 // mustSteps returns the steps of the target.
 func mustSteps(t testing.TB, text string, o dockerfile.Options, base dockerspec.DockerOCIImage) []dockerfile.Step {
 	t.Helper()
-	steps, err := mustPlan(t, text, o).Target().Steps(base)
+	steps, _, err := mustPlan(t, text, o).Target().Steps(base)
 	if err != nil {
 		t.Fatalf("steps: %v", err)
 	}
 	return steps
+}
+
+// mustImage returns the configuration that the target ends with.
+func mustImage(t testing.TB, text string, o dockerfile.Options, base dockerspec.DockerOCIImage) dockerspec.DockerOCIImage {
+	t.Helper()
+	_, image, err := mustPlan(t, text, o).Target().Steps(base)
+	if err != nil {
+		t.Fatalf("steps: %v", err)
+	}
+	return image
 }
 
 // lastRun returns the last RUN of the target.
@@ -102,23 +112,26 @@ func render(p *dockerfile.Plan, base dockerspec.DockerOCIImage) string {
 		}
 		fmt.Fprintf(&b, "stage %d name=%q title=%q platform=%s/%s at %s from %s needs %v\n",
 			s.Index, s.Name, s.Title(), s.Platform.OS, s.Platform.Architecture, s.Location, from, s.Needs())
-		steps, err := s.Steps(base)
+		steps, image, err := s.Steps(base)
 		if err != nil {
 			fmt.Fprintf(&b, "  error: %v\n", err)
 			continue
 		}
+		images, err := s.Images(base)
 		before := dockerspec.DockerOCIImage{}
-		for _, step := range steps {
-			renderStep(&b, step, before)
-			before = step.Image
+		for i, step := range steps {
+			renderStep(&b, step)
+			for _, change := range changes(before, images[i]) {
+				fmt.Fprintf(&b, "    config %s\n", change)
+			}
+			before = images[i]
 		}
-		image, err := s.Image(base)
 		fmt.Fprintf(&b, "  image: %s %v\n", toJSON(image), err)
 	}
 	return b.String()
 }
 
-func renderStep(b *strings.Builder, step dockerfile.Step, before dockerspec.DockerOCIImage) {
+func renderStep(b *strings.Builder, step dockerfile.Step) {
 	fmt.Fprintf(b, "  %s-%d %s\n", step.Location, step.Location.End, step.Text)
 	switch op := step.Op.(type) {
 	case *dockerfile.Run:
@@ -157,9 +170,6 @@ func renderStep(b *strings.Builder, step dockerfile.Step, before dockerspec.Dock
 		fmt.Fprintf(b, "    workdir %q user %q\n", op.Path, op.User)
 	}
 	fmt.Fprintf(b, "    history %s\n", toJSON(step.History))
-	for _, change := range changes(before, step.Image) {
-		fmt.Fprintf(b, "    config %s\n", change)
-	}
 }
 
 func renderFrom(from dockerfile.From) string {

@@ -19,55 +19,43 @@ type Step struct {
 	Location Location // of the instruction; of the FROM for a trigger of the base
 	Op       Op       // nil when only the configuration changes
 
-	// Image is the configuration after this step. Its RootFS and History are
-	// those of the whole image and left empty here.
-	Image dockerspec.DockerOCIImage
-
 	// History is the entry that the step adds to the image's, Created not
 	// set. When CreatedBy is empty, as for ONBUILD, no entry is added.
 	History ocispec.History
 }
 
-// Steps returns the steps of the stage. The argument is the configuration of
-// the image that Root().Base names, also when the stage is based on another
-// stage: what that one does to the configuration and to the visible arguments
-// is worked out again. It is zero for a named context that holds no image,
-// ignored for scratch, and never changed. A stage that a named context replaces
-// has no steps. The triggers
-// of the base come first. Steps is pure, its result is the caller's, and every
-// error is an *Error.
-func (s *Stage) Steps(base dockerspec.DockerOCIImage) ([]Step, error) {
+// Steps returns the steps of the stage, and the configuration that it ends with. RootFS
+// and History of the configuration are those of the whole image and left empty here. The
+// argument is the configuration of the image that Root().Base names, also when the
+// stage is based on another stage: what that one does to the configuration and to the
+// visible arguments is worked out again. It is zero for a named context that holds no
+// image, ignored for scratch, and never changed. A stage that a named context replaces
+// has no steps. The triggers of the base come first. Steps is pure, its results are the
+// caller's, and every error is an *Error.
+func (s *Stage) Steps(base dockerspec.DockerOCIImage) ([]Step, dockerspec.DockerOCIImage, error) {
+	var steps []Step
+	st, err := s.walk(base, func(step Step, _ *state) { steps = append(steps, step) })
+	if err != nil {
+		return nil, dockerspec.DockerOCIImage{}, err
+	}
+	return steps, st.final(), nil
+}
+
+// walk goes through the steps of s and calls visit with each and the state behind it.
+// It returns the last state.
+func (s *Stage) walk(base dockerspec.DockerOCIImage, visit func(Step, *state)) (*state, error) {
 	st, err := s.enter(base)
 	if err != nil {
 		return nil, err
 	}
-	steps := make([]Step, 0, len(st.commands))
 	for _, c := range st.commands {
 		step, err := st.apply(c)
 		if err != nil {
 			return nil, locate(err, c.at)
 		}
-		step.Image = cloneImage(st.image)
-		steps = append(steps, step)
+		visit(step, st)
 	}
-	if n := len(steps); n > 0 {
-		steps[n-1].Image = st.final()
-	}
-	return steps, nil
-}
-
-// Image returns the configuration that the stage ends with, also when it has no
-// steps. It is that of the last step; for its argument and the empty fields see
-// [Stage.Steps].
-func (s *Stage) Image(base dockerspec.DockerOCIImage) (dockerspec.DockerOCIImage, error) {
-	st, err := s.enter(base)
-	if err != nil {
-		return dockerspec.DockerOCIImage{}, err
-	}
-	if err := st.replay(); err != nil {
-		return dockerspec.DockerOCIImage{}, err
-	}
-	return st.final(), nil
+	return st, nil
 }
 
 // state is where a stage stands between two instructions.
@@ -76,9 +64,10 @@ type state struct {
 
 	commands []command // with the triggers of the base image
 	image    dockerspec.DockerOCIImage
-	env      environ    // what RUN and expansion see: the image's variables and the arguments
-	args     []argument // declared so far, also by the stages below
-	cmdSet   bool       // this stage has a CMD
+	envAt    map[string]int // the first place of each variable in image.Config.Env, nil if unknown
+	env      environ        // what RUN and expansion see: the image's variables and the arguments
+	args     []argument     // declared so far, also by the stages below
+	cmdSet   bool           // this stage has a CMD
 	lex      lexer
 
 	checker    *checker // nil: nobody wants warnings
@@ -144,9 +133,8 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
 // inherit takes over the variables of the image a stage starts from. They are
 // set anew, so that they win over arguments of the stages below.
 func (st *state) inherit() {
-	env := st.image.Config.Env
-	if !slices.ContainsFunc(env, func(kv string) bool { return envKey(kv) == "PATH" }) {
-		st.image.Config.Env = append(env, "PATH="+defaultPath)
+	if !slices.ContainsFunc(st.image.Config.Env, func(kv string) bool { return envKey(kv) == "PATH" }) {
+		st.setEnv("PATH", defaultPath)
 	}
 	for _, kv := range st.image.Config.Env {
 		key, value, _ := strings.Cut(kv, "=")

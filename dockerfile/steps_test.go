@@ -3,6 +3,7 @@ package dockerfile_test
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -57,7 +58,7 @@ func TestPure(t *testing.T) {
 	t.Parallel()
 	plan := mustPlan(t, everything, dockerfile.Options{Labels: map[string]string{"k": "v"}})
 	base := fullImage()
-	want, err := plan.Target().Steps(base)
+	want, image, err := plan.Target().Steps(base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,13 +66,14 @@ func TestPure(t *testing.T) {
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			steps, err := plan.Target().Steps(base)
-			if err != nil || !reflect.DeepEqual(steps, want) {
+			steps, final, err := plan.Target().Steps(base)
+			if err != nil || !reflect.DeepEqual(steps, want) || !reflect.DeepEqual(final, image) {
 				t.Errorf("steps differ: %v", err)
 			}
 			for i := range steps {
 				scribble(&steps[i])
 			}
+			scribbleImage(&final)
 		})
 	}
 	group.Wait()
@@ -79,16 +81,17 @@ func TestPure(t *testing.T) {
 		t.Error("the base was changed")
 	}
 	for i := range want {
-		kept := toJSON(want[i].Image)
+		kept := toJSON(want[i])
 		for j := range want {
 			if j != i {
 				scribble(&want[j])
 			}
 		}
-		if toJSON(want[i].Image) != kept {
+		scribbleImage(&image)
+		if toJSON(want[i]) != kept {
 			t.Fatalf("step %d shares memory with another", i)
 		}
-		if want, err = plan.Target().Steps(base); err != nil {
+		if want, image, err = plan.Target().Steps(base); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,21 +102,6 @@ func TestPure(t *testing.T) {
 
 // scribble overwrites what can be reached from a step.
 func scribble(step *dockerfile.Step) {
-	c := &step.Image.Config
-	for _, list := range [][]string{c.Env, c.Cmd, c.Entrypoint, c.Shell, c.OnBuild, step.Image.OSFeatures} {
-		for i := range list {
-			list[i] = "scribble"
-		}
-		_ = append(list, "scribble")
-	}
-	for k := range c.Labels {
-		c.Labels[k] = "scribble"
-	}
-	clear(c.Volumes)
-	clear(c.ExposedPorts)
-	if c.Healthcheck != nil {
-		c.Healthcheck.Test[0] = "scribble"
-	}
 	switch op := step.Op.(type) {
 	case *dockerfile.Run:
 		for _, list := range [][]string{op.Args, op.Env, op.Proxy} {
@@ -148,6 +136,25 @@ func scribble(step *dockerfile.Step) {
 	}
 }
 
+// scribbleImage overwrites what can be reached from a configuration.
+func scribbleImage(image *dockerspec.DockerOCIImage) {
+	c := &image.Config
+	for _, list := range [][]string{c.Env, c.Cmd, c.Entrypoint, c.Shell, c.OnBuild, image.OSFeatures} {
+		for i := range list {
+			list[i] = "scribble"
+		}
+		_ = append(list, "scribble")
+	}
+	for k := range c.Labels {
+		c.Labels[k] = "scribble"
+	}
+	clear(c.Volumes)
+	clear(c.ExposedPorts)
+	if c.Healthcheck != nil {
+		c.Healthcheck.Test[0] = "scribble"
+	}
+}
+
 // TestEntrypointResetsCmd checks whose CMD an ENTRYPOINT drops.
 func TestEntrypointResetsCmd(t *testing.T) {
 	t.Parallel()
@@ -160,10 +167,7 @@ func TestEntrypointResetsCmd(t *testing.T) {
 		"FROM a AS b\nCMD [\"c\"]\nFROM b\nENTRYPOINT [\"e\"]": "",
 		"FROM a\nENV x=y\n":                                    "base",
 	} {
-		image, err := mustPlan(t, text, dockerfile.Options{}).Target().Image(base)
-		if err != nil {
-			t.Fatal(err)
-		}
+		image := mustImage(t, text, dockerfile.Options{}, base)
 		if got := strings.Join(image.Config.Cmd, " "); got != want {
 			t.Errorf("%q: CMD %q, want %q", text, got, want)
 		}
@@ -198,12 +202,13 @@ func TestWorkdir(t *testing.T) {
 	} {
 		base := imageWith()
 		base.Config.WorkingDir = tc.base
-		step := mustSteps(t, "FROM a\n"+tc.text+"\n", dockerfile.Options{}, base)[0]
+		text := "FROM a\n" + tc.text + "\n"
+		step, image := mustSteps(t, text, dockerfile.Options{}, base)[0], mustImage(t, text, dockerfile.Options{}, base)
 		got := ""
 		if op, ok := step.Op.(*dockerfile.Workdir); ok {
 			got = op.Path
 		}
-		if got != tc.op || step.Image.Config.WorkingDir != tc.config || step.History.CreatedBy != "WORKDIR "+tc.config || step.History.EmptyLayer != (tc.op == "") {
+		if got != tc.op || image.Config.WorkingDir != tc.config || step.History.CreatedBy != "WORKDIR "+tc.config || step.History.EmptyLayer != (tc.op == "") {
 			t.Errorf("%q in %q: %q, %+v, want %q", tc.text, tc.base, got, step, tc.op)
 		}
 	}
@@ -252,7 +257,7 @@ func TestImageTriggerStage(t *testing.T) {
 	base := imageWith()
 	base.Config.OnBuild = []string{"COPY --from=Tools /t /t", "COPY --from=img /t /t"}
 	target := mustPlan(t, "FROM a AS tools\nRUN x\nFROM b\n", dockerfile.Options{}).Target()
-	steps, err := target.Steps(base)
+	steps, _, err := target.Steps(base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +266,7 @@ func TestImageTriggerStage(t *testing.T) {
 	if !ok1 || !ok2 || first.From.Stage == nil || first.From.Stage.Name != "tools" || second.From.Image != "docker.io/library/img:latest" {
 		t.Errorf("got %+v and %+v", steps[0].Op, steps[1].Op)
 	}
-	if _, err := first.From.Stage.Steps(imageWith()); err != nil {
+	if _, _, err := first.From.Stage.Steps(imageWith()); err != nil {
 		t.Error(err)
 	}
 }
@@ -286,9 +291,61 @@ func TestLongChain(t *testing.T) {
 	for i := 1; i < 1500; i++ {
 		fmt.Fprintf(&text, "FROM s%d AS s%d\nENV K%d=1\n", i-1, i, i)
 	}
-	steps := mustSteps(t, text.String(), dockerfile.Options{}, imageWith("PATH=/bin"))
-	if n := len(steps[0].Image.Config.Env); len(steps) != 1 || n != 1500 {
-		t.Errorf("%d steps, %d variables", len(steps), n)
+	image := mustImage(t, text.String(), dockerfile.Options{}, imageWith("PATH=/bin"))
+	if n := len(image.Config.Env); n != 1500 {
+		t.Errorf("%d variables", n)
+	}
+}
+
+// TestManyInstructions checks that four times as many instructions take about four times
+// the memory, whatever they set in the configuration.
+func TestManyInstructions(t *testing.T) {
+	for _, line := range []string{
+		"ENV A%d=x", "LABEL a.%d=x", "ARG A%d=x", "EXPOSE %d", "VOLUME /v%d", "ONBUILD RUN x%d", "WORKDIR /w%d", "CMD c%d", "COPY f%d /",
+	} {
+		allocated := func(n int) uint64 {
+			var text strings.Builder
+			text.WriteString("FROM a\n")
+			for i := range n {
+				fmt.Fprintf(&text, line+"\n", i+1)
+			}
+			target := mustPlan(t, text.String(), dockerfile.Options{}).Target()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if _, _, err := target.Steps(imageWith("PATH=/bin")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := target.Lint(imageWith("PATH=/bin")); err != nil {
+				t.Fatal(err)
+			}
+			runtime.ReadMemStats(&after)
+			return after.TotalAlloc - before.TotalAlloc
+		}
+		if few, many := allocated(1000), allocated(4000); many > 7*few {
+			t.Errorf("%s: 1000 take %d bytes, 4000 take %d", line, few, many)
+		}
+	}
+}
+
+func BenchmarkManyInstructions(b *testing.B) {
+	for _, line := range []string{"ENV A%d=x", "ENV A%d=$B", "LABEL a.%d=x"} {
+		b.Run(line, func(b *testing.B) {
+			b.ReportAllocs()
+			var text strings.Builder
+			text.WriteString("FROM a\n")
+			for i := range 10000 {
+				fmt.Fprintf(&text, line+"\n", i)
+			}
+			for b.Loop() {
+				target := mustPlan(b, text.String(), dockerfile.Options{}).Target()
+				if _, _, err := target.Steps(imageWith()); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := target.Lint(imageWith()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

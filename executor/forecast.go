@@ -52,7 +52,7 @@ func (b *build) foresee(ctx context.Context, s *dockerfile.Stage, o *outline) (*
 		}
 		f = base
 	}
-	st := *f.state
+	st := f.begun()
 	st.image, st.ahead = o.image, true
 	known := f.known
 	for i, step := range o.steps {

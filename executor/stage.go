@@ -41,13 +41,21 @@ func (s *state) with(key digest.Digest, l *layer, r *rootfs, h ocispec.History) 
 	return &n
 }
 
-// appendHistory returns h with e behind it, unless e says nothing: ONBUILD
-// leaves no history.
+// begun returns s as the state that a stage begins with. What the stage adds to the
+// history goes into memory of its own, however many other stages begin with s.
+func (s *state) begun() state {
+	n := *s
+	n.history = slices.Clip(n.history)
+	return n
+}
+
+// appendHistory returns h, which nobody else appends to, with e behind it unless e says
+// nothing: ONBUILD leaves no history.
 func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
 	if e.CreatedBy == "" {
 		return h
 	}
-	return append(slices.Clip(h), e)
+	return append(h, e)
 }
 
 // stage returns the promise of s's last state. A stage that fails ends the
@@ -87,11 +95,8 @@ func (b *build) outline(ctx context.Context, s *dockerfile.Stage) *promise[*outl
 		if err := b.lint(ctx, s); err != nil {
 			return nil, err
 		}
-		if o.steps, err = s.Steps(root); err != nil {
-			return nil, err
-		}
 		o.platform = root.Platform
-		o.image, err = s.Image(root)
+		o.steps, o.image, err = s.Steps(root)
 		return o, err
 	})
 }
@@ -116,7 +121,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 	}
 	book := b.notebook(s)
 	defer func() { err = errors.Join(err, book.save()) }()
-	st := *base
+	st := base.begun()
 	st.image = o.image
 	for i, step := range o.steps {
 		if step.Op == nil {
