@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bobbuild/bob/registry/nearby"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -52,16 +52,6 @@ func carriers() []carrier {
 			}
 		}},
 	}
-}
-
-// metadataServices are where clouds tell a machine its credentials.
-var metadataServices = [...]string{
-	"169.254.0.0/16", "fe80::a9fe:a9fe/128", // nearly all of them
-	"fd00:ec2::/64",      // AWS
-	"fd20:ce::254/128",   // Google
-	"100.100.100.200/32", // Alibaba
-	"168.63.129.16/32",   // Azure
-	"192.0.0.192/32",     // Oracle
 }
 
 // A privateNetwork is the network namespace of one run, and the program that
@@ -244,12 +234,17 @@ func (n *privateNetwork) failure() error {
 // forbid has the namespace reach neither metadata services nor an address of the
 // host; those that the namespace has itself mean itself.
 func (n *privateNetwork) forbid() error {
-	forbidden, err := hostPrefixes()
+	prefixes, err := nearby.Prefixes()
 	if err != nil {
 		return err
 	}
-	for _, service := range metadataServices {
-		forbidden = append(forbidden, prefix(service))
+	forbidden := make([]*net.IPNet, len(prefixes))
+	for i, p := range prefixes {
+		forbidden[i] = &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	}
+	resolver, err := netlink.ParseIPNet(n.resolver + "/32")
+	if err != nil {
+		return err
 	}
 	ns, err := netns.GetFromPath(n.path)
 	if err != nil {
@@ -260,7 +255,7 @@ func (n *privateNetwork) forbid() error {
 		if err := netns.Set(ns); err != nil {
 			return os.NewSyscallError("setns", err)
 		}
-		return addRules(prefix(n.resolver+"/32"), forbidden)
+		return addRules(resolver, forbidden)
 	})
 }
 
@@ -283,32 +278,6 @@ func addRules(through *net.IPNet, forbidden []*net.IPNet) error {
 		}
 	}
 	return nil
-}
-
-// prefix returns the network that s, which is one, names.
-func prefix(s string) *net.IPNet {
-	p := netip.MustParsePrefix(s)
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// hostPrefixes returns the addresses of this process's network namespace, other
-// than those that are loopback addresses everywhere.
-func hostPrefixes() ([]*net.IPNet, error) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	var own []*net.IPNet
-	for _, a := range addrs {
-		network, ok := a.(*net.IPNet)
-		if !ok || network.IP.IsLoopback() {
-			continue
-		}
-		addr, _ := netip.AddrFromSlice(network.IP)
-		addr = addr.Unmap()
-		own = append(own, prefix(netip.PrefixFrom(addr, addr.BitLen()).String()))
-	}
-	return own, nil
 }
 
 // watch returns a context that ends, with a cause that says so, when the program

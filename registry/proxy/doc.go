@@ -47,6 +47,14 @@
 // layers needn't pass through here. No credential is ever sent to another host
 // than the registry's and its token server's.
 //
+// What a client or a registry names by itself, a host that no credential names in a
+// mirror request, or another host for uploads or tokens, may not be at an address of
+// this machine, its link or its cloud's metadata service (package nearby). The
+// address is checked as it is dialed. Behind an HTTP proxy of the environment, whose
+// own address may be any, it is checked as far as it is known here. Only a registry at
+// a loopback address that the references or the credentials name may name others
+// there.
+//
 // # Streams
 //
 // Blobs pass through in constant memory. They are never kept, so a request with a

@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/net/http/httpproxy"
 )
 
 // PasswordFor is the password of the login for a repository.
@@ -24,9 +26,9 @@ func PasswordFor(c Credentials, repo string) (string, error) {
 
 // SchemeOf returns how a host is spoken to that answers at address.
 func SchemeOf(ctx context.Context, o Options, host, address string) (string, error) {
-	h := newHosts(o.Roots, o.Insecure, slog.New(slog.DiscardHandler))
-	for _, t := range []*http.Transport{h.free.verified, h.free.lax} {
-		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+	h := newHosts(o.Roots, nil, o.Insecure, slog.New(slog.DiscardHandler))
+	for _, carrier := range []http.RoundTripper{h.free.verified, h.free.lax} {
+		carrier.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}
 	}
@@ -69,9 +71,10 @@ func AskVerified(ctx context.Context, srv *httptest.Server, method, path string)
 	if err != nil {
 		return 0, err
 	}
-	p.hosts.free.verified.TLSClientConfig.RootCAs = x509.NewCertPool()
-	p.hosts.free.verified.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
-	p.hosts.free.verified.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+	carrier := p.hosts.free.verified.(*http.Transport)
+	carrier.TLSClientConfig.RootCAs = x509.NewCertPool()
+	carrier.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
+	carrier.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
 	}
 	w := httptest.NewRecorder()
@@ -86,4 +89,12 @@ func Accepts(r *http.Request) (repo, ref string, mirror, ok bool) {
 		return "", "", false, false
 	}
 	return t.repo, t.ref, t.mirror != nil, true
+}
+
+// Through has p reach the network as if the environment named the HTTP proxy at
+// address.
+func (p *Proxy) Through(address string) {
+	environment := httpproxy.Config{HTTPProxy: "http://" + address, HTTPSProxy: "http://" + address}
+	find := environment.ProxyFunc()
+	p.hosts = newHosts(nil, func(r *http.Request) (*url.URL, error) { return find(r.URL) }, true, p.log)
 }

@@ -80,7 +80,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		aliases:   make(map[string]*repository),
 		extra:     o.AdditionalAuth,
-		hosts:     newHosts(o.Roots, o.Insecure, o.Log),
+		hosts:     newHosts(o.Roots, http.ProxyFromEnvironment, o.Insecure, o.Log),
 		sessions:  newLedger[*session](maxSessions),
 		uploads:   newLedger[upload](maxUploads),
 		requests:  semaphore.NewWeighted(maxRequests),
@@ -88,11 +88,12 @@ func New(o Options) (*Proxy, error) {
 		pushes:    newPushes(),
 		log:       o.Log,
 	}
-	for alias, text := range map[string]string{"base": o.Base, "target": o.Target} {
-		if text == "" {
+	for _, one := range []struct{ alias, text string }{{"base", o.Base}, {"target", o.Target}} {
+		if one.text == "" {
 			continue
 		}
-		ref, err := parseReference(text)
+		alias := one.alias
+		ref, err := parseReference(one.text)
 		if err != nil {
 			return nil, fmt.Errorf("%s reference: %w", alias, err)
 		}

@@ -14,8 +14,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -36,20 +34,16 @@ const (
 // carriers are the ways to the network. What is carried by one is never carried
 // over the connections of another.
 type carriers struct {
-	verified, lax *http.Transport // lax takes any certificate
+	verified, lax http.RoundTripper // lax takes any certificate
 }
 
 // newCarriers makes carriers; guarded ones reach no address of this machine or of
-// its link.
-func newCarriers(roots *x509.CertPool, guarded bool) carriers {
-	dial := (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
-	proxy := http.ProxyFromEnvironment
-	if guarded {
-		dial, proxy = guard(dial, proxy)
-	}
+// its link. proxy is as [http.Transport.Proxy].
+func newCarriers(roots *x509.CertPool, proxy proxyFunc, guarded bool) carriers {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}
 	t := &http.Transport{
 		Proxy:                 proxy,
-		DialContext:           dial,
+		DialContext:           dialer.DialContext,
 		TLSHandshakeTimeout:   dialTimeout,
 		ExpectContinueTimeout: continueTimeout,
 		MaxIdleConnsPerHost:   16,
@@ -65,52 +59,10 @@ func newCarriers(roots *x509.CertPool, guarded bool) carriers {
 	t.Protocols.SetHTTP1(true)
 	lax := t.Clone()
 	lax.TLSClientConfig.InsecureSkipVerify = true
+	if guarded {
+		return carriers{verified: newGuard(t), lax: newGuard(lax)}
+	}
 	return carriers{verified: t, lax: lax}
-}
-
-type (
-	dialFunc  func(ctx context.Context, network, address string) (net.Conn, error)
-	proxyFunc func(*http.Request) (*url.URL, error)
-)
-
-// guard makes dial refuse what only this machine should reach. Which addresses a
-// name has shows as it is dialed. A proxy of the environment may be anywhere.
-func guard(dial dialFunc, proxy proxyFunc) (dialFunc, proxyFunc) {
-	strict := net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout, Control: refuseLocal}
-	var proxies sync.Map
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-			host, _, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			if _, known := proxies.Load(host); known {
-				return dial(ctx, network, address)
-			}
-			return strict.DialContext(ctx, network, address)
-		}, func(r *http.Request) (*url.URL, error) {
-			u, err := proxy(r)
-			if u != nil && err == nil {
-				proxies.Store(u.Hostname(), true)
-			}
-			return u, err
-		}
-}
-
-var errLocal = errors.New("an address of this machine or of its link, which is only for hosts that the credentials name")
-
-// ec2Metadata is where AWS answers over IPv6; its IPv4 address is link-local.
-var ec2Metadata = netip.MustParseAddr("fd00:ec2::254")
-
-func refuseLocal(_, address string, _ syscall.RawConn) error {
-	to, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	ip := to.Addr().Unmap()
-	if ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast() || ip.WithZone("") == ec2Metadata {
-		return errLocal
-	}
-	return nil
 }
 
 // An upstream is a registry host that has answered: how it is reached and what
@@ -121,8 +73,8 @@ type upstream struct {
 	lax       bool                 // its certificate isn't verified
 	guarded   bool                 // see newCarriers
 	challenge *transport.Challenge // nil: it lets everybody in
-	home      *http.Transport      // to the host
-	away      *http.Transport      // to others that it names
+	home      http.RoundTripper    // to the host
+	away      http.RoundTripper    // to others that it names
 }
 
 // hosts finds out, once for each host, how to reach it.
@@ -138,12 +90,12 @@ type host struct {
 	found *upstream
 }
 
-func newHosts(roots *x509.CertPool, insecure bool, log *slog.Logger) *hosts {
+func newHosts(roots *x509.CertPool, proxy proxyFunc, insecure bool, log *slog.Logger) *hosts {
 	return &hosts{
 		log:      log,
 		insecure: insecure,
-		free:     newCarriers(roots, false),
-		guarded:  newCarriers(roots, true),
+		free:     newCarriers(roots, proxy, false),
+		guarded:  newCarriers(roots, proxy, true),
 		known:    newLedger[*host](maxHosts),
 	}
 }
