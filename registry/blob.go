@@ -166,9 +166,16 @@ func (r *blobReader) connect(ctx context.Context) error {
 	}
 	if r.offset > 0 {
 		c.header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.offset, max(r.want.Size-1, 0)))
-		c.accept = []int{http.StatusOK, http.StatusPartialContent}
+		c.accept = []int{http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable}
 	}
 	resp, err := r.session.do(ctx, c)
+	if err == nil && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		// It can't begin in the middle: what is there already is read again.
+		closeBody(resp.Body)
+		c.header.Del("Range")
+		c.accept = []int{http.StatusOK}
+		resp, err = r.session.do(ctx, c)
+	}
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,7 @@ type Error struct {
 	anonymous bool                 // no credentials were sent
 	challenge *transport.Challenge // of a 401
 	permanent bool                 // transient by its looks, but not worth a retry
+	oci       bool                 // about a manifest of one of OCI's media types
 }
 
 // Unwrap returns the cause.
@@ -118,6 +119,11 @@ func (e *Error) explainStatus() (what, hint string) {
 	status := e.statusText()
 	push := strings.HasPrefix(e.Op, "push") || strings.HasPrefix(e.Op, "prepare")
 	switch {
+	case e.oci && e.Status == http.StatusUnsupportedMediaType:
+		return "the registry doesn't take OCI media types " + status, "build the image with --oci-mediatypes=false"
+	case e.oci && e.Status < 500 && (e.has("MANIFEST_INVALID") || e.has("UNSUPPORTED")):
+		return "the registry refuses the manifest " + status,
+			"if it is one that knows no OCI media types, build the image with --oci-mediatypes=false"
 	case e.Status == http.StatusUnauthorized && e.anonymous:
 		return "the registry wants credentials and none are known for " + e.Host + " " + status,
 			fmt.Sprintf("check the name, and log in with %q", "docker login "+e.Host)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// ociTypes is what OCI's media types begin with.
+const ociTypes = "application/vnd.oci."
 
 const (
 	opPreparePush  = "prepare push to"
@@ -60,7 +64,7 @@ func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
 	if c.mayPush(parsed.Context()) {
 		return p, nil
 	}
-	location, _, err := s.begin(ctx, opPreparePush, "", nil)
+	location, err := s.begin(ctx, opPreparePush, "")
 	if err != nil {
 		return nil, err
 	}
@@ -82,29 +86,22 @@ func (p *Push) takeSpare() *url.URL {
 	return spare
 }
 
-// begin starts an upload and returns where it goes on. With a mount query the
-// registry may have the blob already: mounted is true then.
-func (s *session) begin(ctx context.Context, op, dgst string, mount url.Values) (location *url.URL, mounted bool, err error) {
-	c := &call{
-		op:     op,
-		digest: dgst,
-		method: http.MethodPost,
-		url:    s.url("blobs/uploads/"),
-		accept: []int{http.StatusAccepted},
-	}
-	if mount != nil {
-		c.url.RawQuery = mount.Encode()
-		c.accept = append(c.accept, http.StatusCreated)
-	}
+// begin starts an upload and returns where it goes on.
+func (s *session) begin(ctx context.Context, op, dgst string) (location *url.URL, err error) {
+	c := s.start(op, dgst)
+	c.accept = uploadBegun()
 	err = s.client.run(ctx, op+" "+s.subject(dgst), func() error {
 		return s.perform(ctx, c, func(resp *http.Response) (err error) {
-			if mounted = resp.StatusCode == http.StatusCreated; !mounted {
-				location, err = s.location(c, resp)
-			}
+			location, err = s.location(c, resp)
 			return err
 		})
 	})
-	return location, mounted, err
+	return location, err
+}
+
+// start is the request that starts an upload.
+func (s *session) start(op, dgst string) *call {
+	return &call{op: op, digest: dgst, method: http.MethodPost, url: s.url("blobs/uploads/")}
 }
 
 // subject is a blob and the repository it goes to, for notices.
@@ -204,8 +201,7 @@ func (p *Push) exists(ctx context.Context, d digest.Digest) (bool, error) {
 		digest: d.String(),
 		method: http.MethodHead,
 		url:    p.session.url("blobs/" + d.String()),
-		// Some registries refuse the question to those who may push only.
-		accept: []int{http.StatusOK, http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed},
+		accept: blobLooked(),
 	}
 	there := false
 	err := p.session.client.run(ctx, "look for "+p.session.subject(d.String()), func() error {
@@ -230,14 +226,22 @@ func (p *Push) mount(ctx context.Context, d digest.Digest, from string) (locatio
 	return location, mounted
 }
 
+// mountFrom asks once to mount a blob: whatever keeps the registry from it, an upload
+// is as good.
 func (p *Push) mountFrom(ctx context.Context, d digest.Digest, there name.Repository) (location *url.URL, mounted bool) {
 	here := p.session.ref.Context()
 	if there.RegistryStr() != here.RegistryStr() || there.RepositoryStr() == here.RepositoryStr() {
 		return nil, false
 	}
-	location, mounted, err := p.mountSession(there).begin(ctx, opPushBlob, d.String(), url.Values{
-		"mount": {d.String()},
-		"from":  {there.RepositoryStr()},
+	s := p.mountSession(there)
+	c := s.start(opPushBlob, d.String())
+	c.url.RawQuery = url.Values{"mount": {d.String()}, "from": {there.RepositoryStr()}}.Encode()
+	c.accept = append(uploadBegun(), http.StatusCreated)
+	err := s.perform(ctx, c, func(resp *http.Response) (err error) {
+		if mounted = resp.StatusCode == http.StatusCreated; !mounted {
+			location, err = s.location(c, resp)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, false
@@ -306,13 +310,17 @@ func (p *Push) put(ctx context.Context, identifier, mediaType string, body []byt
 		method: http.MethodPut,
 		url:    s.url("manifests/" + identifier),
 		header: http.Header{"Content-Type": {mediaType}},
-		accept: []int{http.StatusCreated, http.StatusOK, http.StatusAccepted},
+		accept: partStored(),
 		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 		size:   int64(len(body)),
 		commit: true,
 	}
 	err := s.client.run(ctx, opPushManifest+" "+displayReference(s.ref), func() error {
-		return s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, d, resp) })
+		err := s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, d, resp) })
+		if e, ok := errors.AsType[*Error](err); ok {
+			e.oci = strings.HasPrefix(mediaType, ociTypes)
+		}
+		return err
 	})
 	if err != nil {
 		return "", err

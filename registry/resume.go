@@ -72,7 +72,7 @@ func (u *blobUpload) prepare(ctx context.Context, first bool) error {
 	}
 	u.offset = 0
 	var err error
-	u.location, _, err = u.push.session.begin(ctx, opPushBlob, u.want.Digest.String(), nil)
+	u.location, err = u.push.session.begin(ctx, opPushBlob, u.want.Digest.String())
 	return final(err)
 }
 
@@ -80,7 +80,7 @@ func (u *blobUpload) prepare(ctx context.Context, first bool) error {
 // tell is given up.
 func (u *blobUpload) status(ctx context.Context) error {
 	c := u.call(http.MethodGet, u.location)
-	c.accept = []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted}
+	c.accept = uploadKnown()
 	err := u.push.session.perform(ctx, c, func(resp *http.Response) error {
 		offset, ok := uploadOffset(resp.Header.Get("Range"))
 		if !ok || offset > u.want.Size {
@@ -144,7 +144,7 @@ var errUploadLost = fmt.Errorf("the registry doesn't go on with the upload: %w",
 func (u *blobUpload) sendParts(ctx context.Context) error {
 	if rest := u.want.Size - u.offset; rest > 0 {
 		c := u.call(http.MethodPatch, u.location)
-		c.accept = []int{http.StatusAccepted, http.StatusNoContent}
+		c.accept = partStored()
 		c.body, c.size = u.rest, rest
 		c.commit = true
 		if u.offset > 0 {
@@ -179,7 +179,7 @@ func (u *blobUpload) rest() (io.ReadCloser, error) {
 // finish ends the upload, with what body opens as its last bytes.
 func (u *blobUpload) finish(ctx context.Context, body func() (io.ReadCloser, error), size int64) error {
 	c := u.call(http.MethodPut, withDigest(u.location, u.want.Digest))
-	c.accept = []int{http.StatusCreated, http.StatusNoContent}
+	c.accept = partStored()
 	c.body, c.size = body, size
 	c.commit = true
 	s := u.push.session

@@ -48,7 +48,7 @@ func (p *Push) Stream(ctx context.Context) (*Upload, error) {
 	start := p.takeSpare()
 	if start == nil {
 		var err error
-		if start, _, err = p.session.begin(ctx, opPushBlob, "", nil); err != nil {
+		if start, err = p.session.begin(ctx, opPushBlob, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -74,7 +74,7 @@ func (u *Upload) send(ctx context.Context, to *url.URL) {
 		method: http.MethodPatch,
 		url:    to,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		accept: []int{http.StatusAccepted, http.StatusCreated, http.StatusNoContent},
+		accept: partStored(),
 		body:   func() (io.ReadCloser, error) { return u.pipe, nil },
 		size:   -1,
 		single: true,
@@ -173,7 +173,7 @@ func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) e
 			digest: d.String(),
 			method: http.MethodPut,
 			url:    withDigest(location, d),
-			accept: []int{http.StatusCreated, http.StatusNoContent},
+			accept: partStored(),
 			commit: true,
 		}, func(resp *http.Response) error { return p.session.checkDigest(opPushBlob, d, resp) })
 		if tried && errors.Is(err, ErrNotFound) {

@@ -321,3 +321,34 @@ func TestMirrorsStayAway(t *testing.T) {
 		t.Errorf("%d requests have reached this machine", reached)
 	}
 }
+
+// TestStatuses has a registry answer each request of a push with all statuses that
+// real ones answer it with: the client gets that of the distribution-spec.
+func TestStatuses(t *testing.T) {
+	t.Parallel()
+	blob := []byte("layer")
+	for method, statuses := range map[string][]int{"POST": {200, 202, 204}, "PATCH": {200, 201, 202, 204}, "PUT": {200, 201, 202, 204}} {
+		for _, status := range statuses {
+			mux := http.NewServeMux()
+			mux.HandleFunc("/v2/", say(200))
+			answer := func(usual int) http.HandlerFunc {
+				return func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+					if r.Method == method {
+						usual = status
+					}
+					say(usual, "Location", "/u")(w, r)
+				}
+			}
+			mux.HandleFunc("POST /v2/app/blobs/uploads/", answer(202))
+			mux.HandleFunc("PATCH /u", answer(202))
+			mux.HandleFunc("PUT /u", answer(201))
+			mux.HandleFunc("PUT /v2/app/manifests/1", answer(201))
+			s := start(t, proxy.Options{Target: serve(t, mux) + "/app:1"})
+			location := s.want(202, http.MethodPost, "/v2/target/blobs/uploads/", nil).header.Get("Location")
+			location = s.want(202, http.MethodPatch, location, bytes.NewReader(blob)).header.Get("Location")
+			s.want(201, http.MethodPut, location+"?digest="+digest.FromBytes(blob).String(), nil)
+			s.want(201, http.MethodPut, "/v2/target/manifests/1", strings.NewReader("{}"))
+		}
+	}
+}

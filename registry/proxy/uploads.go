@@ -60,11 +60,16 @@ func (p *Proxy) mount(r *http.Request, to, from *repository, blob digest.Digest)
 	if err != nil {
 		return nil
 	}
-	if a.StatusCode != http.StatusCreated && a.StatusCode != http.StatusAccepted {
+	if a.StatusCode != http.StatusCreated && !begun(a.StatusCode) {
 		closeBody(a.Body)
 		return nil
 	}
 	return a
+}
+
+// begun says whether a registry has begun an upload. The distribution-spec has 202.
+func begun(status int) bool {
+	return status == http.StatusAccepted || status == http.StatusOK || status == http.StatusNoContent
 }
 
 // answerStart tells the client that the blob is mounted, or where to send it.
@@ -74,7 +79,7 @@ func (p *Proxy) answerStart(w *recorder, a *answer, repo *repository, blob diges
 		defer closeBody(a.Body)
 		p.pushes.begin(repo.alias)
 		return created(w, repo, blob)
-	case a.StatusCode == http.StatusAccepted:
+	case begun(a.StatusCode):
 		id := rand.Text()
 		if err := p.follow(a, id, repo.alias); err != nil {
 			closeBody(a.Body)
@@ -83,6 +88,7 @@ func (p *Proxy) answerStart(w *recorder, a *answer, repo *repository, blob diges
 		p.pushes.begin(repo.alias)
 		w.Header().Set("Docker-Upload-Uuid", id)
 		w.Header().Set("Location", uploadPath(repo.alias, id))
+		a.StatusCode = http.StatusAccepted
 	case a.StatusCode < 300:
 		closeBody(a.Body)
 		return fmt.Errorf("the registry begins no upload: status %d", a.StatusCode)
@@ -165,6 +171,9 @@ func (p *Proxy) answerUpload(w *recorder, a *answer, repo *repository, id string
 		}
 		w.Header().Set("Docker-Upload-Uuid", id)
 		w.Header().Set("Location", uploadPath(repo.alias, id))
+		if a.Request.Method == http.MethodPatch {
+			a.StatusCode = http.StatusAccepted
+		}
 	}
 	return a.relay(w)
 }
