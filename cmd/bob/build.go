@@ -293,7 +293,12 @@ func viewMode(name string, quiet bool) (progress.Mode, error) {
 	return mode, nil
 }
 
+// newView returns a view of a build on w. Views make what they show safe themselves,
+// since the output of RUN keeps its colours; only rawjson hands everything on.
 func newView(mode progress.Mode, w io.Writer) (progress.View, error) {
+	if mode == progress.RawJSON {
+		w = jsonText(w)
+	}
 	return progress.New(mode, w, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
 }
 

@@ -172,7 +172,7 @@ func (cfg *cacheConfig) list(ctx context.Context, store *snapshot.Store, match f
 	w := tabwriter.NewWriter(cfg.stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "KIND\tID\tSIZE\tLAST USED\tIN USE")
 	for _, it := range items {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%t\n", it.Kind, shortID(it.ID), units.BytesSize(float64(it.Size)), units.HumanDuration(time.Since(it.Used)), it.InUse)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%t\n", it.Kind, escape(shortID(it.ID)), units.BytesSize(float64(it.Size)), units.HumanDuration(time.Since(it.Used)), it.InUse)
 	}
 	return w.Flush()
 }
@@ -228,7 +228,7 @@ func (cfg *cacheConfig) usage(ctx context.Context, store *snapshot.Store, match 
 }
 
 func (cfg *cacheConfig) writeJSON(v any) error {
-	enc := json.NewEncoder(cfg.stdout)
+	enc := json.NewEncoder(jsonText(cfg.stdout))
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }

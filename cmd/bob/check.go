@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -79,27 +80,29 @@ func (cfg *buildConfig) findings(ctx context.Context, file *dockerfile.File, o *
 // printFindings writes warnings as buildx does. The error is errWarned if there
 // are any; complete says that there is no other one.
 func printFindings(w io.Writer, warnings []dockerfile.Warning, complete bool) error {
+	var b strings.Builder
 	switch n := len(warnings); {
 	case n == 0 && complete:
-		_, err := fmt.Fprintln(w, "Check complete, no warnings found.")
-		return err
+		b.WriteString("Check complete, no warnings found.\n")
 	case n == 0:
-		return nil
 	case n == 1:
-		fmt.Fprintln(w, "Check complete, 1 warning has been found!")
+		b.WriteString("Check complete, 1 warning has been found!\n")
 	default:
-		fmt.Fprintf(w, "Check complete, %d warnings have been found!\n", n)
+		fmt.Fprintf(&b, "Check complete, %d warnings have been found!\n", n)
 	}
 	for _, f := range warnings {
-		fmt.Fprintf(w, "\nWARNING: %s", f.Rule)
+		fmt.Fprintf(&b, "\nWARNING: %s", f.Rule)
 		if f.URL != "" {
-			fmt.Fprintf(w, " - %s", f.URL)
+			fmt.Fprintf(&b, " - %s", f.URL)
 		}
-		fmt.Fprintf(w, "\n%s\n%s", f.Text, f.Location.Excerpt())
+		fmt.Fprintf(&b, "\n%s\n%s", f.Text, f.Location.Excerpt())
 	}
-	if !complete {
-		fmt.Fprintln(w)
-		return nil
+	if len(warnings) > 0 && !complete {
+		b.WriteString("\n")
 	}
-	return errWarned
+	_, err := io.WriteString(w, escapeLines(b.String()))
+	if err == nil && len(warnings) > 0 && complete {
+		err = errWarned
+	}
+	return err
 }

@@ -95,7 +95,7 @@ func notices(w io.Writer, quiet bool) func(string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !quiet {
-			fmt.Fprintln(w, text)
+			fmt.Fprint(w, escapeLines(text+"\n"))
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	}
 	d := diagnose(mode, snapshot.Snapshotter(cfg.snapshotter), findings)
 	if cfg.format == "json" {
-		enc := json.NewEncoder(cfg.stdout)
+		enc := json.NewEncoder(jsonText(cfg.stdout))
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
 		err = enc.Encode(d)
@@ -192,15 +192,6 @@ func (d *diagnosis) writeTable(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// escapeLines escapes each line.
-func escapeLines(s string) string {
-	lines := strings.Split(s, "\n")
-	for i := range lines {
-		lines[i] = escape(lines[i])
-	}
-	return strings.Join(lines, "\n")
 }
 
 // reachLimit bounds the time for each registry.

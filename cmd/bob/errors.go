@@ -38,10 +38,11 @@ func report(w io.Writer, err error) {
 	if errors.Is(err, errWarned) || errors.Is(err, errWithoutRUN) || errors.Is(err, errNoBuilds) {
 		return
 	}
+	var excerpt string
 	if loc, ok := location(err); ok {
-		_, _ = fmt.Fprint(w, loc.Excerpt())
+		excerpt = loc.Excerpt()
 	}
-	_, _ = fmt.Fprintf(w, "ERROR: %v\n", err)
+	fmt.Fprint(w, escapeLines(fmt.Sprintf("%sERROR: %v\n", excerpt, err)))
 }
 
 func location(err error) (dockerfile.Location, bool) {

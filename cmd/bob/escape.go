@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"unicode"
@@ -28,6 +29,23 @@ func escape(s string) string {
 	return b.String()
 }
 
+// escapeLines is escape of each line of s; tabs stay. What bob writes for people goes
+// through it as a whole, since Dockerfiles, images, registries and file names were
+// made by others.
+func escapeLines(s string) string {
+	var b strings.Builder
+	for rest := s; rest != ""; {
+		n := strings.IndexAny(rest, "\n\t")
+		if n < 0 {
+			b.WriteString(escape(rest))
+			break
+		}
+		b.WriteString(escape(rest[:n]) + rest[n:n+1])
+		rest = rest[n+1:]
+	}
+	return b.String()
+}
+
 // escapeJSON returns the JSON text s with the same characters escaped as JSON has
 // it. Outside of strings such text has none but white space.
 func escapeJSON(s string) string {
@@ -42,4 +60,31 @@ func escapeJSON(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// jsonText returns a writer of JSON texts, which writes them to w as escapeJSON has
+// them. Its writes may end anywhere in a text. It isn't safe for concurrent use.
+func jsonText(w io.Writer) io.Writer { return &jsonWriter{w: w} }
+
+type jsonWriter struct {
+	w    io.Writer
+	rest []byte // the start of a character
+}
+
+func (j *jsonWriter) Write(p []byte) (int, error) {
+	text := append(j.rest, p...)
+	whole := len(text)
+	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
+		if last := text[len(text)-n:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				whole -= n
+			}
+			break
+		}
+	}
+	j.rest = append([]byte(nil), text[whole:]...)
+	if _, err := io.WriteString(j.w, escapeJSON(string(text[:whole]))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"unicode"
 )
@@ -36,6 +37,16 @@ func FuzzEscape(f *testing.F) {
 		}
 		escaped := escapeJSON(string(encoded))
 		checkPrintable(t, escaped)
+		var halves strings.Builder
+		w := jsonText(&halves)
+		for _, half := range [][]byte{encoded[:len(encoded)/2], encoded[len(encoded)/2:]} {
+			if _, err := w.Write(half); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if halves.String() != escaped {
+			t.Errorf("in two writes %q, in one %q", halves.String(), escaped)
+		}
 		var want, got string
 		if err := json.Unmarshal(encoded, &want); err != nil {
 			t.Fatal(err)

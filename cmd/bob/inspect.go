@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -164,15 +163,10 @@ func newInspected(found *registry.Inspection) (*inspected, error) {
 // writeJSON writes one document. What a terminal might take for a command is
 // escaped in it.
 func (v *inspected) writeJSON(w io.Writer) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	enc := json.NewEncoder(jsonText(w))
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, escapeJSON(b.String()))
-	return err
+	return enc.Encode(v)
 }
 
 // writeText writes it for people.

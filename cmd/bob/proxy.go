@@ -142,7 +142,7 @@ func (cfg *proxyConfig) handler() (*proxy.Proxy, error) {
 	case "text":
 		o.Log = slog.New(slog.NewTextHandler(cfg.stderr, nil))
 	case "json":
-		o.Log = slog.New(slog.NewJSONHandler(cfg.stderr, nil))
+		o.Log = slog.New(slog.NewJSONHandler(jsonText(cfg.stderr), nil))
 	default:
 		return nil, usageErrorf("--log-format %s: want text or json", cfg.logFormat)
 	}
