@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/registry"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 // odd answers one kind of request with another status than the registry behind it.
@@ -76,7 +77,7 @@ func TestStatuses(t *testing.T) {
 		for _, status := range tt.statuses {
 			t.Run(fmt.Sprint(tt.method, " ", tt.path, " ", status), func(t *testing.T) {
 				t.Parallel()
-				h, err := registry.Handler(t.TempDir())
+				h, err := embedded.Handler(t.TempDir())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -141,7 +142,7 @@ func TestPullStatuses(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, amd64, 300_000)
 	var host string
-	h, err := registry.Handler(t.TempDir())
+	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
