@@ -189,4 +189,3 @@ func TestPullStatuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) { f.check(t.Context(), t, newClient(t, nil), host+"/app:1") })
 	}
 }
-
