@@ -2,8 +2,6 @@ package serve
 
 import (
 	"bytes"
-	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,190 +10,236 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxManifest is the size in bytes of the largest manifest that is taken.
+// maxManifest is the size in bytes of the largest manifest that is taken
+// (distribution-spec, section "Pushing Manifests").
 const maxManifest = 4 << 20
 
-// manifestFile is what the embedded registry keeps of a manifest, once by its
-// tag and once by its digest. The file's name is a hash of repository and
-// target: neither can become a path.
-type manifestFile struct {
-	Repository  string `json:"repository"`
-	Target      string `json:"target"` // tag or digest
-	ContentType string `json:"contentType"`
-	Body        []byte `json:"body"`
+// document is what counts of a manifest or an index.
+type document struct {
+	MediaType    string               `json:"mediaType"`
+	ArtifactType string               `json:"artifactType"`
+	Config       *ocispec.Descriptor  `json:"config"`
+	Layers       []ocispec.Descriptor `json:"layers"`
+	Manifests    []ocispec.Descriptor `json:"manifests"`
+	Subject      *ocispec.Descriptor  `json:"subject"`
+	Annotations  map[string]string    `json:"annotations"`
 }
 
-func (m *manifestFile) name() string {
-	return serveManifests + "/" + digest.FromString(m.Repository+"\x00"+m.Target).Encoded() + ".json"
+// blobs returns all that the document names but manifests.
+func (d *document) blobs() []ocispec.Descriptor {
+	if d.Config == nil {
+		return d.Layers
+	}
+	return append([]ocispec.Descriptor{*d.Config}, d.Layers...)
 }
 
-var tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+// parts returns all that the document is made of.
+func (d *document) parts() []ocispec.Descriptor { return slices.Concat(d.blobs(), d.Manifests) }
 
-// putManifest checks a manifest, stores it, and only then answers.
-func (s *server) putManifest(w http.ResponseWriter, r *http.Request, repo, target string) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxManifest))
-	if err != nil {
-		refuse(w, http.StatusRequestEntityTooLarge, "SIZE_INVALID", err.Error())
-		return
+// checkDigests refuses digests that nothing here can have.
+func (d *document) checkDigests() error {
+	named := d.parts()
+	if d.Subject != nil {
+		named = append(named, *d.Subject)
 	}
-	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil {
-		refuse(w, http.StatusBadRequest, "MANIFEST_INVALID", "Content-Type: "+err.Error())
-		return
-	}
-	d := digest.FromBytes(body)
-	if digest.Digest(target).Validate() == nil && target != d.String() {
-		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", "the manifest has the digest "+d.String())
-		return
-	}
-	if target != d.String() && !tagPattern.MatchString(target) {
-		refuse(w, http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("not a tag: %q", target))
-		return
-	}
-	if missing, err := s.missing(r.Context(), repo, body); err != nil {
-		refuse(w, http.StatusBadRequest, "MANIFEST_INVALID", err.Error())
-		return
-	} else if missing != "" {
-		refuse(w, http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN", "no such blob: "+missing.String())
-		return
-	}
-
-	s.manifests.Lock()
-	defer s.manifests.Unlock()
-	m := &manifestFile{Repository: repo, Target: target, ContentType: contentType, Body: body}
-	answer := s.offer(r.Context(), m)
-	if answer.status == http.StatusCreated {
-		byDigest := *m
-		byDigest.Target = d.String()
-		if err := errors.Join(s.save(&byDigest), s.save(m)); err != nil {
-			internalError(w, err)
-			return
-		}
-		answer.header.Set("Location", "/v2/"+repo+"/manifests/"+d.String())
-	}
-	answer.send(w)
-}
-
-// missing returns a blob that a manifest names and that isn't there, "" if all are.
-func (s *server) missing(ctx context.Context, repo string, body []byte) (digest.Digest, error) {
-	var m struct {
-		Config *ocispec.Descriptor  `json:"config"`
-		Layers []ocispec.Descriptor `json:"layers"`
-	}
-	if err := json.Unmarshal(body, &m); err != nil {
-		return "", err
-	}
-	named := m.Layers
-	if m.Config != nil {
-		named = append(named, *m.Config)
-	}
-	for _, d := range named {
-		if len(d.URLs) == 0 && !s.hasBlob(ctx, repo, d.Digest) {
-			return d.Digest, nil
-		}
-	}
-	return "", nil
-}
-
-// offer puts a manifest into inner's memory.
-func (s *server) offer(ctx context.Context, m *manifestFile) *recorder {
-	answer := newRecorder()
-	req := (&http.Request{
-		Method:        http.MethodPut,
-		URL:           &url.URL{Path: "/v2/" + m.Repository + "/manifests/" + m.Target},
-		Header:        http.Header{"Content-Type": {m.ContentType}},
-		Body:          readCloser{bytes.NewReader(m.Body)},
-		ContentLength: int64(len(m.Body)),
-	}).WithContext(ctx)
-	s.inner.ServeHTTP(answer, req)
-	return answer
-}
-
-type readCloser struct{ *bytes.Reader }
-
-func (readCloser) Close() error { return nil }
-
-// save writes the file in a way that survives a crash.
-func (s *server) save(m *manifestFile) error {
-	body, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	temporary := serveUploads + "/" + rand.Text()
-	f, err := s.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(body)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = s.root.Rename(temporary, m.name())
-	}
-	if err != nil {
-		_ = s.root.Remove(temporary) // the first error counts
-	}
-	return err
-}
-
-func (s *server) deleteManifest(w http.ResponseWriter, r *http.Request, repo, target string) {
-	s.manifests.Lock()
-	defer s.manifests.Unlock()
-	name := (&manifestFile{Repository: repo, Target: target}).name()
-	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		internalError(w, err)
-		return
-	}
-	s.inner.ServeHTTP(w, r)
-}
-
-// replay gives inner the manifests that are in files. It refuses an index before
-// its manifests, so that it takes as many rounds as indexes are nested.
-func (s *server) replay() error {
-	pending, err := s.load()
-	if err != nil {
-		return err
-	}
-	for len(pending) > 0 {
-		before := len(pending)
-		pending = slices.DeleteFunc(pending, func(m *manifestFile) bool {
-			return s.offer(context.Background(), m).status == http.StatusCreated
-		})
-		if len(pending) == before {
-			// What an index names was deleted since; it is of no use.
-			return nil
+	for _, part := range named {
+		if _, err := parseDigest(part.Digest.String()); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (s *server) load() ([]*manifestFile, error) {
-	dir, err := s.root.Open(serveManifests)
+func (d *document) subject() digest.Digest {
+	if d.Subject == nil {
+		return ""
+	}
+	return d.Subject.Digest
+}
+
+// tagPattern is distribution-spec's, section "Pulling manifests".
+var tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+
+// serveManifest answers end-3, end-7 and end-9.
+func (s *server) serveManifest(w http.ResponseWriter, r *http.Request, repo, reference string) {
+	switch r.Method {
+	case http.MethodPut:
+		s.putManifest(w, r, repo, reference)
+	case http.MethodDelete:
+		s.deleteManifest(w, repo, reference)
+	default:
+		if allow(w, r, http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete) {
+			s.getManifest(w, r, repo, reference)
+		}
+	}
+}
+
+func (s *server) getManifest(w http.ResponseWriter, r *http.Request, repo, reference string) {
+	d, err := s.manifests.find(repo, reference)
+	var m *manifestFile
+	if err == nil {
+		m, _, err = s.manifests.read(manifestName(repo, d.String()))
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "no such manifest in "+repo+": "+reference)
+	case err != nil:
+		internalError(w, err)
+	default:
+		sendContent(w, r, m.ContentType, d, bytes.NewReader(m.Body))
+	}
+}
+
+func (s *server) deleteManifest(w http.ResponseWriter, repo, reference string) {
+	err := s.manifests.remove(repo, reference)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", "no such manifest in "+repo+": "+reference)
+	case err != nil:
+		internalError(w, err)
+	default:
+		w.WriteHeader(http.StatusAccepted)
+	}
+}
+
+// push is a manifest that is being pushed.
+type push struct {
+	repo      string
+	digest    digest.Digest
+	tags      []string
+	mediaType string
+	body      []byte
+	document
+}
+
+// refusal is an answer that isn't sent yet.
+type refusal struct {
+	status        int
+	code, message string
+}
+
+// putManifest checks a manifest, stores it, and only then answers.
+func (s *server) putManifest(w http.ResponseWriter, r *http.Request, repo, reference string) {
+	p, no := readPush(w, r, repo, reference)
+	if no != nil {
+		refuse(w, no.status, no.code, no.message)
+		return
+	}
+	if missing, err := s.missing(p); err != nil {
+		internalError(w, err)
+		return
+	} else if missing != "" {
+		refuse(w, http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN", "not in "+repo+": "+missing.String())
+		return
+	}
+	if err := s.manifests.put(p); err != nil {
+		internalError(w, err)
+		return
+	}
+	w.Header().Set("Location", "/v2/"+repo+"/manifests/"+p.digest.String())
+	w.Header().Set("Docker-Content-Digest", p.digest.String())
+	if subject := p.subject(); subject != "" {
+		w.Header().Set("OCI-Subject", subject.String())
+	}
+	for _, tag := range r.URL.Query()["tag"] {
+		w.Header().Add("OCI-Tag", tag)
+	}
+	w.WriteHeader(http.StatusCreated)
+}
+
+// readPush reads a request and checks it alone.
+func readPush(w http.ResponseWriter, r *http.Request, repo, reference string) (*push, *refusal) {
+	p := &push{repo: repo}
+	var err error
+	if p.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxManifest)); err != nil {
+		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+			return nil, &refusal{
+				http.StatusRequestEntityTooLarge, "SIZE_INVALID",
+				fmt.Sprintf("the manifest is larger than %d bytes", tooLarge.Limit),
+			}
+		}
+		return nil, &refusal{http.StatusBadRequest, "MANIFEST_INVALID", err.Error()}
+	}
+	if p.mediaType, _, err = mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil {
+		return nil, &refusal{http.StatusBadRequest, "MANIFEST_INVALID", "Content-Type: " + err.Error()}
+	}
+	if no := p.name(reference, r.URL.Query()); no != nil {
+		return nil, no
+	}
+	if err := json.Unmarshal(p.body, &p.document); err != nil {
+		return nil, &refusal{http.StatusBadRequest, "MANIFEST_INVALID", err.Error()}
+	}
+	if p.MediaType != "" && p.MediaType != p.mediaType {
+		return nil, &refusal{
+			http.StatusBadRequest, "MANIFEST_INVALID",
+			fmt.Sprintf("the manifest's mediaType is %q, and it came as %q", p.MediaType, p.mediaType),
+		}
+	}
+	if err := p.checkDigests(); err != nil {
+		return nil, &refusal{http.StatusBadRequest, "MANIFEST_INVALID", err.Error()}
+	}
+	return p, nil
+}
+
+// name gives p its digest and tags: those of the path, and those of the parameter
+// tag, which may stand beside a digest.
+func (p *push) name(reference string, query url.Values) *refusal {
+	tags := query["tag"]
+	p.digest = digest.FromBytes(p.body)
+	if tagPattern.MatchString(reference) && len(tags) == 0 {
+		p.tags = []string{reference}
+		return nil
+	}
+	wanted, err := parseDigest(reference)
 	if err != nil {
-		return nil, err
-	}
-	names, err := dir.Readdirnames(-1)
-	if err := errors.Join(err, dir.Close()); err != nil {
-		return nil, err
-	}
-	slices.Sort(names)
-	loaded := make([]*manifestFile, 0, len(names))
-	for _, name := range names {
-		body, err := s.root.ReadFile(serveManifests + "/" + name)
-		if err != nil {
-			return nil, err
+		if len(tags) > 0 || strings.Contains(reference, ":") {
+			return &refusal{http.StatusBadRequest, "DIGEST_INVALID", err.Error()}
 		}
-		m := new(manifestFile)
-		if err := json.Unmarshal(body, m); err != nil {
-			return nil, fmt.Errorf("%s/%s is damaged, remove it: %w", serveManifests, name, err)
-		}
-		loaded = append(loaded, m)
+		return &refusal{http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("not a tag: %q", reference)}
 	}
-	return loaded, nil
+	if p.digest = wanted.Algorithm().FromBytes(p.body); p.digest != wanted {
+		return &refusal{http.StatusBadRequest, "DIGEST_INVALID", "the manifest has the digest " + p.digest.String()}
+	}
+	for _, tag := range tags {
+		if !tagPattern.MatchString(tag) {
+			return &refusal{http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("not a tag: %q", tag)}
+		}
+	}
+	p.tags = tags
+	return nil
+}
+
+// missing returns a part of the manifest that isn't in its repository, "" if all are.
+// Layers that are to be had elsewhere may be missing, and so may the subject.
+func (s *server) missing(p *push) (digest.Digest, error) {
+	for _, part := range p.Manifests {
+		if !s.manifests.has(p.repo, part.Digest) {
+			// An index may also list blobs, as caches do.
+			if err := s.blobs.stat(p.repo, part.Digest); err != nil {
+				return lacking(part, err)
+			}
+		}
+	}
+	for _, part := range p.blobs() {
+		if err := s.blobs.stat(p.repo, part.Digest); err != nil && len(part.URLs) == 0 {
+			return lacking(part, err)
+		}
+	}
+	return "", nil
+}
+
+// lacking tells what is missing from what can't be read.
+func lacking(part ocispec.Descriptor, err error) (digest.Digest, error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return part.Digest, nil
+	}
+	return "", err
 }

@@ -1,41 +1,32 @@
-// Package serve is a small registry (OCI distribution-spec) for a first try and for tests.
 package serve
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
-	"maps"
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
-	backend "github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
 )
 
-const (
-	serveBlobs     = "blobs/sha256"
-	serveUploads   = "uploads"
-	serveManifests = "manifests"
-)
+// server is the registry.
+type server struct {
+	blobs     *blobStore
+	manifests *manifestStore
+	uploads   *uploadStore
+}
 
-// Handler returns a registry (OCI distribution-spec) that keeps its images below
-// the directory dir, made if need be: for a first try and for tests, without
-// authentication, so for loopback only. What it has acknowledged is there again
-// for the next Handler of the same directory; two at the same time must not use
-// one. It logs nothing.
-//
-// It is go-containerregistry's registry, which keeps manifests and unfinished
-// uploads in memory and takes one upload at a time; here, uploads go to files,
-// side by side, and manifests are kept in files as well.
+// Handler returns a registry that keeps its images below the directory dir, made
+// if need be. It has no authentication, so it is for loopback only. What it has
+// acknowledged is there again for the next Handler of the same directory; two at
+// the same time must not use one.
 func Handler(dir string) (http.Handler, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // images are no secret of this machine
 		return nil, fmt.Errorf("open registry: %w", err)
@@ -44,82 +35,63 @@ func Handler(dir string) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
-	for _, sub := range []string{serveBlobs, serveUploads, serveManifests} {
-		if err := root.MkdirAll(sub, 0o755); err != nil {
-			return nil, fmt.Errorf("open registry %s: %w", dir, err)
-		}
+	s := &server{
+		blobs:     &blobStore{root: root},
+		manifests: &manifestStore{root: root, repositories: make(map[string]*repository)},
+		uploads:   &uploadStore{root: root, uploads: make(map[string]*upload)},
 	}
-	s := &server{root: root, blobs: blobFiles{root}, uploads: make(map[string]*fileUpload)}
-	s.inner = backend.New(backend.WithBlobHandler(s.blobs), backend.Logger(log.New(io.Discard, "", 0)),
-		backend.WithReferrersSupport(true))
-	if err := s.removeUploads(); err != nil {
-		return nil, fmt.Errorf("open registry %s: %w", dir, err)
-	}
-	if err := s.replay(); err != nil {
+	if err := s.open(root); err != nil {
 		return nil, fmt.Errorf("open registry %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-// blobFiles keeps finished blobs, each in a file named by its digest.
-type blobFiles struct{ root *os.Root }
-
-func (b blobFiles) name(h v1.Hash) (string, error) {
-	if h.Algorithm != "sha256" {
-		return "", backend.ErrNotFound
+// open reads what earlier servers have left below root.
+func (s *server) open(root *os.Root) error {
+	for _, sub := range []string{blobsDir + "/sha256", blobsDir + "/sha512", manifestsDir, uploadsDir} {
+		if err := root.MkdirAll(sub, 0o755); err != nil {
+			return err
+		}
 	}
-	return serveBlobs + "/" + h.Hex, nil
-}
-
-// Stat implements backend.BlobStatHandler: blobs were verified as they came.
-func (b blobFiles) Stat(_ context.Context, _ string, h v1.Hash) (int64, error) {
-	name, err := b.name(h)
-	if err != nil {
-		return 0, err
-	}
-	info, err := b.root.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, backend.ErrNotFound
-	}
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
-}
-
-// Get implements backend.BlobHandler.
-func (b blobFiles) Get(_ context.Context, _ string, h v1.Hash) (io.ReadCloser, error) {
-	name, err := b.name(h)
-	if err != nil {
-		return nil, err
-	}
-	f, err := b.root.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, backend.ErrNotFound
-	}
-	return f, err
-}
-
-// Delete implements backend.BlobDeleteHandler.
-func (b blobFiles) Delete(_ context.Context, _ string, h v1.Hash) error {
-	name, err := b.name(h)
-	if err != nil {
+	if err := s.uploads.clear(); err != nil {
 		return err
 	}
-	return b.root.Remove(name)
+	if _, err := root.Stat(linksDir); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, s.manifests.load(func(*manifestFile, *document) error { return nil }))
+	}
+	if err := root.RemoveAll(newLinksDir); err != nil {
+		return err
+	}
+	if err := root.Mkdir(newLinksDir, 0o755); err != nil {
+		return err
+	}
+	if err := s.manifests.load(s.blobs.linkAll); err != nil {
+		return err
+	}
+	return root.Rename(newLinksDir, linksDir)
 }
 
 // apiPath splits the path of a request below one repository (distribution-spec,
-// section "Endpoints"; its grammar of names).
+// sections "Endpoints" and "Pulling manifests" for its grammar of names).
 var apiPath = regexp.MustCompile(`^/v2/([a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)` +
 	`/(manifests|blobs|blobs/uploads|tags|referrers)/([^/]*)$`)
 
+// maxName is the length of the longest name of a repository.
 const maxName = 255
 
 // ServeHTTP implements http.Handler.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/v2/" || r.URL.Path == "/v2" || r.URL.Path == "/v2/_catalog" {
-		s.inner.ServeHTTP(w, r)
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	switch r.URL.Path {
+	case "/v2/", "/v2":
+		if allow(w, r, http.MethodGet, http.MethodHead) {
+			sendJSON(w, "application/json", struct{}{})
+		}
+		return
+	case "/v2/_catalog":
+		if allow(w, r, http.MethodGet, http.MethodHead) {
+			s.catalog(w, r)
+		}
 		return
 	}
 	match := apiPath.FindStringSubmatch(r.URL.Path)
@@ -129,18 +101,59 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	repo, kind, target := match[1], match[2], match[3]
 	switch {
-	case kind == "blobs/uploads" || (kind == "blobs" && target == "uploads"):
+	case kind == "blobs/uploads", kind == "blobs" && target == "uploads":
 		s.serveUpload(w, r, repo, strings.TrimPrefix(target, "uploads"))
-	case kind == "manifests" && r.Method == http.MethodPut:
-		s.putManifest(w, r, repo, target)
-	case kind == "manifests" && r.Method == http.MethodDelete:
-		s.deleteManifest(w, r, repo, target)
+	case kind == "blobs":
+		s.serveBlob(w, r, repo, target)
+	case kind == "manifests":
+		s.serveManifest(w, r, repo, target)
+	case kind == "referrers":
+		if allow(w, r, http.MethodGet, http.MethodHead) {
+			s.referrers(w, r, repo, target)
+		}
+	case target == "list":
+		if allow(w, r, http.MethodGet, http.MethodHead) {
+			s.tags(w, r, repo)
+		}
 	default:
-		s.inner.ServeHTTP(w, r)
+		refuse(w, http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
 	}
 }
 
-// refuse answers with an error of the distribution-spec.
+// allow refuses a request of any other method than these.
+func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	if slices.Contains(methods, r.Method) {
+		return true
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "not a method of this endpoint: "+r.Method)
+	return false
+}
+
+// sendJSON answers 200 with a document.
+func sendJSON(w http.ResponseWriter, mediaType string, document any) {
+	body, err := json.Marshal(document)
+	if err != nil {
+		internalError(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", mediaType)
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// sendContent answers with a blob or a manifest, or with a part of it (RFC 9110,
+// section 14).
+func sendContent(w http.ResponseWriter, r *http.Request, mediaType string, d digest.Digest, content io.ReadSeeker) {
+	if strings.Contains(r.Header.Get("Range"), ",") {
+		r.Header.Del("Range") // several ranges may be ignored (section 14.2), and nobody needs them
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Docker-Content-Digest", d.String())
+	w.Header().Set("Etag", `"`+d.String()+`"`)
+	http.ServeContent(w, r, "", time.Time{}, content)
+}
+
+// refuse answers with an error of the distribution-spec, section "Error Codes".
 func refuse(w http.ResponseWriter, status int, code, message string) {
 	type one struct {
 		Code    string `json:"code"`
@@ -151,36 +164,12 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	_ = json.NewEncoder(w).Encode(map[string][]one{"errors": {{code, message}}}) // the client may be gone
 }
 
+// internalError says what went wrong here and keeps to itself in which file.
 func internalError(w http.ResponseWriter, err error) {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = fmt.Errorf("%s: %w", path.Op, path.Err)
+	} else if link := (*os.LinkError)(nil); errors.As(err, &link) {
+		err = fmt.Errorf("%s: %w", link.Op, link.Err)
+	}
 	refuse(w, http.StatusInternalServerError, "UNKNOWN", err.Error())
-}
-
-// recorder keeps an inner answer back until it's true.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func newRecorder() *recorder { return &recorder{header: make(http.Header), status: http.StatusOK} }
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
-
-// send passes the answer on.
-func (r *recorder) send(w http.ResponseWriter) {
-	maps.Copy(w.Header(), r.header)
-	w.WriteHeader(r.status)
-	_, _ = w.Write(r.body.Bytes()) // the client may be gone
-}
-
-func sha256Hash(d digest.Digest) (v1.Hash, error) {
-	if err := d.Validate(); err != nil {
-		return v1.Hash{}, err
-	}
-	if d.Algorithm() != digest.SHA256 {
-		return v1.Hash{}, fmt.Errorf("digest algorithm %s: %w", d.Algorithm(), digest.ErrDigestUnsupported)
-	}
-	return v1.NewHash(d.String())
 }

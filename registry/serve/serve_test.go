@@ -1,7 +1,6 @@
 package serve_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,62 +15,146 @@ import (
 	"github.com/bobbuild/bob/registry/serve"
 )
 
-func request(t *testing.T, method, url, contentType string, content []byte) (status int, answer string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
+const (
+	imageType = "application/vnd.oci.image.manifest.v1+json"
+	indexType = "application/vnd.oci.image.index.v1+json"
+)
+
+// client asks a registry.
+type client struct {
+	t    *testing.T
+	base string // URL
 }
 
-func TestHandlerRefuses(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	h, err := serve.Handler(filepath.Join(dir, "data"))
+// open serves the directory dir.
+func open(t *testing.T, dir string) client {
+	t.Helper()
+	h, err := serve.Handler(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
-	base := srv.URL
-	const image = "application/vnd.oci.image.manifest.v1+json"
-	missing := fmt.Appendf(nil, `{"config":{"digest":%q},"layers":[]}`, digest.FromString("missing"))
-	empty := []byte(`{}`)
+	return client{t, srv.URL}
+}
+
+// answer is a registry's.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask sends a request with headers, each "name: value".
+func (c client) ask(method, path, body string, headers ...string) answer {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(c.t.Context(), method, c.base+path, strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(text)}
+}
+
+// want asks and checks the status.
+func (c client) want(status int, method, path, body string, headers ...string) answer {
+	c.t.Helper()
+	a := c.ask(method, path, body, headers...)
+	if a.status != status {
+		c.t.Errorf("%s %s: %d %s, want %d", method, path, a.status, a.body, status)
+	}
+	return a
+}
+
+// push uploads a blob at once.
+func (c client) push(repo, content string) digest.Digest {
+	c.t.Helper()
+	d := digest.FromString(content)
+	c.want(201, "POST", "/v2/"+repo+"/blobs/uploads/?digest="+d.String(), content)
+	return d
+}
+
+// pushManifest pushes an image of one blob under a reference, "" for its digest.
+func (c client) pushManifest(repo, reference, blob, more string) digest.Digest {
+	c.t.Helper()
+	body := fmt.Sprintf(`{"config":{"digest":%q},"layers":[]%s}`, c.push(repo, blob), more)
+	d := digest.FromString(body)
+	if reference == "" {
+		reference = d.String()
+	}
+	c.want(201, "PUT", "/v2/"+repo+"/manifests/"+reference, body, "Content-Type: "+imageType)
+	return d
+}
+
+func TestHandlerRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := open(t, filepath.Join(dir, "data"))
+	const empty = "{}"
+	nothing := digest.FromString("nothing")
+	lacks := func(member, value string) string {
+		return strings.ReplaceAll(`{"`+member+`":`+value+`}`, "DIGEST", nothing.String())
+	}
 	tests := []struct {
 		method, path, contentType string
-		content                   []byte
+		content                   string
 		status                    int
 		code                      string
 	}{
-		{"GET", "/v2/", "", nil, 200, ""},
-		{"GET", "/", "", nil, 404, "NAME_INVALID"},
-		{"GET", "/v2/UPPER/manifests/1", "", nil, 404, "NAME_INVALID"},
-		{"GET", "/v2/" + strings.Repeat("a", 256) + "/manifests/1", "", nil, 404, "NAME_INVALID"},
-		{"PUT", "/v2/a/..%2f..%2fb/manifests/1", image, empty, 404, "NAME_INVALID"},
-		{"GET", "/v2/a/blobs/sha256:..%2f..%2fetc", "", nil, 404, "NAME_INVALID"},
-		{"GET", "/v2/a/blobs/sha256:zz", "", nil, 400, "NAME_INVALID"},
-		{"GET", "/v2/a/blobs/" + digest.FromString("nothing").String(), "", nil, 404, "BLOB_UNKNOWN"},
-		{"GET", "/v2/a/blobs/" + digest.SHA512.FromString("nothing").String(), "", nil, 404, "BLOB_UNKNOWN"},
-		{"PUT", "/v2/a/manifests/..", image, empty, 400, "TAG_INVALID"},
-		{"PUT", "/v2/a/manifests/" + strings.Repeat("t", 129), image, empty, 400, "TAG_INVALID"},
-		{"PUT", "/v2/a/manifests/1", image, []byte("{"), 400, "MANIFEST_INVALID"},
+		{"GET", "/v2/", "", "", 200, ""},
+		{"GET", "/", "", "", 404, "NAME_INVALID"},
+		{"GET", "/v2/UPPER/manifests/1", "", "", 404, "NAME_INVALID"},
+		{"GET", "/v2/" + strings.Repeat("a", 256) + "/manifests/1", "", "", 404, "NAME_INVALID"},
+		{"PUT", "/v2/a/..%2f..%2fb/manifests/1", imageType, empty, 404, "NAME_INVALID"},
+		{"GET", "/v2/a/blobs/sha256:..%2f..%2fetc", "", "", 404, "NAME_INVALID"},
+		{"GET", "/v2/a/blobs/sha256:zz", "", "", 400, "DIGEST_INVALID"},
+		{"GET", "/v2/a/blobs/" + digest.FromString("nothing").String(), "", "", 404, "BLOB_UNKNOWN"},
+		{"GET", "/v2/a/blobs/" + digest.SHA512.FromString("nothing").String(), "", "", 404, "BLOB_UNKNOWN"},
+		{"PUT", "/v2/a/manifests/..", imageType, empty, 400, "TAG_INVALID"},
+		{"PUT", "/v2/a/manifests/" + strings.Repeat("t", 129), imageType, empty, 400, "TAG_INVALID"},
+		{"PUT", "/v2/a/manifests/1", imageType, "{", 400, "MANIFEST_INVALID"},
 		{"PUT", "/v2/a/manifests/1", "", empty, 400, "MANIFEST_INVALID"},
-		{"PUT", "/v2/a/manifests/1", image, missing, 400, "MANIFEST_BLOB_UNKNOWN"},
-		{"PUT", "/v2/a/manifests/1", image, make([]byte, 5<<20), 413, "SIZE_INVALID"},
-		{"PUT", "/v2/a/manifests/" + digest.FromString("x").String(), image, empty, 400, "DIGEST_INVALID"},
+		{"PUT", "/v2/a/manifests/1", imageType, lacks("config", `{"digest":"DIGEST"}`), 400, "MANIFEST_BLOB_UNKNOWN"},
+		{"PUT", "/v2/a/manifests/1", imageType, lacks("layers", `[{"digest":"DIGEST"}]`), 400, "MANIFEST_BLOB_UNKNOWN"},
+		{"PUT", "/v2/a/manifests/1", indexType, lacks("manifests", `[{"digest":"DIGEST"}]`), 400, "MANIFEST_BLOB_UNKNOWN"},
+		{"PUT", "/v2/a/manifests/1", imageType, `{"layers":[{"digest":"sha256:zz"}]}`, 400, "MANIFEST_INVALID"},
+		{"PUT", "/v2/a/manifests/1", imageType, `{"subject":{"digest":"x"}}`, 400, "MANIFEST_INVALID"},
+		{"PUT", "/v2/a/manifests/1", imageType, `{"mediaType":"` + indexType + `"}`, 400, indexType},
+		{"PUT", "/v2/a/manifests/1?tag=2", imageType, empty, 400, "DIGEST_INVALID"},
+		{"PUT", "/v2/a/manifests/" + digest.FromString(empty).String() + "?tag=..", imageType, empty, 400, "TAG_INVALID"},
+		{"PUT", "/v2/a/manifests/" + digest.SHA384.FromString(empty).String(), imageType, empty, 400, "sha384"},
+		{"GET", "/v2/a/manifests/1", "", "", 404, "MANIFEST_UNKNOWN"},
+		{"HEAD", "/v2/a/manifests/1", "", "", 404, ""},
+		{"DELETE", "/v2/a/manifests/1", "", "", 404, "MANIFEST_UNKNOWN"},
+		{"DELETE", "/v2/a/manifests/" + nothing.String(), "", "", 404, "MANIFEST_UNKNOWN"},
+		{"POST", "/v2/a/manifests/1", "", "", 405, "UNSUPPORTED"},
+		{"HEAD", "/v2/a/blobs/" + nothing.String(), "", "", 404, ""},
+		{"DELETE", "/v2/a/blobs/" + nothing.String(), "", "", 404, "BLOB_UNKNOWN"},
+		{"DELETE", "/v2/a/blobs/sha256:zz", "", "", 400, "DIGEST_INVALID"},
+		{"PUT", "/v2/a/blobs/" + nothing.String(), "", "", 405, "UNSUPPORTED"},
+		{"GET", "/v2/a/blobs/" + digest.SHA384.FromString("x").String(), "", "", 400, "sha384"},
+		{"GET", "/v2/a/tags/list", "", "", 404, "NAME_UNKNOWN"},
+		{"GET", "/v2/a/tags/other", "", "", 404, "UNSUPPORTED"},
+		{"GET", "/v2/_catalog?n=-1", "", "", 400, "PAGINATION_NUMBER_INVALID"},
+		{"GET", "/v2/_catalog?n=all", "", "", 400, "PAGINATION_NUMBER_INVALID"},
+		{"DELETE", "/v2/_catalog", "", "", 405, "UNSUPPORTED"},
+		{"GET", "/v2/a/referrers/sha256:zz", "", "", 400, "DIGEST_INVALID"},
+		{"POST", "/v2/a/blobs/uploads/?mount=sha256:zz&from=b", "", "", 400, "DIGEST_INVALID"},
+		{"POST", "/v2/a/blobs/uploads/?digest=" + digest.SHA384.FromString(empty).String(), "", empty, 400, "sha384"},
+		{"PUT", "/v2/a/manifests/1", imageType, strings.Repeat(" ", 5<<20), 413, "SIZE_INVALID"},
+		{"PUT", "/v2/a/manifests/" + digest.FromString("x").String(), imageType, empty, 400, "DIGEST_INVALID"},
 		{"PUT", "/v2/a/blobs/uploads/none?digest=" + digest.FromString("x").String(), "", empty, 404, "BLOB_UPLOAD_UNKNOWN"},
 		{"PATCH", "/v2/a/blobs/uploads/..", "", empty, 404, "BLOB_UPLOAD_UNKNOWN"},
 		{"POST", "/v2/a/blobs/uploads/x", "", empty, 405, "UNSUPPORTED"},
@@ -80,9 +163,16 @@ func TestHandlerRefuses(t *testing.T) {
 		{"POST", "/v2/a/blobs/uploads/?digest=" + digest.FromString("{}").String(), "", empty, 201, ""},
 	}
 	for _, tt := range tests {
-		status, answer := request(t, tt.method, base+tt.path, tt.contentType, tt.content)
-		if status != tt.status || !strings.Contains(answer, tt.code) {
-			t.Errorf("%s %s: %d %s, want %d %s", tt.method, tt.path, status, answer, tt.status, tt.code)
+		var headers []string
+		if tt.contentType != "" {
+			headers = append(headers, "Content-Type: "+tt.contentType)
+		}
+		a := c.ask(tt.method, tt.path, tt.content, headers...)
+		if a.status != tt.status || !strings.Contains(a.body, tt.code) {
+			t.Errorf("%s %s: %d %s, want %d %s", tt.method, tt.path, a.status, a.body, tt.status, tt.code)
+		}
+		if strings.Contains(a.body, dir) || strings.Contains(a.body, "sha256/") {
+			t.Errorf("%s %s tells a path: %s", tt.method, tt.path, a.body)
 		}
 	}
 	entries, err := os.ReadDir(dir)

@@ -1,35 +1,36 @@
 package serve
 
 import (
-	"context"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
+	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// server is the embedded registry.
-type server struct {
-	root  *os.Root
-	blobs blobFiles
-	inner http.Handler
+const uploadsDir = "uploads"
 
-	manifests sync.Mutex // files and inner's memory change together
+// uploadStore keeps unfinished uploads, each a file named by its ID. It is safe
+// for concurrent use.
+type uploadStore struct {
+	root *os.Root
 
 	mu      sync.Mutex
-	uploads map[string]*fileUpload // by ID
+	uploads map[string]*upload // by ID
 }
 
-// fileUpload is an unfinished upload, a file below uploads/.
-type fileUpload struct {
-	repo string
+// upload is an unfinished upload.
+type upload struct {
+	id, repo string
 
 	mu     sync.Mutex
 	hasher digest.Digester // of the bytes so far
@@ -37,10 +38,12 @@ type fileUpload struct {
 	gone   bool
 }
 
-// removeUploads forgets what earlier servers left unfinished: nobody knows their
-// IDs any more.
-func (s *server) removeUploads() error {
-	dir, err := s.root.Open(serveUploads)
+func (u *upload) file() string { return uploadsDir + "/" + u.id }
+
+// clear forgets what earlier servers left unfinished: nobody knows their IDs any
+// more.
+func (s *uploadStore) clear() error {
+	dir, err := s.root.Open(uploadsDir)
 	if err != nil {
 		return err
 	}
@@ -49,27 +52,57 @@ func (s *server) removeUploads() error {
 		return err
 	}
 	for _, name := range names {
-		if err := s.root.Remove(serveUploads + "/" + name); err != nil {
+		if err := s.root.Remove(uploadsDir + "/" + name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// serveUpload is everything below blobs/uploads/.
-func (s *server) serveUpload(w http.ResponseWriter, r *http.Request, repo, id string) {
-	if r.Method == http.MethodPost {
-		if id != "" {
-			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "an upload is begun at uploads/")
-			return
-		}
-		s.beginUpload(w, r, repo)
-		return
+// begin makes an empty upload.
+func (s *uploadStore) begin(repo string) (*upload, error) {
+	u := &upload{id: rand.Text(), repo: repo, hasher: digest.SHA256.Digester()}
+	if err := s.root.WriteFile(u.file(), nil, 0o644); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
-	u := s.uploads[id]
+	defer s.mu.Unlock()
+	s.uploads[u.id] = u
+	return u, nil
+}
+
+// find returns nil if repo has no such upload.
+func (s *uploadStore) find(repo, id string) *upload {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.uploads[id]; u != nil && u.repo == repo {
+		return u
+	}
+	return nil
+}
+
+// drop forgets an upload, whose lock is held.
+func (s *uploadStore) drop(u *upload) {
+	u.gone = true
+	s.mu.Lock()
+	delete(s.uploads, u.id)
 	s.mu.Unlock()
-	if u == nil || u.repo != repo {
+	_ = s.root.Remove(u.file()) // it may be a blob by now
+}
+
+// serveUpload is everything below blobs/uploads/.
+func (s *server) serveUpload(w http.ResponseWriter, r *http.Request, repo, id string) {
+	if id == "" {
+		if allow(w, r, http.MethodPost) {
+			s.beginUpload(w, r, repo)
+		}
+		return
+	}
+	if !allow(w, r, http.MethodGet, http.MethodPatch, http.MethodPut, http.MethodDelete) {
+		return
+	}
+	u := s.uploads.find(repo, id)
+	if u == nil {
 		refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "no such upload")
 		return
 	}
@@ -81,67 +114,78 @@ func (s *server) serveUpload(w http.ResponseWriter, r *http.Request, repo, id st
 	}
 	switch r.Method {
 	case http.MethodGet:
-		u.answer(w, http.StatusNoContent, id)
+		u.answer(w, http.StatusNoContent)
 	case http.MethodPatch:
-		if s.append(w, r, u, id) {
-			u.answer(w, http.StatusAccepted, id)
+		if s.append(w, r, u) {
+			u.answer(w, http.StatusAccepted)
 		}
 	case http.MethodPut:
-		if s.append(w, r, u, id) {
-			s.finishUpload(w, r, u, id)
+		d, err := parseDigest(r.URL.Query().Get("digest"))
+		if err != nil {
+			refuse(w, http.StatusBadRequest, "DIGEST_INVALID", err.Error())
+			return
+		}
+		if s.append(w, r, u) {
+			s.finishUpload(w, u, d)
 		}
 	case http.MethodDelete:
-		s.dropUpload(u, id)
+		s.uploads.drop(u)
 		w.WriteHeader(http.StatusNoContent)
-	default:
-		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "no such method")
 	}
 }
 
-// beginUpload also mounts, and takes whole blobs.
+// beginUpload also mounts, and takes whole blobs (distribution-spec, end-4a, end-4b
+// and end-11).
 func (s *server) beginUpload(w http.ResponseWriter, r *http.Request, repo string) {
 	query := r.URL.Query()
-	if mount := query.Get("mount"); mount != "" && s.hasBlob(r.Context(), repo, digest.Digest(mount)) {
-		created(w, repo, digest.Digest(mount))
+	mount, err := digestOf(query, "mount")
+	whole, err2 := digestOf(query, "digest")
+	if err := cmp.Or(err, err2); err != nil {
+		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", err.Error())
 		return
 	}
-	id := rand.Text()
-	f, err := s.root.OpenFile(serveUploads+"/"+id, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err == nil {
-		err = f.Close()
+	if mount != "" {
+		err := s.blobs.mount(query.Get("from"), repo, mount)
+		if err == nil {
+			created(w, repo, mount)
+			return
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			internalError(w, err)
+			return
+		}
 	}
+	u, err := s.uploads.begin(repo)
 	if err != nil {
 		internalError(w, err)
 		return
 	}
-	u := &fileUpload{repo: repo, hasher: digest.SHA256.Digester()}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s.mu.Lock()
-	s.uploads[id] = u
-	s.mu.Unlock()
-	if query.Get("digest") == "" {
-		u.answer(w, http.StatusAccepted, id)
+	if whole == "" {
+		u.answer(w, http.StatusAccepted)
 		return
 	}
-	if s.append(w, r, u, id) {
-		s.finishUpload(w, r, u, id)
+	if s.append(w, r, u) {
+		s.finishUpload(w, u, whole)
+	}
+	if !u.gone {
+		s.uploads.drop(u) // the client doesn't know its ID
 	}
 }
 
-func (s *server) hasBlob(ctx context.Context, repo string, d digest.Digest) bool {
-	h, err := sha256Hash(d)
-	if err != nil {
-		return false
+// digestOf returns a parameter, "" if it isn't there.
+func digestOf(query url.Values, parameter string) (digest.Digest, error) {
+	if !query.Has(parameter) {
+		return "", nil
 	}
-	_, err = s.blobs.Stat(ctx, repo, h)
-	return err == nil
+	return parseDigest(query.Get(parameter))
 }
 
 // answer says where the upload goes on and how much of it is there.
-func (u *fileUpload) answer(w http.ResponseWriter, status int, id string) {
-	w.Header().Set("Location", "/v2/"+u.repo+"/blobs/uploads/"+id)
-	w.Header().Set("Docker-Upload-UUID", id)
+func (u *upload) answer(w http.ResponseWriter, status int) {
+	w.Header().Set("Location", "/v2/"+u.repo+"/blobs/uploads/"+u.id)
+	w.Header().Set("Docker-Upload-UUID", u.id)
 	w.Header().Set("Range", fmt.Sprintf("0-%d", max(u.size-1, 0)))
 	w.WriteHeader(status)
 }
@@ -152,16 +196,34 @@ func created(w http.ResponseWriter, repo string, d digest.Digest) {
 	w.WriteHeader(http.StatusCreated)
 }
 
-// append adds the request's body; it answers itself when it can't.
-func (s *server) append(w http.ResponseWriter, r *http.Request, u *fileUpload, id string) bool {
-	if from := r.Header.Get("Content-Range"); from != "" {
-		start, _, _ := strings.Cut(strings.TrimPrefix(from, "bytes "), "-")
-		if n, err := strconv.ParseInt(start, 10, 64); err != nil || n != u.size {
-			u.answer(w, http.StatusRequestedRangeNotSatisfiable, id)
-			return false
-		}
+// contentRange is that of a chunk (distribution-spec, section "Pushing a blob in
+// chunks"), and the one of RFC 9110, which clients send too.
+var contentRange = regexp.MustCompile(`^(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?$`)
+
+// goesOn reports whether a chunk begins where the upload ends and is as long as
+// it says.
+func (u *upload) goesOn(r *http.Request) bool {
+	text := r.Header.Get("Content-Range")
+	if text == "" {
+		return true
 	}
-	f, err := s.root.OpenFile(serveUploads+"/"+id, os.O_WRONLY, 0o644)
+	match := contentRange.FindStringSubmatch(text)
+	if match == nil {
+		return false
+	}
+	first, err := strconv.ParseInt(match[1], 10, 64)
+	last, err2 := strconv.ParseInt(match[2], 10, 64)
+	return err == nil && err2 == nil && first == u.size &&
+		(r.ContentLength < 0 || r.ContentLength == last-first+1)
+}
+
+// append adds the request's body; it answers itself when it can't.
+func (s *server) append(w http.ResponseWriter, r *http.Request, u *upload) bool {
+	if !u.goesOn(r) {
+		u.answer(w, http.StatusRequestedRangeNotSatisfiable)
+		return false
+	}
+	f, err := s.uploads.root.OpenFile(u.file(), os.O_WRONLY, 0o644)
 	if err != nil {
 		internalError(w, err)
 		return false
@@ -171,7 +233,7 @@ func (s *server) append(w http.ResponseWriter, r *http.Request, u *fileUpload, i
 	u.size += n
 	if err = errors.Join(err, f.Close()); err != nil {
 		if in.err == nil { // the file lacks bytes that the hash has
-			s.dropUpload(u, id)
+			s.uploads.drop(u)
 		}
 		internalError(w, err)
 		return false
@@ -202,32 +264,34 @@ func copyAt(f *os.File, offset int64, r io.Reader) (int64, error) {
 }
 
 // finishUpload verifies the upload and makes it a blob.
-func (s *server) finishUpload(w http.ResponseWriter, r *http.Request, u *fileUpload, id string) {
-	d := digest.Digest(r.URL.Query().Get("digest"))
-	h, err := sha256Hash(d)
+func (s *server) finishUpload(w http.ResponseWriter, u *upload, d digest.Digest) {
+	defer s.uploads.drop(u)
+	got, err := s.uploads.sum(u, d.Algorithm())
 	if err != nil {
-		s.dropUpload(u, id)
-		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", err.Error())
-		return
-	}
-	if got := u.hasher.Digest(); got != d {
-		s.dropUpload(u, id)
-		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", "the bytes have the digest "+got.String())
-		return
-	}
-	if err := s.root.Rename(serveUploads+"/"+id, serveBlobs+"/"+h.Hex); err != nil {
 		internalError(w, err)
 		return
 	}
-	s.dropUpload(u, id)
+	if got != d {
+		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", "the bytes have the digest "+got.String())
+		return
+	}
+	if err := s.blobs.add(u.file(), u.repo, d); err != nil {
+		internalError(w, err)
+		return
+	}
 	created(w, u.repo, d)
 }
 
-// dropUpload forgets an upload, whose lock is held.
-func (s *server) dropUpload(u *fileUpload, id string) {
-	u.gone = true
-	s.mu.Lock()
-	delete(s.uploads, id)
-	s.mu.Unlock()
-	_ = s.root.Remove(serveUploads + "/" + id) // it may be a blob by now
+// sum returns the digest of an upload. Which algorithm is wanted is known only at
+// the end, so that the bytes are read again for any but the usual one.
+func (s *uploadStore) sum(u *upload, a digest.Algorithm) (digest.Digest, error) {
+	if a == digest.SHA256 {
+		return u.hasher.Digest(), nil
+	}
+	f, err := s.root.Open(u.file())
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // only read
+	return a.FromReader(f)
 }

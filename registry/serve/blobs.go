@@ -1,0 +1,186 @@
+package serve
+
+import (
+	_ "crypto/sha512" // for go-digest
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	blobsDir    = "blobs"
+	linksDir    = "links"
+	newLinksDir = "links.new" // not yet complete
+)
+
+// parseDigest also refuses algorithms that the registry doesn't compute.
+func parseDigest(text string) (digest.Digest, error) {
+	d := digest.Digest(text)
+	if err := d.Validate(); err != nil {
+		return "", fmt.Errorf("digest %q: %w; it must be sha256:… or sha512:…", text, err)
+	}
+	if a := d.Algorithm(); a != digest.SHA256 && a != digest.SHA512 {
+		return "", fmt.Errorf("digest algorithm %s: %w; use sha256 or sha512", a, digest.ErrDigestUnsupported)
+	}
+	return d, nil
+}
+
+// blobStore keeps each blob once, and a link to it for each repository that has
+// it. It is safe for concurrent use.
+type blobStore struct {
+	root *os.Root
+
+	mu sync.RWMutex // a blob and its links change together
+}
+
+func blobName(d digest.Digest) string {
+	return blobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded()
+}
+
+func linksName(dir string, d digest.Digest) string {
+	return dir + "/" + d.Algorithm().String() + "-" + d.Encoded()
+}
+
+func linkName(repo string, d digest.Digest) string {
+	return linksName(linksDir, d) + "/" + digest.FromString(repo).Encoded()
+}
+
+// open opens a blob that repo has. Without one the error is fs.ErrNotExist.
+func (b *blobStore) open(repo string, d digest.Digest) (*os.File, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if _, err := b.root.Stat(linkName(repo, d)); err != nil {
+		return nil, err
+	}
+	return b.root.Open(blobName(d))
+}
+
+// stat returns no error if repo has the blob, and fs.ErrNotExist if it hasn't.
+func (b *blobStore) stat(repo string, d digest.Digest) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	_, err := b.root.Stat(linkName(repo, d))
+	if err == nil {
+		_, err = b.root.Stat(blobName(d))
+	}
+	return err
+}
+
+// add makes the file a blob of repo.
+func (b *blobStore) add(file, repo string, d digest.Digest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// A link to no blob counts for nothing; a blob without a link would stay for ever.
+	if err := b.link(linksDir, repo, d); err != nil {
+		return err
+	}
+	return b.root.Rename(file, blobName(d))
+}
+
+// mount gives repo a blob that the repository from has, or any if from is "".
+// Without one the error is fs.ErrNotExist.
+func (b *blobStore) mount(from, repo string, d digest.Digest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	source := linksName(linksDir, d) // there is one as long as there is a link in it
+	if from != "" {
+		source = linkName(from, d)
+	}
+	for _, name := range []string{source, blobName(d)} {
+		if _, err := b.root.Stat(name); err != nil {
+			return err
+		}
+	}
+	return b.link(linksDir, repo, d)
+}
+
+// link makes a link below dir.
+func (b *blobStore) link(dir, repo string, d digest.Digest) error {
+	if err := b.root.MkdirAll(linksName(dir, d), 0o755); err != nil {
+		return err
+	}
+	return b.root.WriteFile(linksName(dir, d)+"/"+digest.FromString(repo).Encoded(), nil, 0o644)
+}
+
+// linkAll makes the first links of a directory that has none, to all blobs that a
+// manifest names.
+func (b *blobStore) linkAll(m *manifestFile, doc *document) error {
+	for _, desc := range doc.parts() {
+		d, err := parseDigest(desc.Digest.String())
+		if err != nil {
+			continue
+		}
+		_, err = b.root.Stat(blobName(d))
+		if err == nil {
+			err = b.link(newLinksDir, m.Repository, d)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove takes a blob from repo. It stays in other repositories. Without one the
+// error is fs.ErrNotExist.
+func (b *blobStore) remove(repo string, d digest.Digest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, err := b.root.Stat(linkName(repo, d)); err != nil {
+		return err
+	}
+	dir, err := b.root.Open(linksName(linksDir, d))
+	if err != nil {
+		return err
+	}
+	links, err := dir.Readdirnames(2)
+	if err := errors.Join(err, dir.Close()); err != nil {
+		return err
+	}
+	if len(links) > 1 {
+		return b.root.Remove(linkName(repo, d))
+	}
+	// The blob goes first: what is left of a broken removal counts for nothing.
+	return errors.Join(b.root.Remove(blobName(d)), b.root.RemoveAll(linksName(linksDir, d)))
+}
+
+// serveBlob answers distribution-spec's end-2 and end-10.
+func (s *server) serveBlob(w http.ResponseWriter, r *http.Request, repo, target string) {
+	if !allow(w, r, http.MethodGet, http.MethodHead, http.MethodDelete) {
+		return
+	}
+	d, err := parseDigest(target)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", err.Error())
+		return
+	}
+	if r.Method == http.MethodDelete {
+		err = s.blobs.remove(repo, d)
+	} else {
+		err = s.sendBlob(w, r, repo, d)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		refuse(w, http.StatusNotFound, "BLOB_UNKNOWN", "no such blob in "+repo+": "+d.String())
+	case err != nil:
+		internalError(w, err)
+	case r.Method == http.MethodDelete:
+		w.WriteHeader(http.StatusAccepted)
+	}
+}
+
+// sendBlob answers with a blob. If it returns an error, it hasn't answered.
+func (s *server) sendBlob(w http.ResponseWriter, r *http.Request, repo string, d digest.Digest) error {
+	f, err := s.blobs.open(repo, d)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	sendContent(w, r, "application/octet-stream", d, f)
+	return nil
+}
