@@ -17,8 +17,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// maxSize is the largest Dockerfile that is read, in bytes.
-const maxSize = 16 << 20
+// MaxSize is the largest Dockerfile that is read, in bytes.
+const MaxSize = 16 << 20
 
 // utf8BOM may begin a Dockerfile and is no part of its first line.
 const utf8BOM = "\xef\xbb\xbf"
@@ -47,7 +47,7 @@ type File struct {
 // mistake in an instruction is an error of [File.Plan], so that [File.Lint] can
 // find what stands before it.
 func Parse(name string, r io.Reader) (*File, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxSize+1))
+	text, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -95,8 +95,8 @@ func splitLines(text []byte) []string {
 
 // checkText refuses what the parser would misread or report at a wrong line.
 func checkText(src *source, text []byte) error {
-	if len(text) > maxSize {
-		return locate(fmt.Errorf("the file is larger than %d MiB", maxSize>>20), src.whole())
+	if len(text) > MaxSize {
+		return locate(fmt.Errorf("the file is larger than %d MiB", MaxSize>>20), src.whole())
 	}
 	empty := true
 	for i, line := range src.lines {

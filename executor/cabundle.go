@@ -61,8 +61,8 @@ func (b *build) trust(p *sandbox.Process) {
 	set("APT_CONFIG", aptFile)
 }
 
-// maxBundle is how much of a file of authorities is read, in bytes.
-const maxBundle = 16 << 20
+// MaxBundleSize is how many bytes a file of authorities may have.
+const MaxBundleSize = 16 << 20
 
 // systemBundle reads the authorities of the system below root, nil if it has none that
 // can be read.
@@ -72,7 +72,7 @@ func systemBundle(root string) []byte {
 		if err != nil {
 			continue
 		}
-		data, err := io.ReadAll(io.LimitReader(f, maxBundle))
+		data, err := io.ReadAll(io.LimitReader(f, MaxBundleSize))
 		_ = f.Close() // it was only read
 		if err == nil && bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) {
 			return data

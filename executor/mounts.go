@@ -266,7 +266,7 @@ func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *mountSo
 		})
 		return nil
 	case *dockerfile.SecretMount:
-		return m.secret(spec)
+		return m.secret(ctx, spec)
 	case *dockerfile.SSHMount:
 		return m.agent(ctx, spec)
 	default:

@@ -19,6 +19,7 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/sys/unix"
 )
 
 // keyFile writes a new private key.
@@ -42,7 +43,7 @@ func keyFile(t *testing.T) string {
 // TestSSHAgentIsReadOnly talks to the socket that a RUN is given, in front of
 // keys and of another agent.
 func TestSSHAgentIsReadOnly(t *testing.T) {
-	keys, err := executor.NewSSHAgent([]string{keyFile(t), keyFile(t)})
+	keys, err := executor.NewSSHAgent(t.Context(), []string{keyFile(t), keyFile(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 		socket := shortPath(t, p.Mounts[0].Source)
 		askAgent(ctx, t, socket)
 		if forwarded == nil {
-			if forwarded, err = executor.NewSSHAgent([]string{socket}); err != nil {
+			if forwarded, err = executor.NewSSHAgent(t.Context(), []string{socket}); err != nil {
 				t.Fatal(err)
 			}
 			inner := newKit(t, func(ctx context.Context, p *sandbox.Process) error {
@@ -173,6 +174,27 @@ func TestSecretsAreNowhere(t *testing.T) {
 		t.Errorf("ran %q", ran)
 	}
 	k.clean()
+}
+
+// TestSecretsAreBounded: no file is too long to say so, and none is waited for for ever.
+func TestSecretsAreBounded(t *testing.T) {
+	t.Parallel()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]executor.Secret{
+		"file": {File: "/dev/zero"}, "data": {Data: make([]byte, executor.MaxSecretSize+1)},
+	} {
+		if _, err := s.Read(t.Context()); err == nil || !strings.Contains(err.Error(), "larger than the 500 KiB allowed") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (executor.Secret{File: fifo}).Read(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("fifo: %v", err)
+	}
 }
 
 // storeOf returns the store that the process's root is in.

@@ -2,13 +2,14 @@ package executor
 
 import (
 	"bytes"
+	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // MaxSecretSize is how many bytes a secret may have, as in BuildKit.
@@ -22,24 +23,21 @@ type Secret struct {
 	Data []byte
 }
 
-// Read returns the bytes of the secret. More than MaxSecretSize are an error.
-func (s Secret) Read() ([]byte, error) {
-	data := s.Data
+// Read returns the bytes of the secret, which nobody changes. More than MaxSecretSize
+// are an error. It ends with ctx.
+func (s Secret) Read(ctx context.Context) ([]byte, error) {
 	if s.File != "" {
-		var err error
-		if data, err = os.ReadFile(s.File); err != nil {
-			return nil, err
-		}
+		return bounded.ReadFile(ctx, s.File, MaxSecretSize)
 	}
-	if len(data) > MaxSecretSize {
-		return nil, fmt.Errorf("%d bytes are more than the %d that a secret may have", len(data), MaxSecretSize)
+	if len(s.Data) > MaxSecretSize {
+		return nil, &bounded.LimitError{Limit: MaxSecretSize}
 	}
-	return data, nil
+	return s.Data, nil
 }
 
 // secret gives the process a secret. An optional one that wasn't given leaves no
 // file, and an empty variable, as in BuildKit.
-func (m *mounting) secret(spec *dockerfile.SecretMount) error {
+func (m *mounting) secret(ctx context.Context, spec *dockerfile.SecretMount) error {
 	s, given := m.opts.Secrets[spec.ID]
 	if !given {
 		if !spec.Required {
@@ -50,7 +48,7 @@ func (m *mounting) secret(spec *dockerfile.SecretMount) error {
 		}
 		return fmt.Errorf("secret %s: not found: give it with --secret id=%s,src=PATH or --secret id=%s,env=NAME", spec.ID, spec.ID, spec.ID)
 	}
-	data, err := s.Read()
+	data, err := s.Read(ctx)
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", spec.ID, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -32,7 +32,7 @@ type SSHAgent struct {
 
 // NewSSHAgent returns the agent that listens on the socket paths[0], or one in
 // this process with the private keys of all the paths.
-func NewSSHAgent(paths []string) (*SSHAgent, error) {
+func NewSSHAgent(ctx context.Context, paths []string) (*SSHAgent, error) {
 	a := &SSHAgent{keys: agent.NewKeyring()}
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -46,20 +46,15 @@ func NewSSHAgent(paths []string) (*SSHAgent, error) {
 			a.socket, err = filepath.Abs(path)
 			return a, err
 		}
-		if err := a.addKey(path); err != nil {
+		if err := a.addKey(ctx, path); err != nil {
 			return nil, err
 		}
 	}
 	return a, nil
 }
 
-func (a *SSHAgent) addKey(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxKeySize))
+func (a *SSHAgent) addKey(ctx context.Context, path string) error {
+	text, err := bounded.ReadFile(ctx, path, maxKeySize)
 	if err != nil {
 		return err
 	}

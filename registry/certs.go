@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // hostCertificates are what one registry's certificate is checked with and what
@@ -23,7 +26,7 @@ type hostCertificates struct {
 // hostCertificates reads the first of the directories that has one for host, as
 // docker and podman do: every *.crt in it is trusted, every *.cert is shown to
 // the registry with its *.key.
-func (c *Client) hostCertificates(host string) (hostCertificates, error) {
+func (c *Client) hostCertificates(ctx context.Context, host string) (hostCertificates, error) {
 	found := hostCertificates{own: c.certificates}
 	for _, parent := range c.certDirs {
 		dir := filepath.Join(parent, host)
@@ -35,7 +38,7 @@ func (c *Client) hostCertificates(host string) (hostCertificates, error) {
 			return found, err
 		}
 		for _, e := range entries {
-			if err := found.add(c.roots, dir, e.Name()); err != nil {
+			if err := found.add(ctx, c.roots, filepath.Join(dir, e.Name())); err != nil {
 				return found, err
 			}
 		}
@@ -44,9 +47,8 @@ func (c *Client) hostCertificates(host string) (hostCertificates, error) {
 	return found, nil
 }
 
-func (h *hostCertificates) add(all *x509.CertPool, dir, name string) error {
-	path := filepath.Join(dir, name)
-	switch filepath.Ext(name) {
+func (h *hostCertificates) add(ctx context.Context, all *x509.CertPool, path string) error {
+	switch filepath.Ext(path) {
 	case ".crt":
 		if h.roots == nil {
 			var err error
@@ -54,9 +56,9 @@ func (h *hostCertificates) add(all *x509.CertPool, dir, name string) error {
 				return err
 			}
 		}
-		return AddCA(h.roots, path)
+		return AddCA(ctx, h.roots, path)
 	case ".cert":
-		pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
+		pair, err := KeyPair(ctx, path, strings.TrimSuffix(path, ".cert")+".key")
 		if err != nil {
 			return fmt.Errorf("client certificate %s: %w", path, err)
 		}
@@ -72,10 +74,26 @@ func clonePool(pool *x509.CertPool) (*x509.CertPool, error) {
 	return x509.SystemCertPool()
 }
 
+// maxCertificates bounds a file of certificates or a key, in bytes.
+const maxCertificates = 16 << 20
+
+// KeyPair reads a certificate and its key from files in PEM form.
+func KeyPair(ctx context.Context, certificate, key string) (tls.Certificate, error) {
+	c, err := bounded.ReadFile(ctx, certificate, maxCertificates)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	k, err := bounded.ReadFile(ctx, key, maxCertificates)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(c, k)
+}
+
 // AddCA adds the certificate authorities in the PEM file at path to pool. A file
 // without any is an error.
-func AddCA(pool *x509.CertPool, path string) error {
-	text, err := os.ReadFile(path)
+func AddCA(ctx context.Context, pool *x509.CertPool, path string) error {
+	text, err := bounded.ReadFile(ctx, path, maxCertificates)
 	if err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func TestAddCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := registry.AddCA(pool, path); err != nil {
+	if err := registry.AddCA(t.Context(), pool, path); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := server.cert.Verify(x509.VerifyOptions{DNSName: "registry.test", Roots: pool}); err != nil {
@@ -191,7 +191,7 @@ func TestAddCA(t *testing.T) {
 	if !pool.Equal(system) {
 		t.Error("the machine's authorities aren't trusted any more")
 	}
-	if err := registry.AddCA(pool, filepath.Join(t.TempDir(), "none")); err == nil {
+	if err := registry.AddCA(t.Context(), pool, filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a missing file is no error")
 	}
 }

@@ -1,13 +1,15 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
@@ -44,20 +46,23 @@ type mirror struct {
 
 // ReadConf reads registries.conf files. A [[registry]] of a later one replaces
 // that with the same prefix of an earlier one.
-func ReadConf(paths ...string) (*Conf, error) {
+func ReadConf(ctx context.Context, paths ...string) (*Conf, error) {
 	c := &Conf{}
 	for _, path := range paths {
-		if err := c.read(path); err != nil {
+		if err := c.read(ctx, path); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return c, nil
 }
 
-func (c *Conf) read(path string) error {
-	text, err := os.ReadFile(path)
+func (c *Conf) read(ctx context.Context, path string) error {
+	text, err := bounded.ReadFile(ctx, path, maxSettings)
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err // the caller names the path
+	}
 	if err != nil {
-		return errors.Unwrap(err)
+		return err
 	}
 	var file struct {
 		Rules   []rule            `toml:"registry"`

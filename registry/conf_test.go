@@ -28,7 +28,7 @@ func readConf(t *testing.T, replace map[string]string, texts ...string) (*regist
 		}
 		paths = append(paths, path)
 	}
-	return registry.ReadConf(paths...)
+	return registry.ReadConf(t.Context(), paths...)
 }
 
 func TestBadConf(t *testing.T) {
@@ -50,7 +50,7 @@ func TestBadConf(t *testing.T) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := registry.ReadConf(filepath.Join(t.TempDir(), "none.conf")); err == nil || !strings.Contains(err.Error(), "none.conf: no such file") {
+	if _, err := registry.ReadConf(t.Context(), filepath.Join(t.TempDir(), "none.conf")); err == nil || !strings.Contains(err.Error(), "none.conf: no such file") {
 		t.Errorf("missing file: %v", err)
 	}
 }

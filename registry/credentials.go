@@ -2,15 +2,16 @@ package registry
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/docker/docker-credential-helpers/client"
 	"github.com/docker/docker-credential-helpers/credentials"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -106,6 +107,9 @@ func (c *credential) Authorization() (*authn.AuthConfig, error) {
 	return &config, nil
 }
 
+// maxSettings bounds a file of credentials or of settings, in bytes.
+const maxSettings = 4 << 20
+
 // AuthFile is a keychain of docker's config.json, or containers' auth.json, at
 // path: in that order its credHelpers, its auths and its credsStore. A file that
 // isn't there holds nothing. Helpers are programs docker-credential-NAME in PATH.
@@ -115,7 +119,12 @@ type authFile string
 
 // Resolve implements authn.Keychain.
 func (f authFile) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	text, err := os.ReadFile(string(f))
+	return f.ResolveContext(context.Background(), target)
+}
+
+// ResolveContext implements authn.ContextKeychain.
+func (f authFile) ResolveContext(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
+	text, err := bounded.ReadFile(ctx, string(f), maxSettings)
 	if errors.Is(err, fs.ErrNotExist) {
 		return authn.Anonymous, nil
 	}

@@ -3,7 +3,9 @@ package registry_test
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // resolved returns what a keychain has for a repository, in words.
@@ -143,6 +146,30 @@ func TestAuthFile(t *testing.T) {
 
 // TestUnseal opens what others have sealed: test case 14 of the specification of GCM
 // (McGrew and Viega), and texts sealed here.
+// Files of settings may be anything that is named, but not without end.
+func TestSettingsAreBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	endless := filepath.Join(dir, "x.crt")
+	if err := os.Symlink("/dev/zero", endless); err != nil {
+		t.Fatal(err)
+	}
+	repo, err := name.NewRepository("host/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, errAuth := registry.AuthFile(endless).Resolve(repo)
+	_, errConf := registry.ReadConf(t.Context(), endless)
+	_, errPair := registry.KeyPair(t.Context(), endless, endless)
+	for what, err := range map[string]error{
+		"credentials": errAuth, "settings": errConf, "key pair": errPair, "authorities": registry.AddCA(t.Context(), x509.NewCertPool(), endless),
+	} {
+		if !errors.As(err, new(*bounded.LimitError)) || !strings.Contains(err.Error(), endless) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestUnseal(t *testing.T) {
 	t.Parallel()
 	zero := make([]byte, 32)

@@ -73,7 +73,7 @@ const opConnect = "connect to"
 // every private address without being asked, and none from "localhost" without
 // a port.
 func (c *Client) probe(ctx context.Context, reg name.Registry, insecure bool) (*endpoint, error) {
-	certs, err := c.hostCertificates(displayHost(reg))
+	certs, err := c.hostCertificates(ctx, displayHost(reg))
 	if err != nil {
 		return nil, &Error{Op: "read the certificates for", Host: displayHost(reg), Err: err, permanent: true}
 	}

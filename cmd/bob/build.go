@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +22,7 @@ import (
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/docker/cli/cli/config"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/peterbourgon/ff/v3/ffcli"
@@ -127,11 +130,11 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if len(args) == 0 && cfg.workspace.wanted() {
 		return cfg.execWorkspace(ctx)
 	}
-	in, err := cfg.inputs(args)
+	in, err := cfg.inputs(ctx, args)
 	if err != nil {
 		return err
 	}
-	o, err := cfg.options()
+	o, err := cfg.options(ctx)
 	if err != nil {
 		return err
 	}
@@ -263,12 +266,12 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 func fetcher(temp string, b *executor.Options) *fetch.Client {
 	o := fetch.Options{
 		UserAgent: "bob/" + version, TempDir: temp, CABundle: b.CABundle, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
-		Secret: func(id string) ([]byte, bool) {
+		Secret: func(ctx context.Context, id string) ([]byte, bool) {
 			secret, ok := b.Secrets[id]
 			if !ok {
 				return nil, false
 			}
-			data, err := secret.Read()
+			data, err := secret.Read(ctx)
 			return data, err == nil
 		},
 	}
@@ -380,7 +383,7 @@ const epochArg = "SOURCE_DATE_EPOCH"
 // variable of the environment, and for nothing if there is none. That of
 // SOURCE_DATE_EPOCH counts without being asked for, as do the proxies in docker's
 // configuration.
-func buildArgs(values []string) (map[string]string, error) {
+func buildArgs(ctx context.Context, values []string) (map[string]string, error) {
 	args := make(map[string]string)
 	for _, v := range values {
 		name, value, ok := strings.Cut(v, "=")
@@ -400,19 +403,27 @@ func buildArgs(values []string) (map[string]string, error) {
 			args[epochArg] = value
 		}
 	}
-	return args, proxyArgs(args)
+	return args, proxyArgs(ctx, args)
 }
 
 // proxyArgs adds to args the proxies that docker's configuration has for containers. As
 // docker build does it adds each in upper and lower case, unless it is given.
-func proxyArgs(args map[string]string) error {
+func proxyArgs(ctx context.Context, args map[string]string) error {
 	dir := dockerDir()
 	if dir == "" {
 		return nil
 	}
-	docker, err := config.Load(dir)
+	file := filepath.Join(dir, config.ConfigFileName)
+	text, err := bounded.ReadFile(ctx, file, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return usageErrorf("%v", err)
+	}
+	docker, err := config.LoadFromReader(bytes.NewReader(text))
+	if err != nil {
+		return usageErrorf("%s: %v", file, err)
 	}
 	for name, value := range docker.ParseProxyConfig("", nil) {
 		if _, given := args[name]; !given {

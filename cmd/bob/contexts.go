@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,13 +11,12 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/registry"
 	"github.com/distribution/reference"
 )
 
 // contexts sets the named contexts of --build-context, as buildx has them.
-func (cfg *buildConfig) contexts(o *options) error {
+func (cfg *buildConfig) contexts(ctx context.Context, o *options) error {
 	o.plan.Contexts = make(map[string]dockerfile.Context)
 	o.build.Contexts = make(map[string]executor.Context)
 	for _, spec := range cfg.buildContexts.values {
@@ -29,7 +29,7 @@ func (cfg *buildConfig) contexts(o *options) error {
 		if _, err := reference.ParseNormalizedNamed(word); err != nil {
 			return usageErrorf("--build-context %s: name: %v", spec, err)
 		}
-		c, image, err := namedContext(value)
+		c, image, err := namedContext(ctx, value)
 		if err != nil {
 			return usageErrorf("--build-context %s: %v", spec, err)
 		}
@@ -44,7 +44,7 @@ func (cfg *buildConfig) contexts(o *options) error {
 
 // namedContext returns what the value of a --build-context stands for: an image
 // of a registry, or something else.
-func namedContext(value string) (c *executor.Context, image string, err error) {
+func namedContext(ctx context.Context, value string) (c *executor.Context, image string, err error) {
 	scheme, rest, _ := strings.Cut(value, "://")
 	switch {
 	case scheme == "docker-image":
@@ -68,12 +68,12 @@ func namedContext(value string) (c *executor.Context, image string, err error) {
 	case *dockerfile.Download:
 		return &executor.Context{URL: src.URL}, "", nil
 	}
-	c, err = directoryContext(value)
+	c, err = directoryContext(ctx, value)
 	return c, "", err
 }
 
 // directoryContext opens a directory with its .dockerignore.
-func directoryContext(dir string) (*executor.Context, error) {
+func directoryContext(ctx context.Context, dir string) (*executor.Context, error) {
 	dir, err := filepath.Abs(strings.TrimPrefix(dir, "local:"))
 	if err != nil {
 		return nil, err
@@ -87,18 +87,8 @@ func directoryContext(dir string) (*executor.Context, error) {
 		return nil, errors.New("not a directory")
 	}
 	c := &executor.Context{Dir: dir}
-	f, err := os.Open(filepath.Join(dir, ".dockerignore"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if c.Ignore, err = filecopy.ReadIgnore(f); err != nil {
-		return nil, fmt.Errorf(".dockerignore: %w", err)
-	}
-	return c, nil
+	c.Ignore, _, err = ignoreFile(ctx, dir, dockerignore)
+	return c, err
 }
 
 // layoutImage parses PATH[:TAG][@DIGEST].

@@ -69,7 +69,7 @@ func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error
 	if err != nil {
 		return err
 	}
-	if err := cfg.registries.check(); err != nil {
+	if err := cfg.registries.check(ctx); err != nil {
 		return err
 	}
 	notice := notices(cfg.stderr, cfg.quiet)

@@ -76,7 +76,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
 		return usageErrorf("--format %s: want table or json", cfg.format)
 	}
-	if err := cfg.registries.check(); err != nil {
+	if err := cfg.registries.check(ctx); err != nil {
 		return err
 	}
 	if err := cfg.check(); err != nil {

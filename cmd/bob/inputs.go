@@ -10,18 +10,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // inputs is what a build reads: the context, and the Dockerfile.
 type inputs struct {
 	context    string // a directory, or - for a tar on stdin
 	dockerfile string // a path, a URL, or - for stdin; empty for the context's Dockerfile
+	within     string // a directory that the Dockerfile may not lead out of, if there is one
 	name       string // of the Dockerfile in messages, where that isn't its path
 	stdin      io.Reader
 	remote     dockerfile.Source // of a context at an address; nil otherwise
@@ -46,7 +47,7 @@ type sources struct {
 const stdinName = "-"
 
 // inputs checks the arguments of bob build.
-func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
+func (cfg *buildConfig) inputs(ctx context.Context, args []string) (*inputs, error) {
 	if len(args) != 1 {
 		return nil, usageErrorf("bob build takes one argument, the build context (a directory, a URL, or - for a tar on standard input); got %d", len(args))
 	}
@@ -61,7 +62,7 @@ func (cfg *buildConfig) inputs(args []string) (*inputs, error) {
 	if err == nil && fi.IsDir() {
 		return in, nil // whatever its name looks like
 	}
-	if in.remote, err = cfg.remoteContext(in.context); err != nil {
+	if in.remote, err = cfg.remoteContext(ctx, in.context); err != nil {
 		return nil, usageErrorf("context %s: %v", fetch.Redact(in.context), err)
 	}
 	if in.remote != nil {
@@ -88,6 +89,7 @@ func (in *inputs) open(ctx context.Context, scratch string, elsewhere opener) (_
 			err = errors.Join(err, src.close())
 		}
 	}()
+	in.stdin = bounded.Interruptible(ctx, in.stdin)
 	switch {
 	case in.context == stdinName:
 		if src.context, err = in.unpack(ctx, filepath.Join(scratch, "context")); err != nil {
@@ -109,7 +111,7 @@ func (in *inputs) open(ctx context.Context, scratch string, elsewhere opener) (_
 	if src.file, err = dockerfile.Parse(name, bytes.NewReader(text)); err != nil {
 		return nil, err
 	}
-	src.ignore, err = in.readIgnore(src.context)
+	src.ignore, err = in.readIgnore(ctx, src.context)
 	return src, err
 }
 
@@ -133,97 +135,116 @@ func (in *inputs) unpack(ctx context.Context, dir string) (string, error) {
 	return dir, filecopy.UnpackContext(ctx, stdin, dir)
 }
 
-// path returns where the Dockerfile is, "" if on standard input or at a URL. With a
-// directory as context it is relative to the working directory, as in docker
-// build; with a tar it lies inside.
-func (in *inputs) path(contextDir string) string {
-	switch {
-	case in.dockerfile == stdinName, in.dockerfileURL():
-		return ""
-	case in.dockerfile == "":
-		return filepath.Join(contextDir, "Dockerfile")
-	case in.remote != nil && filepath.IsAbs(in.dockerfile):
-		return in.dockerfile // a file of this machine, as in docker build
-	case in.inside():
-		return filepath.Join(contextDir, filepath.Clean("/"+in.dockerfile))
-	default:
-		return in.dockerfile
-	}
-}
-
 // dockerfileURL reports whether the Dockerfile lies apart from the context at a URL.
 func (in *inputs) dockerfileURL() bool { return fetch.CheckURL(in.dockerfile) == nil }
+
+// place returns where the Dockerfile is: its name in dir, which it may not lead out
+// of, or with "" for dir the path of a file that the user has named, whatever it is.
+// With a directory as context that is relative to the working directory, as in docker
+// build; with a tar it lies inside. Standard input and a URL are no place.
+func (in *inputs) place(contextDir string) (dir, name string, ok bool) {
+	switch {
+	case in.dockerfile == stdinName, in.dockerfileURL():
+		return "", "", false
+	case in.within != "":
+		return in.within, in.dockerfile, true
+	case in.dockerfile == "":
+		return contextDir, "Dockerfile", true
+	case in.remote != nil && filepath.IsAbs(in.dockerfile):
+		return "", in.dockerfile, true // a file of this machine, as in docker build
+	case in.inside():
+		return contextDir, filepath.Clean("/" + in.dockerfile)[1:], true
+	}
+	return "", in.dockerfile, true
+}
 
 func (in *inputs) readDockerfile(ctx context.Context, contextDir string, elsewhere opener) (name string, text []byte, err error) {
 	if in.dockerfileURL() {
 		return fetchDockerfile(ctx, in.dockerfile, elsewhere)
 	}
-	path := in.path(contextDir)
-	if path == "" {
-		text, err = io.ReadAll(in.stdin)
-		return "Dockerfile", text, err
-	}
-	f, err := in.openFile(contextDir, path)
-	name = path
-	if in.inside() && strings.HasPrefix(path, contextDir) {
-		name, _ = filepath.Rel(contextDir, path)
+	dir, name, ok := in.place(contextDir)
+	switch {
+	case !ok:
+		name = "Dockerfile"
+		if text, err = bounded.ReadAll(ctx, in.stdin, dockerfile.MaxSize); err != nil {
+			err = fmt.Errorf("the Dockerfile on standard input: %w", err)
+		}
+		return name, text, err
+	case dir == "":
+		text, err = bounded.ReadFile(ctx, name, dockerfile.MaxSize)
+	default:
+		text, err = readIn(ctx, dir, name, dockerfile.MaxSize)
+		if !in.inside() {
+			name = filepath.Join(dir, name)
+		}
 	}
 	if in.name != "" {
 		name = in.name
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return "", nil, fmt.Errorf("%s: no such file; name the Dockerfile with -f", name)
+	case err != nil:
+		return "", nil, fmt.Errorf("%s: %w", name, reason(err))
 	}
-	if err != nil {
-		return "", nil, err
-	}
-	defer f.Close()
-	text, err = io.ReadAll(f)
-	return name, text, err
+	return name, text, nil
 }
 
-// openFile opens a file beside or in the context. What came as a tar is opened
-// inside its directory only: a link in it may point anywhere.
-func (in *inputs) openFile(contextDir, path string) (*os.File, error) {
-	if !in.inside() || !strings.HasPrefix(path, contextDir+"/") {
-		return os.Open(path)
-	}
-	root, err := os.OpenRoot(contextDir)
+// readIn returns the content of a regular file in dir that no link leads out of.
+func readIn(ctx context.Context, dir, name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	rel, err := filepath.Rel(contextDir, path)
-	if err != nil {
-		return nil, err
+	return bounded.ReadRegular(ctx, root, name, limit)
+}
+
+// reason returns err without the operation and the path, which the caller names.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
 	}
-	return root.Open(rel)
+	return err
 }
 
 // readIgnore returns the patterns of the ignore file: that of the Dockerfile's
 // own name if there is one, else the context's .dockerignore.
-func (in *inputs) readIgnore(contextDir string) ([]string, error) {
+func (in *inputs) readIgnore(ctx context.Context, contextDir string) ([]string, error) {
 	if contextDir == "" {
 		return nil, nil
 	}
-	candidates := []string{filepath.Join(contextDir, ".dockerignore")}
-	if path := in.path(contextDir); path != "" {
-		candidates = []string{path + ".dockerignore", candidates[0]}
+	if dir, name, ok := in.place(contextDir); ok {
+		if dir == "" {
+			dir, name = filepath.Split(name)
+			dir = filepath.Clean(dir)
+		}
+		if patterns, found, err := ignoreFile(ctx, dir, name+dockerignore); found || err != nil {
+			return patterns, err
+		}
 	}
-	for _, name := range candidates {
-		f, err := in.openFile(contextDir, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		patterns, err := filecopy.ReadIgnore(f)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		return patterns, nil
+	patterns, _, err := ignoreFile(ctx, contextDir, dockerignore)
+	return patterns, err
+}
+
+const (
+	dockerignore = ".dockerignore"
+	maxIgnore    = 4 << 20 // bytes in such a file
+	maxConfig    = 4 << 20 // and in one of credentials and settings
+)
+
+// ignoreFile returns the patterns of the file called name in dir, and whether it is
+// there.
+func ignoreFile(ctx context.Context, dir, name string) (patterns []string, found bool, err error) {
+	text, err := readIn(ctx, dir, name, maxIgnore)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
 	}
-	return nil, nil
+	if err == nil {
+		patterns, err = filecopy.ReadIgnore(bytes.NewReader(text))
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", name, reason(err))
+	}
+	return patterns, true, nil
 }

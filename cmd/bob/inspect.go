@@ -64,7 +64,7 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := cfg.registries.check(); err != nil {
+	if err := cfg.registries.check(ctx); err != nil {
 		return err
 	}
 	found, err := cfg.registries.client(notices(cfg.stderr, cfg.quiet)).Inspect(ctx, args[0], p)

@@ -292,7 +292,7 @@ func parsedOptions(t *testing.T, line string) *options {
 	if err := fs.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	o, err := cfg.options()
+	o, err := cfg.options(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,13 +347,13 @@ func TestProxiesOfDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{"HTTP_PROXY": "", "http_proxy": "http://p:1", "NO_PROXY": "local", "no_proxy": "local", "a": "b"}
-	if got, err := buildArgs([]string{"HTTP_PROXY=", "a=b"}); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := buildArgs(t.Context(), []string{"HTTP_PROXY=", "a=b"}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := buildArgs(nil); err == nil || !strings.Contains(err.Error(), file) {
+	if _, err := buildArgs(t.Context(), nil); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("of a bad file: %v", err)
 	}
 }
@@ -373,7 +373,7 @@ func TestEpochOfTheEnvironment(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("SOURCE_DATE_EPOCH", tt.env)
-			got, err := buildArgs(tt.flags)
+			got, err := buildArgs(t.Context(), tt.flags)
 			if err != nil {
 				t.Fatal(err)
 			}

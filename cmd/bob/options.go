@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/csv"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
@@ -34,9 +36,9 @@ type options struct {
 }
 
 // options checks every flag but those that name what is read.
-func (cfg *buildConfig) options() (*options, error) {
+func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
+	defer func() { err = interrupted(ctx, err) }()
 	o := &options{}
-	var err error
 	o.plan.Target = string(cfg.target)
 	for _, stages := range cfg.noCacheOf.values {
 		for stage := range strings.SplitSeq(stages, ",") {
@@ -48,7 +50,7 @@ func (cfg *buildConfig) options() (*options, error) {
 	}
 	o.plan.TargetPlatform = o.platforms[0]
 	o.plan.BuildPlatform = platforms.Normalize(platforms.DefaultSpec())
-	if o.plan.BuildArgs, err = buildArgs(cfg.buildArgs.values); err != nil {
+	if o.plan.BuildArgs, err = buildArgs(ctx, cfg.buildArgs.values); err != nil {
 		return nil, err
 	}
 	o.plan.Labels = make(map[string]string)
@@ -73,10 +75,10 @@ func (cfg *buildConfig) options() (*options, error) {
 	}
 	o.build.NoCache, o.build.ExplainCache, o.build.Jobs = cfg.noCache, cfg.explain, cfg.jobs
 	o.build.StepTimeout = cfg.stepTimeout
-	if err := cfg.confidential(&o.build); err != nil {
+	if err := cfg.confidential(ctx, &o.build); err != nil {
 		return nil, err
 	}
-	if err := cfg.runOptions(&o.build); err != nil {
+	if err := cfg.runOptions(ctx, &o.build); err != nil {
 		return nil, err
 	}
 	if o.emulators, err = emulators(cfg.emulators.values); err != nil {
@@ -91,10 +93,10 @@ func (cfg *buildConfig) options() (*options, error) {
 			return nil, usageErrorf("--%s %s: can't be written to its directory: %v", name, file, err)
 		}
 	}
-	if err := cfg.contexts(o); err != nil {
+	if err := cfg.contexts(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := cfg.registries.check(); err != nil {
+	if err := cfg.registries.check(ctx); err != nil {
 		return nil, err
 	}
 	if err := cfg.isolationFlags.check(); err != nil {
@@ -113,7 +115,7 @@ func (cfg *buildConfig) options() (*options, error) {
 }
 
 // runOptions sets what concerns RUN.
-func (cfg *buildConfig) runOptions(o *executor.Options) error {
+func (cfg *buildConfig) runOptions(ctx context.Context, o *executor.Options) error {
 	switch cfg.network {
 	case "", "default", "host":
 		o.Network = sandbox.Host
@@ -143,7 +145,7 @@ func (cfg *buildConfig) runOptions(o *executor.Options) error {
 		return err
 	}
 	if file := cfg.registries.bundle; file != "" {
-		if o.CABundle, err = os.ReadFile(string(file)); err != nil {
+		if o.CABundle, err = bounded.ReadFile(ctx, string(file), executor.MaxBundleSize); err != nil {
 			return usageErrorf("--ca-bundle: %v", err)
 		}
 	}

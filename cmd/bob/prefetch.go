@@ -64,7 +64,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := cfg.registries.check(); err != nil {
+	if err := cfg.registries.check(ctx); err != nil {
 		return err
 	}
 	if err := cfg.check(); err != nil {

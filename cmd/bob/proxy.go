@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry/proxy"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/peterbourgon/ff/v3/ffcli"
 	"golang.org/x/sys/unix"
 )
@@ -79,9 +80,9 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	if err := cfg.readEnvironment(); err != nil {
 		return err
 	}
-	handler, err := cfg.handler()
+	handler, err := cfg.handler(ctx)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	l, err := cfg.listener(ctx)
 	if err != nil {
@@ -123,19 +124,19 @@ func (cfg *proxyConfig) readEnvironment() error {
 	return nil
 }
 
-func (cfg *proxyConfig) handler() (*proxy.Proxy, error) {
+func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 	if cfg.baseRef == "" && cfg.targetRef == "" {
 		return nil, usageErrorf("nothing to serve: give --base-ref or --target-ref")
 	}
 	o := proxy.Options{Base: cfg.baseRef, Target: cfg.targetRef, Insecure: cfg.insecure}
 	var err error
-	if o.Auth, err = readCredentials("--auth", workspaceAuth, cfg.auth, proxy.ParseDockerConfig); err != nil {
+	if o.Auth, err = readCredentials(ctx, "--auth", workspaceAuth, cfg.auth, proxy.ParseDockerConfig); err != nil {
 		return nil, err
 	}
-	if o.AdditionalAuth, err = readCredentials("--additional-auth", workspaceAdditionalAuth, cfg.additionalAuth, proxy.ParseHosts); err != nil {
+	if o.AdditionalAuth, err = readCredentials(ctx, "--additional-auth", workspaceAdditionalAuth, cfg.additionalAuth, proxy.ParseHosts); err != nil {
 		return nil, err
 	}
-	if o.Roots, err = addCA(nil, "--registry-ca", cfg.registryCA); err != nil {
+	if o.Roots, err = addCA(ctx, nil, "--registry-ca", cfg.registryCA); err != nil {
 		return nil, err
 	}
 	switch cfg.logFormat {
@@ -154,10 +155,10 @@ func (cfg *proxyConfig) handler() (*proxy.Proxy, error) {
 }
 
 // readCredentials parses the value of a flag, or the file that it names.
-func readCredentials(flagName, variable, value string, parse func(string) (proxy.Credentials, error)) (proxy.Credentials, error) {
+func readCredentials(ctx context.Context, flagName, variable, value string, parse func(string) (proxy.Credentials, error)) (proxy.Credentials, error) {
 	where := flagName + " or " + variable
 	if file, ok := strings.CutPrefix(value, "@"); ok {
-		body, err := os.ReadFile(file)
+		body, err := bounded.ReadFile(ctx, file, maxConfig)
 		if err != nil {
 			return proxy.Credentials{}, usageErrorf("%s: %v", where, err)
 		}

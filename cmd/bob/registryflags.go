@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -34,23 +35,23 @@ func (cfg *registryConfig) register(flags *flag.FlagSet) {
 }
 
 // check checks the flags and reads what they name.
-func (cfg *registryConfig) check() error {
+func (cfg *registryConfig) check(ctx context.Context) (err error) {
+	defer func() { err = interrupted(ctx, err) }()
 	o := registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}
-	var err error
-	if o.Conf, err = registry.ReadConf(cfg.confFiles()...); err != nil {
+	if o.Conf, err = registry.ReadConf(ctx, cfg.confFiles()...); err != nil {
 		return usageErrorf("%v", err)
 	}
-	if o.Roots, err = addCA(nil, "--registry-ca", string(cfg.ca)); err != nil {
+	if o.Roots, err = addCA(ctx, nil, "--registry-ca", string(cfg.ca)); err != nil {
 		return err
 	}
-	if o.Roots, err = addCA(o.Roots, "--ca-bundle", string(cfg.bundle)); err != nil {
+	if o.Roots, err = addCA(ctx, o.Roots, "--ca-bundle", string(cfg.bundle)); err != nil {
 		return err
 	}
 	if (cfg.cert == "") != (cfg.key == "") {
 		return usageErrorf("--registry-cert and --registry-key go together")
 	}
 	if cfg.cert != "" {
-		pair, err := tls.LoadX509KeyPair(string(cfg.cert), string(cfg.key))
+		pair, err := registry.KeyPair(ctx, string(cfg.cert), string(cfg.key))
 		if err != nil {
 			return usageErrorf("--registry-cert: %v", err)
 		}
@@ -71,7 +72,7 @@ func (cfg *registryConfig) check() error {
 
 // addCA returns roots, nil standing for the machine's, with the certificate authorities
 // in the file that flag names; without a file it is roots.
-func addCA(roots *x509.CertPool, flag, file string) (*x509.CertPool, error) {
+func addCA(ctx context.Context, roots *x509.CertPool, flag, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return roots, nil
 	}
@@ -81,7 +82,7 @@ func addCA(roots *x509.CertPool, flag, file string) (*x509.CertPool, error) {
 			return nil, err
 		}
 	}
-	if err := registry.AddCA(roots, file); err != nil {
+	if err := registry.AddCA(ctx, roots, file); err != nil {
 		return nil, usageErrorf("%s: %v", flag, err)
 	}
 	return roots, nil

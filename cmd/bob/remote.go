@@ -19,7 +19,7 @@ import (
 
 // remoteContext returns what the address of the build context stands for, nil
 // if it is none.
-func (cfg *buildConfig) remoteContext(address string) (dockerfile.Source, error) {
+func (cfg *buildConfig) remoteContext(ctx context.Context, address string) (dockerfile.Source, error) {
 	src, err := dockerfile.RemoteContext(address)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (cfg *buildConfig) remoteContext(address string) (dockerfile.Source, error)
 	case *dockerfile.Download:
 		return src, fetch.CheckURL(src.URL)
 	case *dockerfile.Repository:
-		args, err := buildArgs(cfg.buildArgs.values)
+		args, err := buildArgs(ctx, cfg.buildArgs.values)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +49,7 @@ func fetchDockerfile(ctx context.Context, address string, elsewhere opener) (nam
 	if err != nil {
 		return "", nil, fmt.Errorf("-f %s: %w", name, err)
 	}
-	text, err = os.ReadFile(filepath.Join(dir, d.Name))
+	text, err = readIn(ctx, dir, d.Name, dockerfile.MaxSize)
 	return name, text, errors.Join(err, closeIt())
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/csv"
 	"os"
 	"path/filepath"
@@ -10,7 +11,7 @@ import (
 )
 
 // confidential sets what --secret, --ssh and --allow give to RUN.
-func (cfg *buildConfig) confidential(o *executor.Options) error {
+func (cfg *buildConfig) confidential(ctx context.Context, o *executor.Options) error {
 	o.Secrets = make(map[string]executor.Secret)
 	for _, spec := range cfg.secrets.values {
 		id, secret, err := parseSecret(spec)
@@ -28,7 +29,7 @@ func (cfg *buildConfig) confidential(o *executor.Options) error {
 		if o.SSH[id] != nil {
 			return usageErrorf("--ssh %s: there is already an agent with the ID %s", spec, id)
 		}
-		agent, err := sshAgent(value)
+		agent, err := sshAgent(ctx, value)
 		if err != nil {
 			return usageErrorf("--ssh %s: %v", spec, err)
 		}
@@ -49,15 +50,15 @@ func (cfg *buildConfig) confidential(o *executor.Options) error {
 
 // sshAgent opens what --ssh names: paths with commas between them, none for the
 // user's own agent.
-func sshAgent(paths string) (*executor.SSHAgent, error) {
+func sshAgent(ctx context.Context, paths string) (*executor.SSHAgent, error) {
 	if paths != "" {
-		return executor.NewSSHAgent(strings.Split(paths, ","))
+		return executor.NewSSHAgent(ctx, strings.Split(paths, ","))
 	}
 	socket := os.Getenv("SSH_AUTH_SOCK")
 	if socket == "" {
 		return nil, usageErrorf("SSH_AUTH_SOCK is not set: start ssh-agent, or name a socket or key as id=path")
 	}
-	return executor.NewSSHAgent([]string{socket})
+	return executor.NewSSHAgent(ctx, []string{socket})
 }
 
 // parseSecret parses the argument of --secret, as docker build has it. A file is

@@ -132,7 +132,9 @@ func (w *workspaceConfig) inputs() (*inputs, error) {
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		return nil, fmt.Errorf("BOB_CONTEXT_DIR=%s: no such directory; check image.context in your configuration (.gitpod.yml)", dir)
 	}
-	return &inputs{context: dir, dockerfile: path}, nil
+	in := &inputs{context: dir, within: root, name: path}
+	in.dockerfile, err = filepath.Rel(root, target)
+	return in, err
 }
 
 // execWorkspace makes the workspace image: from a base layer that is built
@@ -160,7 +162,7 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := cfg.registries.check(); err != nil {
+	if err := cfg.registries.check(ctx); err != nil {
 		return err
 	}
 	w.say = notices(cfg.stderr, mode == progress.Quiet || mode == progress.RawJSON)
@@ -205,7 +207,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	if err != nil {
 		return err
 	}
-	o, err := cfg.options()
+	o, err := cfg.options(ctx)
 	if err != nil {
 		return err
 	}

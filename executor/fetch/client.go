@@ -43,7 +43,7 @@ type Options struct {
 	// asked for GIT_AUTH_TOKEN and GIT_AUTH_HEADER, with ".HOST" behind them
 	// first, and for HTTP_AUTH_TOKEN_HOST and HTTP_AUTH_HEADER_HOST. nil has
 	// none.
-	Secret func(id string) ([]byte, bool)
+	Secret func(ctx context.Context, id string) ([]byte, bool)
 	// Agent connects to the SSH agent with the keys for ssh remotes. nil: none
 	// was given.
 	Agent func(context.Context) (net.Conn, error)
@@ -79,7 +79,7 @@ func New(o Options) *Client {
 		o.IdleTimeout = defaultIdle
 	}
 	if o.Secret == nil {
-		o.Secret = func(string) ([]byte, bool) { return nil, false }
+		o.Secret = func(context.Context, string) ([]byte, bool) { return nil, false }
 	}
 	if o.Transport == nil {
 		t := &http.Transport{

@@ -136,9 +136,9 @@ func (c *Client) header(req *http.Request) {
 	// The bytes themselves, not a compression of them.
 	req.Header.Set("Accept-Encoding", "identity")
 	host := req.URL.Hostname()
-	if h, ok := c.o.Secret("HTTP_AUTH_HEADER_" + host); ok {
+	if h, ok := c.o.Secret(req.Context(), "HTTP_AUTH_HEADER_"+host); ok {
 		req.Header.Set("Authorization", strings.TrimSpace(string(h)))
-	} else if t, ok := c.o.Secret("HTTP_AUTH_TOKEN_" + host); ok {
+	} else if t, ok := c.o.Secret(req.Context(), "HTTP_AUTH_TOKEN_"+host); ok {
 		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(t)))
 	}
 }

@@ -54,7 +54,7 @@ func (c *Client) auth(ctx context.Context, main, remote string) (transport.AuthM
 		if err != nil {
 			return nil, "", err
 		}
-		value := c.secretHeader(main, u)
+		value := c.secretHeader(ctx, main, u)
 		if user := u.User; user != nil && value == "" {
 			password, _ := user.Password()
 			value = basic(user.Username(), password)
@@ -69,15 +69,15 @@ func (c *Client) auth(ctx context.Context, main, remote string) (transport.AuthM
 }
 
 // secretHeader returns the Authorization that the secrets give for u, "" if none.
-func (c *Client) secretHeader(main string, u *url.URL) string {
+func (c *Client) secretHeader(ctx context.Context, main string, u *url.URL) string {
 	if !strings.HasPrefix(withoutUser(u), tokenScope(main)) {
 		return ""
 	}
 	for _, suffix := range []string{"." + u.Host, ""} {
-		if h, ok := c.o.Secret("GIT_AUTH_HEADER" + suffix); ok {
+		if h, ok := c.o.Secret(ctx, "GIT_AUTH_HEADER"+suffix); ok {
 			return strings.TrimSpace(string(h))
 		}
-		if t, ok := c.o.Secret("GIT_AUTH_TOKEN" + suffix); ok {
+		if t, ok := c.o.Secret(ctx, "GIT_AUTH_TOKEN"+suffix); ok {
 			return basic("x-access-token", strings.TrimSpace(string(t)))
 		}
 	}
