@@ -4,7 +4,8 @@
 // # Terms
 //
 //   - A repository has manifests, each named by its digest and by any number of
-//     tags, and blobs. It exists as long as it has a manifest.
+//     tags, and blobs. It is in the catalog as long as it has a manifest. Its list
+//     of tags is there, empty, until the server ends.
 //   - A blob lies in one file, however many repositories have it. Each of them has
 //     a link to it; who deletes it loses the link, and the last one the file.
 //   - A referrer is a manifest whose subject is another one.

@@ -144,11 +144,17 @@ func (s *manifestStore) tagsOf(repo string) (tags []string, known bool) {
 	return slices.AppendSeq(make([]string, 0, len(r.tags)), maps.Keys(r.tags)), true
 }
 
-// names returns all repositories, in any order.
+// names returns all repositories that have manifests, in any order.
 func (s *manifestStore) names() []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.AppendSeq(make([]string, 0, len(s.repositories)), maps.Keys(s.repositories))
+	names := []string{}
+	for name, r := range s.repositories {
+		if len(r.subjects) > 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // referrersOf returns the manifests of repo with this subject, sorted. A repository

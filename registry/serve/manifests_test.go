@@ -34,7 +34,7 @@ func TestManifestNames(t *testing.T) {
 	c.want(202, "DELETE", "/v2/a/b/manifests/"+gone.String(), "")
 	c.pushManifest("c", "only", "one", "")
 	c.want(202, "DELETE", "/v2/c/manifests/"+kept.String(), "")
-	for range 2 {
+	for _, emptied := range []int{200, 404} { // before the restart and after
 		for reference, want := range map[string]digest.Digest{
 			"1": moved, "also": kept, "long": long, kept.String(): kept, moved.String(): moved, long.String(): long,
 		} {
@@ -54,7 +54,7 @@ func TestManifestNames(t *testing.T) {
 		if a := c.want(200, "GET", "/v2/a/b/tags/list", ""); a.body != `{"name":"a/b","tags":["1","also","long"]}` {
 			t.Errorf("tags: %s", a.body)
 		}
-		c.want(404, "GET", "/v2/c/tags/list", "")
+		c.want(emptied, "GET", "/v2/c/tags/list", "")
 		if a := c.want(200, "GET", "/v2/_catalog", ""); a.body != `{"repositories":["a/b"]}` {
 			t.Errorf("catalog: %s", a.body)
 		}

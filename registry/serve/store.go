@@ -54,7 +54,7 @@ type manifestStore struct {
 	root *os.Root
 
 	mu           sync.RWMutex           // files and memory change together
-	repositories map[string]*repository // by name; each has manifests
+	repositories map[string]*repository // by name; an empty one had manifests since the start
 }
 
 // load reads all manifests and shows each to see, once for every name it has.
@@ -240,9 +240,6 @@ func (s *manifestStore) remove(repo, reference string) error {
 		return err
 	}
 	delete(r.subjects, d)
-	if len(r.subjects) == 0 {
-		delete(s.repositories, repo)
-	}
 	return nil
 }
 
