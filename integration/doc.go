@@ -76,6 +76,13 @@
 // A line in its list of environments is one; what is built there must be what an
 // ordinary user builds.
 //
+// # Conformance
+//
+// TestConformance runs both conformance suites of OCI's distribution-spec against "bob
+// registry serve", and what pulls and pushes against "bob proxy". They are Go modules,
+// pinned below .ci/conformance. What doesn't pass is listed in the test with the reason, and
+// what is listed must not pass.
+//
 // # Machine
 //
 // As root the tests create the user bobtest with ranges in /etc/subuid and run

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,14 +11,7 @@ import (
 func TestServe(t *testing.T) {
 	t.Parallel()
 	b := newWorkbench(t)
-	seen := watchOut()
-	bob, err := lab.Bob()
-	check(t, err)
-	server := lab.User.Command(t.Context(), b.dir, []string{"HOME=" + b.dir}, bob, "registry", "serve", "--listen", "127.0.0.1:0", "--dir", b.dir+"/images")
-	server.Stdout = seen
-	check(t, server.Start())
-	address := <-seen.line
-	host := strings.TrimPrefix(strings.TrimSpace(address), "listening on http://")
+	host, server := startServe(t, b.dir)
 	ref := host + "/app:1"
 	b.write(map[string]string{"context/Dockerfile": "FROM $REGISTRY/busybox\nRUN echo hi > /hi\n"})
 	b.ref = ref
@@ -39,6 +33,25 @@ func TestServe(t *testing.T) {
 	if refused.Code != 2 {
 		t.Errorf("it may listen for the world: exit code %d\n%s", refused.Code, refused.Stderr)
 	}
+}
+
+// startServe starts bob's own registry, with its images in dir/images, and returns its
+// address. It has ended when the test does.
+func startServe(t *testing.T, dir string) (host string, server *exec.Cmd) {
+	t.Helper()
+	bob, err := lab.Bob()
+	check(t, err)
+	seen := watchOut()
+	server = lab.User.Command(t.Context(), dir, []string{"HOME=" + dir}, bob, "registry", "serve", "--listen", "127.0.0.1:0", "--dir", dir+"/images")
+	server.Stdout, server.Stderr = seen, t.Output()
+	check(t, server.Start())
+	t.Cleanup(func() {
+		if server.ProcessState == nil {
+			_ = server.Process.Kill()
+			_ = server.Wait()
+		}
+	})
+	return strings.TrimPrefix(strings.TrimSpace(<-seen.line), "listening on http://"), server
 }
 
 // A lineWatcher hands out the first line that is written to it.
