@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Fingerprint returns a digest of all that decides about a plan and its steps:
@@ -18,7 +19,16 @@ func (f *File) Fingerprint(o Options) digest.Digest {
 	if o.SourceEpoch != nil {
 		epoch = o.SourceEpoch.UTC().String()
 	}
+	contexts := make(map[string]string, len(o.Contexts))
+	for name, c := range o.Contexts {
+		contexts[name] = c.Image
+	}
 	// Quoted strings can't run into one another; maps are written sorted.
-	return digest.FromString(fmt.Sprintf("v1 %q %q %q %q %q %q %t %q %q",
-		f.text, o.Target, args, o.Labels, o.TargetPlatform, o.BuildPlatform, o.PlatformGiven, o.Contexts, epoch))
+	return digest.FromString(fmt.Sprintf("v2 %q %q %q %q %q %q %t %q %q", f.text, o.Target, args, o.Labels,
+		platformFields(o.TargetPlatform), platformFields(o.BuildPlatform), o.PlatformGiven, contexts, epoch))
+}
+
+// platformFields returns all that tells p from others.
+func platformFields(p ocispec.Platform) []string {
+	return append([]string{p.OS, p.Architecture, p.Variant, p.OSVersion}, p.OSFeatures...)
 }

@@ -65,7 +65,10 @@ func (t *CacheTarget) String() string {
 // a cache, or a field of an image's.
 type cacheRecords struct {
 	// Epoch is what bounds the times in the layers, nil for nothing.
-	Epoch  *time.Time     `json:"epoch,omitempty"`
+	Epoch *time.Time `json:"epoch,omitempty"`
+	// Packing is the [snapshot.Packing] of the layers.
+	Packing string `json:"packing"`
+
 	Layers []cachedLayer  `json:"layers"` // of the manifest, in its order
 	Steps  []cachedStep   `json:"steps"`
 	Links  []cachedRecord `json:"links,omitempty"`
@@ -187,7 +190,7 @@ func checkSHA256(d digest.Digest) error {
 
 // chainKind are records of the chain IDs of snapshots that aren't named by them, by
 // chainKey.
-const chainKind = "chain"
+const chainKind = "chain-2"
 
 func chainKey(id string) digest.Digest { return newKey("chain").str(id).sum() }
 

@@ -415,6 +415,8 @@ func TestBadCaches(t *testing.T) {
 		"a DiffID":        {change: edit(`"diffID":"sha256:`, `"diffID":"sha512:`), want: "layers[0].diffID"},
 		"a compression":   {change: edit(`"compression":"gzip"`, `"compression":"zstd"`), want: "not compressed by zstd"},
 		"another's layer": {change: edit(`"compression":"gzip"`, `"compression":""`), want: "no step made it"},
+		"a packing":       {change: edit(`"packing":"`, `"packing":"0`), want: "another version of bob"},
+		"no packing":      {change: edit(`"packing":`, `"unpacking":`), want: "another version of bob"},
 		"huge":            {change: func() { put([]byte(`{"pad":"` + strings.Repeat("x", 9<<20) + `"}`)) }, want: "8 MiB"},
 	} {
 		k.elsewhere()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -124,7 +125,7 @@ func (b *build) inlineCache(st *state, f *Format) *cacheRecords {
 	if !slices.ContainsFunc(b.opts.CacheTo, func(t CacheTarget) bool { return t.Inline }) {
 		return nil
 	}
-	rec := &cacheRecords{Epoch: b.plan.Epoch, Steps: []cachedStep{}, Links: b.cachedLinks()}
+	rec := &cacheRecords{Epoch: b.plan.Epoch, Packing: snapshot.Packing, Steps: []cachedStep{}, Links: b.cachedLinks()}
 	for _, l := range st.layers {
 		rec.Layers = append(rec.Layers, l.record(f))
 	}
@@ -166,7 +167,7 @@ func (b *build) exportCache(ctx context.Context, t *CacheTarget) (err error) {
 	}()
 	f := b.cacheFormat(t)
 	steps := b.cachedSteps(t.Max)
-	rec := cacheRecords{Epoch: b.plan.Epoch, Layers: []cachedLayer{}, Steps: []cachedStep{}, Links: b.cachedLinks()}
+	rec := cacheRecords{Epoch: b.plan.Epoch, Packing: snapshot.Packing, Layers: []cachedLayer{}, Steps: []cachedStep{}, Links: b.cachedLinks()}
 	manifest := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{},
 	}

@@ -92,10 +92,10 @@ func (b *build) importCache(ctx context.Context, src CacheSource) ([]*importedCa
 		if err != nil {
 			return all, err
 		}
-		if one, other := rec.Epoch, b.plan.Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
+		if err := b.usable(rec); err != nil {
 			// Cache mounts have no part in the image.
 			all = append(all, b.newImportedCache(img, &cacheRecords{Layers: rec.Layers, Mounts: rec.Mounts}))
-			return all, errors.New("its layers were made with another SOURCE_DATE_EPOCH")
+			return all, err
 		}
 		all = append(all, b.newImportedCache(img, rec))
 		if img.Manifest.Config.MediaType == CacheConfigType {
@@ -103,6 +103,17 @@ func (b *build) importCache(ctx context.Context, src CacheSource) ([]*importedCa
 		}
 	}
 	return all, nil
+}
+
+// usable tells why layers of rec aren't what this build would make, nil if they are.
+func (b *build) usable(rec *cacheRecords) error {
+	if one, other := rec.Epoch, b.plan.Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
+		return errors.New("its layers were made with another SOURCE_DATE_EPOCH")
+	}
+	if rec.Packing != snapshot.Packing {
+		return errors.New("its layers were made by another version of bob, in another form")
+	}
+	return nil
 }
 
 func (b *build) newImportedCache(img *registry.Image, rec *cacheRecords) *importedCache {

@@ -16,7 +16,7 @@ import (
 
 // aliasKind are records that lead from what a COPY --from names to the content
 // it selects, so that a known result needs no file of the source.
-const aliasKind = "alias"
+const aliasKind = "alias-2"
 
 // A copying is one COPY or ADD: its sources, each copied as if by an instruction
 // of its own.

@@ -9,20 +9,20 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
-	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 )
 
 // Kinds of records that say what steps were made of: the notes of a stage, by its
 // place, and the sums of files of this machine, by the key of the step that read them.
 const (
-	notesKind = "notes"
-	filesKind = "files"
+	notesKind = "notes-2"
+	filesKind = "files-2"
 )
 
 // maxFiles is of how many files the sums are remembered for one step.
@@ -64,7 +64,12 @@ type note struct {
 type inputs []input
 
 func (in *inputs) add(name string, values ...string) {
-	*in = append(*in, input{Name: name, Value: short(newKey("input").str(name).list(values).sum())})
+	in.key(name, newKey("input").list(values))
+}
+
+// key is add of values that k is the key of.
+func (in *inputs) key(name string, k keyHash) {
+	*in = append(*in, input{Name: name, Value: short(k.str(name).sum())})
 }
 
 // short returns enough of d to tell it from others.
@@ -80,9 +85,9 @@ func (in *inputs) source(name string, content digest.Digest) {
 }
 
 // runInputs returns what the key of op is made of, but for what lies below.
-func (b *build) runInputs(op *dockerfile.Run, found mountSources, s *dockerfile.Stage) inputs {
+func (b *build) runInputs(op *dockerfile.Run, network string, found mountSources, s *dockerfile.Stage) (inputs, error) {
 	var in inputs
-	in.add("platform", platforms.FormatAll(s.Platform))
+	in.key("platform", newKey("input").platform(s.Platform))
 	in.add("USER", op.User)
 	in.add("WORKDIR", op.Dir)
 	last := len(op.Args) - 1
@@ -96,23 +101,27 @@ func (b *build) runInputs(op *dockerfile.Run, found mountSources, s *dockerfile.
 	}
 	in.add(inputOrder, names...)
 	in.add("--network", op.Network)
-	in.add("--security", fmt.Sprint(op.Insecure))
+	in.key("--security", newKey("input").bool(op.Insecure))
 	in.add("BUILDKIT_SANDBOX_HOSTNAME", op.Hostname)
-	in.add("--network of the build", fmt.Sprint(b.opts.Network))
+	in.add("--network of the build", network)
 	in.add("--add-host", b.opts.ExtraHosts...)
-	in.add("--shm-size", fmt.Sprint(b.opts.ShmSize))
-	in.add("--ulimit", fmt.Sprint(b.opts.Ulimits))
+	in.key("--shm-size", newKey("input").number(b.opts.ShmSize))
+	in.key("--ulimit", newKey("input").ulimits(b.opts.Ulimits))
 	if op.Script != nil {
 		in.add("heredoc", string(op.Script.Content))
 	}
 	for i := range op.Mounts {
 		one := &dockerfile.Run{Mounts: op.Mounts[i : i+1]}
-		in.add("options of mount "+fmt.Sprint(i+1), mountKey(newKey("mount"), one, make(mountSources, len(one.Mounts))).sum().String())
+		k, err := mountKey(newKey("mount"), one, make(mountSources, len(one.Mounts)))
+		if err != nil {
+			return nil, err
+		}
+		in.key("options of mount "+strconv.Itoa(i+1), k)
 		if found[i] != nil {
-			in.source("mount "+fmt.Sprint(i+1), found[i].content)
+			in.source("mount "+strconv.Itoa(i+1), found[i].content)
 		}
 	}
-	return in
+	return in, nil
 }
 
 // inputs returns the same of a copy, whose parts have the digests contents: none of
@@ -123,7 +132,7 @@ func (c *copying) inputs(contents []digest.Digest) inputs {
 	in.add("--chown", c.Chown)
 	in.add("--chmod", c.Chmod)
 	in.add("--exclude", c.Exclude...)
-	in.add("--link", fmt.Sprint(c.Link))
+	in.key("--link", newKey("input").bool(c.Link))
 	for i, src := range c.Sources {
 		var content digest.Digest
 		if contents != nil {
@@ -131,7 +140,7 @@ func (c *copying) inputs(contents []digest.Digest) inputs {
 		}
 		switch src := src.(type) {
 		case *dockerfile.Path:
-			in.add("source "+src.Name, src.Parents, fmt.Sprint(src.Unpack))
+			in.key("source "+src.Name, newKey("input").str(src.Parents).bool(src.Unpack))
 			in.source(src.Name, content)
 		case *dockerfile.Inline:
 			in.add("heredoc "+src.Name, string(src.Content))

@@ -1,6 +1,10 @@
 package executor
 
-import ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+import (
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/sandbox"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
 
 // What the tests look at from inside.
 var (
@@ -34,3 +38,15 @@ func KeyOfLists(lists ...[]string) string {
 func LayerDescriptor(f Format, d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	return f.descriptor(d)
 }
+
+// MountKeyOf is what keys hold of the mounts of a RUN without contents.
+func MountKeyOf(mounts ...dockerfile.Mount) (string, error) {
+	k, err := mountKey(newKey("test"), &dockerfile.Run{Mounts: mounts}, make(mountSources, len(mounts)))
+	return k.sum().String(), err
+}
+
+// UlimitKeyOf is what keys hold of limits.
+func UlimitKeyOf(all ...sandbox.Ulimit) string { return newKey("test").ulimits(all).sum().String() }
+
+// PlatformKeyOf is what keys hold of a platform.
+func PlatformKeyOf(p ocispec.Platform) string { return newKey("test").platform(p).sum().String() }

@@ -13,8 +13,8 @@ import (
 
 // Kinds of records about what was fetched.
 const (
-	downloadKind   = "download"   // by address: a downloadRecord
-	repositoryKind = "repository" // by key: the ID of a snapshot
+	downloadKind   = "download-2"   // by address: a downloadRecord
+	repositoryKind = "repository-2" // by key: the ID of a snapshot
 )
 
 // A fetched is a file or a tree that came from elsewhere. It is a snapshot of

@@ -130,13 +130,13 @@ type layerRecord struct {
 	DiffID digest.Digest
 }
 
-const layerRecordKind = "layer"
+const layerRecordKind = "layer-2"
 
 // layerKey is the key of the blob bl. The bytes of one made of a snapshot depend on
-// that, which never changes, and on the epoch.
+// that, which never changes, on how it is packed and on the epoch.
 func (b *build) layerKey(bl *blob) digest.Digest {
 	if bl.image != nil {
-		return newKey("base layer").str(bl.base.DiffID.String()).str(bl.as.String()).sum()
+		return newKey("base layer").str(bl.base.DiffID.String()).str(bl.as.String()).str(snapshot.Packing).sum()
 	}
 	return b.stepLayerKey(bl.of.ID(), bl.as.String())
 }
@@ -147,10 +147,7 @@ func (b *build) stepLayerKey(id, as string) digest.Digest {
 	if b.plan.Epoch != nil {
 		k = k.str(b.plan.Epoch.UTC().Format(time.RFC3339Nano))
 	}
-	if as != (snapshot.Compression{}).String() {
-		k = k.str(as)
-	}
-	return k.sum()
+	return k.str(as).str(snapshot.Packing).sum()
 }
 
 // pack makes the blob bl, unless the store has it.

@@ -25,8 +25,8 @@ import (
 // Kinds of records: the content that a mount's source selects in a stage or an
 // image, and the snapshot that holds content of the build context.
 const (
-	mountedKind = "mounted"
-	contextKind = "context"
+	mountedKind = "mounted-2"
+	contextKind = "context-2"
 )
 
 // A mountSource is where a bind mount or a new cache mount takes its files from.
@@ -162,7 +162,8 @@ func mountedPath(name string) filecopy.Source {
 
 // mountKey adds to a key what the mounts of op have to do with the result, as
 // in BuildKit: never what a cache mount, a secret or an agent holds.
-func mountKey(k keyHash, op *dockerfile.Run, found mountSources) keyHash {
+func mountKey(k keyHash, op *dockerfile.Run, found mountSources) (keyHash, error) {
+	k = k.number(int64(len(op.Mounts)))
 	for i, m := range op.Mounts {
 		content := ""
 		if found[i] != nil {
@@ -175,30 +176,27 @@ func mountKey(k keyHash, op *dockerfile.Run, found mountSources) keyHash {
 			// The ID is part of the key only if none was written.
 			_, id, _ := strings.Cut(m.ID, "/")
 			plain := m.Sharing == "shared" && (m.ID == m.Target || id == m.Target)
-			k = k.str("cache").str(content).str(m.Target).bool(m.ReadOnly).bool(plain).str(cacheOwner(m))
+			k = k.str("cache").str(content).str(m.Target).bool(m.ReadOnly).bool(plain).bool(emptied(m))
+			if emptied(m) {
+				k = k.owner(*m.Owner)
+			}
 		case *dockerfile.TmpfsMount:
-			k = k.str("tmpfs").str(m.Target).bool(m.ReadOnly).str(fmt.Sprint(m.Size))
+			k = k.str("tmpfs").str(m.Target).bool(m.ReadOnly).number(m.Size)
 		case *dockerfile.SecretMount:
-			k = k.str("secret").str(m.ID).str(m.Target).str(m.Env).bool(m.Required).str(fmt.Sprint(m.Owner))
+			k = k.str("secret").str(m.ID).str(m.Target).str(m.Env).bool(m.Required).owner(m.Owner)
 		case *dockerfile.SSHMount:
-			k = k.str("ssh").str(m.ID).str(m.Target).bool(m.Required).str(fmt.Sprint(m.Owner))
+			k = k.str("ssh").str(m.ID).str(m.Target).bool(m.Required).owner(m.Owner)
+		default:
+			return k, fmt.Errorf("no mount %T", m)
 		}
 	}
-	return k
+	return k, nil
 }
 
 // emptied reports whether BuildKit begins a cache mount with a directory of its
 // own in place of what From has: it does when an owner or a mode is given and no
 // source.
 func emptied(m *dockerfile.CacheMount) bool { return m.Owner != nil && m.Source == "/" }
-
-// cacheOwner is the owner and mode of a new cache mount as part of a key.
-func cacheOwner(m *dockerfile.CacheMount) string {
-	if !emptied(m) {
-		return ""
-	}
-	return fmt.Sprint(*m.Owner)
-}
 
 // A mounting is the mounts of one running command.
 type mounting struct {
@@ -342,9 +340,15 @@ func makePlace(handle *os.File, place string) error {
 }
 
 // cacheKey names a cache. As in BuildKit one with the same ID that begins with
-// something else is another cache.
+// something else is another cache. The name has a version of its own: what commands
+// keep there is good whatever else has another version.
 func cacheKey(m *dockerfile.CacheMount, from *mountSource) digest.Digest {
-	k := newKey("cache mount").str(m.ID).str(cacheOwner(m))
+	k := keyUnder("bob.key.v2", "cache mount").str(m.ID)
+	if emptied(m) {
+		k = k.str(fmt.Sprintf("{%d %d %d}", m.Owner.UID, m.Owner.GID, m.Owner.Mode))
+	} else {
+		k = k.str("")
+	}
 	if from != nil {
 		// Only what the source selects is copied, where BuildKit keeps all of
 		// From under one ID.

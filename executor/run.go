@@ -13,7 +13,6 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -36,20 +35,29 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		return nil, err
 	}
 	b.noteMounts(op, found)
-	key := newKey("run").str(st.key.String()).str(platforms.FormatAll(s.Platform)).
+	network, err := networkName(b.opts.Network)
+	if err != nil {
+		return nil, err
+	}
+	key := newKey("run").str(st.key.String()).platform(s.Platform).
 		list(op.Args).list(visible(op)).str(op.Dir).str(op.User).str(op.Network).
-		list(b.opts.ExtraHosts).str(fmt.Sprint(b.opts.Network, b.opts.ShmSize, b.opts.Ulimits))
+		list(b.opts.ExtraHosts).str(network).number(b.opts.ShmSize).ulimits(b.opts.Ulimits).
+		bool(op.Script != nil)
 	if op.Script != nil {
 		key = key.str(string(op.Script.Content))
 	}
-	if op.Insecure || op.Hostname != "" || len(op.Mounts) > 0 {
-		key = mountKey(key.bool(op.Insecure).str(op.Hostname), op, found)
+	if key, err = mountKey(key.bool(op.Insecure).str(op.Hostname), op, found); err != nil {
+		return nil, err
+	}
+	inputs, err := b.runInputs(op, network, found, s)
+	if err != nil {
+		return nil, err
 	}
 	return &operation{
 		key:         key.sum(),
 		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
 		foreseen:    slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.foreseen }),
-		explanation: explanation{inputs: b.runInputs(op, found, s), files: found.localFiles()},
+		explanation: explanation{inputs: inputs, files: found.localFiles()},
 		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
 			restored, err := b.runProcess(ctx, to.Root(), op, found, v)
 			if err != nil {
@@ -193,6 +201,19 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 		return nil, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
 	}
 	return p.Restored, err
+}
+
+// networkName is what keys call n.
+func networkName(n sandbox.Network) (string, error) {
+	switch n {
+	case sandbox.Host:
+		return "host", nil
+	case sandbox.None:
+		return "none", nil
+	case sandbox.Private:
+		return "private", nil
+	}
+	return "", fmt.Errorf("no network %d", n)
 }
 
 func (b *build) network(op *dockerfile.Run) sandbox.Network {

@@ -36,7 +36,7 @@ type stepRecord struct {
 	Created  time.Time // when the step ended, for the history
 }
 
-const recordKind = "step"
+const recordKind = "step-2"
 
 // A task is a step with its place in the build.
 type task struct {

@@ -13,7 +13,7 @@ import (
 
 // sumsKind are records of the sums of files in a directory of this machine, so
 // that a build reads no file that hasn't changed since an earlier one.
-const sumsKind = "sums"
+const sumsKind = "sums-2"
 
 // maxSumsAge is how many builds may pass over a file before it is forgotten.
 const maxSumsAge = 20

@@ -39,7 +39,7 @@ func TestSameSizeAndTime(t *testing.T) {
 		}
 		k.reopen()
 	}
-	records := filepath.Join(k.store, "records", "sums", "*", "*")
+	records := filepath.Join(k.store, "records", "sums-*", "*", "*")
 	for len(glob(t, records)) == 0 { // until the file is old enough
 		if got := build(); got != "two" {
 			t.Fatalf("the image has %q", got)

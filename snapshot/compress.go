@@ -10,6 +10,12 @@ import (
 	"github.com/klauspost/pgzip"
 )
 
+// Packing is the version of all that decides about the bytes of a layer and that
+// [Compression.String] doesn't name: the form of the tar, the default levels and the
+// size of the pieces. It changes with any of them; whoever remembers blobs has it in
+// their names.
+const Packing = "1"
+
 // A Compression is how the blob of a layer is compressed. The zero value is gzip
 // at its default level.
 type Compression struct {
@@ -45,7 +51,8 @@ func (m Method) Levels() int {
 // and takes the nearest.
 const maxZstdLevel = 22
 
-// String names c, as "gzip" or "zstd-19": equal names make equal blobs.
+// String names c, as "gzip" or "zstd-19": equal names make equal blobs
+// in one version of [Packing].
 func (c Compression) String() string {
 	name := string(c.Method)
 	if name == "" {

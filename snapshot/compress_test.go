@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
 )
 
 // patterned returns n bytes that compress, but not to nothing.
@@ -89,6 +90,26 @@ func TestCompressionIsTheSameEverywhere(t *testing.T) { //nolint:paralleltest //
 			if !bytes.Equal(got, want) {
 				t.Errorf("%s with %d processors: other bytes", method, processors)
 			}
+		}
+	}
+}
+
+// TestPackingStable pins what remembered blobs are taken for: a change makes another
+// [snapshot.Packing].
+func TestPackingStable(t *testing.T) {
+	t.Parallel()
+	want := map[snapshot.Method]string{
+		snapshot.Gzip:         "sha256:8bdcc7a0156fa93ecbd057a9a5fc117f613dac90ef4cd30f02166583b463b5ad",
+		snapshot.Zstd:         "sha256:95e6f172291426ca3851a69ad0dba8811ba292118cd07ea266657783a57a6a35",
+		snapshot.Uncompressed: "sha256:bce11eebd20506f3dd4983b3efc5dc61ccd727b6126e9de5d9dee3d9a6f76a67",
+	}
+	if snapshot.Packing != "1" {
+		t.Fatalf("write down the digests of packing %s", snapshot.Packing)
+	}
+	data := patterned(3 << 20)
+	for method, want := range want {
+		if got := digest.FromBytes(packed(t, snapshot.Compression{Method: method}, data, 1<<16)).String(); got != want {
+			t.Errorf("%s makes %s, in packing %s it is %s", method, got, snapshot.Packing, want)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func fillBatch(t *testing.T, s *snapshot.Store, name string) batch {
 	_, err = w.Write([]byte("blob " + name))
 	must(t, err)
 	b.blob, _, err = w.Commit()
-	must(t, err, s.PutRecord("kind", b.record, []byte(name)))
+	must(t, err, s.PutRecord("kind-1", b.record, []byte(name)))
 	if !b.fillMount(t, s) {
 		t.Error("the cache mount was there already")
 	}
@@ -77,7 +77,7 @@ func (b *batch) there(t *testing.T, s *snapshot.Store) map[string]bool {
 		}
 		found[name] = err == nil
 	}
-	value, err := s.Record("kind", b.record)
+	value, err := s.Record("kind-1", b.record)
 	note("record", err)
 	if err == nil && string(value) != b.name {
 		t.Errorf("the record has %q", value)

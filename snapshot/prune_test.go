@@ -51,14 +51,14 @@ func newLarder(t *testing.T) *larder {
 	_, err = w.Write([]byte("blob"))
 	must(t, err)
 	l.blob, _, err = w.Commit()
-	must(t, err, s.PutRecord("kind", l.record, []byte("r")))
+	must(t, err, s.PutRecord("kind-1", l.record, []byte("r")))
 	c, err := s.CacheMount(t.Context(), l.mount, snapshot.Shared, nil, func(path string) error { return os.Mkdir(path, 0o755) })
 	must(t, err, c.Close(), s.Close())
 	for hours, paths := range map[int][]string{
 		1: {l.glob("ids/*/snapshots/" + l.young + "/meta.json")},
 		2: {l.glob("ids/*/snapshots/" + l.alone + "/meta.json")},
 		3: {l.glob("blobs/sha256/*")},
-		4: {l.glob("records/kind/sha256/*")},
+		4: {l.glob("records/kind-1/sha256/*")},
 		5: {l.glob("ids/*/caches/*/0/lock")},
 		6: {l.glob("ids/*/snapshots/" + l.old + "/meta.json"), l.glob("ids/*/snapshots/" + l.base + "/meta.json")},
 	} {
@@ -87,7 +87,7 @@ func (l *larder) names(items []snapshot.Item) []string {
 	for _, it := range items {
 		names = append(names, map[string]string{
 			l.base: "base", l.young: "young", l.old: "old", l.alone: "alone", l.blob.String(): "blob",
-			"kind/" + l.record.String(): "record", l.mount.Encoded() + "/0": "mount",
+			"kind-1/" + l.record.String(): "record", l.mount.Encoded() + "/0": "mount",
 		}[it.ID])
 	}
 	return names
@@ -153,7 +153,7 @@ func TestPrune(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, err = s.Record("kind", l.record)
+			_, err = s.Record("kind-1", l.record)
 			return errors.Join(f.Close(), err)
 		}, want: "old mount alone young base"},
 		"used mount": {use: func(s *snapshot.Store, l *larder) error {

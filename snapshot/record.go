@@ -11,11 +11,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-var kindPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+var kindPattern = regexp.MustCompile(`^[a-z][a-z0-9-]*-[0-9]+$`)
 
 func (s *Store) recordPath(kind string, key digest.Digest) (string, error) {
 	if !kindPattern.MatchString(kind) {
-		return "", fmt.Errorf("invalid kind of record %q", kind)
+		return "", fmt.Errorf("invalid kind of record %q: want a name, a hyphen and the version", kind)
 	}
 	if err := key.Validate(); err != nil {
 		return "", fmt.Errorf("key of record %q: %w", key, err)
@@ -23,9 +23,12 @@ func (s *Store) recordPath(kind string, key digest.Digest) (string, error) {
 	return filepath.Join(s.dir, "records", kind, key.Algorithm().String(), key.Encoded()), nil
 }
 
-// PutRecord stores value under kind (lower-case letters, digits and hyphens) and
-// key, in place of any value there. Readers in any process see the old value or
-// the new one, never a part.
+// PutRecord stores value under kind and key, in place of any value there. Readers in
+// any process see the old value or the new one, never a part.
+//
+// A kind is lower-case letters, digits and hyphens, and its version: "-" and a number.
+// Whoever changes how values of a kind are computed or written counts it up, so that
+// no release reads what another one meant differently.
 func (s *Store) PutRecord(kind string, key digest.Digest, value []byte) error {
 	path, err := s.recordPath(kind, key)
 	if err == nil {

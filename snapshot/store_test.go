@@ -67,21 +67,21 @@ func TestRecord(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	key := digest.FromString("key")
-	if _, err := s.Record("step", key); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.Record("step-1", key); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read: %v", err)
 	}
-	must(t, s.PutRecord("step", key, []byte("one")), s.PutRecord("other", key, []byte("else")), s.PutRecord("step", key, []byte("two")))
-	b, err := s.Record("step", key)
+	must(t, s.PutRecord("step-1", key, []byte("one")), s.PutRecord("other-1", key, []byte("else")), s.PutRecord("step-1", key, []byte("two")))
+	b, err := s.Record("step-1", key)
 	must(t, err)
 	if string(b) != "two" {
 		t.Errorf("got %q", b)
 	}
-	for _, kind := range []string{"", "..", "a/b", "A"} {
+	for _, kind := range []string{"", "step", "step-", "step-x", "-1", "1", "Step-1", "../step-1", "step-1/x", "a b-1"} {
 		if err := s.PutRecord(kind, key, nil); err == nil {
 			t.Errorf("kind %q was taken", kind)
 		}
 	}
-	if err := s.PutRecord("step", "sha256:../x", nil); err == nil {
+	if err := s.PutRecord("step-1", "sha256:../x", nil); err == nil {
 		t.Error("bad key was taken")
 	}
 }

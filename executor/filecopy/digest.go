@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// digestVersion is hashed first; it changes with the format.
-const digestVersion = "bob filecopy 1"
+// DigestVersion is hashed first. It changes with the format, and with how a [Sum] is
+// computed: whoever remembers digests or sums has it in their names.
+const DigestVersion = "bob filecopy 1"
 
 // Digest returns the digest of all that CopyTo would take from the tree:
 // of each entry the path relative to what it is copied into, type, permission
@@ -42,7 +43,7 @@ func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, err
 		return "", fmt.Errorf("digest: %w", err)
 	}
 	enc := &encoder{hash: sha256.New(), owners: owners, sums: sums}
-	enc.text(digestVersion)
+	enc.text(DigestVersion)
 	enc.number(uint64(len(s.sources)))
 	for _, src := range s.sources {
 		if isDir(src.node.mode) {
