@@ -25,6 +25,7 @@ type build struct {
 	opts  Options
 
 	group    *errgroup.Group     // all goroutines of the build; its first error is the build's
+	life     context.Context     //nolint:containedctx // of group: what is made for all outlives the step that asked first
 	jobs     *semaphore.Weighted // operations under way
 	packers  *semaphore.Weighted // layers being compressed
 	progress *reporter
@@ -136,7 +137,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	b.group.Go(func() error {
 		var targets []*state
 		for _, p := range b.plans {
-			st, err := b.stage(ctx, p.Target()).wait(ctx)
+			st, err := b.stage(p.Target()).wait(ctx)
 			if err != nil {
 				return err
 			}
@@ -166,13 +167,13 @@ func (b *build) allStages() []*dockerfile.Stage {
 // Other stages start when somebody needs their files.
 func (b *build) begin(ctx context.Context, s *dockerfile.Stage) {
 	if b.exports.stages[s] {
-		b.stage(ctx, s)
+		b.stage(s)
 		return
 	}
 	b.group.Go(func() error {
-		f, err := b.forecast(ctx, s).wait(ctx)
+		f, err := b.forecast(s).wait(ctx)
 		if f != nil && f.known {
-			b.stage(ctx, s)
+			b.stage(s)
 		}
 		return err
 	})
@@ -181,8 +182,8 @@ func (b *build) begin(ctx context.Context, s *dockerfile.Stage) {
 // gather gives the build the group of its goroutines, and returns the context that
 // the first error of one ends.
 func (b *build) gather(ctx context.Context) context.Context {
-	b.group, ctx = errgroup.WithContext(ctx)
-	return ctx
+	b.group, b.life = errgroup.WithContext(ctx)
+	return b.life
 }
 
 // onCleanUp has f run when the build ends. What was registered last runs first.
@@ -202,25 +203,26 @@ func (b *build) cleanUp() error {
 
 // A promise is a value that one goroutine of a build makes and others wait for.
 type promise[T any] struct {
-	done  chan struct{}
+	life  context.Context //nolint:containedctx // of the build
+	done  chan struct{}   // closed when the rest is valid
 	value T
 	err   error
 }
 
 // once returns the promise that m holds under key, and starts makeIt for it in
-// the build's group if there is none yet. An error is for those who wait: they
-// know which instruction it concerns.
-func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func() (T, error)) *promise[T] {
+// the build's group if there is none yet. Its context is the build's, whoever asks
+// first. An error is for those who wait: they know which instruction it concerns.
+func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func(context.Context) (T, error)) *promise[T] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p, ok := m[key]; ok {
 		return p
 	}
-	p := &promise[T]{done: make(chan struct{})}
+	p := &promise[T]{life: b.life, done: make(chan struct{})}
 	m[key] = p
 	b.group.Go(func() error {
 		defer close(p.done)
-		p.value, p.err = makeIt()
+		p.value, p.err = makeIt(b.life)
 		return nil
 	})
 	return p
@@ -239,7 +241,7 @@ func (p *promise[T]) wait(ctx context.Context) (T, error) {
 	case <-p.done:
 		return p.value, p.err
 	case <-ctx.Done():
-		if _, ok := context.Cause(ctx).(*TimeoutError); ok { //nolint:errorlint // the build's, not in a step's error
+		if _, ok := context.Cause(p.life).(*TimeoutError); ok { //nolint:errorlint,contextcheck // the build's, not in a step's error
 			<-p.done // its error tells which step took so long
 			return p.value, p.err
 		}

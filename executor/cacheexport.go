@@ -28,7 +28,7 @@ type notedStep struct {
 
 // noteStep remembers for the caches that f is the result of a step of s over the layers
 // below, and has its layer made for them.
-func (b *build) noteStep(ctx context.Context, s *dockerfile.Stage, below []*layer, f *finding) {
+func (b *build) noteStep(s *dockerfile.Stage, below []*layer, f *finding) {
 	if len(b.opts.CacheTo) == 0 {
 		return
 	}
@@ -37,7 +37,7 @@ func (b *build) noteStep(ctx context.Context, s *dockerfile.Stage, below []*laye
 	b.mu.Unlock()
 	for i := range b.opts.CacheTo {
 		if t := &b.opts.CacheTo[i]; !t.Inline && (t.Max || b.exports.stages[s]) {
-			b.startBlob(ctx, f.layer.in(b.cacheFormat(t)))
+			b.startBlob(f.layer.in(b.cacheFormat(t)))
 		}
 	}
 }
@@ -175,7 +175,7 @@ func (b *build) exportCache(ctx context.Context, t *CacheTarget) (err error) {
 	numbers := make(map[digest.Digest]int) // of the layers, by digest
 	for _, s := range steps {
 		for _, l := range append(slices.Clip(s.below), s.layer) {
-			b.startBlob(ctx, l.in(f))
+			b.startBlob(l.in(f))
 			if err := l.in(f).wait(ctx); err != nil {
 				return err
 			}

@@ -42,7 +42,7 @@ type importedLayer struct {
 // importCaches has the caches fetched that results are looked for in. It returns at
 // once. A cache that can't be had, or isn't one, costs a warning.
 func (b *build) importCaches(ctx context.Context) {
-	b.caches.done = make(chan struct{})
+	b.caches.life, b.caches.done = ctx, make(chan struct{})
 	b.group.Go(func() error {
 		defer close(b.caches.done)
 		if b.opts.NoCache {

@@ -81,7 +81,7 @@ func (b *build) exportMounts(ctx context.Context, t *CacheTarget, f *Format) ([]
 					continue
 				}
 				found[m.Key] = true
-				b.startBlob(ctx, m.layer.in(f))
+				b.startBlob(m.layer.in(f))
 				if err := m.layer.in(f).wait(ctx); err != nil {
 					return nil, err
 				}

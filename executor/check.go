@@ -31,7 +31,7 @@ func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
 	stages := b.allStages()
 	for _, s := range stages {
 		if s.Base.Reference != "" {
-			b.image(ctx, s.Base.Reference, s.Platform) // all at the same time
+			b.image(s.Base.Reference, s.Platform) // all at the same time
 		}
 	}
 	sources := make([][]dockerfile.SourceImage, len(stages))
@@ -41,7 +41,7 @@ func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
 			root := s.Root()
 			return nil, &StepError{Step: "FROM " + root.Base.Reference, Location: root.Location, Err: err}
 		}
-		sources[i], _ = b.sourceImages(ctx, s, config) // the error is that of Lint
+		sources[i], _ = b.sourceImages(s, config) // the error is that of Lint
 	}
 	var warnings []dockerfile.Warning
 	for i, s := range stages {
@@ -67,10 +67,10 @@ func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
 
 // sourceImages returns the images that s takes files from, and has all of them
 // resolved.
-func (b *build) sourceImages(ctx context.Context, s *dockerfile.Stage, root dockerspec.DockerOCIImage) ([]dockerfile.SourceImage, error) {
+func (b *build) sourceImages(s *dockerfile.Stage, root dockerspec.DockerOCIImage) ([]dockerfile.SourceImage, error) {
 	sources, err := s.SourceImages(root)
 	for _, src := range sources {
-		b.image(ctx, src.Reference, s.TargetPlatform())
+		b.image(src.Reference, s.TargetPlatform())
 	}
 	return sources, err
 }
@@ -79,7 +79,7 @@ func (b *build) sourceImages(ctx context.Context, s *dockerfile.Stage, root dock
 func (b *build) lintSources(ctx context.Context, s *dockerfile.Stage, sources []dockerfile.SourceImage) ([]dockerfile.Warning, error) {
 	var warnings []dockerfile.Warning
 	for _, src := range sources {
-		img, err := b.image(ctx, src.Reference, s.TargetPlatform()).wait(ctx)
+		img, err := b.image(src.Reference, s.TargetPlatform()).wait(ctx)
 		if err != nil {
 			return warnings, &StepError{Step: src.Text, Location: src.Location, Err: err}
 		}
@@ -113,7 +113,7 @@ func (b *build) lint(ctx context.Context, s *dockerfile.Stage) error {
 	if err != nil {
 		return err
 	}
-	sources, err := b.sourceImages(ctx, s, root)
+	sources, err := b.sourceImages(s, root)
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ type Context struct {
 }
 
 // layout returns the promise of the image l for p.
-func (b *build) layout(ctx context.Context, l *registry.LayoutImage, p ocispec.Platform) *promise[*baseImage] {
-	return b.imageOf(l.String(), p, func() (*registry.Image, error) { return registry.ResolveLayout(ctx, *l, p) })
+func (b *build) layout(l *registry.LayoutImage, p ocispec.Platform) *promise[*baseImage] {
+	return b.imageOf(l.String(), p, func(ctx context.Context) (*registry.Image, error) { return registry.ResolveLayout(ctx, *l, p) })
 }
 
 // contextBase returns the state of FROM a named context. Files that are no image
@@ -33,7 +33,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 	name := s.Base.Context
 	c := b.opts.Contexts[name]
 	if c.Layout != nil {
-		img, err := b.layout(ctx, c.Layout, s.Platform).wait(ctx)
+		img, err := b.layout(c.Layout, s.Platform).wait(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
@@ -47,7 +47,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 	if err != nil {
 		return nil, err
 	}
-	b.noteStep(ctx, s, nil, f)
+	b.noteStep(s, nil, f)
 	st := scratch().with(f.key, f.layer, f.rootfs, ocispec.History{})
 	// No instruction made the layer, so that BuildKit finds no entry for it.
 	st.missing = &ocispec.History{Created: b.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}

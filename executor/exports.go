@@ -62,16 +62,16 @@ func (e *exports) pushes(bl *blob) bool {
 }
 
 // send has bl uploaded to every target that hasn't got it.
-func (e *exports) send(ctx context.Context, b *build, bl *blob) {
+func (e *exports) send(b *build, bl *blob) {
 	for _, t := range e.targets {
-		e.sendTo(ctx, b, t, bl)
+		e.sendTo(b, t, bl)
 	}
 }
 
 // sendTo returns the promise that the registry of t has bl. A blob that can't be
 // sent ends the build.
-func (e *exports) sendTo(ctx context.Context, b *build, t *target, bl *blob) *promise[struct{}] {
-	return once(b, t.sent, bl.desc.Digest, func() (struct{}, error) {
+func (e *exports) sendTo(b *build, t *target, bl *blob) *promise[struct{}] {
+	return once(b, t.sent, bl.desc.Digest, func(ctx context.Context) (struct{}, error) {
 		if err := e.uploads.Acquire(ctx, 1); err != nil {
 			return struct{}{}, context.Cause(ctx)
 		}
@@ -134,7 +134,7 @@ func (b *build) finish(ctx context.Context, states []*state) (all []*product, er
 	defer func() { v.done(err) }()
 	for _, st := range states {
 		for _, l := range st.layers {
-			b.start(ctx, l)
+			b.start(l)
 		}
 	}
 	for _, f := range b.exports.formats {
@@ -160,7 +160,7 @@ func (b *build) pushBlobs(ctx context.Context, t *target, states []*state, p *pr
 	defer func() { v.done(err) }()
 	for _, st := range states {
 		for _, l := range st.layers {
-			if _, err := b.exports.sendTo(ctx, b, t, l.in(b.exports.formats[0])).wait(ctx); err != nil {
+			if _, err := b.exports.sendTo(b, t, l.in(b.exports.formats[0])).wait(ctx); err != nil {
 				return err
 			}
 		}
@@ -240,7 +240,7 @@ func (s *streaming) commit(b *build, d digest.Digest) {
 	if err := s.up.Commit(d); err != nil {
 		return // the rest is sent from the store
 	}
-	once(b, s.target.sent, d, func() (struct{}, error) { return struct{}{}, nil })
+	once(b, s.target.sent, d, func(context.Context) (struct{}, error) { return struct{}{}, nil })
 }
 
 // close gives an upload up that wasn't committed.

@@ -23,17 +23,17 @@ type baseImage struct {
 type imageKey struct{ ref, platform string }
 
 // image returns the promise of the image ref for p.
-func (b *build) image(ctx context.Context, ref string, p ocispec.Platform) *promise[*baseImage] {
-	return b.imageOf(ref, p, func() (*registry.Image, error) { return b.Registry.Resolve(ctx, ref, p) })
+func (b *build) image(ref string, p ocispec.Platform) *promise[*baseImage] {
+	return b.imageOf(ref, p, func(ctx context.Context) (*registry.Image, error) { return b.Registry.Resolve(ctx, ref, p) })
 }
 
 // imageOf returns the promise of the image called name that resolve finds.
-func (b *build) imageOf(name string, p ocispec.Platform, resolve func() (*registry.Image, error)) *promise[*baseImage] {
+func (b *build) imageOf(name string, p ocispec.Platform, resolve func(context.Context) (*registry.Image, error)) *promise[*baseImage] {
 	key := imageKey{name, platforms.FormatAll(p)}
-	return once(b, b.images, key, func() (*baseImage, error) { return b.resolve(name, p, resolve) })
+	return once(b, b.images, key, func(ctx context.Context) (*baseImage, error) { return b.resolve(ctx, name, p, resolve) })
 }
 
-func (b *build) resolve(ref string, p ocispec.Platform, resolve func() (*registry.Image, error)) (img *baseImage, err error) {
+func (b *build) resolve(ctx context.Context, ref string, p ocispec.Platform, resolve func(context.Context) (*registry.Image, error)) (img *baseImage, err error) {
 	prefix := "[internal]"
 	if len(b.plans) > 1 {
 		prefix = "[" + platforms.FormatAll(p) + " internal]"
@@ -41,7 +41,7 @@ func (b *build) resolve(ref string, p ocispec.Platform, resolve func() (*registr
 	v := b.progress.start(prefix + " load metadata for " + ref)
 	defer func() { v.done(err) }()
 
-	remote, err := resolve()
+	remote, err := resolve(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -81,7 +81,7 @@ func TestMountsInKeys(t *testing.T) {
 	t.Parallel()
 	owner := dockerfile.MountOwner{UID: 1, GID: 2, Mode: 3}
 	seen := make(map[string]string)
-	add := func(name string, key string) {
+	add := func(name, key string) {
 		if other, ok := seen[key]; ok {
 			t.Errorf("%s has the key of %s", name, other)
 		}

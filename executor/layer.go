@@ -98,26 +98,26 @@ func (bl *blob) wait(ctx context.Context) error {
 
 // start has the blobs of l made, if they aren't yet, and sent to every target. It
 // returns at once; the work belongs to the build's group.
-func (b *build) start(ctx context.Context, l *layer) {
+func (b *build) start(l *layer) {
 	l.wanted.Store(true)
 	for _, f := range b.exports.formats {
-		b.startBlob(ctx, l.in(f))
+		b.startBlob(l.in(f))
 	}
 }
 
 // startBlob is start of one blob. It is sent only if it is part of what is pushed.
-func (b *build) startBlob(ctx context.Context, bl *blob) {
+func (b *build) startBlob(bl *blob) {
 	bl.begin.Do(func() {
 		b.group.Go(func() error {
 			if bl.as != nil {
-				bl.err = b.pack(ctx, bl)
+				bl.err = b.pack(b.life, bl)
 				close(bl.ready)
 			}
 			if bl.err != nil {
 				return bl.err
 			}
 			if b.exports.pushes(bl) {
-				b.exports.send(ctx, b, bl)
+				b.exports.send(b, bl)
 			}
 			return nil
 		})

@@ -10,7 +10,6 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/snapshot"
-	"golang.org/x/sync/errgroup"
 )
 
 // Open fetches src, a *dockerfile.Download or *dockerfile.Repository, unless it
@@ -22,13 +21,13 @@ func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, 
 	if err != nil {
 		return "", nil, err
 	}
-	bd.group, ctx = errgroup.WithContext(ctx)
+	ctx = bd.gather(ctx)
 	var f *fetched
 	switch src := src.(type) {
 	case *dockerfile.Download:
-		f, err = bd.download(ctx, src).wait(ctx)
+		f, err = bd.download(src).wait(ctx)
 	case *dockerfile.Repository:
-		f, err = bd.repository(ctx, src).wait(ctx)
+		f, err = bd.repository(src).wait(ctx)
 	default:
 		err = fmt.Errorf("a %T can't be opened as a directory", src)
 	}

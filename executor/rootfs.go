@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"sync"
 
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
@@ -17,9 +16,8 @@ type rootfs struct {
 	id    string
 	layer *importedLayer // that makes it, over another one; nil for what isn't imported
 
-	once sync.Once
-	snap *snapshot.Snapshot
-	err  error
+	snap *snapshot.Snapshot // if make is nil
+	made memo[*snapshot.Snapshot]
 }
 
 // present is the rootfs that snap holds.
@@ -28,12 +26,10 @@ func present(snap *snapshot.Snapshot) *rootfs { return &rootfs{snap: snap, id: s
 // snapshot returns the rootfs's snapshot, nil for the empty file system, and
 // makes it present first if it isn't.
 func (r *rootfs) snapshot(ctx context.Context) (*snapshot.Snapshot, error) {
-	r.once.Do(func() {
-		if r.make != nil {
-			r.snap, r.err = r.make(ctx)
-		}
-	})
-	return r.snap, r.err
+	if r.make == nil {
+		return r.snap, nil
+	}
+	return r.made.get(ctx, r.make)
 }
 
 // A source is a tree that COPY reads: the build context, or what an earlier
@@ -45,8 +41,8 @@ type source struct {
 
 // view returns the promise of r's files as a tree for reading. It is unmounted
 // when the build ends.
-func (b *build) view(ctx context.Context, r *rootfs) *promise[*source] {
-	return once(b, b.views, r, func() (*source, error) {
+func (b *build) view(r *rootfs) *promise[*source] {
+	return once(b, b.views, r, func(ctx context.Context) (*source, error) {
 		snap, err := r.snapshot(ctx)
 		if err != nil {
 			return nil, err

@@ -60,8 +60,8 @@ func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
 
 // stage returns the promise of s's last state. A stage that fails ends the
 // build, even while the target still waits for another one.
-func (b *build) stage(ctx context.Context, s *dockerfile.Stage) *promise[*state] {
-	return once(b, b.stages, s, func() (*state, error) {
+func (b *build) stage(s *dockerfile.Stage) *promise[*state] {
+	return once(b, b.stages, s, func(ctx context.Context) (*state, error) {
 		st, err := b.buildStage(ctx, s)
 		b.fail(err)
 		return st, err
@@ -77,11 +77,11 @@ type outline struct {
 }
 
 // outline returns the promise of the outline of s.
-func (b *build) outline(ctx context.Context, s *dockerfile.Stage) *promise[*outline] {
-	return once(b, b.outlines, s, func() (o *outline, err error) {
+func (b *build) outline(s *dockerfile.Stage) *promise[*outline] {
+	return once(b, b.outlines, s, func(ctx context.Context) (o *outline, err error) {
 		o = &outline{}
 		if s.Base.Stage != nil {
-			_, err = b.outline(ctx, s.Base.Stage).wait(ctx)
+			_, err = b.outline(s.Base.Stage).wait(ctx)
 		} else {
 			o.base, err = b.base(ctx, s)
 		}
@@ -102,13 +102,13 @@ func (b *build) outline(ctx context.Context, s *dockerfile.Stage) *promise[*outl
 }
 
 func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, err error) {
-	o, err := b.outline(ctx, s).wait(ctx)
+	o, err := b.outline(s).wait(ctx)
 	if err != nil {
 		return nil, err
 	}
 	base := o.base
 	if s.Base.Stage != nil {
-		if base, err = b.stage(ctx, s.Base.Stage).wait(ctx); err != nil {
+		if base, err = b.stage(s.Base.Stage).wait(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -132,7 +132,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 		next, err := b.step(ctx, &st, task{step, s, i, book, n.next(), func() {
 			for _, later := range o.steps[i:] {
 				for _, from := range stagesOf(later.Op) {
-					b.stage(ctx, from)
+					b.stage(from)
 				}
 			}
 		}})
@@ -149,7 +149,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec.DockerOCIImage, error) {
 	root := s.Root()
 	if l := b.opts.Contexts[root.Base.Context].Layout; l != nil {
-		img, err := b.layout(ctx, l, root.Platform).wait(ctx)
+		img, err := b.layout(l, root.Platform).wait(ctx)
 		if err != nil {
 			return dockerspec.DockerOCIImage{}, err
 		}
@@ -158,7 +158,7 @@ func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec
 	if root.Base.Reference == "" {
 		return dockerspec.DockerOCIImage{}, nil
 	}
-	img, err := b.image(ctx, root.Base.Reference, root.Platform).wait(ctx)
+	img, err := b.image(root.Base.Reference, root.Platform).wait(ctx)
 	if err != nil {
 		return dockerspec.DockerOCIImage{}, err
 	}
@@ -169,20 +169,20 @@ func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec
 func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	switch {
 	case s.Base.Reference != "":
-		img, err := b.image(ctx, s.Base.Reference, s.Platform).wait(ctx)
+		img, err := b.image(s.Base.Reference, s.Platform).wait(ctx)
 		if err != nil {
 			if errors.Is(err, registry.ErrNotFound) {
 				err = fmt.Errorf("%w%s", err, s.DidYouMean())
 			}
 			return nil, &StepError{Step: "FROM " + s.Base.Reference, Location: s.Location, Err: err}
 		}
-		return img.state, b.startBase(ctx, s, img.state)
+		return img.state, b.startBase(s, img.state)
 	case s.Base.Context != "":
 		st, err := b.contextBase(ctx, s)
 		if err != nil {
 			return nil, &StepError{Step: "FROM " + s.Base.Context, Location: s.Location, Err: err}
 		}
-		return st, b.startBase(ctx, s, st)
+		return st, b.startBase(s, st)
 	default:
 		return scratch(), nil
 	}
@@ -191,7 +191,7 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 // startBase has the layers of st, which s starts from, on their way while the steps
 // run, if they are part of the image. A layer that a format has no name for is an
 // error.
-func (b *build) startBase(ctx context.Context, s *dockerfile.Stage, st *state) error {
+func (b *build) startBase(s *dockerfile.Stage, st *state) error {
 	if !b.exports.wants(s) {
 		return nil
 	}
@@ -204,7 +204,7 @@ func (b *build) startBase(ctx context.Context, s *dockerfile.Stage, st *state) e
 				return &StepError{Step: "FROM " + s.Base.Reference + s.Base.Context, Location: s.Location, Err: err}
 			}
 		}
-		b.start(ctx, l)
+		b.start(l)
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	if err := t.book.close(ctx, t, op, f); err != nil {
 		return nil, err
 	}
-	next := b.after(ctx, st, t, f)
+	next := b.after(st, t, f)
 	next.anew = op.anew
 	return next, nil
 }
@@ -91,7 +91,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 // that come to the same, as those of two platforms may, are done once in a build and
 // shown once.
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
-	return once(b, b.findings, wanted{op.key, op.anew}, func() (*finding, error) {
+	return once(b, b.findings, wanted{op.key, op.anew}, func(ctx context.Context) (*finding, error) {
 		f := b.known(ctx, below, op)
 		if f == nil && op.missed != nil {
 			op.missed()
@@ -195,12 +195,12 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 }
 
 // after returns the state behind t, whose result is f.
-func (b *build) after(ctx context.Context, st *state, t task, f *finding) *state {
+func (b *build) after(st *state, t task, f *finding) *state {
 	t.History.Created = b.created(f)
 	if b.exports.wants(t.stage) {
-		b.start(ctx, f.layer)
+		b.start(f.layer)
 	}
-	b.noteStep(ctx, t.stage, st.layers, f)
+	b.noteStep(t.stage, st.layers, f)
 	next := st.with(f.key, f.layer, f.rootfs, t.History)
 	if next.missing != nil {
 		next.missing = &ocispec.History{Created: t.History.Created, CreatedBy: describe(t), Comment: next.missing.Comment}
