@@ -26,8 +26,11 @@ var devices = [...]device{
 
 // deviceLinks are the links of a container's /dev. Without /proc they lead nowhere:
 // what opens one gets an error, where a file in its place would swallow the output.
-var deviceLinks = map[string]string{
-	"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+var deviceLinks = [...]struct{ name, target string }{
+	{"fd", "/proc/self/fd"},
+	{"stdin", "/proc/self/fd/0"},
+	{"stdout", "/proc/self/fd/1"},
+	{"stderr", "/proc/self/fd/2"},
 }
 
 // makeDevices makes the /dev of a command. Where devices can't be made or opened, as
@@ -40,8 +43,8 @@ func makeDevices(dir string) error {
 	if err := makeDir(filepath.Join(dir, "shm"), 0o777|fs.ModeSticky); err != nil {
 		return err
 	}
-	for name, target := range deviceLinks {
-		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+	for _, link := range deviceLinks {
+		if err := os.Symlink(link.target, filepath.Join(dir, link.name)); err != nil {
 			return err
 		}
 	}

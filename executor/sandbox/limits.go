@@ -27,12 +27,14 @@ type Limits struct {
 // controllers returns what of the kernel enforces the limits.
 func (l Limits) controllers() []string {
 	var names []string
-	for name, wanted := range map[string]bool{"memory": l.Memory > 0, "cpu": l.CPUs > 0, "pids": l.PIDs > 0} {
-		if wanted {
-			names = append(names, name)
+	for _, limit := range []struct {
+		controller string
+		wanted     bool
+	}{{"memory", l.Memory > 0}, {"cpu", l.CPUs > 0}, {"pids", l.PIDs > 0}} {
+		if limit.wanted {
+			names = append(names, limit.controller)
 		}
 	}
-	slices.Sort(names)
 	return names
 }
 

@@ -167,12 +167,15 @@ func helpersPowerless() *Obstacle {
 			"start bob without it: in Kubernetes\n  securityContext:\n    allowPrivilegeEscalation: true\nwith docker or podman, not with --security-opt no-new-privileges; in a systemd unit, NoNewPrivileges=no",
 		}
 	}
-	for program, power := range map[string]capability.Cap{"newuidmap": capability.CAP_SETUID, "newgidmap": capability.CAP_SETGID} {
-		path, err := exec.LookPath(program)
+	for _, helper := range []struct {
+		program string
+		power   capability.Cap
+	}{{"newuidmap", capability.CAP_SETUID}, {"newgidmap", capability.CAP_SETGID}} {
+		path, err := exec.LookPath(helper.program)
 		if err != nil {
 			return helpersMissing()
 		}
-		if has, err := unshare.IsSetID(path, os.ModeSetuid, power); !has && (err == nil || errors.Is(err, unix.ENODATA)) {
+		if has, err := unshare.IsSetID(path, os.ModeSetuid, helper.power); !has && (err == nil || errors.Is(err, unix.ENODATA)) {
 			return &Obstacle{path + " is neither set-user-ID nor has file capabilities", "as root, run\n  chmod u+s " + path}
 		}
 		var st unix.Statfs_t
