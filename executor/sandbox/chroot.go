@@ -64,7 +64,7 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 		p.Restored = restored
 		return err
 	})
-	if err := places.addSystem(p.ExtraHosts); err != nil {
+	if err := places.addSystem(p.ExtraHosts, p.Mounts); err != nil {
 		return err
 	}
 	if err := places.addMounts(ctx, p.Mounts); err != nil {

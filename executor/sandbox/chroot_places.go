@@ -63,28 +63,42 @@ func (ps *places) fresh() string {
 	return filepath.Join(ps.dir, strconv.Itoa(ps.names))
 }
 
-// addSystem places what every command has.
-func (ps *places) addSystem(extraHosts []string) error {
+// addSystem places what every command has, but where a mount of the process takes the
+// place.
+func (ps *places) addSystem(extraHosts []string, mounts []Mount) error {
 	// The host name can't be another than the machine's.
 	hostname, err := os.Hostname()
 	if err != nil {
 		return err
 	}
+	taken := func(target string) bool {
+		return slices.ContainsFunc(mounts, func(m Mount) bool { return path.Clean(m.Target) == target })
+	}
+	for _, d := range []struct {
+		target string
+		build  func(string) error
+	}{{"/dev", makeDevices}, {"/proc", makeProc}} {
+		if taken(d.target) {
+			continue
+		}
+		dir := ps.fresh()
+		if err := d.build(dir); err != nil {
+			return fmt.Errorf("make %s for the command: %w", d.target, err)
+		}
+		if err := ps.put(dir, &place{target: d.target}); err != nil {
+			return err
+		}
+	}
+	// Behind /dev and /proc, to which links of the image may lead.
 	etc, err := writeHostFiles(ps.dir, hostname, extraHosts, "")
 	if err != nil {
 		return err
 	}
 	for _, m := range etc {
+		if taken(m.Target) || ps.points.unreachable(m.Target) {
+			continue
+		}
 		if err := ps.put(m.Source, &place{target: m.Target}); err != nil {
-			return err
-		}
-	}
-	for target, build := range map[string]func(string) error{"/dev": makeDevices, "/proc": makeProc} {
-		dir := ps.fresh()
-		if err := build(dir); err != nil {
-			return fmt.Errorf("make %s for the command: %w", target, err)
-		}
-		if err := ps.put(dir, &place{target: target}); err != nil {
 			return err
 		}
 	}
@@ -525,6 +539,7 @@ func (ps *places) giveBack(ctx context.Context, pl *place, now string) error {
 func (ps *places) unshareFiles(ctx context.Context, dir string) error {
 	links := make(map[uint64][]string)
 	counts := make(map[uint64]uint64)
+	var found []uint64 // in the order of the first names
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -534,6 +549,9 @@ func (ps *places) unshareFiles(ctx context.Context, dir string) error {
 			return &os.PathError{Op: "lstat", Path: name, Err: err}
 		}
 		if st.Nlink > 1 {
+			if len(links[st.Ino]) == 0 {
+				found = append(found, st.Ino)
+			}
 			links[st.Ino] = append(links[st.Ino], name)
 			counts[st.Ino] = uint64(st.Nlink) //nolint:unconvert // its type differs between architectures
 		}
@@ -542,7 +560,8 @@ func (ps *places) unshareFiles(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	for ino, names := range links {
+	for _, ino := range found {
+		names := links[ino]
 		if uint64(len(names)) == counts[ino] {
 			continue
 		}

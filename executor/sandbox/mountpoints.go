@@ -65,6 +65,14 @@ func (m *mountPoints) resolve(target string) (string, error) {
 	return path.Join("/", name), nil
 }
 
+// unreachable reports whether nothing can be put where target leads to, by links of
+// the image: they go in a circle, or to the kernel's own files. Such a link leads
+// nowhere on any machine.
+func (m *mountPoints) unreachable(target string) bool {
+	resolved, err := m.resolve(target)
+	return errors.Is(err, unix.ELOOP) || err == nil && isBelow(resolved, []string{"/proc", "/sys"})
+}
+
 // make sees to it that something can be mounted on the resolved path: a
 // directory, or a file if isDir is false. What exists is left alone, whatever
 // it is: the mount then says what is wrong with it. It reports whether the path

@@ -223,18 +223,35 @@ func tmpfsMount(m Mount) *configs.Mount {
 // A placement puts mounts into a root file system, one after the other.
 type placement struct {
 	points  *mountPoints
-	placed  []*configs.Mount
+	placed  []placedMount
 	covered []string // targets so far, as written and resolved
 }
 
+// A placedMount is a mount whose destination is where it leads to.
+type placedMount struct {
+	*configs.Mount
+	isDir bool
+	// hidden says that what the root file system has there is below another mount.
+	hidden bool
+}
+
 // placeMounts resolves the targets of all mounts of the container in the root
-// file system and makes the mount points that are missing there. It returns
-// the mounts for libcontainer. memory is where files in memory are made.
-func placeMounts(points *mountPoints, system []*configs.Mount, mounts []Mount, memory *memoryFiles) ([]*configs.Mount, error) {
+// file system and makes the mount points that are missing there. A mount of the
+// process on the very target of another takes the place of that one, as in BuildKit.
+// It returns the mounts for libcontainer. memory is where files in memory are made.
+func placeMounts(points *mountPoints, system []*configs.Mount, host, mounts []Mount, memory *memoryFiles) ([]*configs.Mount, error) {
 	p := &placement{points: points}
 	for _, m := range system {
 		if err := p.place(m, true); err != nil {
 			return nil, err
+		}
+	}
+	for _, m := range host {
+		if points.unreachable(m.Target) {
+			continue
+		}
+		if err := p.add(m, memory); err != nil {
+			return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 		}
 	}
 	for _, m := range mounts {
@@ -242,7 +259,14 @@ func placeMounts(points *mountPoints, system []*configs.Mount, mounts []Mount, m
 			return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 		}
 	}
-	return p.placed, nil
+	all := make([]*configs.Mount, 0, len(p.placed))
+	for _, m := range p.placed {
+		if err := p.makePoint(m); err != nil {
+			return nil, fmt.Errorf("mount on %s: %w", m.Destination, err)
+		}
+		all = append(all, m.Mount)
+	}
+	return all, nil
 }
 
 // add places one mount of the process.
@@ -267,22 +291,36 @@ func (p *placement) add(m Mount, memory *memoryFiles) error {
 
 // place places one mount on a directory, or a file if isDir is false.
 func (p *placement) place(m *configs.Mount, isDir bool) error {
-	p.placed = append(p.placed, m)
 	target := path.Clean(m.Destination)
-	if isBelow(target, p.covered) {
-		return nil // what the root file system has there is hidden
+	m.Destination = target
+	placed := placedMount{Mount: m, isDir: isDir, hidden: isBelow(target, p.covered)}
+	if !placed.hidden {
+		resolved, err := p.points.resolve(target)
+		if err != nil {
+			return err
+		}
+		m.Destination = resolved
+		placed.hidden = isBelow(resolved, p.covered)
 	}
-	resolved, err := p.points.resolve(target)
-	if err != nil {
-		return err
-	}
-	if isBelow(resolved, p.covered) {
+	// Those that lie below the one that is replaced stay there.
+	if i := slices.IndexFunc(p.placed, func(o placedMount) bool { return o.Destination == m.Destination }); i >= 0 {
+		p.placed[i] = placed
 		return nil
 	}
-	m.Destination = resolved
-	p.covered = append(p.covered, target, resolved)
-	made, err := p.points.make(resolved, isDir)
-	if made && m.Device == "tmpfs" && target != "/dev" {
+	p.placed = append(p.placed, placed)
+	if !placed.hidden {
+		p.covered = append(p.covered, target, m.Destination)
+	}
+	return nil
+}
+
+// makePoint makes what a mount is mounted on, unless it is there.
+func (p *placement) makePoint(m placedMount) error {
+	if m.hidden {
+		return nil
+	}
+	made, err := p.points.make(m.Destination, m.isDir)
+	if made && m.Device == "tmpfs" && m.Destination != "/dev" {
 		// libcontainer gives a tmpfs the mode of what is there, which here is
 		// a stub. The last of several modes counts.
 		m.Data = strings.TrimPrefix(m.Data+",mode=1777", ",")

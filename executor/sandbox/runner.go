@@ -266,7 +266,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	defer clean(points.remove)
 	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Keeper(r.OneID)}
 	defer clean(memory.remove)
-	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), append(etc, p.Mounts...), memory)
+	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), etc, p.Mounts, memory)
 	if err != nil {
 		return err
 	}
