@@ -43,7 +43,7 @@ type chrootResult struct {
 // reverse.
 func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	if r.Limiter != nil {
-		return errors.New("limits of RUN take a container with namespaces of its own, which this machine refuses: limit the container that bob runs in")
+		return fmt.Errorf("%w, or limit the container that bob runs in", notInChroot("--memory, --cpus and --pids-limit", "a cgroup of its own"))
 	}
 	order, err := newChrootOrder(p)
 	if err != nil {
@@ -76,17 +76,24 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	return runGuarded(ctx, p, order, places.secrets())
 }
 
+// notInChroot says that something that was asked for takes what a RUN in a chroot hasn't.
+func notInChroot(asked, takes string) error {
+	return fmt.Errorf("%s: a RUN with --isolation=chroot hasn't %s: leave it out, or use --isolation=sandbox where the machine allows that (`bob doctor` tells)", asked, takes)
+}
+
 // newChrootOrder checks what a chroot can give the process and what it can't.
 func newChrootOrder(p *Process) (*chrootOrder, error) {
 	switch {
 	case p.Insecure:
-		return nil, errors.New("RUN --security=insecure: takes a container with namespaces of its own, which this machine refuses: see `bob doctor`")
+		return nil, notInChroot("RUN --security=insecure", "namespaces of its own")
 	case p.Network == None:
-		return nil, errors.New("RUN --network=none: takes a network namespace, which this machine refuses: see `bob doctor`")
+		return nil, notInChroot("RUN --network=none", "a network namespace")
 	case p.Network != Host:
-		return nil, errors.New("a private network takes a network namespace, which this machine refuses: use --network=host, or see `bob doctor`")
+		return nil, notInChroot("--network=private", "a network namespace")
+	case p.ShmSize > 0:
+		return nil, notInChroot("--shm-size", "a file system at /dev/shm")
 	case p.Hostname != "":
-		return nil, fmt.Errorf("host name %s: takes a UTS namespace, which this machine refuses: leave out BUILDKIT_SANDBOX_HOSTNAME", p.Hostname)
+		return nil, notInChroot("BUILDKIT_SANDBOX_HOSTNAME="+p.Hostname, "a host name of its own")
 	}
 	root, err := canonical(p.Root)
 	if err != nil {

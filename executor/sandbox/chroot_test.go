@@ -203,9 +203,6 @@ func TestInChrootRefuses(t *testing.T) {
 	}{
 		{"no command", func(p *sandbox.Process) { p.Args = nil }, "no command"},
 		{"missing root", func(p *sandbox.Process) { p.Root += "/nonesuch" }, "no such file"},
-		{"insecure", func(p *sandbox.Process) { p.Insecure = true }, "--security=insecure"},
-		{"no network", func(p *sandbox.Process) { p.Network = sandbox.None }, "--network=none"},
-		{"host name", func(p *sandbox.Process) { p.Hostname = "x" }, "BUILDKIT_SANDBOX_HOSTNAME"},
 		{"extra host", func(p *sandbox.Process) { p.ExtraHosts = []string{"a:b"} }, "extra host"},
 		{"unknown limit", func(p *sandbox.Process) { p.Ulimits = []sandbox.Ulimit{{Name: "x"}} }, "unknown resource"},
 		{"limit above bob's", func(p *sandbox.Process) { p.Ulimits = []sandbox.Ulimit{{Name: "nofile", Soft: 1, Hard: 1 << 40}} }, "ulimit nofile: hard limit"},
@@ -229,6 +226,36 @@ func TestInChrootRefuses(t *testing.T) {
 			}
 			if after := tree(t, root); after != before {
 				t.Errorf("before:\n%safter:\n%s", before, after)
+			}
+		})
+	}
+}
+
+// TestInChrootLacks wants an error that names the mode for what was asked for and a
+// chroot can't give.
+func TestInChrootLacks(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		asked  string
+		change func(*sandbox.Process, *sandbox.Runner)
+	}{
+		{"RUN --security=insecure", func(p *sandbox.Process, _ *sandbox.Runner) { p.Insecure = true }},
+		{"RUN --network=none", func(p *sandbox.Process, _ *sandbox.Runner) { p.Network = sandbox.None }},
+		{"--network=private", func(p *sandbox.Process, _ *sandbox.Runner) { p.Network = sandbox.Private }},
+		{"--shm-size", func(p *sandbox.Process, _ *sandbox.Runner) { p.ShmSize = 1 << 20 }},
+		{"BUILDKIT_SANDBOX_HOSTNAME=x", func(p *sandbox.Process, _ *sandbox.Runner) { p.Hostname = "x" }},
+		{"--memory, --cpus and --pids-limit", func(_ *sandbox.Process, r *sandbox.Runner) { r.Limiter = new(sandbox.Limiter) }},
+	} {
+		t.Run(test.asked, func(t *testing.T) {
+			t.Parallel()
+			r, root := newChroot(t)
+			p := shell(root, "echo ran")
+			var out bytes.Buffer
+			p.Stdout = &out
+			test.change(p, r)
+			err := r.Run(t.Context(), p)
+			if err == nil || !strings.HasPrefix(err.Error(), test.asked+": a RUN with --isolation=chroot hasn't ") || out.Len() > 0 {
+				t.Errorf("got %v and %q", err, &out)
 			}
 		})
 	}
