@@ -2,6 +2,8 @@ package dockerfile
 
 // Mount is a --mount of a RUN. The set is closed: *BindMount, *CacheMount,
 // *TmpfsMount, *SecretMount and *SSHMount. A Target is absolute and clean.
+//
+//sumtype:decl
 type Mount interface{ mount() }
 
 func (*BindMount) mount()   {}

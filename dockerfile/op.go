@@ -4,6 +4,8 @@ import "github.com/opencontainers/go-digest"
 
 // Op is what a step does to the file system. The set is closed: *Run, *Copy
 // and *Workdir. Values are owned by whoever called [Stage.Steps].
+//
+//sumtype:decl
 type Op interface{ op() }
 
 func (*Run) op()     {}
@@ -69,6 +71,8 @@ type Copy struct {
 
 // Source is something that a Copy copies. The set is closed: *Path, *Inline,
 // *Download and *Repository.
+//
+//sumtype:decl
 type Source interface{ source() }
 
 func (*Path) source()       {}

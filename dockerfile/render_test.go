@@ -196,8 +196,9 @@ func renderMount(m dockerfile.Mount) string {
 			from = renderFrom(*m.From)
 		}
 		return fmt.Sprintf("cache %s %s of %s:%s at %s readonly %t owner %+v", m.ID, m.Sharing, from, m.Source, m.Target, m.ReadOnly, m.Owner)
+	default:
+		return fmt.Sprintf("%T %s", m, toJSON(m))
 	}
-	return fmt.Sprintf("%T %s", m, toJSON(m))
 }
 
 // changes lists the fields of the configuration that differ.

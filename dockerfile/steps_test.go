@@ -115,6 +115,12 @@ func scribble(step *dockerfile.Step) {
 				m.Target = "scribble"
 			case *dockerfile.CacheMount:
 				m.ID, m.Owner.UID = "scribble", 7
+			case *dockerfile.TmpfsMount:
+				m.Target = "scribble"
+			case *dockerfile.SecretMount:
+				m.ID = "scribble"
+			case *dockerfile.SSHMount:
+				m.ID = "scribble"
 			}
 		}
 	case *dockerfile.Copy:
@@ -131,8 +137,12 @@ func scribble(step *dockerfile.Step) {
 				}
 			case *dockerfile.Download:
 				src.URL = "scribble"
+			case *dockerfile.Repository:
+				src.Remote = "scribble"
 			}
 		}
+	case *dockerfile.Workdir:
+		op.Path = "scribble"
 	}
 }
 

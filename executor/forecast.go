@@ -151,8 +151,10 @@ func stagesOf(op dockerfile.Op) (stages []*dockerfile.Stage) {
 				if m.From != nil && !emptied(m) {
 					add(*m.From)
 				}
+			case *dockerfile.TmpfsMount, *dockerfile.SecretMount, *dockerfile.SSHMount: // of no stage
 			}
 		}
+	case *dockerfile.Workdir: // takes none
 	}
 	return stages
 }

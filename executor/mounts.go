@@ -63,6 +63,7 @@ func (b *build) mountSources(ctx context.Context, st *state, op *dockerfile.Run,
 			if found[i], err = b.mountSource(ctx, st, *m.From, m.Source, s); err != nil {
 				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 			}
+		case *dockerfile.TmpfsMount, *dockerfile.SecretMount, *dockerfile.SSHMount: // select nothing
 		}
 	}
 	return found, nil

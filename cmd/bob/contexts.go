@@ -67,6 +67,7 @@ func namedContext(ctx context.Context, value string) (c *executor.Context, image
 		return &executor.Context{Repository: src}, "", nil
 	case *dockerfile.Download:
 		return &executor.Context{URL: src.URL}, "", nil
+	case *dockerfile.Path, *dockerfile.Inline: // have no address
 	}
 	c, err = directoryContext(ctx, value)
 	return c, "", err

@@ -65,7 +65,7 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
 		return err
 	}
-	handler, err := serve.Handler(cfg.dir) //nolint:contextcheck // it reads a directory of this machine, once
+	handler, err := serve.Handler(cfg.dir)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ func (cfg *buildConfig) remoteContext(ctx context.Context, address string) (dock
 		}
 		src.CommitTime = src.CommitTime || args["SOURCE_DATE_EPOCH"] != ""
 		return src, nil
+	case *dockerfile.Path, *dockerfile.Inline: // have no address
 	}
 	return nil, nil //nolint:nilnil // documented
 }
@@ -70,6 +71,8 @@ func fetchTo(scratch string, client *fetch.Client) opener {
 			if at, err = client.Resolve(ctx, r); err == nil {
 				err = client.Checkout(ctx, r, at, dir)
 			}
+		case *dockerfile.Path, *dockerfile.Inline:
+			err = fmt.Errorf("a %T has no address", src)
 		}
 		return dir, func() error { return nil }, err
 	}
