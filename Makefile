@@ -9,7 +9,7 @@ TOOL := go tool -modfile=.ci/tools/go.mod
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build help test lint fmt demo bench fuzz oracle test-everywhere setup-build setup-test clean
+.PHONY: build help test lint vulncheck fmt demo bench fuzz oracle test-everywhere setup-build setup-test clean
 
 build: setup-build ## build the static binary bin/bob (the default)
 	go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/bob ./cmd/bob
@@ -30,7 +30,13 @@ lint: setup-build ## vet, staticcheck, gofumpt and the rest of .golangci.yml; go
 	$(TOOL) golangci-lint config verify
 	$(TOOL) golangci-lint run --build-tags '$(TAGS)' ./...
 	go mod tidy -diff
+	@$(MAKE) --no-print-directory vulncheck
 	sh -n integration/*.sh integration/testdata/*.sh integration/demo/*.sh .ci/run
+
+vulncheck: setup-build ## look for known vulnerabilities in what bob calls; skipped where their database can't be had
+	@if go mod download -modfile=.ci/vuln.mod golang.org/x/vulndb; then \
+		go run -modfile=.ci/vuln.mod ./.ci/vuln -tags '$(TAGS)' ./...; \
+	else echo 'vulncheck: skipped, the database is not to be had here' >&2; fi
 
 fmt: ## format the code as lint wants it
 	$(TOOL) golangci-lint fmt ./...
