@@ -21,6 +21,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
@@ -428,7 +429,7 @@ func TestBadCaches(t *testing.T) {
 			from = fromRef(tt.ref)
 		}
 		if name == "unreachable" {
-			k.builder.Registry = registry.New(registry.Options{Retries: -1})
+			k.builder.Registry = registry.New(registry.Options{Patience: patience.Policy{Limit: -1}})
 		}
 		k.mustBuild(text, executor.Options{CacheFrom: from})
 		warned := k.warnings()

@@ -196,6 +196,16 @@ const copySize = 1 << 20
 // compress makes the blob in the store and, at the same time, at the first target. An
 // upload that breaks costs nothing but the upload: it is made again from the store.
 func (b *build) compress(ctx context.Context, bl *blob) error {
+	for {
+		err := b.compressOnce(ctx, bl)
+		if e, ok := errors.AsType[*registry.Error](err); !ok || !e.Again() {
+			return err
+		}
+	}
+}
+
+// compressOnce is compress for a layer of which the base came undamaged.
+func (b *build) compressOnce(ctx context.Context, bl *blob) error {
 	up := b.exports.stream(ctx, bl)
 	defer up.close()
 	made, err := b.makeBlob(ctx, bl, up)
@@ -264,11 +274,24 @@ func (b *build) content(ctx context.Context, l *layer) (io.ReadCloser, error) {
 	return &decompressed{plain, compressed}, nil
 }
 
-// decompressed is the content of a compressed stream, which is closed with it.
+// decompressed is the content of a compressed stream, which is closed with it. The
+// stream is read to its end, where it says whether its bytes are the right ones: if
+// they aren't, that is the error, whatever else it looks like.
 type decompressed struct {
 	io.ReadCloser
 
-	from io.Closer
+	from io.ReadCloser
+}
+
+// Read implements io.Reader.
+func (d *decompressed) Read(p []byte) (int, error) {
+	n, err := d.ReadCloser.Read(p)
+	if err != nil {
+		if _, said := io.Copy(io.Discard, d.from); said != nil {
+			err = said
+		}
+	}
+	return n, err
 }
 
 func (d *decompressed) Close() error { return errors.Join(d.ReadCloser.Close(), d.from.Close()) }

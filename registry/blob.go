@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,9 +16,10 @@ import (
 // Blob opens a blob of the image's repository. The reader verifies size and
 // digest: when they aren't d's its last Read returns an error that is
 // [ErrCorrupt] in place of io.EOF, so that nothing may be believed before
-// io.EOF. It continues where it was after transient failures, and at the next
-// place when a mirror fails. The caller closes it; cancelling ctx ends it. It is
-// for one goroutine.
+// io.EOF. [Error.Again] then says whether to open it once more, which waits a little
+// and asks the next place if it was a mirror's. The reader continues where it was
+// after transient failures, and at the next place when a mirror fails. The caller
+// closes it; cancelling ctx ends it. It is for one goroutine.
 func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	if i.layout != nil {
 		return i.layout.blob(ctx, OpPullBlob, d)
@@ -39,6 +41,10 @@ func (s *session) blob(
 		want:     d,
 		verifier: d.Digest.Verifier(),
 		retrier:  s.blobRetrier(op, d),
+		next:     next,
+	}
+	if err := s.pauseSpoiled(ctx, op, d); err != nil {
+		return nil, err
 	}
 	r.open = func() error { return r.connect(ctx) }
 	r.again = func(err error) error {
@@ -64,8 +70,26 @@ func (s *session) blob(
 	}
 }
 
-func (s *session) blobRetrier(op string, d ocispec.Descriptor) retrier {
-	return retrier{client: s.client, what: op + " " + d.Digest.String() + " of " + displayRepository(s.ref.Context())}
+func (s *session) blobRetrier(op string, d ocispec.Descriptor) *retrier {
+	return s.client.retrier(op + " " + d.Digest.String() + " of " + displayRepository(s.ref.Context()))
+}
+
+// pauseSpoiled waits before a blob that came damaged is read again, and says so.
+func (s *session) pauseSpoiled(ctx context.Context, op string, d ocispec.Descriptor) error {
+	n := s.client.spoiled(s.ref.Context(), d.Digest)
+	if n == 0 {
+		return nil
+	}
+	r := s.blobRetrier(op, d)
+	var wait time.Duration
+	for range n {
+		wait, _, _ = r.attempts.Next(0)
+	}
+	s.client.notice(fmt.Sprintf("%s: it came damaged; trying again in %s", r.what, wait.Round(time.Millisecond)))
+	if r.attempts.Sleep(ctx, wait) != nil {
+		return s.fail(op, d.Digest.String(), ctx.Err())
+	}
+	return nil
 }
 
 // blobReader reads one blob over as many responses as it takes.
@@ -74,9 +98,10 @@ type blobReader struct {
 	op       string
 	want     ocispec.Descriptor
 	verifier digest.Verifier
-	retrier  retrier
+	retrier  *retrier
 	open     func() error      // connects at offset
 	again    func(error) error // nil when it is to be tried again
+	next     func(failed *session, err error) (*session, error)
 
 	body   io.ReadCloser // nil: not connected
 	offset int64
@@ -108,7 +133,7 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 	}
 	n, err := r.body.Read(p)
 	if int64(n) > r.want.Size-r.offset {
-		return 0, r.corrupt("more than %d bytes", r.want.Size)
+		return 0, r.spoil("more than %d bytes", r.want.Size)
 	}
 	if n > 0 {
 		r.offset += int64(n)
@@ -121,8 +146,9 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 		return 0, nil
 	case r.offset == r.want.Size: // a failure after the last byte is none
 		if !r.verifier.Verified() {
-			return 0, r.corrupt("its bytes have another digest")
+			return 0, r.spoil("its bytes have another digest")
 		}
+		r.session.client.arrived(r.session.ref.Context(), r.want.Digest)
 		return 0, io.EOF
 	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
@@ -133,8 +159,24 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 }
 
 func (r *blobReader) corrupt(format string, args ...any) error {
-	cause := fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
-	return r.session.fail(r.op, r.want.Digest.String(), cause)
+	return r.session.fail(r.op, r.want.Digest.String(), spoiled(format, args...))
+}
+
+// spoil is corrupt for bytes that the caller has had already. It is the caller's to
+// read the blob again, at the next place if there is one.
+func (r *blobReader) spoil(format string, args ...any) error {
+	r.disconnect()
+	err := r.session.fail(r.op, r.want.Digest.String(), spoiled(format, args...))
+	if r.next != nil {
+		if other, none := r.next(r.session, err); none == nil && other != r.session {
+			err.again = true
+			return err
+		}
+	}
+	n := r.session.client.spoil(r.session.ref.Context(), r.want.Digest)
+	err.Attempts = n
+	err.again = n <= maxSpoiled && r.session.client.patience.Limit >= 0
+	return err
 }
 
 func (r *blobReader) disconnect() {

@@ -19,6 +19,8 @@ type blobEntry struct {
 	stored map[string]bool     // repositories that have it for sure
 	broken map[string]*url.URL // streamed uploads of it, by repository, that may be gone on with
 	gate   gate                // held by who brings it to a repository
+
+	spoiled int // how often it came with other bytes than it should have, since it came right
 }
 
 // blob returns the entry of a blob. k.mu is held.
@@ -77,6 +79,30 @@ func (k *known) bringing(repo name.Repository, d digest.Digest) gate {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.blob(repo, d).gate
+}
+
+// spoil notes that a blob came with other bytes than it should have, and returns how
+// often that was so in a row.
+func (k *known) spoil(repo name.Repository, d digest.Digest) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.blob(repo, d)
+	e.spoiled++
+	return e.spoiled
+}
+
+// spoiled returns how often a blob came with other bytes than it should have.
+func (k *known) spoiled(repo name.Repository, d digest.Digest) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.blob(repo, d).spoiled
+}
+
+// arrived notes that a blob came as it should.
+func (k *known) arrived(repo name.Repository, d digest.Digest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.blob(repo, d).spoiled = 0
 }
 
 // leave keeps the streamed upload of a blob that broke.

@@ -13,13 +13,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 const (
-	defaultRetries = 5
-	defaultBackoff = 500 * time.Millisecond
-	defaultIdle    = 60 * time.Second
+	defaultIdle = 60 * time.Second
 	// commitPatience is how many idle times a registry may take to answer
 	// once it has all of a blob: those on object stores copy it then.
 	commitPatience = 5
@@ -32,8 +31,7 @@ const (
 // Options say how a [Client] behaves. The zero value is right for most.
 type Options struct {
 	// Insecure accepts any certificate, and plain HTTP from hosts that
-	// don't answer to https. Loopback hosts are always treated so, plain
-	// HTTP first.
+	// don't answer to https. Loopback hosts are always treated so.
 	Insecure bool
 	// Keychain finds credentials. nil is authn.DefaultKeychain: docker's
 	// config.json with its credential helpers, else podman's auth.json.
@@ -66,13 +64,11 @@ type Options struct {
 	Transport http.RoundTripper
 	// UserAgent is sent with each request; "" is "bob".
 	UserAgent string
-	// Retries bounds how often a transient failure is tried again: 0 is 5,
-	// less than 0 is never. Progress of a download starts the count anew.
-	Retries int
-	// Backoff is the wait before the first retry, doubled for each further
-	// one up to 15 s, with jitter; 0 is 500 ms. A registry's Retry-After
-	// makes it longer.
-	Backoff time.Duration
+	// Patience says for how long what fails for a passing reason is tried again:
+	// no answer, or one that asks to come later. Progress of a download or an upload
+	// starts the time anew. A registry's Retry-After makes a wait longer; one that is
+	// longer than patience lasts ends it.
+	Patience patience.Policy
 	// IdleTimeout ends a request when for so long no byte moves in either
 	// direction; 0 is 60 s. Time in which a producer or consumer of bytes in
 	// this process isn't ready doesn't count. A registry has five times as
@@ -96,14 +92,14 @@ type Client struct {
 	conf         *Conf
 	userAgent    string
 	insecure     bool
-	retries      int
-	backoff      time.Duration
+	patience     patience.Policy
 	idle         time.Duration
 	notice       func(string)
 	credential   func(host, origin string)
 	roots        *x509.CertPool
 	certificates []tls.Certificate
 	certDirs     []string
+	socket       string
 
 	verified   http.RoundTripper // certificates are verified
 	unverified http.RoundTripper // they aren't
@@ -125,7 +121,7 @@ type known struct {
 // retries nothing.
 func (c *Client) impatient() *Client {
 	other := *c
-	other.retries = 0
+	other.patience.Limit = -1
 	return &other
 }
 
@@ -146,14 +142,14 @@ func New(o Options) *Client {
 		conf:         o.Conf,
 		userAgent:    o.UserAgent,
 		insecure:     o.Insecure,
-		retries:      o.Retries,
-		backoff:      o.Backoff,
+		patience:     o.Patience,
 		idle:         o.IdleTimeout,
 		notice:       o.Notice,
 		credential:   o.Credential,
 		roots:        o.Roots,
 		certificates: o.Certificates,
 		certDirs:     o.CertDirs,
+		socket:       o.Socket,
 		known: &known{
 			endpoints: make(map[endpointKey]*endpointEntry),
 			told:      make(map[string]bool),
@@ -170,15 +166,6 @@ func New(o Options) *Client {
 	}
 	if c.userAgent == "" {
 		c.userAgent = "bob"
-	}
-	switch {
-	case c.retries == 0:
-		c.retries = defaultRetries
-	case c.retries < 0:
-		c.retries = 0
-	}
-	if c.backoff <= 0 {
-		c.backoff = defaultBackoff
 	}
 	if c.idle <= 0 {
 		c.idle = defaultIdle

@@ -35,10 +35,11 @@
 // # Failures
 //
 // Whatever goes wrong is an [*Error] that names host and repository and says
-// what to do. Transient failures are retried with exponential backoff; downloads
-// continue where they broke, uploads too if the registry can; what a mirror fails
-// at goes on at the next place. See [Options]. Cancelling the context ends
-// everything at once.
+// what to do. Transient failures are retried with exponential backoff, see package
+// patience; downloads continue where they broke, uploads too if the registry can; what
+// a mirror fails at goes on at the next place. What arrives damaged is asked for, or
+// sent, twice more. A registry that is silent for too long is given up. See [Options].
+// Cancelling the context ends everything at once.
 //
 // # Not here
 //

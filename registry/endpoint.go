@@ -6,8 +6,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
-	"syscall"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -77,33 +78,54 @@ func (c *Client) probe(ctx context.Context, reg name.Registry, insecure bool) (*
 	if err != nil {
 		return nil, &Error{Op: "read the certificates for", Host: displayHost(reg), Err: err, permanent: true}
 	}
-	if isLoopback(reg.RegistryStr()) {
-		plain := c.newEndpoint(reg, "http", true, certs)
-		err := plain.pingRetried(ctx)
-		if err == nil || !errors.Is(err, errSpeaksTLS) {
-			return plain, err
-		}
-		secure := c.newEndpoint(reg, "https", true, certs)
-		return secure, secure.pingRetried(ctx)
+	slow := time.AfterFunc(slowAnswer, func() { c.notice("waiting for " + displayHost(reg) + " to answer") })
+	defer slow.Stop()
+	var found *endpoint
+	err = c.run(ctx, opConnect+" "+displayHost(reg), func() (err error) {
+		found, err = firstAnswer(ctx, c.ways(reg, insecure, certs))
+		return err
+	})
+	if err == nil && found.scheme == "http" && !isLoopback(reg.RegistryStr()) {
+		c.notice(displayHost(reg) + " does not answer to https: plain HTTP is used")
 	}
-	secure := c.newEndpoint(reg, "https", insecure, certs)
-	if !insecure {
-		return secure, secure.pingRetried(ctx)
-	}
-	first := secure.ping(ctx)
-	var e *Error
-	if first == nil || ctx.Err() != nil || (errors.As(first, &e) && e.Status != 0) {
-		return secure, first
-	}
+	return found, err
+}
+
+const (
+	// slowAnswer is how long a host may be silent before that is said.
+	slowAnswer = 3 * time.Second
+	// loopbackTimeout is how long a host on this machine may take to answer to https:
+	// some that speak plain HTTP wait for the end of what they take for a request.
+	loopbackTimeout = 10 * time.Second
+)
+
+// ways are how a host may be reached, the best first. As with docker, a loopback host
+// is as one that --insecure is given for: any certificate will do, and plain HTTP.
+func (c *Client) ways(reg name.Registry, insecure bool, certs hostCertificates) []*endpoint {
+	host := reg.RegistryStr()
 	plain := c.newEndpoint(reg, "http", true, certs)
-	if err := plain.pingRetried(ctx); err != nil {
-		if errors.Is(first, http.ErrSchemeMismatch) {
-			return nil, err
-		}
-		return nil, first
+	switch {
+	case c.socket != "" && slices.Contains(socketHosts(), withPort(host, "http")):
+		return []*endpoint{plain} // bob proxy
+	case insecure || isLoopback(host):
+		return []*endpoint{c.newEndpoint(reg, "https", true, certs), plain}
 	}
-	c.notice(displayHost(reg) + " does not answer to https: plain HTTP is used")
-	return plain, nil
+	return []*endpoint{c.newEndpoint(reg, "https", false, certs)}
+}
+
+// firstAnswer returns the first of ways by which the host answers.
+func firstAnswer(ctx context.Context, ways []*endpoint) (*endpoint, error) {
+	var first error
+	for _, ep := range ways {
+		err := ep.pingSoon(ctx, len(ways) > 1)
+		if e, ok := errors.AsType[*Error](err); err == nil || ctx.Err() != nil || ok && e.Status != 0 && first == nil {
+			return ep, err
+		}
+		if first == nil || errors.Is(first, http.ErrSchemeMismatch) {
+			first = err
+		}
+	}
+	return nil, first
 }
 
 func (c *Client) newEndpoint(reg name.Registry, scheme string, lax bool, certs hostCertificates) *endpoint {
@@ -126,8 +148,15 @@ func (ep *endpoint) url(path string) *url.URL {
 	return &url.URL{Scheme: ep.scheme, Host: ep.registry.RegistryStr(), Path: path}
 }
 
-func (ep *endpoint) pingRetried(ctx context.Context) error {
-	return ep.client.run(ctx, opConnect+" "+displayHost(ep.registry), func() error { return ep.ping(ctx) })
+// pingSoon is ping, which a host on this machine must answer to https soon if there
+// is another way.
+func (ep *endpoint) pingSoon(ctx context.Context, another bool) error {
+	if another && ep.scheme == "https" && isLoopback(ep.registry.RegistryStr()) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &stallError{loopbackTimeout})
+		defer cancel()
+	}
+	return ep.ping(ctx)
 }
 
 // ping asks whether a registry answers, and notes its challenge.
@@ -138,8 +167,6 @@ func (ep *endpoint) ping(ctx context.Context) error {
 	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.url("/v2/")}, "") //nolint:bodyclose // closeBody does
 	if err != nil {
 		e := fail(err)
-		// What was never there is not waited for.
-		e.permanent = errors.Is(err, syscall.ECONNREFUSED) || timedOut(err)
 		if ep.scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {
 			e.Err, e.permanent = errSpeaksTLS, true
 		}

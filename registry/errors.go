@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
@@ -52,6 +53,7 @@ type Error struct {
 	anonymous bool                 // no credentials were sent
 	challenge *transport.Challenge // of a 401
 	permanent bool                 // transient by its looks, but not worth a retry
+	again     bool                 // see Again
 	oci       bool                 // about a manifest of one of OCI's media types
 }
 
@@ -68,6 +70,11 @@ func (e *Error) Is(target error) bool {
 	}
 	return false
 }
+
+// Again says whether a blob whose reader failed with the error had better be opened
+// once more: its bytes are others than its digest promises, which nobody knew before
+// the last of them, and may be right the next time or at the next mirror.
+func (e *Error) Again() bool { return e.again }
 
 // Error says what failed, on what, why, and what to do.
 func (e *Error) Error() string {
@@ -247,7 +254,7 @@ func bareCause(err error) error {
 // fill takes status, codes and message from an answer.
 func (e *Error) fill(resp *http.Response, body []byte) {
 	e.Status = resp.StatusCode
-	e.RetryAfter = retryAfter(resp.Header, time.Now())
+	e.RetryAfter = patience.RetryAfter(resp.Header, time.Now())
 	var answer struct {
 		Errors []struct {
 			Code    string `json:"code"`
@@ -268,6 +275,14 @@ func (e *Error) fill(resp *http.Response, body []byte) {
 		}
 	}
 	e.Message = words(strings.Join(said, "; "))
+}
+
+// damaged notes that what was sent has arrived with other bytes, if that is what the
+// registry says.
+func (e *Error) damaged() {
+	if e.Err == nil && e.has("DIGEST_INVALID") {
+		e.Err = &spoiledError{ErrCorrupt}
+	}
 }
 
 func (e *Error) has(code string) bool { return slices.Contains(e.Codes, code) }

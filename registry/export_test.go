@@ -5,7 +5,6 @@ var (
 	IsLoopback      = isLoopback
 	ParseChallenges = parseChallenges
 	RedactText      = redactText
-	RetryAfter      = retryAfter
 	UploadOffset    = uploadOffset
 )
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -204,7 +205,7 @@ func failNth(t *testing.T, backend string, inner http.Handler, repo string, n in
 		}
 		inner.ServeHTTP(w, r)
 	}))
-	c := newClient(t, func(o *registry.Options) { o.Retries, o.Notice = 2, nil })
+	c := newClient(t, func(o *registry.Options) { o.Patience.Limit, o.Notice = time.Second, nil })
 	err := pushed.pushAsBuild(t.Context(), c, host+"/"+repo+":1")
 	met := count.Load() >= n
 	switch {

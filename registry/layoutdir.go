@@ -130,12 +130,17 @@ func (b *layoutBlob) writeFile(ctx context.Context, root *os.Root) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
-	return writeThenRename(root, name, func(w io.Writer) error {
-		return b.read(ctx, func(r io.Reader) error {
-			_, err := io.Copy(w, r)
-			return err
+	for {
+		err := writeThenRename(root, name, func(w io.Writer) error {
+			return b.read(ctx, func(r io.Reader) error {
+				_, err := io.Copy(w, r)
+				return err
+			})
 		})
-	})
+		if e, ok := errors.AsType[*Error](err); !ok || !e.again {
+			return err
+		}
+	}
 }
 
 func replaceFile(root *os.Root, name string, body []byte) error {

@@ -88,13 +88,20 @@ func (p *Push) takeSpare() *url.URL {
 
 // begin starts an upload and returns where it goes on.
 func (s *session) begin(ctx context.Context, op, dgst string) (location *url.URL, err error) {
+	err = s.client.run(ctx, op+" "+s.subject(dgst), func() error {
+		location, err = s.beginOnce(ctx, op, dgst)
+		return err
+	})
+	return location, err
+}
+
+// beginOnce is begin without a second attempt.
+func (s *session) beginOnce(ctx context.Context, op, dgst string) (location *url.URL, err error) {
 	c := s.start(op, dgst)
 	c.accept = uploadBegun()
-	err = s.client.run(ctx, op+" "+s.subject(dgst), func() error {
-		return s.perform(ctx, c, func(resp *http.Response) (err error) {
-			location, err = s.location(c, resp)
-			return err
-		})
+	err = s.perform(ctx, c, func(resp *http.Response) (err error) {
+		location, err = s.location(c, resp)
+		return err
 	})
 	return location, err
 }
@@ -195,7 +202,16 @@ func (p *Push) bring(ctx context.Context, d ocispec.Descriptor, from string, ope
 }
 
 // exists asks whether the registry has a blob.
-func (p *Push) exists(ctx context.Context, d digest.Digest) (bool, error) {
+func (p *Push) exists(ctx context.Context, d digest.Digest) (there bool, err error) {
+	err = p.session.client.run(ctx, "look for "+p.session.subject(d.String()), func() error {
+		there, err = p.existsOnce(ctx, d)
+		return err
+	})
+	return there, err
+}
+
+// existsOnce is exists without a second attempt.
+func (p *Push) existsOnce(ctx context.Context, d digest.Digest) (there bool, err error) {
 	c := &call{
 		op:     opPushBlob,
 		digest: d.String(),
@@ -203,12 +219,9 @@ func (p *Push) exists(ctx context.Context, d digest.Digest) (bool, error) {
 		url:    p.session.url("blobs/" + d.String()),
 		accept: blobLooked(),
 	}
-	there := false
-	err := p.session.client.run(ctx, "look for "+p.session.subject(d.String()), func() error {
-		return p.session.perform(ctx, c, func(resp *http.Response) error {
-			there = resp.StatusCode == http.StatusOK
-			return nil
-		})
+	err = p.session.perform(ctx, c, func(resp *http.Response) error {
+		there = resp.StatusCode == http.StatusOK
+		return nil
 	})
 	return there, err
 }
@@ -262,21 +275,13 @@ func (p *Push) mountSession(from name.Repository) *session {
 	return s
 }
 
-// final marks an error that was retried already.
-func final(err error) error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		e.permanent = true
-	}
-	return err
-}
-
 // checkDigest compares what the registry says it has stored, if it says so.
 func (s *session) checkDigest(op string, want digest.Digest, resp *http.Response) error {
 	said, err := digest.Parse(resp.Header.Get("Docker-Content-Digest"))
 	if err != nil || said == want || said.Algorithm() != want.Algorithm() {
 		return nil //nolint:nilerr // the header is optional
 	}
-	return s.fail(op, want.String(), fmt.Errorf("%w: the registry stored it as %s", ErrCorrupt, said))
+	return s.fail(op, want.String(), spoiled("the registry stored it as %s", said))
 }
 
 // Manifest pushes a manifest or an index of at most 4 MiB to the push's tag or,
@@ -319,6 +324,7 @@ func (p *Push) put(ctx context.Context, identifier, mediaType string, body []byt
 		err := s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, d, resp) })
 		if e, ok := errors.AsType[*Error](err); ok {
 			e.oci = strings.HasPrefix(mediaType, ociTypes)
+			e.damaged()
 		}
 		return err
 	})

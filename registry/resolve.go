@@ -257,10 +257,10 @@ func tooLarge(size, limit int64) error {
 // verify checks a body against its descriptor.
 func verify(body []byte, want ocispec.Descriptor) error {
 	if want.Size >= 0 && int64(len(body)) != want.Size {
-		return fmt.Errorf("%w: %d bytes instead of %d", ErrCorrupt, len(body), want.Size)
+		return spoiled("%d bytes instead of %d", len(body), want.Size)
 	}
 	if got := want.Digest.Algorithm().FromBytes(body); got != want.Digest {
-		return fmt.Errorf("%w: digest %s instead of %s", ErrCorrupt, got, want.Digest)
+		return spoiled("digest %s instead of %s", got, want.Digest)
 	}
 	return nil
 }
@@ -452,10 +452,15 @@ func (s *session) reference(d digest.Digest) string {
 
 // config gets a config blob.
 func (s *session) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	blob, err := s.blob(ctx, opPullConfig, d, nil)
-	if err != nil {
-		return nil, err
+	for {
+		blob, err := s.blob(ctx, opPullConfig, d, nil)
+		if err != nil {
+			return nil, err
+		}
+		body, err := io.ReadAll(blob)
+		_ = blob.Close() // its bytes are verified by then
+		if e, ok := errors.AsType[*Error](err); !ok || !e.again {
+			return body, err
+		}
 	}
-	defer func() { _ = blob.Close() }() // its bytes are verified by then
-	return io.ReadAll(blob)
 }

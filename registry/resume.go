@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/patience"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -34,7 +35,7 @@ type blobUpload struct {
 // of retries anew.
 func (u *blobUpload) run(ctx context.Context) error {
 	s := u.push.session
-	r := &retrier{client: s.client, what: opPushBlob + " " + s.subject(u.want.Digest.String())}
+	r := s.client.retrier(opPushBlob + " " + s.subject(u.want.Digest.String()))
 	for first := true; ; first = false {
 		err := u.prepare(ctx, first)
 		if u.offset > u.furthest {
@@ -66,14 +67,14 @@ func (u *blobUpload) prepare(ctx context.Context, first bool) error {
 		return nil
 	}
 	if !first {
-		if there, err := u.push.exists(ctx, u.want.Digest); there || err != nil {
-			return final(err)
+		if there, err := u.push.existsOnce(ctx, u.want.Digest); there || err != nil {
+			return err
 		}
 	}
 	u.offset = 0
 	var err error
-	u.location, err = u.push.session.begin(ctx, opPushBlob, u.want.Digest.String())
-	return final(err)
+	u.location, err = u.push.session.beginOnce(ctx, opPushBlob, u.want.Digest.String())
+	return err
 }
 
 // status asks how much of the upload the registry has. An upload of which it can't
@@ -90,7 +91,7 @@ func (u *blobUpload) status(ctx context.Context) error {
 		u.offset = offset
 		return u.move(c, resp)
 	})
-	if e, ok := errors.AsType[*Error](err); ok && e.Status != 0 && !transientStatus(e.Status) {
+	if e, ok := errors.AsType[*Error](err); ok && e.Status != 0 && !patience.PassingStatus(e.Status) {
 		u.location = nil
 		return nil
 	}
@@ -127,7 +128,17 @@ func (u *blobUpload) attempt(ctx context.Context) error {
 		err = u.finish(ctx, u.open, u.want.Size)
 	}
 	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Status == 0 || transientStatus(e.Status) {
+	if !ok {
+		return err
+	}
+	// Of bytes that turn out wrong the registry may keep none.
+	_, damaged := errors.AsType[*spoiledError](err)
+	if e.has("DIGEST_INVALID") || damaged || e.again {
+		u.location = nil
+		e.damaged()
+		return err
+	}
+	if e.Status == 0 || patience.PassingStatus(e.Status) {
 		return err
 	}
 	// What a registry doesn't know any more, or can't go on with, is begun anew.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/bobbuild/bob/registry"
 )
@@ -88,7 +89,7 @@ func TestUploadGoesOn(t *testing.T) {
 				}
 			})}
 			host := serve(t, m)
-			c := newClient(t, func(o *registry.Options) { o.Retries = 1 })
+			c := newClient(t, func(o *registry.Options) { o.Patience.Limit = time.Second })
 			p, err := c.Push(t.Context(), host+"/app:1")
 			if err != nil {
 				t.Fatal(err)
@@ -377,7 +378,7 @@ func TestMountRefused(t *testing.T) {
 				inner.ServeHTTP(w, r)
 			}))
 			f := newFixture(t, amd64, 1000, 1000)
-			c := newClient(t, func(o *registry.Options) { o.Retries = 1 })
+			c := newClient(t, func(o *registry.Options) { o.Patience.Limit = time.Second })
 			f.push(t.Context(), t, c, host+"/app:1")
 			f.push(t.Context(), t, c, host+"/other:1")
 			f.checkStored(t, host, "other", "1")

@@ -4,25 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
-	"net/http"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
+
+	"github.com/bobbuild/bob/registry/patience"
 )
 
-const (
-	maxDelay = 15 * time.Second
-	// maxRetryAfter is the longest wait that a registry may ask for; when
-	// it asks for more, waiting isn't the answer.
-	maxRetryAfter = 2 * time.Minute
-	// maxStalls bounds retries of requests that ended in silence: each has
-	// already cost an idle timeout.
-	maxStalls = 1
-)
+// maxSpoiled is how often content that arrives damaged is asked for, or sent, again:
+// the time that it takes is that of whole layers.
+const maxSpoiled = 2
 
 // stallError ends a request in which nothing moves any more.
 type stallError struct{ after time.Duration }
@@ -31,18 +20,36 @@ func (e *stallError) Error() string {
 	return fmt.Sprintf("the registry stalled: no byte moved for %s", e.after)
 }
 
-// retrier counts the attempts of one operation.
-type retrier struct {
-	client *Client
-	what   string // for notices: "pull sha256:… of host/repo"
-	n      int
-	stalls int
+// Timeout and Temporary implement net.Error.
+func (e *stallError) Timeout() bool   { return true }
+func (e *stallError) Temporary() bool { return true }
+
+// spoiledError is that bytes aren't those that a digest or a size promises. They may
+// have been damaged on their way.
+type spoiledError struct{ error }
+
+func (e *spoiledError) Unwrap() error { return e.error }
+
+// spoiled says that bytes aren't what was promised.
+func spoiled(format string, args ...any) error {
+	return &spoiledError{fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)}
 }
 
-// run calls attempt until it succeeds, fails for good, or was tried often
-// enough.
+// retrier counts the attempts of one operation.
+type retrier struct {
+	client   *Client
+	what     string // for notices: "pull sha256:… of host/repo"
+	attempts *patience.Attempts
+	spoiled  int // of them, because of damage
+}
+
+func (c *Client) retrier(what string) *retrier {
+	return &retrier{client: c, what: what, attempts: c.patience.Begin()}
+}
+
+// run calls attempt until it succeeds, fails for good, or patience is at its end.
 func (c *Client) run(ctx context.Context, what string, attempt func() error) error {
-	r := &retrier{client: c, what: what}
+	r := c.retrier(what)
 	for {
 		err := attempt()
 		if err == nil {
@@ -54,51 +61,48 @@ func (c *Client) run(ctx context.Context, what string, attempt func() error) err
 	}
 }
 
-// progressed starts the count anew.
-func (r *retrier) progressed() { r.n, r.stalls = 0, 0 }
+// progressed notes that bytes arrived.
+func (r *retrier) progressed() { r.attempts.Progressed() }
 
 // wait returns nil when the operation is to be tried again now, else err with
 // the count of attempts noted.
 func (r *retrier) wait(ctx context.Context, err error) error {
-	r.n++
 	var (
-		e       *Error
-		stalled *stallError
+		e     *Error
+		asked time.Duration
 	)
 	known := errors.As(err, &e)
-	if known {
-		e.Attempts = r.n
+	if known && !e.permanent {
+		e.Attempts = r.attempts.Failed() + 1
+		asked = e.RetryAfter
 	}
-	if ctx.Err() != nil || !transient(err) || r.n > r.client.retries {
+	if ctx.Err() != nil || !transient(err) {
 		return err
 	}
-	if errors.As(err, &stalled) {
-		if r.stalls++; r.stalls > maxStalls {
+	if _, damage := errors.AsType[*spoiledError](err); damage {
+		if r.spoiled++; r.spoiled > maxSpoiled {
 			return err
 		}
 	}
-	delay := jitter(min(r.client.backoff<<min(r.n-1, 16), maxDelay))
-	if known && e.RetryAfter > 0 {
-		if e.RetryAfter > maxRetryAfter {
-			return err
-		}
-		delay = max(delay, e.RetryAfter)
+	// A registry that is silent for longer than one is patient isn't asked again.
+	if stall, ok := errors.AsType[*stallError](err); ok && stall.after > r.attempts.Limit() {
+		return err
 	}
-	r.client.notice(fmt.Sprintf("%s: retry %d of %d in %s: %s",
-		r.what, r.n, r.client.retries, delay.Round(time.Millisecond), reason(err)))
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
+	wait, left, ok := r.attempts.Next(asked)
+	if !ok {
+		return err
+	}
+	r.client.notice(fmt.Sprintf("%s: %s; trying again in %s, for another %s at most",
+		r.what, reason(err), wait.Round(time.Millisecond), (wait + left).Round(time.Second)))
+	if r.attempts.Sleep(ctx, wait) == nil {
 		return nil
-	case <-ctx.Done():
-		if known {
-			stopped := *e
-			stopped.Status, stopped.Codes, stopped.Message, stopped.Err = 0, nil, "", ctx.Err()
-			return &stopped
-		}
-		return ctx.Err()
 	}
+	if known {
+		stopped := *e
+		stopped.Status, stopped.Codes, stopped.Message, stopped.Err = 0, nil, "", ctx.Err()
+		return &stopped
+	}
+	return ctx.Err()
 }
 
 // reason is the cause alone, without subject and advice.
@@ -110,78 +114,26 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// jitter spreads d over 75 to 125 %, so that clients that failed together
-// don't come back together.
-func jitter(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2+1) //nolint:gosec // nothing secret depends on it
-}
-
 // transient says whether the same request may succeed later.
 func transient(err error) bool {
-	if e, ok := errors.AsType[*Error](err); ok {
-		if e.permanent {
-			return false
-		}
+	e, ours := errors.AsType[*Error](err)
+	if ours && e.permanent {
+		return false
+	}
+	if _, damage := errors.AsType[*spoiledError](err); damage {
+		return true
+	}
+	if ours {
 		if e.Status != 0 {
 			// Every blob was pushed before its manifest, but some registries take a
 			// moment to see it: object stores, and docker-registry while another
 			// client pushes the same blob.
-			return transientStatus(e.Status) || e.has("MANIFEST_BLOB_UNKNOWN")
+			return patience.PassingStatus(e.Status) || e.has("MANIFEST_BLOB_UNKNOWN")
 		}
 		if e.Err == nil {
 			return false
 		}
 		err = e.Err
 	}
-	var dns *net.DNSError
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrCorrupt):
-		return false
-	case errors.As(err, &dns):
-		return !dns.IsNotFound && (dns.IsTemporary || dns.IsTimeout)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNREFUSED),
-		errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
-		return true
-	case timedOut(err):
-		return true
-	}
-	// net/http exports no error for a kept connection that the server
-	// closed as the request went out.
-	return strings.Contains(err.Error(), "server closed idle connection")
-}
-
-// timedOut says whether err is silence, of the network or of the registry.
-func timedOut(err error) bool {
-	if _, ok := errors.AsType[*stallError](err); ok {
-		return true
-	}
-	e, ok := errors.AsType[net.Error](err)
-	return ok && e.Timeout()
-}
-
-func transientStatus(status int) bool {
-	switch status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return true
-	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
-		return false
-	}
-	return status >= 500
-}
-
-// retryAfter reads a Retry-After header (RFC 9110 section 10.2.3); 0 when
-// there is none, or none that can be read.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := h.Get("Retry-After")
-	if value == "" {
-		return 0
-	}
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		return max(0, at.Sub(now).Round(time.Second))
-	}
-	return 0
+	return !errors.Is(err, ErrCorrupt) && patience.Passing(err)
 }

@@ -104,7 +104,11 @@ func (s *session) tellCredential() {
 
 // fail makes an error of a cause.
 func (s *session) fail(op, digest string, cause error) *Error {
-	var source *sourceError
+	var (
+		source *sourceError
+		inner  *Error
+	)
+	again := errors.As(cause, &inner) && inner.again
 	return &Error{
 		Op:         op,
 		Host:       displayHost(s.ref.Context().Registry),
@@ -113,7 +117,8 @@ func (s *session) fail(op, digest string, cause error) *Error {
 		Digest:     digest,
 		Err:        cause,
 		anonymous:  s.anonymous,
-		permanent:  errors.As(cause, &source),
+		permanent:  errors.As(cause, &source) && !again,
+		again:      again,
 	}
 }
 

@@ -178,7 +178,7 @@ func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) e
 		}, func(resp *http.Response) error { return p.session.checkDigest(opPushBlob, d, resp) })
 		if tried && errors.Is(err, ErrNotFound) {
 			// The answer to an earlier try may have been lost, not the try.
-			if there, existsErr := p.exists(ctx, d); existsErr == nil && there {
+			if there, existsErr := p.existsOnce(ctx, d); existsErr == nil && there {
 				return nil
 			}
 		}

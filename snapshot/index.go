@@ -104,8 +104,30 @@ func (s *Store) indexLayer(ctx context.Context, l Layer) error {
 	if _, err := s.Record(indexKind, l.DiffID); err == nil {
 		return nil
 	}
-	var entries []indexEntry
-	err := streamLayer(ctx, l, func(ctx context.Context, r io.Reader) error {
+	entries, err := readEntries(ctx, l)
+	for again(err) {
+		entries, err = readEntries(ctx, l)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := layerTree(entries); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(gob.NewEncoder(z).Encode(entries), z.Close()); err != nil {
+		return err
+	}
+	return s.PutRecord(indexKind, l.DiffID, b.Bytes())
+}
+
+// readEntries reads the index of l.
+func readEntries(ctx context.Context, l Layer) (entries []indexEntry, err error) {
+	err = streamLayer(ctx, l, func(ctx context.Context, r io.Reader) error {
 		tr := tar.NewReader(r)
 		for {
 			hdr, err := tr.Next()
@@ -128,21 +150,7 @@ func (s *Store) indexLayer(ctx context.Context, l Layer) error {
 			entries = append(entries, e)
 		}
 	})
-	if err != nil {
-		return err
-	}
-	if _, err := layerTree(entries); err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	z, err := zstd.NewWriter(&b)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(gob.NewEncoder(z).Encode(entries), z.Close()); err != nil {
-		return err
-	}
-	return s.PutRecord(indexKind, l.DiffID, b.Bytes())
+	return entries, err
 }
 
 func newIndexEntry(hdr *tar.Header, r io.Reader) (indexEntry, error) {

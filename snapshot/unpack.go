@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,8 +27,9 @@ type Layer struct {
 	// DiffID is the digest of the uncompressed tar; it must be SHA-256.
 	DiffID digest.Digest
 	// Open returns the compressed bytes from their start; the reader fails in place
-	// of io.EOF if they aren't those of Blob, and when ctx ends. It is called at
-	// most once for each layer, concurrently with those of others.
+	// of io.EOF if they aren't those of Blob, and when ctx ends. It is called
+	// concurrently with those of other layers. If the reader's error has a method
+	// Again that returns true, the layer is opened and read once more.
 	Open func(ctx context.Context) (io.ReadCloser, error)
 }
 
@@ -164,13 +167,9 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	c, err := newClaim(u.store.own("active"))
+	c, x, err := u.extract(ctx, j.layer)
 	if err != nil {
 		return err
-	}
-	x, err := u.store.extractLayer(ctx, c, j.layer)
-	if err != nil {
-		return errors.Join(err, u.store.discard(c))
 	}
 	defer x.tree.close()
 	release() // what follows is short, or waiting for those that need a slot
@@ -185,6 +184,29 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 	}
 	close(j.done)
 	return nil
+}
+
+// extract extracts l into a claim of its own, as often as its reader asks for.
+func (u *unpacking) extract(ctx context.Context, l Layer) (*claim, *extractor, error) {
+	for {
+		c, err := newClaim(u.store.own("active"))
+		if err != nil {
+			return nil, nil, err
+		}
+		x, err := u.store.extractLayer(ctx, c, l)
+		if err == nil {
+			return c, x, nil
+		}
+		if discarded := u.store.discard(c); discarded != nil || !again(err) {
+			return nil, nil, errors.Join(err, discarded)
+		}
+	}
+}
+
+// again says whether err is a reader's that wants to be opened once more.
+func again(err error) bool {
+	var reader interface{ Again() bool }
+	return errors.As(err, &reader) && reader.Again()
 }
 
 // finish settles the extracted layer and makes it a snapshot.
@@ -236,22 +258,25 @@ func streamLayer(ctx context.Context, l Layer, take func(context.Context, io.Rea
 	defer func() { err = errors.Join(err, blob.Close()) }()
 	content, err := Decompress(blob)
 	if err != nil {
-		return fmt.Errorf("decompress: %w", err)
+		return blame(fmt.Errorf("decompress: %w", err), blob)
 	}
 	ahead := readAhead(content)
 	h := &hashing{r: ahead, hash: sha256.New()}
+	stop := sync.OnceFunc(ahead.stop)
 	defer func() {
 		cancel() // for a reader that waits for the network
-		ahead.stop()
+		stop()
 		err = errors.Join(err, content.Close())
 	}()
 	if err := take(ctx, h); err != nil {
-		return err
+		stop()
+		return blame(err, blob)
 	}
 	// The DiffID covers what follows the end marker, and a reader that verifies
 	// says so at its very end.
 	if _, err := io.Copy(io.Discard, h); err != nil {
-		return fmt.Errorf("read to the end: %w", err)
+		stop()
+		return blame(fmt.Errorf("read to the end: %w", err), blob)
 	}
 	if n, err := io.Copy(io.Discard, blob); err != nil {
 		return fmt.Errorf("read to the end: %w", err)
@@ -262,6 +287,21 @@ func streamLayer(ctx context.Context, l Layer, take func(context.Context, io.Rea
 		return &DiffIDError{Want: l.DiffID, Got: got}
 	}
 	return nil
+}
+
+// blame returns why a layer can't be taken. Damage shows in many ways before the reader
+// of blob, the compressed bytes, says so at its end; if it does, that is why.
+func blame(err error, blob io.Reader) error {
+	var machine syscall.Errno
+	if errors.As(err, &machine) {
+		return err // a full disk, say: what is left needn't be read
+	}
+	_, said := io.Copy(io.Discard, blob)
+	var reader interface{ Again() bool }
+	if errors.As(said, &reader) {
+		return said
+	}
+	return err
 }
 
 // A DiffIDError is that a layer's content is not what the image says of it.

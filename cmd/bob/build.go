@@ -81,6 +81,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.noCacheOf, cfg.emulators = newList("no-cache-filter"), newList("emulator")
 	cfg.cacheFrom, cfg.cacheTo = newList("cache-from"), newList("cache-to")
 	cfg.registries.register(fs)
+	registerRetryFor(fs, &cfg.registries.retryFor)
 	cfg.formatFlags.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path` or URL, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")

@@ -51,6 +51,7 @@ func newCopyCommand(stdout, stderr io.Writer) *ffcli.Command {
 func (cfg *copyConfig) register(fs *flag.FlagSet) {
 	fs.Var(&cfg.platform, "platform", "copy only the image for `os/arch[/variant]`, without the index around it")
 	cfg.registries.register(fs)
+	registerRetryFor(fs, &cfg.registries.retryFor)
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of blobs that may move at once (default 4)")
 }

@@ -76,6 +76,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
 		return usageErrorf("--format %s: want table or json", cfg.format)
 	}
+	// What isn't there now is told now.
 	if err := cfg.registries.check(ctx); err != nil {
 		return err
 	}

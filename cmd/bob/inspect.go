@@ -37,6 +37,7 @@ func newInspectCommand(stdout, stderr io.Writer) *ffcli.Command {
 	fs.StringVar(&cfg.format, "format", "text", "`format` of what is printed, text or json")
 	fs.BoolVar(&cfg.raw, "raw", false, "print the manifest or index byte for byte and nothing else")
 	cfg.registries.register(fs)
+	registerRetryFor(fs, &cfg.registries.retryFor)
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but the result, and errors")
 	return &ffcli.Command{
 		Name:       "inspect",

@@ -36,6 +36,7 @@ func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
 	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	fs.Var(&cfg.cacheSync, "cache-sync", cacheSyncHelp)
 	cfg.registries.register(fs)
+	registerRetryFor(fs, &cfg.registries.retryFor)
 	return &ffcli.Command{
 		Name:       "prefetch",
 		ShortUsage: "bob prefetch [flags] [image...]",

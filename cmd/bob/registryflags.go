@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
@@ -20,6 +22,7 @@ type registryConfig struct {
 	insecure, verbose            bool
 	conf, ca, cert, key, proxied text
 	bundle                       text // of bob build
+	retryFor                     time.Duration
 
 	options registry.Options // what check made of it
 }
@@ -34,10 +37,30 @@ func (cfg *registryConfig) register(flags *flag.FlagSet) {
 	flags.Var(&cfg.proxied, "proxy", "`unix:///path` of the socket of bob proxy, which localhost:8080 then stands for")
 }
 
+// registerRetryFor registers how patient a command is with the network; one that
+// doesn't is not patient at all.
+func registerRetryFor(flags *flag.FlagSet, value *time.Duration) {
+	flags.DurationVar(value, "retry-for", patience.DefaultLimit, "how `long` what the network fails at is tried again, from the failure on; 0 gives up at once (default 1m)")
+}
+
+// patient returns the policy that the value of --retry-for asks for.
+func patient(retryFor time.Duration) (patience.Policy, error) {
+	switch {
+	case retryFor < 0:
+		return patience.Policy{}, usageErrorf("--retry-for %s: want a time of 0 or more, as 90s", retryFor)
+	case retryFor == 0:
+		return patience.Policy{Limit: -1}, nil
+	}
+	return patience.Policy{Limit: retryFor}, nil
+}
+
 // check checks the flags and reads what they name.
 func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	defer func() { err = interrupted(ctx, err) }()
 	o := registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}
+	if o.Patience, err = patient(cfg.retryFor); err != nil {
+		return err
+	}
 	if o.Conf, err = registry.ReadConf(ctx, cfg.confFiles()...); err != nil {
 		return usageErrorf("%v", err)
 	}
