@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
@@ -23,9 +25,10 @@ import (
 type changes struct {
 	*copier
 
-	original *stack // what the checkout was made of
-	checkout string // the root of the checkout
-	marks    bool   // files that are marks count as such
+	original *stack        // what the checkout was made of
+	root     int           // of the checkout
+	from     *descent.Path // where in the checkout the copying is
+	marks    bool          // files that are marks count as such
 }
 
 // write makes the layer of what has changed from old to now in the empty directory
@@ -39,17 +42,15 @@ func (c *changes) write(ctx context.Context, old, now *listed) error {
 		}
 	}
 	now.spread()
-	from, err := unix.Open(c.checkout, dirFlags, 0)
+	to, err := unix.Open(c.copier.root, dirFlags, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", c.checkout, err)
-	}
-	defer unix.Close(from)
-	to, err := unix.Open(c.root, dirFlags, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", c.root, err)
+		return fmt.Errorf("open %s: %w", c.copier.root, err)
 	}
 	defer unix.Close(to)
-	return c.directory(ctx, from, old, now, &dir{fd: to})
+	c.from, c.to = descent.From(c.root), descent.From(to)
+	defer c.from.Close()
+	defer c.to.Close()
+	return c.directory(ctx, old, now, &dir{fd: to})
 }
 
 // named is a file under one of its names.
@@ -97,7 +98,7 @@ func (c *changes) compare(group []named) error {
 	if unlinked && !changed {
 		same, err := c.isOriginal(group[0])
 		if err != nil {
-			return fmt.Errorf("compare %q: %w", group[0].path, err)
+			return fmt.Errorf("compare %q: %w", brief(group[0].path), err)
 		}
 		changed = !same
 	}
@@ -128,21 +129,30 @@ func (c *changes) isOriginal(n named) (bool, error) {
 	if n.mode&unix.S_IFMT != unix.S_IFREG {
 		return true, nil // nothing of it can have changed
 	}
-	root, err := c.original.fd(e.layer)
+	layer, err := c.original.fd(e.layer)
 	if err != nil {
 		return false, err
 	}
-	below, err := openat(root, n.path, unix.O_NONBLOCK)
+	below, err := openBeneath(layer, n.path)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(below)
-	here, err := unix.Open(c.checkout+"/"+n.path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	here, err := openBeneath(c.root, n.path)
 	if err != nil {
-		return false, fmt.Errorf("open: %w", err)
+		return false, err
 	}
 	defer unix.Close(here)
 	return sameFile(below, here, n.mode, c.opt.Owners, c.buf)
+}
+
+// openBeneath opens the regular file at the path below the directory root.
+func openBeneath(root int, path string) (fd int, err error) {
+	err = descent.Beneath(root, path, func(dir int, rest string) error {
+		fd, err = descent.Open(dir, rest, unix.O_NONBLOCK) // should it have become a fifo
+		return err
+	})
+	return fd, err
 }
 
 // sameFile reports whether two open files, both with the mode st_mode, hold the same and
@@ -196,9 +206,9 @@ func (n *listed) spread() {
 	}
 }
 
-// directory writes what has changed in the directory from, which was old, nil if it
-// is new, and is now, to the directory to.
-func (c *changes) directory(ctx context.Context, from int, old, now *listed, to *dir) error {
+// directory writes what has changed in the directory where c.from is, which was old, nil
+// if it is new, and is now, to the directory to.
+func (c *changes) directory(ctx context.Context, old, now *listed, to *dir) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -214,48 +224,65 @@ func (c *changes) directory(ctx context.Context, from int, old, now *listed, to 
 		if n != nil && !n.changed {
 			continue
 		}
-		if err := c.change(ctx, from, name, o, n, to); err != nil {
-			return fmt.Errorf("copy change of %q: %w", join(to.path, name), err)
+		if err := c.change(ctx, name, o, n, to); err != nil {
+			return err
 		}
 	}
-	a, err := readAttrs(from, c.opt.Owners)
+	a, err := readAttrs(c.from.FD(), c.opt.Owners)
 	if err != nil {
 		return err
 	}
 	return a.apply(to.fd, true, c.opt.Owners)
 }
 
-// change writes the entry name of the directory from, which was o and is n; either
-// is nil where there is none.
-func (c *changes) change(ctx context.Context, from int, name string, o, n *listed, to *dir) error {
+// change writes the entry name of the directory where c.from is, which was o and is n;
+// either is nil where there is none.
+func (c *changes) change(ctx context.Context, name string, o, n *listed, to *dir) error {
+	var err error
 	switch {
 	case n == nil:
-		return makeWhiteout(to.fd, name, c.marks)
+		err = makeWhiteout(to.fd, name, c.marks)
 	case c.marks && strings.HasPrefix(name, whiteoutPrefix):
-		return errWhiteoutName
+		err = errWhiteoutName
 	case n.isDir():
-		fd, err := openat(from, name, unix.O_DIRECTORY)
-		if err != nil {
-			return err
+		if err = c.from.Down(name); err == nil {
+			return c.changed(ctx, name, o, n, to) // its error says where
 		}
-		defer unix.Close(fd)
-		return inNewDirectory(to, name, func(made *dir) error {
-			if o != nil && n.before == nil {
-				if err := makeOpaque(made.fd, c.marks); err != nil {
-					return err
-				}
-			}
-			return c.directory(ctx, fd, n.before, n, made)
-		})
+	default:
+		err = c.file(ctx, name, to)
 	}
+	if err != nil {
+		return fmt.Errorf("copy change of %q: %w", brief(join(to.path, name)), err)
+	}
+	return nil
+}
+
+// changed is change for a directory, where c.from is already.
+func (c *changes) changed(ctx context.Context, name string, o, n *listed, to *dir) error {
+	err := c.inNewDirectory(to, name, func(made *dir) error {
+		if o != nil && n.before == nil {
+			if err := makeOpaque(made.fd, c.marks); err != nil {
+				return err
+			}
+		}
+		return c.directory(ctx, n.before, n, made)
+	})
+	if err != nil {
+		return err
+	}
+	return c.from.Up()
+}
+
+// file is change for what is no directory.
+func (c *changes) file(ctx context.Context, name string, to *dir) error {
 	var st unix.Stat_t
-	if err := c.opt.Owners.Fstatat(from, name, &st); err != nil {
+	if err := c.opt.Owners.Fstatat(c.from.FD(), name, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
 	if isWhiteout(&st) {
 		return errWhiteoutDevice
 	}
-	return c.entry(ctx, from, &st, to, name)
+	return c.entry(ctx, c.from.FD(), &st, to, name)
 }
 
 var errWhiteoutDevice = errors.New("it is a device 0:0, which means a removed file in a layer")

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -224,7 +226,7 @@ func (w *writtenCheckout) restored(paths []string) error {
 			continue
 		}
 		parent, base := split(path)
-		fd, err := openat(root, cmp.Or(parent, "."), unix.O_DIRECTORY)
+		fd, err := descent.Open(root, cmp.Or(parent, "."), unix.O_DIRECTORY)
 		if err != nil {
 			continue // another change
 		}
@@ -244,7 +246,7 @@ func (w *writtenCheckout) restored(paths []string) error {
 
 // settle copies what has changed since the checkout was made.
 func (w *writtenCheckout) settle(layer string) error {
-	if err := os.RemoveAll(layer); err != nil {
+	if err := descent.RemovePath(layer); err != nil {
 		return err
 	}
 	if err := os.Mkdir(layer, 0o700); err != nil {
@@ -254,8 +256,13 @@ func (w *writtenCheckout) settle(layer string) error {
 	if err != nil {
 		return err
 	}
+	root, err := unix.Open(w.root(), dirFlags, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: w.root(), Err: err}
+	}
+	defer unix.Close(root)
 	keeper, marks := w.store.Owners(), w.store.fileMarks
-	c := &changes{newCopier(layer, keeper), newStack(w.layers, keeper, marks), w.root(), marks}
+	c := &changes{copier: newCopier(layer, keeper), original: newStack(w.layers, keeper, marks), root: root, marks: marks}
 	defer c.original.close()
 	if err := c.write(context.Background(), w.now.root, now.root); err != nil {
 		return fmt.Errorf("look for changes in %s: %w", w.root(), err)

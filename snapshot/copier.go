@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+
+	"github.com/bobbuild/bob/snapshot/internal/descent"
 
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
@@ -17,8 +18,9 @@ import (
 type copier struct {
 	extractor // of nothing: it makes what has no content
 
-	root             string // of the tree that is copied to
-	noClone, noRange bool   // what these file systems have refused
+	root             string        // of the tree that is copied to
+	to               *descent.Path // where in it directories are made
+	noClone, noRange bool          // what these file systems have refused
 	// links are the places of the files with several names that were copied.
 	links map[inode]place
 }
@@ -91,23 +93,21 @@ func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, 
 
 // linkTo gives the copy first one more name.
 func (c *copier) linkTo(first place, to *dir, base string) error {
-	fd := first.dir.fd
-	if first.dir != to { // which may have been closed since
-		var err error
-		path := filepath.Join(c.root, first.dir.path)
-		if fd, err = unix.Open(path, dirFlags, 0); err != nil {
-			return fmt.Errorf("open %s: %w", path, err)
-		}
-		defer unix.Close(fd)
+	root, err := unix.Open(c.root, dirFlags, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", c.root, err)
 	}
-	if err := unix.Linkat(fd, first.base, to.fd, base, 0); err != nil {
-		return fmt.Errorf("link to %q: %w", join(first.dir.path, first.base), err)
+	defer unix.Close(root)
+	path := join(first.dir.path, first.base)
+	err = descent.Beneath(root, path, func(dir int, rest string) error { return unix.Linkat(dir, rest, to.fd, base, 0) })
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", brief(path), err)
 	}
 	return nil
 }
 
 func (c *copier) regular(ctx context.Context, from int, to *dir, base string) error {
-	src, err := openat(from, base, unix.O_NONBLOCK) // should it have become a fifo
+	src, err := descent.Open(from, base, unix.O_NONBLOCK) // should it have become a fifo
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -226,7 +228,7 @@ func (x *extractor) remove(p *dir, base string) error {
 	if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if err := removeAll(p.fd, base); err != nil {
+	if err := descent.Remove(p.fd, base); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {

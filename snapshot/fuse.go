@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -143,9 +145,11 @@ func (m *fuseMount) settle(layer string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: layer, Err: err}
 	}
-	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.fileMarks), m.since}
+	defer unix.Close(fd)
+	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.fileMarks), descent.From(fd), m.since}
 	defer l.lower.close()
-	if err := l.directory(os.NewFile(uintptr(fd), layer), "", l.lower.root()); err != nil {
+	defer l.at.Close()
+	if err := l.directory("", l.lower.root()); err != nil {
 		return fmt.Errorf("read what %s has left in %s: %w", fuseProgram, layer, err)
 	}
 	return nil
@@ -178,14 +182,14 @@ const fuseXattrs = "user.fuseoverlayfs."
 // be told from what a step may do itself, but for that there is hardly a reason.
 type fuseLayer struct {
 	lower *stack
+	at    *descent.Path
 	since unix.Timespec // when it was mounted
 }
 
-// directory does so for the directory f at path, and those below. d is what it is
-// merged with. It closes f.
-func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
-	defer f.Close()
-	fd := int(f.Fd())
+// directory does so for the directory at path, where l.at is, and those below. d is what
+// it is merged with.
+func (l *fuseLayer) directory(path string, d lowerDir) error {
+	fd := l.at.FD()
 	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
 		return err
 	}
@@ -200,18 +204,19 @@ func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 	if opaque {
 		d = lowerDir{}
 	}
-	names, err := f.Readdirnames(-1)
+	names, err := descent.Names(fd)
 	if err != nil {
 		return fmt.Errorf("read directory: %w", err)
 	}
 	copied := d.exists() && len(names) > 0 // nothing has happened here but copying
 	for _, name := range names {
-		c, err := l.entry(fd, join(path, name), d)
+		c, err := l.entry(join(path, name), d)
 		if err != nil {
-			return fmt.Errorf("%s: %w", join(path, name), err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		copied = copied && c
 	}
+	fd = l.at.FD() // another one, if the way back led through ..
 	switch {
 	case opaque:
 		if err := makeOpaque(fd, l.lower.marks); err != nil {
@@ -233,9 +238,10 @@ func (l *fuseLayer) directory(f *os.File, path string, d lowerDir) error {
 	return a.apply(fd, false, l.lower.owners)
 }
 
-// entry does so for the entry at path of the directory fd, which is merged with d.
-// It reports whether all that has happened to it is that it was copied up.
-func (l *fuseLayer) entry(fd int, path string, d lowerDir) (copied bool, err error) {
+// entry does so for the entry at path, in the directory where l.at is, which is merged
+// with d. It reports whether all that has happened to it is that it was copied up.
+func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
+	fd := l.at.FD()
 	_, name := split(path)
 	var st unix.Stat_t
 	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -257,15 +263,17 @@ func (l *fuseLayer) entry(fd int, path string, d lowerDir) (copied bool, err err
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		sub, err := openat(fd, name, unix.O_DIRECTORY)
+		if err := l.at.Down(name); err != nil {
+			return false, err
+		}
+		isNew, err := exists(l.at.FD(), opaqueName)
+		if err == nil {
+			err = l.directory(path, e.dir)
+		}
 		if err != nil {
 			return false, err
 		}
-		isNew, err := exists(sub, opaqueName)
-		if err != nil {
-			return false, errors.Join(err, unix.Close(sub))
-		}
-		return ok && !isNew, l.directory(os.NewFile(uintptr(sub), name), path, e.dir)
+		return ok && !isNew, l.at.Up()
 	case unix.S_IFREG:
 		file := fdPath(fd, name)
 		_, err := unix.Lgetxattr(file, fuseXattrs+"origin", nil)
@@ -302,12 +310,12 @@ func (l *fuseLayer) same(fd int, name, path string, from lowerEntry) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	below, err := openat(root, path, 0)
+	below, err := openBeneath(root, path)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(below)
-	here, err := openat(fd, name, 0)
+	here, err := descent.Open(fd, name, 0)
 	if err != nil {
 		return false, err
 	}

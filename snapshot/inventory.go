@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +52,13 @@ type inventory struct {
 	root *listed
 	// latest is the latest ctime in it.
 	latest int64
+
+	at *descent.Path // while it is taken
 }
+
+// maxDepth is how long a name in an inventory may be, in bytes. It is far more than a
+// layer can hold, but of the files below one after another each path is kept.
+const maxDepth = 64 << 10
 
 // takeInventory lists the tree below the directory root, whatever is in it.
 func takeInventory(root string) (*inventory, error) {
@@ -58,41 +66,43 @@ func takeInventory(root string) (*inventory, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: root, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), root)
-	defer f.Close()
-	v := &inventory{}
+	defer unix.Close(fd)
+	v := &inventory{at: descent.From(fd)}
+	defer v.at.Close()
 	if v.root, err = v.stat(fd, ""); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", root, err)
 	}
-	return v, v.directory(v.root, f, root)
+	return v, v.directory(v.root, 0)
 }
 
-// directory lists the entries of the directory n, which is open as f.
-func (v *inventory) directory(n *listed, f *os.File, path string) error {
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return fmt.Errorf("read directory %s: %w", path, err)
+// directory lists the entries of the directory n, where the inventory is, whose path has
+// that length.
+func (v *inventory) directory(n *listed, length int) error {
+	if length > maxDepth {
+		return fmt.Errorf("%q is longer than %d bytes, which the snapshotter %s can't copy", brief(v.at.Join("")), maxDepth, Copy)
 	}
-	fd := int(f.Fd())
+	names, err := descent.Names(v.at.FD())
+	if err != nil {
+		return fmt.Errorf("read directory %q: %w", brief(v.at.Join("")), err)
+	}
 	n.entries = make(map[string]*listed, len(names))
 	for _, name := range names {
-		e, err := v.stat(fd, name)
+		e, err := v.stat(v.at.FD(), name)
 		if err != nil {
-			return fmt.Errorf("stat %s: %w", join(path, name), err)
+			return fmt.Errorf("stat %q: %w", brief(v.at.Join(name)), err)
 		}
 		n.entries[name] = e
 		if !e.isDir() {
 			continue
 		}
-		d, err := openat(fd, name, unix.O_DIRECTORY)
-		if err != nil {
-			return fmt.Errorf("%s: %w", join(path, name), err)
+		if err := v.at.Down(name); err != nil {
+			return fmt.Errorf("%q: %w", brief(v.at.Join(name)), err)
 		}
-		sub := os.NewFile(uintptr(d), name)
-		err = v.directory(e, sub, join(path, name))
-		sub.Close()
-		if err != nil {
+		if err := v.directory(e, length+len(name)+1); err != nil {
 			return err
+		}
+		if err := v.at.Up(); err != nil {
+			return fmt.Errorf("leave %q: %w", brief(v.at.Join(name)), err)
 		}
 	}
 	return nil

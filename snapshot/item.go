@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -124,10 +126,8 @@ func (s *Store) listSnapshots(ctx context.Context, add func(Item)) error {
 		if err != nil {
 			return err
 		}
-		m, err := s.readMeta(it.ID)
-		if it.lost = errors.Is(err, fs.ErrNotExist); err != nil && !it.lost {
-			return err
-		}
+		m, err := s.readMeta(it.ID) // one that can't be read lies on nothing
+		it.lost = errors.Is(err, fs.ErrNotExist)
 		it.Parent = m.Parent
 		if it.Size, err = s.treeSize(ctx, path, false); err != nil {
 			return err
@@ -141,7 +141,9 @@ func (s *Store) listSnapshots(ctx context.Context, add func(Item)) error {
 const sizeName = "size"
 
 // treeSize returns the space that the tree in dir takes, or took when it was last
-// measured if it need not be exact.
+// measured if it need not be exact. Of a tree that can't be read whole it is what the
+// rest takes: nothing in a tree may keep it from being listed, and so removed. Only the
+// end of ctx is an error.
 func (s *Store) treeSize(ctx context.Context, dir string, exact bool) (int64, error) {
 	file := filepath.Join(dir, sizeName)
 	if b, err := os.ReadFile(file); err == nil && !exact {
@@ -150,34 +152,27 @@ func (s *Store) treeSize(ctx context.Context, dir string, exact bool) (int64, er
 		}
 	}
 	n, err := diskUsage(ctx, dir)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		_ = s.writeFile(file, strconv.AppendInt(nil, n, 10)) // else it is measured again
 	}
-	return n, s.writeFile(file, strconv.AppendInt(nil, n, 10))
+	return n, context.Cause(ctx)
 }
 
-// diskUsage returns the space that the tree at dir takes, in bytes.
+// diskUsage returns the space that the tree at dir takes, in bytes, also with an error:
+// as far as it came.
 func diskUsage(ctx context.Context, dir string) (int64, error) {
-	type inode struct{ dev, ino uint64 }
+	root, err := unix.Open(dir, dirFlags, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(root)
+	var st unix.Stat_t
+	if err := unix.Fstat(root, &st); err != nil {
+		return 0, &os.PathError{Op: "fstat", Path: dir, Err: err}
+	}
+	n := st.Blocks * 512
 	seen := make(map[inode]bool) // files with several names
-	var n int64
-	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err == nil {
-			err = context.Cause(ctx)
-		}
-		if errors.Is(err, fs.ErrNotExist) && path != dir {
-			return nil // a cache mount is being used
-		}
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		switch err := unix.Lstat(path, &st); {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err != nil:
-			return &os.PathError{Op: "lstat", Path: path, Err: err}
-		}
+	err = descent.Walk(ctx, root, func(_ int, _ string, st *unix.Stat_t) error {
 		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			key := inode{st.Dev, st.Ino}
 			if seen[key] {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -27,6 +29,8 @@ func (s *Store) layOut(ctx context.Context, layers []string, root string) error 
 		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
 	defer unix.Close(fd)
+	l.to = descent.From(fd)
+	defer l.to.Close()
 	return l.directory(ctx, l.layers.root(), &dir{fd: fd})
 }
 
@@ -40,7 +44,7 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(below)) {
-		if err := inNewDirectory(to, name, func(made *dir) error { return l.directory(ctx, below[name], made) }); err != nil {
+		if err := l.inNewDirectory(to, name, func(made *dir) error { return l.directory(ctx, below[name], made) }); err != nil {
 			return err
 		}
 	}
@@ -49,23 +53,28 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 		err = a.apply(to.fd, true, l.opt.Owners)
 	}
 	if err != nil {
-		return fmt.Errorf("copy directory %q: %w", d.path, err)
+		return fmt.Errorf("copy directory %q: %w", brief(d.path), err)
 	}
 	return nil
 }
 
-// inNewDirectory makes the directory name of to and calls f with it.
-func inNewDirectory(to *dir, name string, f func(made *dir) error) error {
+// inNewDirectory makes the directory name of to, where c.to is, and calls f with it.
+func (c *copier) inNewDirectory(to *dir, name string, f func(made *dir) error) error {
 	path := join(to.path, name)
 	if err := unix.Mkdirat(to.fd, name, 0o700); err != nil {
-		return &os.PathError{Op: "mkdir", Path: path, Err: err}
+		return &os.PathError{Op: "mkdir", Path: brief(path), Err: err}
 	}
-	fd, err := unix.Openat(to.fd, name, dirFlags, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+	if err := c.to.Down(name); err != nil {
+		return fmt.Errorf("%s: %w", brief(path), err)
 	}
-	defer unix.Close(fd)
-	return f(&dir{fd: fd, path: path})
+	if err := f(&dir{fd: c.to.FD(), path: path}); err != nil {
+		return err
+	}
+	if err := c.to.Up(); err != nil {
+		return fmt.Errorf("leave %s: %w", brief(path), err)
+	}
+	to.fd = c.to.FD() // which may have been closed meanwhile
+	return nil
 }
 
 // files copies what isn't a directory in d, and returns its directories.
@@ -87,9 +96,9 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 		return err
 	}
 	defer unix.Close(fd)
-	names, err := readDir(fd, d.path)
+	names, err := descent.Names(fd)
 	if err != nil {
-		return fmt.Errorf("read directory %q: %w", d.path, err)
+		return fmt.Errorf("read directory %q: %w", brief(d.path), err)
 	}
 	names, removed := splitMarks(names, l.layers.marks)
 	for _, name := range names {
@@ -102,7 +111,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 		path := join(d.path, name)
 		var st unix.Stat_t
 		if err := l.opt.Owners.Fstatat(fd, name, &st); err != nil {
-			return fmt.Errorf("stat %q: %w", path, err)
+			return fmt.Errorf("stat %q: %w", brief(path), err)
 		}
 		b := below[name]
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -117,7 +126,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 			continue
 		}
 		if err := l.entry(ctx, fd, &st, to, name); err != nil {
-			return fmt.Errorf("copy %q: %w", path, err)
+			return fmt.Errorf("copy %q: %w", brief(path), err)
 		}
 	}
 	return nil

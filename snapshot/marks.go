@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,12 +93,14 @@ func isWhiteout(st *unix.Stat_t) bool {
 // exists reports whether the directory fd has the entry at path.
 func exists(fd int, path string) (bool, error) {
 	var st unix.Stat_t
-	err := unix.Fstatat(fd, path, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := descent.Beneath(fd, path, func(dir int, rest string) error {
+		return unix.Fstatat(dir, rest, &st, unix.AT_SYMLINK_NOFOLLOW)
+	})
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("stat %q: %w", path, err)
+		return false, fmt.Errorf("stat %q: %w", brief(path), err)
 	}
 	return true, nil
 }

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,7 +45,7 @@ func (s *Store) readNodes(id string) (*node, error) {
 		}
 	case err == nil:
 		layer = &layerNodes{root: &node{}, work: newLayerWork(false)}
-		layer.root, err = readDirNodes(filepath.Join(s.snapshotDir(id), "fs"), s.Owners(), s.fileMarks)
+		layer.root, err = s.readDirNodes(filepath.Join(s.snapshotDir(id), "fs"))
 		if err == nil {
 			layer.root.opaque = layer.root.opaque || m.Opaque
 		}
@@ -69,46 +69,66 @@ func (s *Store) readNodes(id string) (*node, error) {
 }
 
 // readDirNodes returns the tree of a directory in overlay format.
-func readDirNodes(dir string, keeper owners.Keeper, fileMarks bool) (*node, error) {
-	f, err := os.Open(dir)
+func (s *Store) readDirNodes(dir string) (*node, error) {
+	root, err := unix.Open(dir, dirFlags, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	defer f.Close()
-	fd := int(f.Fd())
+	defer unix.Close(root)
+	at := descent.From(root)
+	defer at.Close()
+	return s.dirNodes(at, dir)
+}
+
+// dirNodes is readDirNodes of the directory dir, where at is.
+func (s *Store) dirNodes(at *descent.Path, dir string) (*node, error) {
 	n := newDirectory()
-	if n.attrs, err = readAttrs(fd, keeper); err != nil {
+	var err error
+	if n.attrs, err = readAttrs(at.FD(), s.Owners()); err != nil {
 		return nil, err
 	}
-	if n.opaque, err = isOpaque(fd, fileMarks); err != nil {
+	if n.opaque, err = isOpaque(at.FD(), s.fileMarks); err != nil {
 		return nil, err
 	}
-	names, err := f.Readdirnames(-1)
+	names, err := descent.Names(at.FD())
 	if err != nil {
 		return nil, err
 	}
-	names, removed := splitMarks(names, fileMarks)
+	names, removed := splitMarks(names, s.fileMarks)
 	for _, name := range names {
 		if removed[name] {
 			n.kids[name] = &node{kind: unix.S_IFCHR, gone: true}
 			continue
 		}
-		var st unix.Stat_t
-		if err := keeper.Fstatat(fd, name, &st); err != nil {
-			return nil, &os.PathError{Op: "stat", Path: filepath.Join(dir, name), Err: err}
+		if n.kids[name], err = s.entryNode(at, filepath.Join(dir, name)); err != nil {
+			return nil, err
 		}
-		kid := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(&st), disk: filepath.Join(dir, name)}
-		switch kid.kind {
-		case unix.S_IFDIR:
-			if kid, err = readDirNodes(kid.disk, keeper, fileMarks); err != nil {
-				return nil, err
-			}
-		case unix.S_IFLNK:
-			if kid.link, err = readlinkat(fd, name); err != nil {
-				return nil, err
-			}
+	}
+	return n, nil
+}
+
+// entryNode returns what is at path, in the directory where at is.
+func (s *Store) entryNode(at *descent.Path, path string) (*node, error) {
+	name := filepath.Base(path)
+	var st unix.Stat_t
+	if err := s.Owners().Fstatat(at.FD(), name, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: brief(path), Err: err}
+	}
+	n := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(&st), disk: path}
+	switch n.kind {
+	case unix.S_IFDIR:
+		if err := at.Down(name); err != nil {
+			return nil, err
 		}
-		n.kids[name] = kid
+		n, err := s.dirNodes(at, path)
+		if err != nil {
+			return nil, err
+		}
+		return n, at.Up()
+	case unix.S_IFLNK:
+		var err error
+		n.link, err = readlinkat(at.FD(), name)
+		return n, err
 	}
 	return n, nil
 }

@@ -28,7 +28,8 @@ type PruneOptions struct {
 
 // Prune removes what the store keeps, the least recently used first, and returns
 // what it removed. Nothing goes that a living process has used, nor a snapshot
-// that another one lies on. Any number of processes may use the store meanwhile.
+// that another one lies on. Any number of processes may use the store meanwhile. What
+// can't be removed keeps nothing else from it; the first reason is returned.
 // The space is free when the store is closed.
 func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
 	removed, err := s.prune(ctx, o)
@@ -42,7 +43,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
 	return removed, nil
 }
 
-func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, err error) {
+func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, failed error) {
 	items, err := s.items(ctx, false)
 	if err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, err 
 		if it.Kind != ItemCacheMount && it.marked.After(it.Used) && !it.lost {
 			// It looked younger than anything can be, and is of this age from now on.
 			if err := s.use(it.mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return removed, err
+				failed = cmp.Or(failed, err)
 			}
 		}
 	}
@@ -78,17 +79,14 @@ func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, err 
 			return removed, err
 		}
 		gone, err := s.remove(it)
-		if err != nil {
-			return removed, err
-		}
-		if !gone {
+		if failed = cmp.Or(failed, err); !gone {
 			continue
 		}
 		removed = append(removed, it)
 		total -= it.Size
 		above[it.Parent]--
 	}
-	return removed, nil
+	return removed, failed
 }
 
 // pruneLocks removes the files of locks that killed processes have held.

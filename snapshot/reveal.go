@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -343,7 +345,7 @@ func (u *underlay) write(ctx context.Context, p int, path string, n *node, finis
 func (u *underlay) content(ctx context.Context, path string, n *node) ([]byte, error) {
 	switch {
 	case n.disk != "":
-		return os.ReadFile(n.disk)
+		return descent.ReadFile(n.disk)
 	case n.data != nil:
 		return n.data, nil
 	}
@@ -355,7 +357,7 @@ func (u *underlay) content(ctx context.Context, path string, n *node) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(filepath.Join(v.Root(), path))
+	data, err := descent.ReadFile(filepath.Join(v.Root(), path))
 	return data, errors.Join(err, v.Close())
 }
 
@@ -444,12 +446,14 @@ func (s *Store) link(ctx context.Context, layers []string, root string) error {
 		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
 	defer unix.Close(fd)
-	return st.linkInto(ctx, st.root(), fd)
+	to := descent.From(fd)
+	defer to.Close()
+	return st.linkInto(ctx, st.root(), to)
 }
 
-// linkInto makes other names of all files of d in the directory to, and gives that
-// the attributes of d.
-func (s *stack) linkInto(ctx context.Context, d lowerDir, to int) error {
+// linkInto makes other names of all files of d in the directory where to is, and gives
+// that the attributes of d.
+func (s *stack) linkInto(ctx context.Context, d lowerDir, to *descent.Path) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -459,7 +463,7 @@ func (s *stack) linkInto(ctx context.Context, d lowerDir, to int) error {
 		if err != nil {
 			return err
 		}
-		list, err := readDir(fd, d.path)
+		list, err := descent.Names(fd)
 		unix.Close(fd)
 		if err != nil {
 			return err
@@ -485,27 +489,30 @@ func (s *stack) linkInto(ctx context.Context, d lowerDir, to int) error {
 	if err != nil {
 		return err
 	}
-	return a.apply(to, true, s.owners)
+	return a.apply(to.FD(), true, s.owners)
 }
 
-func (s *stack) linkEntry(ctx context.Context, d lowerDir, name string, e lowerEntry, to int) error {
+func (s *stack) linkEntry(ctx context.Context, d lowerDir, name string, e lowerEntry, to *descent.Path) error {
 	if !e.dir.exists() {
 		from, err := s.fd(e.layer)
 		if err == nil {
-			err = unix.Linkat(from, join(d.path, name), to, name, 0)
+			err = descent.Beneath(from, join(d.path, name), func(dir int, rest string) error {
+				return unix.Linkat(dir, rest, to.FD(), name, 0)
+			})
 		}
 		if err != nil {
 			return fmt.Errorf("link %q: %w", join(d.path, name), err)
 		}
 		return nil
 	}
-	if err := unix.Mkdirat(to, name, 0o700); err != nil {
+	if err := unix.Mkdirat(to.FD(), name, 0o700); err != nil {
 		return fmt.Errorf("make directory %q: %w", e.dir.path, err)
 	}
-	fd, err := unix.Openat(to, name, dirFlags, 0)
-	if err != nil {
-		return fmt.Errorf("open %q: %w", e.dir.path, err)
+	if err := to.Down(name); err != nil {
+		return fmt.Errorf("%q: %w", e.dir.path, err)
 	}
-	defer unix.Close(fd)
-	return s.linkInto(ctx, e.dir, fd)
+	if err := s.linkInto(ctx, e.dir, to); err != nil {
+		return err
+	}
+	return to.Up()
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -131,7 +133,7 @@ func (s *settler) prune(path string) error {
 	if err != nil {
 		return err
 	}
-	names, err := readDir(d.fd, path)
+	names, err := descent.Names(d.fd)
 	if err != nil {
 		return err
 	}
@@ -220,7 +222,7 @@ func (s *settler) merge(from, to string) error {
 			return err
 		}
 	}
-	names, err := readDir(f.fd, from)
+	names, err := descent.Names(f.fd)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"github.com/bobbuild/bob/snapshot/internal/descent"
 )
 
 const metaVersion = 1
@@ -141,7 +143,7 @@ func (s *Store) keep(c *claim, id string, m meta) (*Snapshot, error) {
 		return nil, err
 	}
 	for _, name := range []string{"work", "mnt"} {
-		if err := os.RemoveAll(filepath.Join(c.path, name)); err != nil {
+		if err := descent.RemovePath(filepath.Join(c.path, name)); err != nil {
 			return nil, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
@@ -91,7 +92,7 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 			return e, false, err
 		}
 		var st unix.Stat_t
-		err = s.owners.Fstatat(fd, path, &st)
+		err = descent.Beneath(fd, path, func(dir int, rest string) error { return s.owners.Fstatat(dir, rest, &st) })
 		if errors.Is(err, unix.ENOENT) {
 			hidden := false
 			if s.marks {
@@ -106,7 +107,7 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 			continue
 		}
 		if err != nil {
-			return e, false, fmt.Errorf("stat %q in %s: %w", path, s.layers[i], err)
+			return e, false, fmt.Errorf("stat %q in %s: %w", brief(path), s.layers[i], err)
 		}
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 		if isWhiteout(&st) || ok && !isDir {
@@ -140,9 +141,13 @@ func (s *stack) open(layer int, path string) (int, error) {
 	if path == "" {
 		path = "."
 	}
-	fd, err := unix.Openat(root, path, dirFlags, 0)
+	fd := -1
+	err = descent.Beneath(root, path, func(dir int, rest string) (err error) {
+		fd, err = unix.Openat(dir, rest, dirFlags, 0)
+		return err
+	})
 	if err != nil {
-		return -1, fmt.Errorf("open %q in %s: %w", path, s.layers[layer], err)
+		return -1, fmt.Errorf("open %q in %s: %w", brief(path), s.layers[layer], err)
 	}
 	return fd, nil
 }
@@ -175,9 +180,13 @@ func (s *stack) readlink(layer int, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	target, err := readlinkat(root, path)
+	var target string
+	err = descent.Beneath(root, path, func(dir int, rest string) (err error) {
+		target, err = readlinkat(dir, rest)
+		return err
+	})
 	if err != nil {
-		return "", fmt.Errorf("read link %q in %s: %w", path, s.layers[layer], err)
+		return "", fmt.Errorf("read link %q in %s: %w", brief(path), s.layers[layer], err)
 	}
 	return target, nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
+
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
@@ -229,7 +231,7 @@ func (s *Store) collect() {
 	}
 	s.waste.Go(func() {
 		for _, e := range entries {
-			_ = os.RemoveAll(filepath.Join(s.own("garbage"), e.Name()))
+			_ = descent.RemovePath(filepath.Join(s.own("garbage"), e.Name()))
 		}
 	})
 }

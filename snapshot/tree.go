@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"strings"
 
@@ -99,11 +98,29 @@ func (t *tree) close() {
 	unix.Close(t.root.fd)
 }
 
+// checkLength refuses names that nobody can unpack: with the directory that they are
+// unpacked in before them, the kernel takes them no more.
+func checkLength(name string) error {
+	if len(name) > maxName {
+		return errTooLong
+	}
+	return nil
+}
+
+// brief returns path, shortened in the middle if it is too long to be read.
+func brief(path string) string {
+	const most, part = 240, 100
+	if len(path) <= most {
+		return path
+	}
+	return path[:part] + "[…]" + path[len(path)-part:]
+}
+
 // cleanName returns the name of an archive's entry relative to the root, "" for
 // the root. Leading slashes mean the root.
 func cleanName(name string) (string, error) {
-	if len(name) > maxName {
-		return "", errTooLong
+	if err := checkLength(name); err != nil {
+		return "", err
 	}
 	clean := path.Clean(strings.TrimLeft(name, "/"))
 	switch {
@@ -263,45 +280,4 @@ func readlinkat(fd int, name string) (string, error) {
 			return string(b[:n]), nil
 		}
 	}
-}
-
-// removeAll removes the entry base of the directory fd and all below it.
-func removeAll(fd int, base string) error {
-	err := unix.Unlinkat(fd, base, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("remove %s: %w", base, err)
-	}
-	d, err := unix.Openat(fd, base, dirFlags, 0)
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", base, err)
-	}
-	f := os.NewFile(uintptr(d), base)
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if err := removeAll(d, n); err != nil {
-			return err
-		}
-	}
-	if err := unix.Unlinkat(fd, base, unix.AT_REMOVEDIR); err != nil {
-		return fmt.Errorf("remove %s: %w", base, err)
-	}
-	return nil
-}
-
-// readDir returns the names of the entries of the directory fd; name is for errors.
-func readDir(fd int, name string) ([]string, error) {
-	d, err := unix.Openat(fd, ".", dirFlags, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", name, err)
-	}
-	f := os.NewFile(uintptr(d), name)
-	defer f.Close()
-	return f.Readdirnames(-1)
 }

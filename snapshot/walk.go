@@ -4,12 +4,13 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/bobbuild/bob/snapshot/internal/descent"
 
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 // walker writes a directory tree as a tar.
 type walker struct {
 	tw     *tar.Writer
+	at     *descent.Path // where the walker is
 	buf    []byte
 	links  map[inode]string // first names of files with several
 	lower  *stack           // of a snapshot; nil if the tree isn't in overlay format
@@ -32,7 +34,6 @@ type frame struct {
 	parent *frame
 	header *tar.Header // nil once it is written, and for the root
 	path   string
-	fd     int
 	lower  lowerDir // what it hides or merges with
 }
 
@@ -67,16 +68,18 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 	}
 	defer f.Close()
 	k.owners = t.Owners
-	fr := &frame{fd: int(f.Fd()), path: t.Name}
+	k.at = descent.From(int(f.Fd()))
+	defer k.at.Close()
+	fr := &frame{path: t.Name}
 	if t.Name != "" {
 		clear(k.links) // none leads from one tree to another
-		if err := k.tw.WriteHeader(k.header(t.Name+"/", tar.TypeDir, implicitAttrs)); err != nil {
+		if err := k.write(k.header(t.Name+"/", tar.TypeDir, implicitAttrs)); err != nil {
 			return err
 		}
 	}
 	if k.lower != nil {
 		fr.lower = k.lower.root()
-		opaque, err := isOpaque(fr.fd, k.lower.marks)
+		opaque, err := isOpaque(k.at.FD(), k.lower.marks)
 		if err != nil {
 			return err
 		}
@@ -87,30 +90,30 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 			}
 		}
 	}
-	return k.walk(ctx, fr, f)
+	return k.walk(ctx, fr)
 }
 
-// walk writes the entries of fr, whose directory is f.
-func (k *walker) walk(ctx context.Context, fr *frame, f *os.File) error {
+// walk writes the entries of fr, which is where the walker is.
+func (k *walker) walk(ctx context.Context, fr *frame) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	names, err := f.Readdirnames(-1)
+	names, err := descent.Names(k.at.FD())
 	if err != nil {
-		return fmt.Errorf("read directory %q: %w", fr.path, err)
+		return fmt.Errorf("read directory %q: %w", brief(fr.path), err)
 	}
 	names, removed := splitMarks(names, k.lower != nil && k.lower.marks)
 	for _, name := range names {
 		if removed[name] {
 			if fr.lower.exists() {
 				if err := k.mark(fr, whiteoutPrefix+name); err != nil {
-					return fmt.Errorf("archive %q: %w", join(fr.path, name), err)
+					return fmt.Errorf("archive %q: %w", brief(join(fr.path, name)), err)
 				}
 			}
 			continue
 		}
 		var st unix.Stat_t
-		err := k.owners.Fstatat(fr.fd, name, &st)
+		err := k.owners.Fstatat(k.at.FD(), name, &st)
 		switch {
 		case err != nil:
 			err = fmt.Errorf("stat: %w", err)
@@ -128,7 +131,7 @@ func (k *walker) walk(ctx context.Context, fr *frame, f *os.File) error {
 			err = k.file(ctx, fr, name, &st)
 		}
 		if err != nil {
-			return fmt.Errorf("archive %q: %w", join(fr.path, name), err)
+			return fmt.Errorf("archive %q: %w", brief(join(fr.path, name)), err)
 		}
 	}
 	return nil
@@ -137,28 +140,34 @@ func (k *walker) walk(ctx context.Context, fr *frame, f *os.File) error {
 // directory writes the directory name of parent and what is below it.
 func (k *walker) directory(ctx context.Context, parent *frame, name string) error {
 	fr := &frame{parent: parent, path: join(parent.path, name)}
-	fd, err := openat(parent.fd, name, unix.O_DIRECTORY)
+	err := k.at.Down(name)
+	if err == nil {
+		err = k.enter(fr, name)
+	}
 	if err != nil {
-		return fmt.Errorf("archive %q: %w", fr.path, err)
+		return fmt.Errorf("archive %q: %w", brief(fr.path), err)
 	}
-	f := os.NewFile(uintptr(fd), fr.path)
-	defer f.Close()
-	fr.fd = fd
-	if err := k.enter(fr, name); err != nil {
-		return fmt.Errorf("archive %q: %w", fr.path, err)
+	if err := k.walk(ctx, fr); err != nil {
+		return err
 	}
-	return k.walk(ctx, fr, f)
+	if err := k.at.Up(); err != nil {
+		return fmt.Errorf("leave %q: %w", brief(fr.path), err)
+	}
+	return nil
 }
 
 // enter prepares the frame fr of the open directory name. A directory of a layer
 // that is as it is below, having only been copied up, is written when something
 // in it is, or never.
 func (k *walker) enter(fr *frame, name string) error {
-	a, err := readAttrs(fr.fd, k.owners)
+	a, err := readAttrs(k.at.FD(), k.owners)
 	if err != nil {
 		return err
 	}
 	fr.header = k.header(fr.path+"/", tar.TypeDir, a)
+	if err := checkLength(fr.header.Name); err != nil {
+		return err // before it is gone into: what is deep may be very deep
+	}
 	if k.lower == nil || !fr.parent.lower.exists() {
 		return k.flush(fr)
 	}
@@ -169,7 +178,7 @@ func (k *walker) enter(fr *frame, name string) error {
 	if !ok || !e.dir.exists() {
 		return k.flush(fr)
 	}
-	opaque, err := isOpaque(fr.fd, k.lower.marks)
+	opaque, err := isOpaque(k.at.FD(), k.lower.marks)
 	if err != nil {
 		return err
 	}
@@ -200,6 +209,15 @@ func (k *walker) flush(fr *frame) error {
 	}
 	h := fr.header
 	fr.header = nil
+	return k.write(h)
+}
+
+// write writes the header h. What no archive is unpacked with is refused here, so that
+// the step that made it is to blame and not whoever uses the image.
+func (k *walker) write(h *tar.Header) error {
+	if err := checkLength(h.Name); err != nil {
+		return err
+	}
 	return k.tw.WriteHeader(h)
 }
 
@@ -208,14 +226,26 @@ func (k *walker) mark(fr *frame, name string) error {
 	if err := k.flush(fr); err != nil {
 		return err
 	}
-	return k.tw.WriteHeader(k.header(join(fr.path, name), tar.TypeReg, attrs{}))
+	return k.write(k.header(join(fr.path, name), tar.TypeReg, attrs{}))
+}
+
+// removed writes that fr has no entry name, if those below have one.
+func (k *walker) removed(fr *frame, name string) error {
+	if !fr.lower.exists() {
+		return nil
+	}
+	_, below, err := k.lower.lookup(fr.lower, name)
+	if err != nil || !below {
+		return err
+	}
+	return k.mark(fr, whiteoutPrefix+name)
 }
 
 // file writes the entry name of fr, which isn't a directory.
 func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat_t) error {
 	kind := st.Mode & unix.S_IFMT
-	if kind == unix.S_IFSOCK {
-		return nil // exists only as long as its process
+	if kind == unix.S_IFSOCK { // exists only as long as its process
+		return k.removed(fr, name)
 	}
 	if err := k.flush(fr); err != nil {
 		return err
@@ -226,23 +256,23 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 		if first, ok := k.links[id]; ok {
 			h := k.header(path, tar.TypeLink, statAttrs(st))
 			h.Linkname = first
-			return k.tw.WriteHeader(h)
+			return k.write(h)
 		}
 		k.links[id] = path
 	}
 	if kind == unix.S_IFREG {
-		return k.regular(ctx, fr.fd, name, path)
+		return k.regular(ctx, k.at.FD(), name, path)
 	}
 	a := statAttrs(st)
 	var err error
-	if a.xattrs, err = readXattrsPath(fdPath(fr.fd, name), k.owners, st.Mode); err != nil {
+	if a.xattrs, err = readXattrsPath(fdPath(k.at.FD(), name), k.owners, st.Mode); err != nil {
 		return err
 	}
 	var h *tar.Header
 	switch kind {
 	case unix.S_IFLNK:
 		h = k.header(path, tar.TypeSymlink, a)
-		if h.Linkname, err = readlinkat(fr.fd, name); err != nil {
+		if h.Linkname, err = readlinkat(k.at.FD(), name); err != nil {
 			return fmt.Errorf("read link: %w", err)
 		}
 	case unix.S_IFIFO:
@@ -256,12 +286,12 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	default:
 		return fmt.Errorf("unknown type of file %#o", kind)
 	}
-	return k.tw.WriteHeader(h)
+	return k.write(h)
 }
 
 // regular writes the file name of the directory fd as path.
 func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
-	f, err := openat(fd, name, unix.O_NONBLOCK) // should it have become a fifo
+	f, err := descent.Open(fd, name, unix.O_NONBLOCK) // should it have become a fifo
 	if err != nil {
 		return err
 	}
@@ -276,7 +306,7 @@ func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
 	}
 	h := k.header(path, tar.TypeReg, a)
 	h.Size = st.Size
-	if err := k.tw.WriteHeader(h); err != nil {
+	if err := k.write(h); err != nil {
 		return err
 	}
 	c := contents{fd: f, size: st.Size, sparse: st.Blocks*512 < st.Size}
@@ -308,18 +338,4 @@ func (k *walker) header(path string, kind byte, a attrs) *tar.Header {
 		h.PAXRecords[xattrRecord+name] = value
 	}
 	return h
-}
-
-// openat opens the entry name of the directory fd for reading, without leaving a
-// trace in its access time where that is allowed.
-func openat(fd int, name string, flags int) (int, error) {
-	flags |= unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	n, err := unix.Openat(fd, name, flags|unix.O_NOATIME, 0)
-	if errors.Is(err, unix.EPERM) { // someone else's file
-		n, err = unix.Openat(fd, name, flags, 0)
-	}
-	if err != nil {
-		return -1, fmt.Errorf("open: %w", err)
-	}
-	return n, nil
 }
