@@ -139,7 +139,24 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 	if err := os.MkdirAll(o.Dest, 0o755); err != nil { //nolint:gosec // the user's own directory, for the umask to narrow
 		return err
 	}
-	return snapshot.Extract(ctx, o.Dest, ".", files, snapshot.ExtractOptions{NoChown: true})
+	var devices []string
+	leaveOut := func(path string) { devices = append(devices, path) }
+	if err := snapshot.Extract(ctx, o.Dest, ".", files, snapshot.ExtractOptions{NoChown: true, LeaveOut: leaveOut}); err != nil {
+		return err
+	}
+	if len(devices) > 0 {
+		b.progress.warn(fmt.Sprintf("output %s lacks %s: only root can make them; type=tar has them", o.Dest, listDevices(devices)))
+	}
+	return nil
+}
+
+// listDevices names the first of the devices.
+func listDevices(paths []string) string {
+	const few = 5
+	if n := len(paths) - few; n > 1 {
+		return fmt.Sprintf("the devices %s and %d more", strings.Join(paths[:few], ", "), n)
+	}
+	return "the devices " + strings.Join(paths, ", ")
 }
 
 // put has f write the file of the output o, which appears when it is whole.

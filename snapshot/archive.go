@@ -19,6 +19,9 @@ type ExtractOptions struct {
 	// Owners is how the tree has owners. Below a root of a store it is that of
 	// [Store.Owners].
 	Owners owners.Keeper
+	// LeaveOut is told of each device that the kernel doesn't let this process make,
+	// by its path in the tree. If it is nil such a device is an error.
+	LeaveOut func(path string)
 	// In is the active snapshot whose root the tree is, nil if it is none's.
 	In *Active
 }
@@ -32,8 +35,7 @@ type Owner struct{ UID, GID int }
 // of the file system; nothing outside is touched, and a ".." in the name of an entry
 // ends at dir. Missing directories are made
 // with mode 0755. An entry replaces what is there, with all below it, unless both
-// are directories. Whiteouts are ordinary files. Device nodes below /dev are left
-// out where they can't be made. After an error some of the entries are there.
+// are directories. Whiteouts are ordinary files. After an error some of the entries are there.
 func Extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOptions) error {
 	if err := extract(ctx, root, dir, r, o); err != nil {
 		return fmt.Errorf("extract archive into %s: %w", dir, err)

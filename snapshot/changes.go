@@ -279,7 +279,7 @@ func (c *changes) file(ctx context.Context, name string, to *dir) error {
 	if err := c.opt.Owners.Fstatat(c.from.FD(), name, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
-	if isWhiteout(&st) {
+	if isWhiteout(c.from.FD(), name, &st) {
 		return errWhiteoutDevice
 	}
 	return c.entry(ctx, c.from.FD(), &st, to, name)

@@ -188,8 +188,8 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	return x.setSpecial(p, base, a, hdr.Typeflag == tar.TypeSymlink)
 }
 
-// device makes a device node. In a user namespace the kernel refuses that; those
-// in /dev are left out then, as there is always another file system on /dev.
+// device makes a device node. Where the kernel refuses that and none is recorded, it
+// leaves the device out if it is asked to.
 func (x *extractor) device(p *dir, base string, hdr *tar.Header) (skip bool, err error) {
 	mode := uint32(unix.S_IFCHR | 0o600)
 	if hdr.Typeflag == tar.TypeBlock {
@@ -200,11 +200,14 @@ func (x *extractor) device(p *dir, base string, hdr *tar.Header) (skip bool, err
 	}
 	dev := unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))
 	err = x.fresh(p, base, func() error { return x.opt.Owners.Mknodat(p.fd, base, mode, dev) })
-	if errors.Is(err, unix.EPERM) {
-		if p.path == "dev" || strings.HasPrefix(p.path, "dev/") {
-			return true, nil
-		}
-		return false, fmt.Errorf("device %d:%d outside of /dev can't be made without real root: %w", hdr.Devmajor, hdr.Devminor, err)
+	switch {
+	case errors.Is(err, unix.EPERM) && x.opt.LeaveOut != nil:
+		x.opt.LeaveOut(join(p.path, base))
+		return true, nil
+	case errors.Is(err, unix.EPERM):
+		return false, fmt.Errorf("device %d:%d can't be made without real root: %w", hdr.Devmajor, hdr.Devminor, err)
+	case errors.Is(err, unix.ENOTSUP):
+		return false, fmt.Errorf("device %d:%d can't be recorded: the file system of the cache directory has no user attributes: put it on ext4, XFS, Btrfs or, since Linux 6.6, tmpfs: %w", hdr.Devmajor, hdr.Devminor, err)
 	}
 	return false, err
 }

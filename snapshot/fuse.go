@@ -258,7 +258,7 @@ func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if (isMark && name != opaqueName || isWhiteout(&st)) && !ok { // it has been renamed
+	if (isMark && name != opaqueName || isWhiteout(fd, name, &st)) && !ok { // it has been renamed
 		return false, unix.Unlinkat(fd, name, 0)
 	}
 	switch st.Mode & unix.S_IFMT {

@@ -122,7 +122,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 			continue
 		}
 		settled[name] = true
-		if isWhiteout(&st) || b.exists() {
+		if isWhiteout(fd, name, &st) || b.exists() {
 			continue
 		}
 		if err := l.entry(ctx, fd, &st, to, name); err != nil {

@@ -85,9 +85,16 @@ func isOpaque(fd int, fileMarks bool) (bool, error) {
 	return n == 1 && b[0] == 'y', nil
 }
 
-// isWhiteout reports whether st is the mark of a removed name in overlay format.
-func isWhiteout(st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+// isWhiteout reports whether the entry at path below the directory fd, whose status is
+// st, is the mark of a removed name in overlay format. A device 0:0 of an image, which is
+// only recorded, is none.
+func isWhiteout(fd int, path string, st *unix.Stat_t) bool {
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+		return false
+	}
+	var disk unix.Stat_t
+	err := unix.Fstatat(fd, path, &disk, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && disk.Mode&unix.S_IFMT == unix.S_IFCHR
 }
 
 // exists reports whether the directory fd has the entry at path.

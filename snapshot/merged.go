@@ -114,7 +114,7 @@ func (s *Store) entryNode(at *descent.Path, path string) (*node, error) {
 	if err := s.Owners().Fstatat(at.FD(), name, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: brief(path), Err: err}
 	}
-	n := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(&st), disk: path}
+	n := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(at.FD(), name, &st), disk: path}
 	switch n.kind {
 	case unix.S_IFDIR:
 		if err := at.Down(name); err != nil {

@@ -20,9 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Processes that have one user and one group ID, by what modeVar is for them: the
-// root of a user namespace, and anybody in none.
-var withOneID = map[string]*syscall.SysProcAttr{
+// Processes that the kernel refuses something, by what modeVar is for them: with one user
+// and one group ID the root of a user namespace and anybody in none; and the root of one
+// with many IDs, who makes no devices.
+var refusedSome = map[string]*syscall.SysProcAttr{
 	"one": {
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: oneID, Size: 1}},
@@ -30,18 +31,25 @@ var withOneID = map[string]*syscall.SysProcAttr{
 		Credential:  &syscall.Credential{},
 	},
 	"none": {Credential: &syscall.Credential{Uid: oneID, Gid: oneID}},
+	"many": {
+		Cloneflags:                 syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: oneID, Size: 1<<31 + 1}},
+		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: oneID, Size: 1<<31 + 1}},
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{},
+	},
 }
 
 const oneID = 1<<30 + 9
 
-// TestRecordedOwnersMakeTheSameTars makes snapshots as root, which gives files away,
-// and as those who can only record that, and wants the same tars of them.
+// TestRecordedOwnersMakeTheSameTars makes snapshots as root, which gives files away and
+// makes devices, and as those who can only record that, and wants the same tars of them.
 func TestRecordedOwnersMakeTheSameTars(t *testing.T) {
 	if os.Getenv(modeVar) != "root" {
 		t.Skip("wants to be root outside of a user namespace")
 	}
 	all := diffs(t, snapshot.Options{}, true)
-	for mode, attr := range withOneID {
+	for mode, attr := range refusedSome {
 		t.Run(mode, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.count=1", "-test.run=TestTarsOfRecordedOwners$", "-test.v")
 			cmd.Env = append(os.Environ(), modeVar+"="+mode, "TMPDIR=/tmp", "HOME=/")
@@ -70,10 +78,10 @@ const begin, end, mounted = "BEGIN\n", "END\n", "MOUNTED\n"
 
 func TestTarsOfRecordedOwners(t *testing.T) {
 	mode := os.Getenv(modeVar)
-	if withOneID[mode] == nil {
+	if refusedSome[mode] == nil {
 		t.Skip("is for TestRecordedOwnersMakeTheSameTars")
 	}
-	fmt.Print(begin + diffs(t, snapshot.Options{RecordOwners: true}, mode == "one") + end)
+	fmt.Print(begin + diffs(t, snapshot.Options{RecordOwners: mode != "many"}, mode != "none") + end)
 }
 
 // owned returns a change of an entry's owner and mode.
@@ -116,12 +124,18 @@ func diffs(t *testing.T, o snapshot.Options, mounts bool) string {
 			hardlink("etc/link2", "etc/link"),
 			entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o620, Uid: 3, Gid: 4, ModTime: someTime}},
 			device("null", tar.TypeChar, 1, 3).with(owned(0, 6, 0o666)),
-			device("disk", tar.TypeBlock, 8, 0),
+			device("disk", tar.TypeBlock, 8, 0).with(owned(5, 6, 0o4640)),
+			folder("dev").with(owned(0, 0, 0o755)),
+			device("dev/null", tar.TypeChar, 1, 3).with(owned(0, 0, 0o666)),
+			device("dev/removed", tar.TypeChar, 1, 3), hardlink("dev/link", "dev/null"),
+			device("zero", tar.TypeChar, 0, 0).with(owned(7, 8, 0o640)), device("zero-block", tar.TypeBlock, 0, 0),
+			file("over", "not removed by the device 0:0"),
 			file("gone/a", "1"), file("gone/b", "1").with(owned(9, 9, 0o600)),
 			folder("hidden").with(owned(9, 9, 0o700)), file("hidden/a", "1"),
 		),
 		layer(t,
 			file("etc/.wh.read", ""), file("gone/.wh.a", ""), file("hidden/.wh..wh..opq", ""), file("closed/more", "2").with(owned(1, 1, 0o7777)),
+			device("over", tar.TypeChar, 0, 0), hardlink("zero2", "zero"), file("dev/.wh.removed", ""), folder("not/a"), device("not/a/mark", tar.TypeChar, 0, 0),
 			file("hidden/b", "2"), hardlink("again", "etc/mail"), hardlink("null2", "null"), file("tmp/x", "").with(owned(1<<31, 1<<29, 0o40)),
 		),
 	}
@@ -177,12 +191,18 @@ func command(t *testing.T, root string, k owners.Keeper) {
 		k.Fchmodat(unix.AT_FDCWD, in("closed/in"), 0o6751),
 		k.Fchownat(unix.AT_FDCWD, in("etc/sudo"), 1, owners.Unchanged),
 		k.Mknodat(unix.AT_FDCWD, in("made"), unix.S_IFCHR|0o600, unix.Mkdev(5, 1)),
+		k.Mknodat(unix.AT_FDCWD, in("zero-made"), unix.S_IFCHR|0o600, 0),
+		os.Rename(in("null"), in("moved-null")),
+		os.Rename(in("zero"), in("moved-zero")),
+		k.Fchownat(unix.AT_FDCWD, in("dev/null"), 0, 9),
+		k.Fchmodat(unix.AT_FDCWD, in("disk"), 0o600),
+		os.Remove(in("over")),
 		k.Setxattrat(unix.AT_FDCWD, in("renamed/file"), "user.mine", []byte("1")),
 		os.Remove(in("again")),
 		os.RemoveAll(in("hidden")),
 		os.Mkdir(in("hidden"), 0o755),
 	)
-	for _, name := range []string{"renamed", "renamed/file", "renamed/link", "hidden", "made", "tmp", ".", "etc", "closed"} {
+	for _, name := range []string{"renamed", "renamed/file", "renamed/link", "hidden", "made", "zero-made", "dev", "tmp", ".", "etc", "closed"} {
 		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1e9}}
 		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, in(name), times, unix.AT_SYMLINK_NOFOLLOW))
 	}

@@ -142,16 +142,17 @@ func (s *settler) prune(path string) error {
 		if err := s.x.opt.Owners.Fstatat(d.fd, n, &st); err != nil {
 			return err
 		}
-		if !s.x.isMark(n, &st) {
+		if !s.x.isMark(d.fd, n, &st) {
 			return nil
 		}
 	}
 	return s.x.remove(p, base)
 }
 
-// isMark reports whether the entry name of a directory of the layer removes a name.
-func (x *extractor) isMark(name string, st *unix.Stat_t) bool {
-	return isWhiteout(st) || x.layer.fileMarks && strings.HasPrefix(name, whiteoutPrefix)
+// isMark reports whether the entry name of the directory fd of the layer, whose status
+// is st, removes a name.
+func (x *extractor) isMark(fd int, name string, st *unix.Stat_t) bool {
+	return isWhiteout(fd, name, st) || x.layer.fileMarks && strings.HasPrefix(name, whiteoutPrefix)
 }
 
 // redirect moves what is in the implicit directory path to where the link leads
@@ -261,7 +262,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 	case src.Mode&unix.S_IFMT == unix.S_IFDIR && dst.Mode&unix.S_IFMT == unix.S_IFDIR:
 		x.adopt(join(from, name), join(to, name))
 		return s.merge(join(from, name), join(to, name))
-	case x.isMark(name, &src):
+	case x.isMark(f.fd, name, &src):
 		return nil // as when the layer is extracted: its own entries win
 	case strings.HasPrefix(from+"/", join(to, name)+"/"):
 		return fmt.Errorf("%q would replace its own parent directory: %w", join(from, name), unix.EEXIST)

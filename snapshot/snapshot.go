@@ -12,7 +12,8 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 )
 
-const metaVersion = 1
+// metaVersion is that of how layers lie on the disk. Since 2 they have all their devices.
+const metaVersion = 2
 
 // meta is the content of meta.json.
 type meta struct {
@@ -118,6 +119,9 @@ func (s *Store) parseMeta(id string) (meta, error) {
 	}
 	if json.Unmarshal(b, &m) != nil || m.Version == 0 {
 		return meta{}, &fs.PathError{Op: "parse", Path: path, Err: fs.ErrNotExist}
+	}
+	if m.Version < metaVersion { // as if it weren't there: it is made again
+		return meta{}, &fs.PathError{Op: "use", Path: path, Err: fs.ErrNotExist}
 	}
 	if m.Version != metaVersion {
 		return meta{}, fmt.Errorf("%s: version %d is not %d: remove the store", path, m.Version, metaVersion)

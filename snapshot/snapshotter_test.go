@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 func openStoreWith(t testing.TB, dir string, o snapshot.Options) *snapshot.Store {
@@ -125,6 +126,9 @@ func (r *scribe) next() change {
 			return unix.UtimesNanoAt(unix.AT_FDCWD, root+"/"+p, times, unix.AT_SYMLINK_NOFOLLOW)
 		}},
 		{"fifo " + p, func(root string) error { return unix.Mkfifo(root+"/"+p, 0o600) }},
+		{"device " + p, func(root string) error {
+			return owners.Devices.Mknodat(unix.AT_FDCWD, root+"/"+p, unix.S_IFCHR|0o600, uint64(n%2)*unix.Mkdev(1, 3))
+		}},
 		{"socket " + p, func(root string) error { return unix.Mknod(root+"/"+p, unix.S_IFSOCK|0o600, 0) }},
 	}
 	c := changes[r.IntN(len(changes))]

@@ -110,7 +110,7 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 			return e, false, fmt.Errorf("stat %q in %s: %w", brief(path), s.layers[i], err)
 		}
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if isWhiteout(&st) || ok && !isDir {
+		if isWhiteout(fd, path, &st) || ok && !isDir {
 			break
 		}
 		if !ok {

@@ -196,7 +196,7 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 	if err := t.owners.Fstatat(p.fd, base, &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", join(p.path, base), err)
 	}
-	if isWhiteout(&st) {
+	if isWhiteout(p.fd, base, &st) {
 		return nil, errHidden
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {

@@ -117,7 +117,7 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 		switch {
 		case err != nil:
 			err = fmt.Errorf("stat: %w", err)
-		case k.lower != nil && isWhiteout(&st):
+		case k.lower != nil && isWhiteout(k.at.FD(), name, &st):
 			if fr.lower.exists() { // else there is nothing to remove
 				err = k.mark(fr, whiteoutPrefix+name)
 			}

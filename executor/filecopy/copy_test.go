@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // stamp is a modification time that no file gets by itself.
@@ -396,10 +397,24 @@ func TestDevices(t *testing.T) {
 	if !ok || fi.Mode()&os.ModeCharDevice == 0 || st.Rdev != unix.Mkdev(1, 3) {
 		t.Errorf("the copy is %v", fi.Mode())
 	}
-	must(t, unix.Mknod(filepath.Join(src, "d/gone"), unix.S_IFCHR, 0))
-	err = pick(t, tree, "d").CopyTo(t.Context(), root, "/", filecopy.Options{})
-	if err == nil || !strings.Contains(err.Error(), "deletion mark") {
-		t.Errorf("copying an overlayfs whiteout: %v", err)
+	// In overlay format the character device 0:0 would remove the name.
+	must(t, unix.Mknod(filepath.Join(src, "d/gone"), unix.S_IFCHR|0o640, 0))
+	must(t, pick(t, open(t, src), "d").CopyTo(t.Context(), root, "/", filecopy.Options{Owners: owners.Devices}))
+	var disk, recorded unix.Stat_t
+	must(t, unix.Lstat(filepath.Join(root, "gone"), &disk))
+	must(t, owners.Devices.Fstatat(unix.AT_FDCWD, filepath.Join(root, "gone"), &recorded))
+	if disk.Mode != unix.S_IFREG|0o640 || recorded.Mode != unix.S_IFCHR|0o640 || recorded.Rdev != 0 {
+		t.Errorf("the device 0:0 is %o on the disk, and recorded as %o %d", disk.Mode, recorded.Mode, recorded.Rdev)
+	}
+	// Of a tree without records it is a file, of one with them a device again.
+	for keeper, want := range map[owners.Keeper]uint32{owners.Disk: unix.S_IFREG, owners.Devices: unix.S_IFCHR} {
+		tree, to := open(t, root), t.TempDir()
+		tree.Keep(keeper)
+		must(t, pick(t, tree, "gone").CopyTo(t.Context(), to, "/", filecopy.Options{Owners: owners.Devices}))
+		must(t, owners.Devices.Fstatat(unix.AT_FDCWD, to+"/gone", &recorded))
+		if recorded.Mode&unix.S_IFMT != want {
+			t.Errorf("the copy of a recorded device has the mode %o, want the type %o", recorded.Mode, want)
+		}
 	}
 }
 

@@ -110,8 +110,6 @@ func (c *copier) special(p *pair, it item) error {
 	dev := it.rdev
 	if it.mode&unix.S_IFMT == unix.S_IFIFO {
 		dev = 0
-	} else if it.mode&unix.S_IFMT == unix.S_IFCHR && dev == 0 {
-		return errors.New("the character device 0:0 is a deletion mark of overlayfs and can't be copied")
 	}
 	err := replace(p.dst, it.as, func() error {
 		return c.opts.Owners.Mknodat(p.dst, it.as, it.mode&unix.S_IFMT|0o600, dev)

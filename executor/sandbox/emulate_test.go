@@ -117,7 +117,7 @@ func TestOwnersOutside(t *testing.T) {
 	if err := newRunner(t).Run(t.Context(), p); err != nil {
 		t.Error(err)
 	}
-	if err := owners.Keeper(oneID()).Fstatat(unix.AT_FDCWD, outside, &after); err != nil || after.Uid != 0 || after.Gid != 0 || after.Mode != before.Mode || after.Ctim != before.Ctim {
+	if err := owners.Recording(oneID()).Fstatat(unix.AT_FDCWD, outside, &after); err != nil || after.Uid != 0 || after.Gid != 0 || after.Mode != before.Mode || after.Ctim != before.Ctim {
 		t.Errorf("%v, a file outside is %+v, was %+v", err, after, before)
 	}
 }
@@ -153,7 +153,7 @@ func TestOwnersAtOnce(t *testing.T) {
 	for i := 1; i <= processes; i++ {
 		for j := 1; j <= files; j++ {
 			var st unix.Stat_t
-			err := owners.Keeper(oneID()).Fstatat(unix.AT_FDCWD, filepath.Join(root, "tmp", fmt.Sprintf("%d.%d", i, j)), &st)
+			err := owners.Recording(oneID()).Fstatat(unix.AT_FDCWD, filepath.Join(root, "tmp", fmt.Sprintf("%d.%d", i, j)), &st)
 			if err != nil || st.Uid != uint32(i) || st.Gid != uint32(j) {
 				t.Fatalf("%v, %d.%d belongs to %d:%d", err, i, j, st.Uid, st.Gid)
 			}

@@ -264,7 +264,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	defer clean(points.remove)
-	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Keeper(r.OneID)}
+	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Recording(r.OneID)}
 	defer clean(memory.remove)
 	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), etc, p.Mounts, memory)
 	if err != nil {

@@ -1,6 +1,7 @@
 // Package owners gives files their owners, modes and device numbers and tells them
-// again, also where the kernel can't: for a process that has one user and one group
-// ID it keeps a record beside each file.
+// again, also where the kernel can't. For a process that has one user and one group
+// ID it keeps a record beside each file; for one with more, a record of each device that
+// the kernel doesn't let it make, as in a user namespace.
 //
 // # Records
 //
@@ -10,7 +11,7 @@
 //     user.containers.override_stat in the form of containers/storage,
 //     uid:gid:0mode:type, in decimal and the mode in octal. type is file or dir.
 //   - A device is a regular file whose record has the type char-MAJOR-MINOR or
-//     block-MAJOR-MINOR.
+//     block-MAJOR-MINOR. What is written to that file counts for nothing.
 //   - A recorded mode has on the disk the bits that let this process in added, u+rw
 //     or u+rwx, and its set-ID bits taken away. If the disk has another mode than
 //     that, someone has changed it since, and that one counts; the owner stays.
@@ -26,6 +27,9 @@
 //
 // Records belong to the inode: they survive that the file or a directory above it is
 // renamed, that overlayfs copies it up, and hard links.
+//
+// The record of a device is all that [Devices] knows: owner and mode are then those on
+// the disk.
 //
 // # Limits
 //

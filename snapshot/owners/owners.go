@@ -10,13 +10,27 @@ import (
 // A Keeper is the way in which files have owners. Its methods are safe for
 // concurrent use, but two that change one file may lose what one of them changes.
 // They return bare errors of the kernel, unless a record is damaged.
-type Keeper bool
+type Keeper uint8
 
 // The keepers.
 const (
-	Disk    Keeper = false // as the kernel has them
-	Records Keeper = true  // as recorded; see the package documentation
+	// Disk has all as the kernel has it.
+	Disk Keeper = iota
+	// Devices has owners and modes as the kernel has them, and records the devices
+	// that the kernel doesn't let this process make.
+	Devices
+	// Records has all as recorded; see the package documentation.
+	Records
 )
+
+// Recording returns the keeper of a tree of an image, for a process that can or can't
+// give files away.
+func Recording(oneID bool) Keeper {
+	if oneID {
+		return Records
+	}
+	return Devices
+}
 
 // Unchanged in place of a user or group ID leaves that as it is.
 const Unchanged = -1
@@ -47,26 +61,38 @@ func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // Fstat is fstat(2), also of a descriptor opened with O_PATH.
 func (k Keeper) Fstat(fd int, st *unix.Stat_t) error {
-	if err := retry(func() error { return unix.Fstat(fd, st) }); err != nil || k == Disk {
+	if err := retry(func() error { return unix.Fstat(fd, st) }); err != nil {
 		return err
 	}
-	return opened(fd).override(st)
+	return k.override(opened(fd), st)
 }
 
 // Fstatat is fstatat(2) of name itself, should it be a link. dir may be
 // unix.AT_FDCWD here and in the other methods.
 func (k Keeper) Fstatat(dir int, name string, st *unix.Stat_t) error {
 	err := retry(func() error { return unix.Fstatat(dir, name, st, unix.AT_SYMLINK_NOFOLLOW) })
-	if err != nil || k == Disk {
+	if err != nil {
 		return err
 	}
-	return entry(dir, name).override(st)
+	return k.override(entry(dir, name), st)
+}
+
+// override puts into st, which the kernel filled, what the keeper has recorded of f.
+func (k Keeper) override(f file, st *unix.Stat_t) error {
+	switch k {
+	case Records:
+		return f.override(st)
+	case Devices:
+		return f.overrideDevice(st)
+	case Disk:
+	}
+	return nil
 }
 
 // Fchown is fchown(2). As the kernel does, it takes set-ID bits and capabilities
 // from what isn't a directory. With Records fd may be one of O_PATH.
 func (k Keeper) Fchown(fd, uid, gid int) error {
-	if k == Disk {
+	if k != Records {
 		return retry(func() error { return unix.Fchown(fd, uid, gid) })
 	}
 	return opened(fd).chown(uid, gid)
@@ -74,7 +100,7 @@ func (k Keeper) Fchown(fd, uid, gid int) error {
 
 // Fchownat is Fchown of name itself, should it be a link.
 func (k Keeper) Fchownat(dir int, name string, uid, gid int) error {
-	if k == Disk {
+	if k != Records {
 		return retry(func() error { return unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW) })
 	}
 	return entry(dir, name).chown(uid, gid)
@@ -82,7 +108,7 @@ func (k Keeper) Fchownat(dir int, name string, uid, gid int) error {
 
 // Fchmod is fchmod(2). With Records fd may be one of O_PATH.
 func (k Keeper) Fchmod(fd int, mode uint32) error {
-	if k == Disk {
+	if k != Records {
 		return retry(func() error { return unix.Fchmod(fd, mode&permissions) })
 	}
 	return opened(fd).chmod(mode)
@@ -90,7 +116,7 @@ func (k Keeper) Fchmod(fd int, mode uint32) error {
 
 // Fchmodat is Fchmod of name, which must not be a link.
 func (k Keeper) Fchmodat(dir int, name string, mode uint32) error {
-	if k == Disk {
+	if k != Records {
 		return retry(func() error { return unix.Fchmodat(dir, name, mode&permissions, 0) })
 	}
 	return entry(dir, name).chmod(mode)
@@ -98,7 +124,7 @@ func (k Keeper) Fchmodat(dir int, name string, mode uint32) error {
 
 // Fset is Fchown and then Fchmod of a regular file or a directory.
 func (k Keeper) Fset(fd, uid, gid int, mode uint32) error {
-	if k == Disk {
+	if k != Records {
 		if uid != Unchanged || gid != Unchanged {
 			if err := k.Fchown(fd, uid, gid); err != nil {
 				return err
@@ -112,15 +138,16 @@ func (k Keeper) Fset(fd, uid, gid int, mode uint32) error {
 	})
 }
 
-// Mknodat is mknodat(2). With Records a device is a regular file with a record; but
-// the mark of a removed name in overlay format, the character device 0:0, is real
-// wherever the kernel lets this process make it.
+// Mknodat is mknodat(2). With Records a device is a regular file with a record; with
+// Devices it is one if the kernel refuses a device, and always if it is the character
+// device 0:0: that would remove the name in overlay format.
 func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
-	kind := mode & unix.S_IFMT
-	device := kind == unix.S_IFCHR || kind == unix.S_IFBLK
-	if k == Disk || !device || kind == unix.S_IFCHR && dev == 0 {
+	if kind := mode & unix.S_IFMT; k == Disk || kind != unix.S_IFCHR && kind != unix.S_IFBLK {
+		return retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) })
+	}
+	if k == Devices && (mode&unix.S_IFMT != unix.S_IFCHR || dev != 0) {
 		err := retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) })
-		if k == Disk || !device || !errors.Is(err, unix.EPERM) {
+		if !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
@@ -133,7 +160,31 @@ func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return opened(fd).change(func(st *unix.Stat_t) { st.Mode, st.Rdev = mode, dev })
+	if k == Records {
+		err = opened(fd).change(func(st *unix.Stat_t) { st.Mode, st.Rdev = mode, dev })
+	} else if err = opened(fd).setxattr(Attribute, []byte(record{mode: mode, rdev: dev}.String())); err == nil {
+		err = unix.Fchmod(fd, mode&permissions)
+	}
+	if err != nil { // never a file in place of a device
+		_ = unix.Unlinkat(dir, name, 0)
+	}
+	return err
+}
+
+// overrideDevice puts into st, which the kernel filled, the type and number of the
+// device that f stands for. Other records, and damaged ones, are a stranger's.
+func (f file) overrideDevice(st *unix.Stat_t) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	r, err := f.record()
+	if errors.Is(err, errRecord) {
+		return nil
+	}
+	if r != nil && r.mode&unix.S_IFMT != 0 {
+		r.become(st)
+	}
+	return err
 }
 
 // override puts into st, which the kernel filled, what is recorded.

@@ -230,29 +230,64 @@ func TestAttributes(t *testing.T) {
 }
 
 func TestDevices(t *testing.T) {
-	for _, tt := range []struct {
-		kind uint32
-		dev  uint64
-	}{
-		{unix.S_IFCHR, unix.Mkdev(1, 3)},
-		{unix.S_IFBLK, unix.Mkdev(4095, 1<<20-1)},
-		{unix.S_IFBLK, 0},
-		{unix.S_IFCHR, 0}, // a whiteout
+	for _, keeper := range []owners.Keeper{owners.Records, owners.Devices} {
+		for _, tt := range []struct {
+			kind uint32
+			dev  uint64
+		}{
+			{unix.S_IFCHR, unix.Mkdev(1, 3)},
+			{unix.S_IFBLK, unix.Mkdev(4095, 1<<20-1)},
+			{unix.S_IFBLK, 0},
+			{unix.S_IFCHR, 0},
+		} {
+			path := filepath.Join(t.TempDir(), "dev")
+			must(t, keeper.Mknodat(unix.AT_FDCWD, path, tt.kind|0o600, tt.dev))
+			if keeper == owners.Records {
+				must(t, keeper.Fchownat(unix.AT_FDCWD, path, 0, 6))
+				want(t, path, "0:6 600")
+			}
+			must(t, keeper.Fchmodat(unix.AT_FDCWD, path, 0o640))
+			var st, disk unix.Stat_t
+			must(t, unix.Lstat(path, &disk))
+			if tt.dev == 0 && disk.Mode&unix.S_IFMT != tt.kind && disk.Mode&unix.S_IFMT != unix.S_IFREG {
+				t.Errorf("the device %o 0 has on the disk the mode %o", tt.kind, disk.Mode)
+			}
+			if disk.Mode&unix.S_IFMT == unix.S_IFREG {
+				// What is written is lost, as it is to the device.
+				must(t, os.WriteFile(path, []byte("lost"), 0))
+			}
+			must(t, keeper.Fstatat(unix.AT_FDCWD, path, &st))
+			if st.Mode != tt.kind|0o640 || st.Rdev != tt.dev || st.Size != 0 {
+				t.Errorf("made %o %x, found %+v", tt.kind, tt.dev, st)
+			}
+			if err := keeper.Mknodat(unix.AT_FDCWD, path, tt.kind, tt.dev); !errors.Is(err, unix.EEXIST) {
+				t.Errorf("made again: %v", err)
+			}
+		}
+	}
+	var mark unix.Stat_t
+	path := filepath.Join(t.TempDir(), "dev")
+	must(t, owners.Devices.Mknodat(unix.AT_FDCWD, path, unix.S_IFCHR, 0))
+	must(t, unix.Lstat(path, &mark))
+	if mark.Mode&unix.S_IFMT != unix.S_IFREG {
+		t.Errorf("the device 0:0 is on the disk, where it removes a name: %o", mark.Mode)
+	}
+}
+
+// TestOwnersBesideDevices wants nothing of a record but the device where the kernel has the
+// owners.
+func TestOwnersBesideDevices(t *testing.T) {
+	for record, want := range map[string]uint32{
+		"5:7:0600:char-1-3": unix.S_IFCHR | 0o640, "5:7:06755:file": unix.S_IFREG | 0o640, "5:7:0644:char-1": unix.S_IFREG | 0o640, "": unix.S_IFREG | 0o640,
 	} {
-		path := filepath.Join(t.TempDir(), "dev")
-		must(t, owners.Records.Mknodat(unix.AT_FDCWD, path, tt.kind|0o600, tt.dev))
-		if tt.kind != unix.S_IFCHR || tt.dev != 0 {
-			must(t, owners.Records.Fchownat(unix.AT_FDCWD, path, 0, 6))
-			must(t, owners.Records.Fchmodat(unix.AT_FDCWD, path, 0o440))
-			want(t, path, "0:6 440")
-		}
-		var st unix.Stat_t
-		must(t, owners.Records.Fstatat(unix.AT_FDCWD, path, &st))
-		if st.Mode&unix.S_IFMT != tt.kind || st.Rdev != tt.dev || st.Size != 0 {
-			t.Errorf("made %o %x, found %+v", tt.kind, tt.dev, st)
-		}
-		if err := owners.Records.Mknodat(unix.AT_FDCWD, path, tt.kind, tt.dev); !errors.Is(err, unix.EEXIST) {
-			t.Errorf("made again: %v", err)
+		path := filepath.Join(t.TempDir(), "x")
+		must(t, os.WriteFile(path, nil, 0o640))
+		must(t, unix.Lsetxattr(path, owners.Attribute, []byte(record), 0))
+		var disk, st unix.Stat_t
+		must(t, unix.Lstat(path, &disk))
+		must(t, owners.Devices.Fstatat(unix.AT_FDCWD, path, &st))
+		if st.Mode != want || st.Uid != disk.Uid || st.Gid != disk.Gid {
+			t.Errorf("with the record %q: mode %o of %d:%d", record, st.Mode, st.Uid, st.Gid)
 		}
 	}
 }

@@ -115,14 +115,19 @@ func (r record) needed() bool {
 	return r.uid != 0 || r.gid != 0 || onDisk(r.mode) != r.mode&permissions || !carries(r.mode)
 }
 
+// become makes st that of the device r.
+func (r record) become(st *unix.Stat_t) {
+	st.Rdev, st.Size, st.Blocks = r.rdev, 0, 0
+	st.Mode = st.Mode&permissions | r.mode&unix.S_IFMT
+}
+
 // override puts r into st, which is that of a regular file or a directory on the
 // disk.
 func (r record) override(st *unix.Stat_t) {
 	st.Uid, st.Gid = r.uid, r.gid
 	kind := st.Mode & unix.S_IFMT
 	if kind == unix.S_IFREG && r.mode&unix.S_IFMT != 0 {
-		st.Rdev, st.Size, st.Blocks = r.rdev, 0, 0
-		st.Mode = st.Mode&permissions | r.mode&unix.S_IFMT
+		r.become(st)
 	}
 	if onDisk(kind|r.mode&permissions) == st.Mode&permissions { // else changed since
 		st.Mode = st.Mode&unix.S_IFMT | r.mode&permissions

@@ -25,9 +25,9 @@ func (k Keeper) Name(mode uint32, name string) string {
 	}
 	recorded, ok := strings.CutPrefix(name, prefix)
 	switch {
-	case ok && bool(k) && recordable(recorded):
+	case ok && k == Records && recordable(recorded):
 		return recorded
-	case ok, bool(k) && name == capability && beside(mode):
+	case ok, k == Records && name == capability && beside(mode):
 		return ""
 	}
 	return name
@@ -40,7 +40,7 @@ func Own(name string) bool { return name == Attribute || strings.HasPrefix(name,
 // Fsetxattr is fsetxattr(2) of any attribute but those of the records. With Records
 // fd may be one of O_PATH.
 func (k Keeper) Fsetxattr(fd int, name string, value []byte) error {
-	if k == Disk {
+	if k != Records {
 		return retry(func() error { return unix.Fsetxattr(fd, name, value, 0) })
 	}
 	return opened(fd).set(name, value)
@@ -49,7 +49,7 @@ func (k Keeper) Fsetxattr(fd int, name string, value []byte) error {
 // Setxattrat is Fsetxattr of the file called name in dir, itself if it is a link.
 func (k Keeper) Setxattrat(dir int, name, attribute string, value []byte) error {
 	f := entry(dir, name)
-	if k == Disk {
+	if k != Records {
 		return f.setxattr(attribute, value)
 	}
 	return f.set(attribute, value)

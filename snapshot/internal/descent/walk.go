@@ -38,12 +38,7 @@ func Remove(dir int, name string) error {
 }
 
 // RemovePath is [Remove] of the file or directory at the path.
-func RemovePath(path string) error {
-	if err := Remove(unix.AT_FDCWD, path); err != nil {
-		return err
-	}
-	return nil
-}
+func RemovePath(path string) error { return Remove(unix.AT_FDCWD, path) }
 
 // walk is one call of Walk or Remove.
 type walk struct {
