@@ -285,17 +285,8 @@ func (r *Runner) Limits() ([]*Obstacle, error) {
 		{Why: "commands can't use chroot, raw sockets, or the powers of set-user-ID programs as sudo"},
 		{Why: "what is mounted read-only can be written to, in vain; tmpfs mounts are on the disk and have no limit, and secrets are on the disk while a command runs"},
 	}
-	switch version := landlockVersion(); {
-	case version == 0:
-		limits = append(limits, &Obstacle{
-			"without Landlock a command that is out for it can end other processes of the container, and reach their abstract sockets",
-			"use a kernel that has it (CONFIG_SECURITY_LANDLOCK, and landlock among the lsm= of its command line)",
-		})
-	case version < landlockScopes:
-		limits = append(limits, &Obstacle{
-			"this kernel's Landlock is too old to keep a command that is out for it from ending other processes of the container, or from their abstract sockets",
-			"use Linux 6.12 or later",
-		})
+	if o := scopesMissing("a command that is out for it can end other processes of the container, and reach their abstract sockets"); o != nil {
+		limits = append(limits, o)
 	}
 	dir, err := r.makeState()
 	if err != nil {

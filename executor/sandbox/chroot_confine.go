@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"unsafe"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -33,67 +32,6 @@ func chrootCapabilities() ([]string, error) {
 	return slices.DeleteFunc(slices.Clone(defaultCapabilities[:]), func(name string) bool {
 		return slices.Contains(dangerous[:], name) || !slices.Contains(own, name)
 	}), nil
-}
-
-// Versions of Landlock's interface (landlock(7)) by what they brought.
-const (
-	landlockRefer    = 2 // renaming and linking into another directory
-	landlockTruncate = 3
-	landlockIoctl    = 5 // on devices
-	landlockScopes   = 6 // signals and abstract Unix sockets
-)
-
-// landlockVersion returns the version of the kernel's interface, 0 if there is no
-// Landlock or it is refused.
-func landlockVersion() int {
-	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
-		return 0
-	}
-	return int(version)
-}
-
-// landlock keeps this thread, whose no_new_privs is set, from all files but those
-// below dir, from making devices of disks, and from the signals and abstract
-// sockets of others, as far as that version can.
-func landlock(dir string, version int) error {
-	if version == 0 {
-		return nil
-	}
-	rules := unix.LandlockRulesetAttr{Handled_access_fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}
-	if version >= landlockRefer {
-		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_REFER
-	}
-	if version >= landlockTruncate {
-		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
-	}
-	if version >= landlockIoctl {
-		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
-	}
-	if version >= landlockScopes {
-		rules.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
-	}
-	set, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&rules)), unsafe.Sizeof(rules), 0) //nolint:gosec // the call takes an address
-	if errno != 0 {
-		return os.NewSyscallError("landlock_create_ruleset", errno)
-	}
-	defer unix.Close(int(set))
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	defer unix.Close(fd)
-	beneath := unix.LandlockPathBeneathAttr{
-		Allowed_access: rules.Handled_access_fs &^ unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK,
-		Parent_fd:      int32(fd),
-	}
-	if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&beneath)), 0, 0, 0); errno != 0 { //nolint:gosec // likewise
-		return os.NewSyscallError("landlock_add_rule", errno)
-	}
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, set, 0, 0); errno != 0 {
-		return os.NewSyscallError("landlock_restrict_self", errno)
-	}
-	return nil
 }
 
 // intrusive are the system calls that reach into other processes. Landlock confines

@@ -174,6 +174,15 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+// TestExamineScopes refuses Landlock, of which an old one is not told apart here.
+func TestExamineScopes(t *testing.T) {
+	t.Parallel()
+	id := ordinaryUser(t)
+	id.Filter = map[int]uint32{unix.SYS_LANDLOCK_CREATE_RULESET: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
+	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
+	wants(t, findings, "mode sandbox", "run yes", "landlock no", "landlock: can reach abstract Unix sockets", "landlock: CONFIG_SECURITY_LANDLOCK")
+}
+
 func TestExamineMissingDirectory(t *testing.T) {
 	t.Parallel()
 	dir := userDir(t)

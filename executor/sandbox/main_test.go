@@ -316,6 +316,7 @@ func TestModes(t *testing.T) {
 	if os.Getenv(modeVariable) != "" || errNotEntered != nil || inUserNamespace(t) {
 		t.Skip("only root runs the tests in other modes")
 	}
+	escaper := buildEscaper(t)
 	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t), modeOneID: withoutRanges(t)} {
 		t.Run(mode, func(t *testing.T) {
 			args := []string{"-test.count=1", "-test.timeout=20m"}
@@ -326,6 +327,7 @@ func TestModes(t *testing.T) {
 				args = append(args, "-test.v")
 			}
 			cmd := again(t, mode, id, args...)
+			cmd.Env = append(cmd.Env, escaperVariable+"="+escaper)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)

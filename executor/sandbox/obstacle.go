@@ -186,6 +186,18 @@ func helpersPowerless() *Obstacle {
 	return nil
 }
 
+// scopesMissing is that the kernel's Landlock can't scope signals and abstract sockets,
+// and what comes of it; nil if it can.
+func scopesMissing(consequence string) *Obstacle {
+	switch version := landlockVersion(); {
+	case version == 0:
+		return &Obstacle{"without Landlock " + consequence, "use a kernel that has it (CONFIG_SECURITY_LANDLOCK, and landlock among the lsm= of its command line)"}
+	case version < landlockScopes:
+		return &Obstacle{"this kernel's Landlock is so old that " + consequence, "use Linux 6.12 or later"}
+	}
+	return nil
+}
+
 // explain says why the inner process didn't arrive and what to do about it.
 // said is what it wrote to its standard error: messages of C code, which are
 // made of strerror(3).

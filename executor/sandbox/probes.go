@@ -39,6 +39,7 @@ func probes() []probe {
 		{name: "pivot-root", what: "pivot_root", need: Optional, entered: true, try: tryPivotRoot},
 		{name: "mount-api", what: "the new mount calls", need: Optional, entered: true, try: tryMountAPI},
 		{name: "seccomp", what: "seccomp filters", need: ForRUN, entered: true, try: trySeccomp},
+		{name: "landlock", what: "abstract sockets kept from RUN", need: Optional, entered: true, anywhere: true, try: tryScopes},
 		{name: notifying, what: "seccomp notification", need: Optional, entered: true, try: tryNotify},
 		{name: "network-namespace", what: "RUN --network=none", need: Optional, entered: true, namespaces: unix.CLONE_NEWNET, try: tryNetwork},
 		{name: "private-network", what: "RUN --network=private", need: Optional, entered: true, try: tryPrivate},

@@ -35,6 +35,13 @@ func tryNotify(*probeOrder) outcome {
 	return yes("")
 }
 
+func tryScopes(*probeOrder) outcome {
+	if o := scopesMissing("a RUN with the machine's network can reach abstract Unix sockets of other processes"); o != nil {
+		return refusal(o)
+	}
+	return yes("")
+}
+
 func tryNetwork(*probeOrder) outcome {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

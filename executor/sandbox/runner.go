@@ -369,14 +369,27 @@ func settleForks() {
 	defer syscall.ForkLock.RUnlock()
 }
 
-// runIn runs the process in the container.
+// runIn runs the process in the container, on a thread of its own.
 func (r *Runner) runIn(ctx context.Context, container *libcontainer.Container, p *Process) error {
-	// The kernel sends the container its parent death signal when the thread
-	// that forked it ends, and libcontainer ends threads that it has used.
-	// Keep this one until the container is gone.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	done := make(chan error, 1)
+	go func() {
+		// The kernel sends the container its parent death signal when the thread that
+		// forked it ends, and what restricts the thread restricts the container. It is
+		// never unlocked: it ends with this goroutine, when the container is gone.
+		runtime.LockOSThread()
+		if !p.Insecure {
+			if err := scopeThread(); err != nil {
+				done <- fmt.Errorf("confine command by Landlock: %w", err)
+				return
+			}
+		}
+		done <- r.runOnThread(ctx, container, p)
+	}()
+	return <-done
+}
 
+// runOnThread is runIn on the thread that the container descends from.
+func (r *Runner) runOnThread(ctx context.Context, container *libcontainer.Container, p *Process) error {
 	caller := ctx
 	ctx, cancel := context.WithCancelCause(caller)
 	defer cancel(nil)

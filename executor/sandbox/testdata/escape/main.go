@@ -82,13 +82,6 @@ var attacks = map[string]func(args []string) error{
 		_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&params)), 0)
 		return failure(errno)
 	},
-	"sniff": func([]string) error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-		if err != nil {
-			return err
-		}
-		return unix.Close(fd)
-	},
 	"null of the machine": func([]string) error {
 		if err := unix.Fchmod(0, 0o640); err != nil {
 			return err
@@ -202,6 +195,87 @@ var attacks = map[string]func(args []string) error{
 		}
 		return c.Close()
 	},
+	"serve abstract socket": func(args []string) error {
+		l, err := net.Listen("unix", "@"+args[0])
+		if err != nil {
+			return err
+		}
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	},
+	"wait for abstract socket": func(args []string) error {
+		for {
+			c, err := net.Dial("unix", "@"+args[0])
+			if errors.Is(err, unix.ECONNREFUSED) {
+				runtime.Gosched()
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		}
+	},
+	"abstract datagram": func(args []string) error {
+		c, err := net.Dial("unixgram", "@"+args[0])
+		if err != nil {
+			return err
+		}
+		_, err = c.Write([]byte("x"))
+		return errors.Join(err, c.Close())
+	},
+	// word that others send on the loopback interface
+	"read packets": func(args []string) error {
+		const protocol = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network order
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, protocol)
+		if err != nil {
+			return err
+		}
+		return receive(fd, args[0])
+	},
+	"read datagrams": func(args []string) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP)
+		if err != nil {
+			return err
+		}
+		return receive(fd, args[0])
+	},
+	"low port": func([]string) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}})
+	},
+	"interface down": func([]string) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		loopback, err := unix.NewIfreq("lo")
+		if err != nil {
+			return err
+		}
+		loopback.SetUint16(unix.IFF_UP)
+		return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, loopback)
+	},
+}
+
+// receive returns nil when it has received the word.
+func receive(fd int, word string) error {
+	b := make([]byte, 1<<16)
+	for {
+		n, err := unix.Read(fd, b)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(b[:n]), word) {
+			return nil
+		}
+	}
 }
 
 // victim is a user.
