@@ -56,7 +56,7 @@ test-everywhere: setup-test ## build the same in every environment that can be m
 	go test -v -timeout 60m -tags '$(TAGS)' -run '^TestEverywhere$$' ./integration -everywhere
 
 fuzz: setup-test ## run each fuzz target for FUZZTIME
-	integration/fuzz.sh $(FUZZTIME)
+	TAGS='$(TAGS)' integration/fuzz.sh $(FUZZTIME)
 
 setup-build: ## install the C compiler and libseccomp where that is allowed
 	@integration/setup.sh build
