@@ -177,7 +177,7 @@ func readPush(w http.ResponseWriter, r *http.Request, repo, reference string) (*
 	if err := json.Unmarshal(p.body, &p.document); err != nil {
 		return nil, &refusal{http.StatusBadRequest, "MANIFEST_INVALID", err.Error()}
 	}
-	if p.MediaType != "" && p.MediaType != p.mediaType {
+	if p.MediaType != "" && !strings.EqualFold(p.MediaType, p.mediaType) {
 		return nil, &refusal{
 			http.StatusBadRequest, "MANIFEST_INVALID",
 			fmt.Sprintf("the manifest's mediaType is %q, and it came as %q", p.MediaType, p.mediaType),

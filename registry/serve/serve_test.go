@@ -132,6 +132,7 @@ func TestHandlerRefuses(t *testing.T) {
 		{"PUT", "/v2/a/manifests/1", imageType, `{"layers":[{"digest":"sha256:zz"}]}`, 400, "MANIFEST_INVALID"},
 		{"PUT", "/v2/a/manifests/1", imageType, `{"subject":{"digest":"x"}}`, 400, "MANIFEST_INVALID"},
 		{"PUT", "/v2/a/manifests/1", imageType, `{"mediaType":"` + indexType + `"}`, 400, indexType},
+		{"PUT", "/v2/b/manifests/1", "Text/Example; q=1", `{"mediaType":"text/Example"}`, 201, ""},
 		{"PUT", "/v2/a/manifests/1?tag=2", imageType, empty, 400, "DIGEST_INVALID"},
 		{"PUT", "/v2/a/manifests/" + digest.FromString(empty).String() + "?tag=..", imageType, empty, 400, "TAG_INVALID"},
 		{"PUT", "/v2/a/manifests/" + digest.SHA384.FromString(empty).String(), imageType, empty, 400, "sha384"},
