@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
@@ -27,7 +28,8 @@ type layer struct {
 	// is the base's: another one is made of its content where the format wants that.
 	made string
 
-	wanted atomic.Bool // is part of the result
+	wanted atomic.Bool                     // is part of the result
+	step   atomic.Pointer[dockerfile.Step] // a step that has it made, nil if it is the base's
 	mu     sync.Mutex
 	blobs  map[string]*blob // by compression, "" for that of image
 }
@@ -110,7 +112,7 @@ func (b *build) startBlob(bl *blob) {
 	bl.begin.Do(func() {
 		b.group.Go(func() error {
 			if bl.as != nil {
-				bl.err = b.pack(b.life, bl)
+				bl.err = bl.placed(b.pack(b.life, bl))
 				close(bl.ready)
 			}
 			if bl.err != nil {
@@ -122,6 +124,15 @@ func (b *build) startBlob(bl *blob) {
 			return nil
 		})
 	})
+}
+
+// placed gives err the place of the step that made l, if one did: what it left is no
+// layer, or there is no room for it.
+func (l *layer) placed(err error) error {
+	if step := l.step.Load(); step != nil && err != nil {
+		return locate(err, *step)
+	}
+	return err
 }
 
 // A layerRecord is what the store remembers of the layer made of a snapshot.

@@ -197,6 +197,7 @@ func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *oper
 // after returns the state behind t, whose result is f.
 func (b *build) after(st *state, t task, f *finding) *state {
 	t.History.Created = b.created(f)
+	f.layer.step.CompareAndSwap(nil, &t.Step)
 	if b.exports.wants(t.stage) {
 		b.start(f.layer)
 	}

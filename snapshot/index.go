@@ -17,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,7 @@ type indexEntry struct {
 type stackRecord struct {
 	Parent string
 	DiffID digest.Digest
+	Blob   digest.Digest `json:",omitempty"` // that it was read from; the store may hold it
 }
 
 // maxAccounts is how many bytes of a file that names accounts go into an index.
@@ -79,7 +81,7 @@ func (s *Store) index(ctx context.Context, parent string, layers []Layer, jobs i
 	group.SetLimit(jobs)
 	below := parent
 	for _, l := range layers {
-		rec := stackRecord{below, l.DiffID}
+		rec := stackRecord{below, l.DiffID, l.Blob.Digest}
 		below = StackID(below, l.DiffID)
 		id := below
 		group.Go(func() error {
@@ -239,11 +241,15 @@ func (s *Store) unpacked(ctx context.Context, sn *Snapshot) (*Snapshot, error) {
 			if on, err := s.parentOf(id); err != nil || on != parent {
 				break
 			}
-			l, ok := s.offers.Load(id)
-			if !ok {
-				return nil, fmt.Errorf("layer %s is only indexed, and this build doesn't know where it is: build with --no-cache", id)
+			rec, err := s.stackOf(id)
+			if err != nil {
+				return nil, err
 			}
-			layers = append(layers, l.(Layer)) //nolint:forcetypeassert // nothing else is stored
+			l, ok := s.whereIs(id, rec)
+			if !ok {
+				return nil, fmt.Errorf("layer %s is only indexed, and its blob is gone: build again", id)
+			}
+			layers = append(layers, l)
 		}
 		if _, err := s.unpack(ctx, below, layers, ids[:len(layers)], 0); err != nil {
 			return nil, err
@@ -251,6 +257,21 @@ func (s *Store) unpacked(ctx context.Context, sn *Snapshot) (*Snapshot, error) {
 		ids = ids[len(layers):]
 	}
 	return s.Snapshot(sn.id)
+}
+
+// whereIs returns the layer that the only indexed snapshot id is, to be unpacked: as it
+// was offered or else, as the results of steps are that came from a cache elsewhere, in
+// the store itself. ok says whether it is anywhere.
+func (s *Store) whereIs(id string, rec stackRecord) (l Layer, ok bool) {
+	if l, ok := s.offers.Load(id); ok {
+		return l.(Layer), true //nolint:forcetypeassert // nothing else is stored
+	}
+	if rec.Blob.Validate() != nil || s.use(s.blobPath(rec.Blob)) != nil {
+		return l, false
+	}
+	l = Layer{Blob: ocispec.Descriptor{Digest: rec.Blob}, DiffID: rec.DiffID}
+	l.Open = func(ctx context.Context) (io.ReadCloser, error) { return s.OpenBlob(ctx, rec.Blob) }
+	return l, true
 }
 
 // isUnpacked reports whether the snapshot id has a directory.

@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -201,14 +203,61 @@ func TestIndexingUnpacksNothing(t *testing.T) {
 
 	s = open()
 	defer func() { must(t, s.Close()) }()
-	step, err = s.Snapshot(step.ID())
-	must(t, err)
-	if _, err := s.View(t.Context(), step); err == nil {
-		t.Error("a view of files that are nowhere")
+	if _, err := s.Snapshot(step.ID()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a snapshot of files that are nowhere: %v", err)
 	}
 	s.Offer([]snapshot.Layer{l})
+	step, err = s.Snapshot(step.ID())
+	must(t, err)
 	v, err := s.View(t.Context(), step)
 	must(t, err)
 	wantNames(t, "view", names(t, recorded(t, v.Root())), "", "d")
 	must(t, v.Close())
+}
+
+// A snapshot that is only indexed is there as long as its layers' content can be had:
+// from where it was offered, or from the store.
+func TestIndexedWithoutOffer(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *snapshot.Store {
+		s, err := snapshot.Open(dir, snapshot.Options{Snapshotter: snapshot.Index, RecordOwners: true})
+		must(t, err)
+		return s
+	}
+	plain := makeTar(t, file("a", "b"))
+	l := layerOf(plain, gzipped(t, plain))
+	l.Blob.Digest = digest.FromBytes(gzipped(t, plain))
+	s := open()
+	id := unpack(t, s, l).ID()
+	w, err := s.CreateBlob()
+	must(t, err)
+	_, err = w.Write(gzipped(t, plain))
+	must(t, err)
+	_, _, err = w.Commit()
+	must(t, err, s.Close())
+
+	s = open()
+	sn, err := s.Snapshot(id)
+	must(t, err)
+	v, err := s.View(t.Context(), sn)
+	must(t, err)
+	if b, err := os.ReadFile(v.Root() + "/a"); string(b) != "b" {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
+	_, err = s.Prune(t.Context(), snapshot.PruneOptions{Match: func(it snapshot.Item) bool { return it.Kind != snapshot.ItemRecord }})
+	must(t, err, v.Close(), s.Close())
+	must(t, os.RemoveAll(dir+"/blobs"))
+	found, err := filepath.Glob(dir + "/ids/*/snapshots/*")
+	must(t, err)
+	for _, path := range found {
+		must(t, os.RemoveAll(path))
+	}
+
+	s = open()
+	if _, err := s.Snapshot(id); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without its layer: %v", err)
+	}
+	s.Offer([]snapshot.Layer{l})
+	_, err = s.Snapshot(id)
+	must(t, err, s.Close())
 }

@@ -59,8 +59,9 @@ func (s *Store) parentOf(id string) (string, error) {
 
 var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
 
-// Snapshot returns the committed snapshot id. The error of one that isn't there, or
-// that may have lost something in a power failure, is fs.ErrNotExist.
+// Snapshot returns the committed snapshot id. The error of one that isn't there, that
+// may have lost something in a power failure, or that lies on what is only indexed and
+// neither offered nor in the store, is fs.ErrNotExist.
 func (s *Store) Snapshot(id string) (*Snapshot, error) {
 	sn := &Snapshot{store: s, id: id}
 	if idPattern.MatchString(id) {
@@ -79,6 +80,9 @@ func (s *Store) Snapshot(id string) (*Snapshot, error) {
 		m, err := s.readMeta(id)
 		if err != nil {
 			if rec, indexed := s.stackOf(id); indexed == nil {
+				if _, ok := s.whereIs(id, rec); !ok {
+					return nil, fmt.Errorf("open snapshot %s: layer %s: %w", sn.id, rec.DiffID, fs.ErrNotExist)
+				}
 				id = rec.Parent // has no directory
 				continue
 			}
