@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,9 +66,6 @@ func (s *Store) cacheMount(ctx context.Context, key digest.Digest, sharing Shari
 		return nil, fmt.Errorf("key %q: %w", key, err)
 	}
 	dir := filepath.Join(s.own("caches"), key.Encoded())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	for {
 		c, err := s.tryCacheMount(ctx, dir, sharing, fill)
 		if c != nil || err != nil {
@@ -92,7 +90,7 @@ const cachePause = 50 * time.Millisecond
 // tryCacheMount returns an instance, a new one if need be, or nil if Locked has
 // to wait. The guard has one user at a time look and make.
 func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
-	release, err := waitLock(ctx, filepath.Join(dir, guardName))
+	release, err := lockCaches(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +114,20 @@ func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, 
 		return nil, nil //nolint:nilnil // documented result
 	}
 	return s.newCacheInstance(filepath.Join(dir, strconv.Itoa(next)), sharing, fill)
+}
+
+// lockCaches takes the guard of dir, which it makes. While it is held Prune doesn't
+// remove dir for being empty.
+func lockCaches(ctx context.Context, dir string) (release func(), err error) {
+	for {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+		release, err = waitLock(ctx, filepath.Join(dir, guardName))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return release, err
+		}
+	}
 }
 
 // cacheInstances returns the numbers of the instances in dir, in order.

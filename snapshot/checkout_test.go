@@ -167,14 +167,14 @@ func TestTry(t *testing.T) {
 	needMounts(t)
 	dir := t.TempDir()
 	for _, with := range []snapshot.Snapshotter{snapshot.Overlay, snapshot.Copy} {
-		must(t, snapshot.Try(filepath.Join(dir, "new"), with))
+		must(t, works(filepath.Join(dir, "new"), with))
 	}
 	on := onOverlay(t)
-	must(t, snapshot.Try(on, snapshot.Copy))
-	if err := snapshot.Try(on, snapshot.Overlay); err == nil || !strings.Contains(err.Error(), "an overlay itself") {
+	must(t, works(on, snapshot.Copy))
+	if err := works(on, snapshot.Overlay); err == nil || !strings.Contains(err.Error(), "an overlay itself") {
 		t.Errorf("an overlay on an overlay: %v", err)
 	}
-	if err := snapshot.Try(dir, "btrfs"); err == nil || !strings.Contains(err.Error(), "btrfs") {
+	if err := works(dir, "btrfs"); err == nil || !strings.Contains(err.Error(), "btrfs") {
 		t.Errorf("an unknown one: %v", err)
 	}
 	for _, d := range []string{dir + "/new", on} {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,6 +69,11 @@ func (c *claim) abandon(garbage string) error {
 		err = errors.Join(err, c.lock.Close())
 	}
 	return err
+}
+
+// drop removes the claim at once and gives up the lock.
+func (c *claim) drop() error {
+	return errors.Join(descent.RemovePath(c.path), c.lock.Close())
 }
 
 // sweep renames the claims of dead processes below parent into garbage.

@@ -27,6 +27,7 @@
 //	blobs/sha256/<hex>                       shared by every ID mapping
 //	records/<kind>/<algorithm>/<hex>         likewise
 //	tmp/<random>/                            files of one process, not yet renamed
+//	.try-<n>, .bob-doctor-<n>                what processes try before they open it, locked meanwhile
 //	ids/<fingerprint>/snapshots/<id>/fs      the layer in overlay format
 //	ids/<fingerprint>/snapshots/<id>/meta.json
 //	ids/<fingerprint>/active/<random>/{fs,work,mnt}  mnt is a mount or a checkout

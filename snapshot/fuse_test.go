@@ -44,7 +44,7 @@ func TestFuseProcesses(t *testing.T) {
 		select {}
 	}
 	dir := t.TempDir()
-	if err := snapshot.Try(dir, snapshot.FuseOverlay); err != nil {
+	if err := works(dir, snapshot.FuseOverlay); err != nil {
 		t.Skip(err)
 	}
 	s := openStoreWith(t, dir, fuse)
@@ -78,7 +78,7 @@ func TestFuseProcesses(t *testing.T) {
 func TestFuseLostName(t *testing.T) {
 	needMounts(t)
 	dir := t.TempDir()
-	if err := snapshot.Try(dir, snapshot.FuseOverlay); err != nil {
+	if err := works(dir, snapshot.FuseOverlay); err != nil {
 		t.Skip(err)
 	}
 	base := layer(t, file("a", "a"), hardlink("b", "a"), hardlink("c", "a"), hardlink("d", "a"))

@@ -36,6 +36,12 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
 	if err == nil {
 		err = s.pruneLocks()
 	}
+	if err == nil {
+		err = s.pruneCaches()
+	}
+	if err == nil {
+		err = s.pruneSynced()
+	}
 	s.collect()
 	if err != nil {
 		return removed, fmt.Errorf("prune store %s: %w", s.dir, err)
@@ -98,6 +104,46 @@ func (s *Store) pruneLocks() error {
 		}
 		return err
 	})
+}
+
+// pruneCaches removes the directories of caches without an instance.
+func (s *Store) pruneCaches() error {
+	return eachEntry(s.own("caches"), func(e fs.DirEntry) error {
+		err := os.Remove(filepath.Join(s.own("caches"), e.Name()))
+		if errors.Is(err, unix.ENOTEMPTY) {
+			return nil
+		}
+		return err
+	})
+}
+
+// syncedBoots is of how many boots the store remembers what was on the disk. What older
+// ones wrote counts as lost.
+const syncedBoots = 100
+
+// pruneSynced removes what is remembered of older boots.
+func (s *Store) pruneSynced() error {
+	type mark struct {
+		path string
+		at   time.Time
+	}
+	var marks []mark
+	err := eachEntry(s.path(syncedName), func(e fs.DirEntry) error {
+		path := filepath.Join(s.path(syncedName), e.Name())
+		at, err := modTime(path)
+		marks = append(marks, mark{path, at})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(marks, func(a, b mark) int { return b.at.Compare(a.at) })
+	for _, m := range marks[min(len(marks), syncedBoots):] {
+		if err := os.Remove(m.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove removes it unless it has been used since it was listed.

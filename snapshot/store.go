@@ -73,54 +73,62 @@ func open(dir string, o Options) (*Store, error) {
 		mapping += "-recorded"
 	}
 	s := &Store{dir: abs, opts: o, ids: filepath.Join(abs, "ids", mapping), boot: thisBoot(), mounts: map[*mounted]struct{}{}}
-	if err := s.chooseMarks(); err != nil {
+	if err := makeDirs(filepath.Dir(s.blobDir()), s.blobDir(), s.path("records"), s.path("tmp"), s.path("ids")); err != nil {
 		return nil, err
 	}
-	for _, d := range []string{
-		s.blobDir(), s.path("records"), s.path("tmp"), s.own("snapshots"), s.own("active"),
-		s.own("garbage"), s.own("locks"),
-	} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, err
-		}
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(s.ids, &st); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: s.ids, Err: err}
-	}
-	if st.Uid != uint32(os.Geteuid()) {
-		return nil, fmt.Errorf("%s belongs to user %d, not to %d: it was made by another one", s.ids, st.Uid, os.Geteuid())
-	}
-	if err := s.neutral(s.own("active"), 0o700); err != nil {
+	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	for _, name := range emptyDirs {
-		if err := s.neutral(filepath.Join(s.own("empty"), name), 0o755); err != nil {
-			return nil, err
-		}
-	}
-	for _, d := range []string{s.path("tmp"), s.own("active")} {
-		if err := sweep(d, s.own("garbage")); err != nil {
-			return nil, err
-		}
-	}
-	if s.tmp, err = newClaim(s.path("tmp")); err != nil {
-		return nil, err
-	}
-	if s.opened, err = modTime(s.tmp.lock.Name()); err != nil {
-		return nil, err
+	if err := s.prepare(); err != nil {
+		return nil, errors.Join(err, s.tmp.drop())
 	}
 	s.collect()
 	return s, nil
 }
 
-// chooseMarks decides what marks are in the layers of this store.
-func (s *Store) chooseMarks() error {
-	ids := filepath.Dir(s.ids)
-	if err := os.MkdirAll(ids, 0o700); err != nil {
+// begin makes the claim that says that this process uses the store.
+func (s *Store) begin() (err error) {
+	if s.tmp, err = newClaim(s.path("tmp")); err != nil {
 		return err
 	}
-	probe, err := os.MkdirTemp(ids, ".probe-*")
+	s.opened, err = modTime(s.tmp.lock.Name())
+	return err
+}
+
+// prepare makes the part of this ID mapping, and has what killed processes left
+// collected.
+func (s *Store) prepare() error {
+	if err := s.chooseMarks(); err != nil {
+		return err
+	}
+	if err := makeDirs(s.ids, s.own("snapshots"), s.own("active"), s.own("garbage"), s.own("locks")); err != nil {
+		return err
+	}
+	if err := s.neutral(s.own("active"), 0o700); err != nil {
+		return err
+	}
+	for _, name := range emptyDirs {
+		if err := s.neutral(filepath.Join(s.own("empty"), name), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, d := range []string{s.path("tmp"), s.own("active")} {
+		if err := sweep(d, s.own("garbage")); err != nil {
+			return err
+		}
+	}
+	for _, d := range []string{s.dir, s.path("ids")} {
+		if err := sweepScratch(d, s.own("garbage")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chooseMarks decides what marks are in the layers of this store.
+func (s *Store) chooseMarks() error {
+	probe := filepath.Join(s.tmp.path, "marks")
+	err := os.Mkdir(probe, 0o700)
 	if err != nil {
 		return err
 	}
@@ -128,7 +136,7 @@ func (s *Store) chooseMarks() error {
 	if s.fileMarks {
 		s.ids += fileMarksSuffix
 	}
-	return errors.Join(err, os.RemoveAll(probe))
+	return errors.Join(err, descent.RemovePath(probe))
 }
 
 // emptyDirs are the directories below "empty", which stand in for missing lower

@@ -367,14 +367,21 @@ func (cfg *buildConfig) writeMetadata(r *executor.Result, pushed []string) error
 
 // cacheDir returns the directory that keeps what builds share.
 func cacheDir(flag string) (string, error) {
-	if flag != "" {
-		return filepath.Abs(flag)
+	if flag == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("no place for the cache: %w; set BOB_CACHE_DIR", err)
+		}
+		flag = filepath.Join(dir, "bob")
 	}
-	dir, err := os.UserCacheDir()
+	dir, err := filepath.Abs(flag)
+	if err == nil {
+		err = snapshot.CheckPlace(dir)
+	}
 	if err != nil {
-		return "", fmt.Errorf("no place for the cache: %w; set BOB_CACHE_DIR", err)
+		return "", fmt.Errorf("cache directory: %w", err)
 	}
-	return filepath.Join(dir, "bob"), nil
+	return dir, nil
 }
 
 // epochArg is the variable of https://reproducible-builds.org/specs/source-date-epoch/.

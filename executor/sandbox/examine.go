@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ExamineOptions say what Examine examines the machine for.
@@ -77,8 +79,12 @@ func Examine(ctx context.Context, o ExamineOptions) (*Mode, []Finding) {
 	}
 	all := probes()
 	findings := make([]Finding, len(all))
-	scratch, errScratch := makeScratch(o.Dir)
-	defer removeScratch(scratch)
+	var scratch string
+	s, errScratch := makeScratch(o.Dir)
+	if errScratch == nil {
+		scratch = s.path
+		defer s.remove()
+	}
 	order := probeOrder{Dir: o.Dir, Scratch: scratch, Rootless: o.Rootless, Isolation: o.Isolation}
 	var mode *Mode
 	examine := func(i int) {
@@ -125,15 +131,15 @@ const probesAtOnce = 4
 // makeScratch makes a directory for probes on the file system of the cache
 // directory; in the system's directory for temporary files if that can't be
 // written, which is a finding of its own.
-func makeScratch(dir string) (string, error) {
-	scratch, err := os.MkdirTemp(existing(dir), ".bob-doctor-")
+func makeScratch(dir string) (*scratch, error) {
+	s, err := newScratch(existing(dir), ".bob-doctor-")
 	if err != nil {
 		var errTemp error
-		if scratch, errTemp = os.MkdirTemp("", "bob-doctor-"); errTemp != nil {
-			return "", errors.Join(err, errTemp)
+		if s, errTemp = newScratch("", "bob-doctor-"); errTemp != nil {
+			return nil, errors.Join(err, errTemp)
 		}
 	}
-	return scratch, nil
+	return s, nil
 }
 
 // existing returns dir, or the closest directory above it that exists.
@@ -146,17 +152,38 @@ func existing(dir string) string {
 	}
 }
 
-// removeScratch removes the directory of probes. The kernel makes directories in
-// overlays that nobody may list.
-func removeScratch(dir string) {
-	if dir == "" {
-		return
+// A scratch is a directory to try things in. It is locked (flock) as long as it is
+// there: in a cache directory the next build removes what a killed process left.
+type scratch struct {
+	path string
+	lock *os.File
+}
+
+// newScratch makes a directory in dir, of a name with that prefix and digits. The caller
+// removes it.
+func newScratch(dir, prefix string) (*scratch, error) {
+	path, err := os.MkdirTemp(dir, prefix)
+	if err != nil {
+		return nil, err
 	}
-	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, _ error) error {
+	lock, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	// Nobody else knows of it, and file systems that lock nothing keep no cache.
+	_ = unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	return &scratch{path, lock}, nil
+}
+
+// remove removes the directory. The kernel makes directories in overlays that nobody may
+// list.
+func (s *scratch) remove() {
+	_ = filepath.WalkDir(s.path, func(path string, d os.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
 			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory
 		}
 		return nil
 	})
-	_ = os.RemoveAll(dir)
+	_ = os.RemoveAll(s.path)
+	_ = s.lock.Close()
 }

@@ -81,12 +81,12 @@ func TryFuseOverlay(dir string) *Obstacle {
 
 // inScratch calls f with a new directory in dir, which it removes.
 func inScratch(dir string, f func(scratch string) *Obstacle) *Obstacle {
-	scratch, err := os.MkdirTemp(dir, ".try-")
+	s, err := newScratch(dir, ".try-")
 	if err != nil {
 		return &Obstacle{"nothing can be written to the cache directory: " + err.Error(), otherPlace}
 	}
-	defer func() { _ = os.RemoveAll(scratch) }()
-	return f(scratch)
+	defer s.remove()
+	return f(s.path)
 }
 
 func tryOverlay(o *probeOrder) outcome {

@@ -1,4 +1,4 @@
-package snapshot
+package snapshot_test
 
 import (
 	"context"
@@ -6,33 +6,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/bobbuild/bob/snapshot"
 )
 
-// Try makes, changes and removes a small snapshot in the directory dir, which it
-// makes if it isn't there. The error says why the snapshotter can't be used for a
-// store in dir.
-func Try(dir string, with Snapshotter) error {
-	if err := try(dir, with); err != nil {
-		return fmt.Errorf("try snapshotter %s in %s: %w", with, dir, err)
-	}
-	return nil
-}
-
-func try(dir string, with Snapshotter) (err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(dir, ".try-*")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	s, err := Open(tmp, Options{Snapshotter: with})
+// works makes, changes and removes a small snapshot in the directory dir. The error says
+// why the snapshotter can't be used there.
+func works(dir string, with snapshot.Snapshotter) (err error) {
+	s, err := snapshot.Open(dir, snapshot.Options{Snapshotter: with})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	sn, err := s.tryStep(nil, func(root string) error {
+	sn, err := tryStep(s, nil, func(root string) error {
 		if err := os.Mkdir(filepath.Join(root, "d"), 0o700); err != nil {
 			return err
 		}
@@ -41,7 +27,7 @@ func try(dir string, with Snapshotter) (err error) {
 	if err != nil {
 		return err
 	}
-	sn, err = s.tryStep(sn, func(root string) error {
+	sn, err = tryStep(s, sn, func(root string) error {
 		return errors.Join(os.Remove(filepath.Join(root, "file")), os.RemoveAll(filepath.Join(root, "d")), os.Mkdir(filepath.Join(root, "d"), 0o700))
 	})
 	if err != nil {
@@ -62,7 +48,7 @@ func try(dir string, with Snapshotter) (err error) {
 }
 
 // tryStep commits what step does to a snapshot.
-func (s *Store) tryStep(parent *Snapshot, step func(root string) error) (*Snapshot, error) {
+func tryStep(s *snapshot.Store, parent *snapshot.Snapshot, step func(root string) error) (*snapshot.Snapshot, error) {
 	a, err := s.Prepare(context.Background(), parent)
 	if err != nil {
 		return nil, err
