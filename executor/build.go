@@ -121,6 +121,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if err := b.emulate(ctx); err != nil {
 		return nil, err
 	}
+	caller := ctx
 	ctx = b.gather(ctx)
 	if b.plan.Strict {
 		if err := b.approve(ctx); err != nil {
@@ -148,7 +149,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		return err
 	})
 	if err := b.group.Wait(); err != nil {
-		return nil, b.blame(err)
+		return nil, b.blame(caller, err)
 	}
 	result.Cache = b.cacheUse()
 	return result, nil
@@ -183,7 +184,9 @@ func (b *build) begin(ctx context.Context, s *dockerfile.Stage) {
 // the first error of one ends.
 func (b *build) gather(ctx context.Context) context.Context {
 	b.group, b.life = errgroup.WithContext(ctx)
-	return b.life
+	life := b.life
+	b.progress.ended = func() error { return context.Cause(life) }
+	return life
 }
 
 // onCleanUp has f run when the build ends. What was registered last runs first.

@@ -197,7 +197,7 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 		p.Mounts = append(p.Mounts, m)
 	}
 	err = b.Runner.Run(ctx, p)
-	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok {
+	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok && !b.progress.canceled(err) {
 		return nil, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
 	}
 	return p.Restored, err

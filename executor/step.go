@@ -69,7 +69,9 @@ type finding struct {
 func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	op, err := b.prepare(ctx, st, t)
 	if err != nil {
-		b.progress.start(t.title()).done(err)
+		if !b.progress.canceled(err) { // else it has not begun
+			b.progress.start(t.title()).done(err)
+		}
 		return nil, err
 	}
 	op.missed = t.demand

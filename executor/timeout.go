@@ -55,13 +55,18 @@ func (b *build) place(err error, step dockerfile.Step) error {
 	return placed
 }
 
-// blame returns err, or the errors of all steps that were under way when time was
-// up.
-func (b *build) blame(err error) error {
+// blame returns why the build ended with err, the first error of the group: the errors
+// of all steps that were under way when time was up, or else the cause of the end of
+// caller, its context, if that came first.
+func (b *build) blame(caller context.Context, err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, ok := errors.AsType[*TimeoutError](err); ok && len(b.overdue) > 0 {
 		return errors.Join(b.overdue...)
+	}
+	// What ends a context first is its cause: caller's end, or an error of the group.
+	if end := context.Cause(caller); end != nil && end == context.Cause(b.life) { //nolint:errorlint // that very error
+		return end
 	}
 	return err
 }

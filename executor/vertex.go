@@ -18,6 +18,8 @@ import (
 type reporter struct {
 	sink  func(Event)
 	clock func() time.Time
+	// ended tells what has ended the build, nil while it goes on.
+	ended func() error
 
 	mu     sync.Mutex
 	n      int
@@ -64,14 +66,26 @@ type vertex struct {
 
 func (v *vertex) done(err error) {
 	e := Event{Kind: EventDone, Vertex: v.n}
-	_, others := errors.AsType[*StepError](err) // has its place, which isn't here
 	switch {
-	case others, errors.Is(err, context.Canceled):
+	case v.r.canceled(err):
 		e.Err = "canceled"
 	case err != nil:
 		e.Err = err.Error()
 	}
 	v.r.send(e)
+}
+
+// canceled reports whether err is no fault of what it comes from: that of a step, which
+// has its place, or the end of the build.
+func (r *reporter) canceled(err error) bool {
+	if _, placed := errors.AsType[*StepError](err); placed || errors.Is(err, context.Canceled) {
+		return true
+	}
+	if r.ended == nil {
+		return false
+	}
+	cause := r.ended()
+	return cause != nil && errors.Is(err, cause)
 }
 
 func (v *vertex) cached() { v.r.send(Event{Kind: EventDone, Vertex: v.n, Cached: true}) }

@@ -157,9 +157,10 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 }
 
 // interrupted returns err, or the signal that ended ctx: what that broke is not
-// the reason.
+// the reason. A step that failed has done so before.
 func interrupted(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); err != nil && cause != nil {
+	_, step := errors.AsType[*executor.StepError](err)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !step {
 		return cause
 	}
 	return err
