@@ -53,6 +53,10 @@ type Options struct {
 	// all that it waits for is there; 0 means no limit. A limit of the whole build
 	// is one of its context, whose cause is a [TimeoutError] then.
 	StepTimeout time.Duration
+	// MaxUnpacked is what an archive that ADD unpacks, a cache mount of a cache, or a layer
+	// that is compressed anew may have unpacked, in bytes; 0 means no limit. What bounds
+	// layers that the store unpacks is [snapshot.Options.MaxUnpacked].
+	MaxUnpacked int64
 	// Jobs bounds the operations under way at once; 0 means one per CPU.
 	Jobs int
 	// Tags are the references that the image is pushed to. They may lie in

@@ -179,7 +179,7 @@ func (m *mounting) unpackMount(ctx context.Context, dir string, from *mountLayer
 		return err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
-	if err := snapshot.Extract(ctx, dir, "/", content, snapshot.ExtractOptions{Owners: m.Store.Owners()}); err != nil {
+	if err := snapshot.Extract(ctx, dir, "/", content, snapshot.ExtractOptions{Owners: m.Store.Owners(), MaxSize: m.opts.MaxUnpacked}); err != nil {
 		return err
 	}
 	// The digest is verified at the end of the blob.

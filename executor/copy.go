@@ -27,6 +27,8 @@ type copying struct {
 	parts  []part
 	warn   func(string)
 	owners owners.Keeper // of what is copied to
+	// maxUnpacked is what an archive may have unpacked, in bytes; 0 is no limit.
+	maxUnpacked int64
 }
 
 // A part is one source of a copying. What it stands for is opened only when
@@ -48,7 +50,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	if err := st.knows(op.Chown); err != nil {
 		return nil, fmt.Errorf("--chown=%s: %w", op.Chown, err)
 	}
-	c := &copying{Copy: op, warn: b.progress.warn, owners: b.Store.Owners()}
+	c := &copying{Copy: op, warn: b.progress.warn, owners: b.Store.Owners(), maxUnpacked: b.opts.MaxUnpacked}
 	for _, src := range op.Sources {
 		p, err := b.part(ctx, st, c, src, s)
 		if err != nil {
@@ -182,8 +184,8 @@ func (b *build) linked(run func(context.Context, *snapshot.Active, *vertex) erro
 
 // unpackArchives is what ADD does with a file that turns out to be an archive.
 // With an owner, everything in the archive gets that one.
-func unpackArchives(owner *filecopy.Owner, keeper owners.Keeper, to *snapshot.Active) *filecopy.Unpack {
-	o := snapshot.ExtractOptions{Owners: keeper, In: to}
+func (c *copying) unpackArchives(owner *filecopy.Owner, to *snapshot.Active) *filecopy.Unpack {
+	o := snapshot.ExtractOptions{Owners: c.owners, In: to, MaxSize: c.maxUnpacked}
 	if owner != nil {
 		o.Owner = &snapshot.Owner{UID: int(owner.UID), GID: int(owner.GID)}
 	}
@@ -217,7 +219,7 @@ func (c *copying) options(ctx context.Context, to *snapshot.Active, v *vertex, k
 		if c.Chown != "" {
 			owner = o.Owner
 		}
-		o.Unpack = unpackArchives(owner, c.owners, to)
+		o.Unpack = c.unpackArchives(owner, to)
 	}
 	return o, nil
 }

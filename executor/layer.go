@@ -14,6 +14,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -278,25 +279,25 @@ func (b *build) content(ctx context.Context, l *layer) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := snapshot.Decompress(compressed)
+	plain, err := bounded.Decompress(compressed)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: decompress: %w", l.base.Digest, err), compressed.Close())
 	}
-	return &decompressed{plain, compressed}, nil
+	d := &decompressed{plain, compressed}
+	return struct {
+		io.Reader
+		io.Closer
+	}{bounded.NewBudget(b.opts.MaxUnpacked).Reader(d), d}, nil
 }
 
 // decompressed is the content of a compressed stream, which is closed with it. The
 // stream is read to its end, where it says whether its bytes are the right ones: if
 // they aren't, that is the error, whatever else it looks like.
-type decompressed struct {
-	io.ReadCloser
-
-	from io.ReadCloser
-}
+type decompressed struct{ plain, from io.ReadCloser }
 
 // Read implements io.Reader.
 func (d *decompressed) Read(p []byte) (int, error) {
-	n, err := d.ReadCloser.Read(p)
+	n, err := d.plain.Read(p)
 	if err != nil {
 		if _, said := io.Copy(io.Discard, d.from); said != nil {
 			err = said
@@ -305,7 +306,7 @@ func (d *decompressed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (d *decompressed) Close() error { return errors.Join(d.ReadCloser.Close(), d.from.Close()) }
+func (d *decompressed) Close() error { return errors.Join(d.plain.Close(), d.from.Close()) }
 
 // open opens the blob's bytes, from wherever they are.
 func (b *build) open(ctx context.Context, bl *blob) (io.ReadCloser, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -24,6 +25,9 @@ type ExtractOptions struct {
 	LeaveOut func(path string)
 	// In is the active snapshot whose root the tree is, nil if it is none's.
 	In *Active
+	// MaxSize is what the archive may unpack to, in bytes; 0 has no bound. The budget of
+	// package bounded tells what counts.
+	MaxSize int64
 }
 
 // Owner is a numeric user and group.
@@ -58,15 +62,16 @@ func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOption
 		return err
 	}
 	x.base = d.path
-	content, err := Decompress(r)
+	content, err := bounded.Decompress(r)
 	if err != nil {
 		return fmt.Errorf("decompress: %w", err)
 	}
 	defer content.Close()
-	if err := x.run(ctx, content); err != nil {
+	counted := x.budget.Reader(content)
+	if err := x.run(ctx, counted); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, content); err != nil {
+	if _, err := io.Copy(io.Discard, counted); err != nil {
 		return fmt.Errorf("read to the end: %w", err)
 	}
 	return x.finish()
@@ -76,7 +81,7 @@ func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOption
 // plain or compressed; zero if r is no archive, or one that has none.
 func ArchiveTime(r io.Reader) time.Time {
 	var latest time.Time
-	content, err := Decompress(r)
+	content, err := bounded.Decompress(r)
 	if err != nil {
 		return latest
 	}

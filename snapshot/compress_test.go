@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -62,7 +63,7 @@ func TestCompressionMethods(t *testing.T) {
 			if !bytes.HasPrefix(blob, first) {
 				t.Errorf("%s begins with %x, want %x", c, blob[:4], first)
 			}
-			r, err := snapshot.Decompress(bytes.NewReader(blob))
+			r, err := bounded.Decompress(bytes.NewReader(blob))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ type extractor struct {
 	opt  ExtractOptions
 	buf  []byte
 
+	budget *bounded.Budget
 	// What directories get when all is in them, by their path in the tree.
 	dirs map[string]attrs
 	// layer says what a layer's entries left to do; nil where the tar isn't a layer.
@@ -35,7 +37,7 @@ type extractor struct {
 const copySize = 256 << 10
 
 func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor, error) {
-	x := &extractor{opt: opt, buf: make([]byte, copySize), dirs: map[string]attrs{}, layer: layer}
+	x := &extractor{opt: opt, buf: make([]byte, copySize), dirs: map[string]attrs{}, layer: layer, budget: bounded.NewBudget(opt.MaxSize)}
 	t, err := newTree(root, x.madeDir, opt.Owners, opt.In.show)
 	if err != nil {
 		return nil, err
@@ -64,6 +66,9 @@ func (x *extractor) run(ctx context.Context, r io.Reader) error {
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return fmt.Errorf("read tar header: %w", err)
+		}
+		if err := x.budget.TarEntry(hdr); err != nil {
+			return fmt.Errorf("extract %q: %w", hdr.Name, err)
 		}
 		x.tree.trim()
 		if err := x.entry(ctx, hdr, tr); err != nil {

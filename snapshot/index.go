@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -50,6 +51,10 @@ type stackRecord struct {
 
 // maxAccounts is how many bytes of a file that names accounts go into an index.
 const maxAccounts = 1 << 20
+
+// maxHeld is how many bytes of such files an index holds. Others are read from the
+// layer, which is unpacked for it.
+const maxHeld = 16 << 20
 
 // namesAccounts reports whether a file may be one that names are looked up in.
 func namesAccounts(hdr *tar.Header) bool {
@@ -106,9 +111,9 @@ func (s *Store) indexLayer(ctx context.Context, l Layer) error {
 	if _, err := s.Record(indexKind, l.DiffID); err == nil {
 		return nil
 	}
-	entries, err := readEntries(ctx, l)
+	entries, err := s.readEntries(ctx, l)
 	for again(err) {
-		entries, err = readEntries(ctx, l)
+		entries, err = s.readEntries(ctx, l)
 	}
 	if err != nil {
 		return err
@@ -128,8 +133,10 @@ func (s *Store) indexLayer(ctx context.Context, l Layer) error {
 }
 
 // readEntries reads the index of l.
-func readEntries(ctx context.Context, l Layer) (entries []indexEntry, err error) {
-	err = streamLayer(ctx, l, func(ctx context.Context, r io.Reader) error {
+func (s *Store) readEntries(ctx context.Context, l Layer) (entries []indexEntry, err error) {
+	var held int64 // bytes of files
+	budget := bounded.NewBudget(s.opts.MaxUnpacked)
+	err = streamLayer(ctx, l, budget, func(ctx context.Context, r io.Reader) error {
 		tr := tar.NewReader(r)
 		for {
 			hdr, err := tr.Next()
@@ -145,7 +152,14 @@ func readEntries(ctx context.Context, l Layer) (entries []indexEntry, err error)
 			if hdr.Typeflag == tar.TypeXGlobalHeader {
 				continue
 			}
-			e, err := newIndexEntry(hdr, tr)
+			if err := budget.TarEntry(hdr); err != nil {
+				return fmt.Errorf("index %q: %w", hdr.Name, err)
+			}
+			e, err := newIndexEntry(hdr)
+			if err == nil && namesAccounts(hdr) && held+hdr.Size <= maxHeld {
+				held += hdr.Size
+				e.Data, err = io.ReadAll(tr)
+			}
 			if err != nil {
 				return fmt.Errorf("index %q: %w", hdr.Name, err)
 			}
@@ -155,7 +169,7 @@ func readEntries(ctx context.Context, l Layer) (entries []indexEntry, err error)
 	return entries, err
 }
 
-func newIndexEntry(hdr *tar.Header, r io.Reader) (indexEntry, error) {
+func newIndexEntry(hdr *tar.Header) (indexEntry, error) {
 	a, err := (&extractor{}).attrs(hdr)
 	if err != nil {
 		return indexEntry{}, err
@@ -172,10 +186,7 @@ func newIndexEntry(hdr *tar.Header, r io.Reader) (indexEntry, error) {
 			e.Xattrs[name] = value
 		}
 	}
-	if namesAccounts(hdr) {
-		e.Data, err = io.ReadAll(r)
-	}
-	return e, err
+	return e, nil
 }
 
 // readIndex returns the tree of the layer diffID.

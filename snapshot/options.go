@@ -9,6 +9,9 @@ type Options struct {
 	// beside files in place of given to them: this process has one user and one
 	// group ID only.
 	RecordOwners bool
+	// MaxUnpacked is what a layer may unpack to, in bytes; 0 has no bound. The budget of
+	// package bounded tells what counts.
+	MaxUnpacked int64
 }
 
 // A Snapshotter is a way to make one file system of a snapshot and those below it.

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -233,11 +234,11 @@ func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners()}, newLayerWork(s.fileMarks))
+	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners(), MaxSize: s.opts.MaxUnpacked}, newLayerWork(s.fileMarks))
 	if err != nil {
 		return nil, err
 	}
-	if err = streamLayer(ctx, l, x.run); err == nil {
+	if err = streamLayer(ctx, l, x.budget, x.run); err == nil {
 		err = x.applyWhiteouts()
 	}
 	if err != nil {
@@ -247,8 +248,9 @@ func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor
 	return x, nil
 }
 
-// streamLayer has take read the uncompressed bytes of l, and checks their digest.
-func streamLayer(ctx context.Context, l Layer, take func(context.Context, io.Reader) error) (err error) {
+// streamLayer has take read the uncompressed bytes of l, of which the budget bounds how
+// many there may be, and checks their digest.
+func streamLayer(ctx context.Context, l Layer, budget *bounded.Budget, take func(context.Context, io.Reader) error) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	blob, err := l.Open(ctx)
@@ -256,12 +258,12 @@ func streamLayer(ctx context.Context, l Layer, take func(context.Context, io.Rea
 		return err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	content, err := Decompress(blob)
+	content, err := bounded.Decompress(blob)
 	if err != nil {
 		return blame(fmt.Errorf("decompress: %w", err), blob)
 	}
 	ahead := readAhead(content)
-	h := &hashing{r: ahead, hash: sha256.New()}
+	h := &hashing{r: budget.Reader(ahead), hash: sha256.New()}
 	stop := sync.OnceFunc(ahead.stop)
 	defer func() {
 		cancel() // for a reader that waits for the network
@@ -293,7 +295,7 @@ func streamLayer(ctx context.Context, l Layer, take func(context.Context, io.Rea
 // of blob, the compressed bytes, says so at its end; if it does, that is why.
 func blame(err error, blob io.Reader) error {
 	var machine syscall.Errno
-	if errors.As(err, &machine) {
+	if errors.As(err, &machine) || errors.As(err, new(*bounded.BudgetError)) {
 		return err // a full disk, say: what is left needn't be read
 	}
 	_, said := io.Copy(io.Discard, blob)

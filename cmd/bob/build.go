@@ -48,6 +48,7 @@ type buildConfig struct {
 	progress, iidfile, metadata, shm string
 	cache, call                      string
 	cacheLimit                       text
+	unpacked                         unpackLimit
 	checkOnly                        bool
 	workspace                        workspaceConfig
 	jobs                             int
@@ -83,6 +84,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
 	cfg.formatFlags.register(fs)
+	cfg.unpacked.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path` or URL, - for standard input (default: Dockerfile in the context)")
 	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
 	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
@@ -139,6 +141,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	in.maxUnpacked = o.build.MaxUnpacked
 	mode, err := viewMode(cfg.progress, cfg.quiet)
 	if err != nil {
 		return err
@@ -200,6 +203,7 @@ func overdue(ctx context.Context, err error) error {
 
 // build is the build itself, in the namespaces it needs.
 func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, m *machine, view progress.View) (result *executor.Result, err error) {
+	m.store.MaxUnpacked = o.build.MaxUnpacked
 	store, err := snapshot.Open(cache, m.store)
 	if err != nil {
 		return nil, err
@@ -267,7 +271,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 // secrets and the SSH agent that the build was given.
 func fetcher(temp string, b *executor.Options) *fetch.Client {
 	o := fetch.Options{
-		UserAgent: "bob/" + version, TempDir: temp, CABundle: b.CABundle, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
+		UserAgent: "bob/" + version, TempDir: temp, MaxSize: b.MaxUnpacked, CABundle: b.CABundle, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
 		Secret: func(ctx context.Context, id string) ([]byte, bool) {
 			secret, ok := b.Secrets[id]
 			if !ok {

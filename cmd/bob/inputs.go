@@ -25,7 +25,10 @@ type inputs struct {
 	within     string // a directory that the Dockerfile may not lead out of, if there is one
 	name       string // of the Dockerfile in messages, where that isn't its path
 	stdin      io.Reader
-	remote     dockerfile.Source // of a context at an address; nil otherwise
+	// maxUnpacked is what a context that is an archive may have unpacked, in bytes; 0 is
+	// no limit.
+	maxUnpacked int64
+	remote      dockerfile.Source // of a context at an address; nil otherwise
 }
 
 // opener fetches what lies at an address and shows it at the directory that it
@@ -132,7 +135,7 @@ func (in *inputs) unpack(ctx context.Context, dir string) (string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
-	return dir, filecopy.UnpackContext(ctx, stdin, dir)
+	return dir, filecopy.UnpackContext(ctx, stdin, dir, bounded.NewBudget(in.maxUnpacked))
 }
 
 // dockerfileURL reports whether the Dockerfile lies apart from the context at a URL.

@@ -75,6 +75,13 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 	}
 	o.build.NoCache, o.build.ExplainCache, o.build.Jobs = cfg.noCache, cfg.explain, cfg.jobs
 	o.build.StepTimeout = cfg.stepTimeout
+	cache, err := cacheDir(cfg.cache)
+	if err != nil {
+		return nil, err
+	}
+	if o.build.MaxUnpacked, err = cfg.unpacked.bytes(cache); err != nil {
+		return nil, err
+	}
 	if err := cfg.confidential(ctx, &o.build); err != nil {
 		return nil, err
 	}

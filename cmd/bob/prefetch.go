@@ -19,6 +19,7 @@ type prefetchConfig struct {
 
 	platform, images text
 	registries       registryConfig
+	unpacked         unpackLimit
 	quiet            bool
 	cacheSync        choice
 	progress, cache  string
@@ -37,6 +38,7 @@ func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
 	fs.Var(&cfg.cacheSync, "cache-sync", cacheSyncHelp)
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
+	cfg.unpacked.register(fs)
 	return &ffcli.Command{
 		Name:       "prefetch",
 		ShortUsage: "bob prefetch [flags] [image...]",
@@ -75,10 +77,15 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	limit, err := cfg.unpacked.bytes(cache)
+	if err != nil {
+		return err
+	}
 	m, err := cfg.enter(cache)
 	if err != nil {
 		return err
 	}
+	m.store.MaxUnpacked = limit
 	store, err := snapshot.Open(cache, m.store)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // remoteContext returns what the address of the build context stands for, nil
@@ -104,7 +105,7 @@ func (in *inputs) arrived(ctx context.Context, dir, scratch string) (string, err
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return "", err
 	}
-	return scratch, filecopy.UnpackContext(ctx, f, scratch)
+	return scratch, filecopy.UnpackContext(ctx, f, scratch, bounded.NewBudget(in.maxUnpacked))
 }
 
 // epoch returns the time of what SOURCE_DATE_EPOCH names, zero if that has none,

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -60,7 +61,7 @@ func (c *Client) checkout(ctx context.Context, r *Repository, at *Commit, dir st
 		return err
 	}
 	defer root.Close()
-	w := &writer{client: c, options: r, gitDir: ".git"}
+	w := &writer{client: c, options: r, gitDir: ".git", budget: bounded.NewBudget(c.o.MaxSize)}
 	if err := w.begin(repo, commit); err != nil {
 		return err
 	}
@@ -89,8 +90,9 @@ type writer struct {
 	commit  *object.Commit
 	tree    *object.Tree
 	modules *modules
-	gitDir  string // of repo if it is kept, relative to the top of the result
-	top     string // where the tree is in the result
+	budget  *bounded.Budget // of all that is written, with submodules
+	gitDir  string          // of repo if it is kept, relative to the top of the result
+	top     string          // where the tree is in the result
 	depth   int
 	entries []*index.Entry // what was written, where .git is kept
 }
@@ -98,7 +100,7 @@ type writer struct {
 // begin sets what is written.
 func (w *writer) begin(repo *repository, commit *object.Commit) (err error) {
 	w.repo, w.commit = repo, commit
-	if w.tree, err = object.GetTree(repo, commit.TreeHash); err != nil {
+	if w.tree, err = repo.readTree(commit.TreeHash); err != nil {
 		return err
 	}
 	w.modules, err = readModules(repo, w.tree)
@@ -118,7 +120,7 @@ func (w *writer) writeSubdir(ctx context.Context, root *os.Root) error {
 			return fmt.Errorf("subdir %q: there is no %q", w.options.Subdir, done)
 		case entry.Mode == filemode.Dir:
 			var err error
-			if tree, err = object.GetTree(w.repo, entry.Hash); err != nil {
+			if tree, err = w.repo.readTree(entry.Hash); err != nil {
 				return err
 			}
 		case entry.Mode == filemode.Submodule && !w.options.SkipSubmodules:
@@ -167,7 +169,10 @@ func (w *writer) directory(ctx context.Context, root *os.Root, tree *object.Tree
 func (w *writer) entry(ctx context.Context, root *os.Root, entry *object.TreeEntry, rel string) error {
 	switch entry.Mode {
 	case filemode.Dir:
-		tree, err := object.GetTree(w.repo, entry.Hash)
+		tree, err := w.repo.readTree(entry.Hash)
+		if err == nil {
+			err = w.budget.Entry(0, len(rel))
+		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", rel, err)
 		}
@@ -180,6 +185,9 @@ func (w *writer) entry(ctx context.Context, root *os.Root, entry *object.TreeEnt
 		return fmt.Errorf("%q: a tree can't have an entry of mode %o", rel, uint32(entry.Mode))
 	}
 	blob, err := object.GetBlob(w.repo, entry.Hash)
+	if err == nil {
+		err = w.budget.Entry(blob.Size, len(rel))
+	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", rel, err)
 	}

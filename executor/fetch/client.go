@@ -50,6 +50,9 @@ type Options struct {
 	// KnownHosts are files in the format of sshd(8) with the keys of SSH hosts.
 	// Those that don't exist are passed over. A host in none of them is refused.
 	KnownHosts []string
+	// MaxSize is how many bytes a file, or the tree of a repository, may have; 0 has no
+	// bound.
+	MaxSize int64
 	// TempDir is where repositories are kept while they are read; "" is the
 	// system's.
 	TempDir string

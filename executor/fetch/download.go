@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -183,11 +184,18 @@ func (d *download) receive(resp *http.Response, out io.Writer, moved func()) (di
 		check = d.Checksum.Algorithm().Digester()
 		writers = append(writers, check.Hash())
 	}
-	body := &counted{r: resp.Body, moved: func(n int64) {
+	budget := bounded.NewBudget(d.client.o.MaxSize)
+	if err := budget.Entry(resp.ContentLength, 0); err != nil {
+		return "", err
+	}
+	body := &counted{r: budget.Reader(resp.Body), moved: func(n int64) {
 		moved()
 		d.progress(n, resp.ContentLength)
 	}}
 	n, err := io.Copy(io.MultiWriter(writers...), body)
+	if tooLarge, ok := errors.AsType[*bounded.BudgetError](body.err); ok {
+		return "", tooLarge
+	}
 	if body.err != nil {
 		return "", fmt.Errorf("%w after %d bytes: %w", errBroken, n, bare(body.err))
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
@@ -155,10 +157,57 @@ func (r *repository) has(hash string) bool {
 	return r.HasEncodedObject(plumbing.NewHash(hash)) == nil
 }
 
+// maxObject bounds a commit, a tag or a tree, which are held in memory, in bytes. A
+// directory of a million files takes some 50 MiB.
+const maxObject = 128 << 20
+
+// checkSize refuses an object that is too large to be read at once.
+func (r *repository) checkSize(hash plumbing.Hash) error {
+	n, err := r.EncodedObjectSize(hash)
+	if err == nil && n > maxObject {
+		err = fmt.Errorf("object %s has %d bytes, more than the %d MiB that one other than a file may have", hash, n, maxObject>>20)
+	}
+	return err
+}
+
+// readTree returns the tree hash.
+func (r *repository) readTree(hash plumbing.Hash) (*object.Tree, error) {
+	if err := r.checkSize(hash); err != nil {
+		return nil, err
+	}
+	return object.GetTree(r, hash)
+}
+
+// PackfileWriter implements storer.PackfileWriter: what the remote sends is bounded, as
+// what is made of it.
+func (r *repository) PackfileWriter() (io.WriteCloser, error) {
+	w, err := r.Storage.PackfileWriter()
+	if err != nil {
+		return nil, err
+	}
+	return &packWriter{w, bounded.NewBudget(r.client.o.MaxSize)}, nil
+}
+
+type packWriter struct {
+	io.WriteCloser
+
+	budget *bounded.Budget
+}
+
+func (w *packWriter) Write(p []byte) (int, error) {
+	if err := w.budget.Bytes(len(p)); err != nil {
+		return 0, err
+	}
+	return w.WriteCloser.Write(p)
+}
+
 // peel returns the commit that the object hash is or, as a tag, leads to.
 func (r *repository) peel(hash plumbing.Hash) (*object.Commit, error) {
 	const deepest = 16 // tags of tags
 	for range deepest {
+		if err := r.checkSize(hash); err != nil && !errors.Is(err, plumbing.ErrObjectNotFound) {
+			return nil, err
+		}
 		tag, err := object.GetTag(r, hash)
 		if errors.Is(err, plumbing.ErrObjectNotFound) {
 			break

@@ -102,7 +102,7 @@ func (w *writer) module(ctx context.Context, rel string, hash plumbing.Hash) (*w
 	if err := checkRemote(remote); err != nil {
 		return fail(fmt.Errorf("%s: %w", Redact(remote), err))
 	}
-	sub := &writer{client: w.client, options: w.options, depth: w.depth + 1, top: path.Join(w.top, rel)}
+	sub := &writer{client: w.client, options: w.options, depth: w.depth + 1, top: path.Join(w.top, rel), budget: w.budget}
 	repo, remove, err := w.moduleRepository(sub, s.Name, remote)
 	if err != nil {
 		return fail(err)

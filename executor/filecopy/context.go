@@ -2,10 +2,6 @@ package filecopy
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
-	"compress/bzip2"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -14,9 +10,9 @@ import (
 	"os"
 	"path"
 	"slices"
+	"time"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,15 +21,16 @@ import (
 // private directory, for OpenDir. Names are confined to dir, whatever they and
 // the archive's links say. Modes, modification times, symbolic and hard links
 // are kept; owners are not, because those of a context mean nothing, nor are
-// extended attributes. Devices and fifos are left out. The context is asked
-// before each read from r. After an error, what was unpacked remains.
-func UnpackContext(ctx context.Context, r io.Reader, dir string) error {
+// extended attributes. Devices and fifos are left out. The budget bounds what there may
+// be. The context is asked before each read from r. After an error, what was unpacked
+// remains.
+func UnpackContext(ctx context.Context, r io.Reader, dir string, budget *bounded.Budget) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("unpack context: %w", err)
 	}
 	defer root.Close()
-	plain, err := decompress(readerFunc(func(p []byte) (int, error) {
+	plain, err := bounded.Decompress(readerFunc(func(p []byte) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
@@ -43,7 +40,7 @@ func UnpackContext(ctx context.Context, r io.Reader, dir string) error {
 		return fmt.Errorf("unpack context: %w", err)
 	}
 	defer plain.Close()
-	u := &unpacker{root: root, archive: tar.NewReader(plain)}
+	u := &unpacker{root: root, archive: tar.NewReader(budget.Reader(plain))}
 	for {
 		h, err := u.archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -52,7 +49,10 @@ func UnpackContext(ctx context.Context, r io.Reader, dir string) error {
 		if err != nil {
 			return fmt.Errorf("unpack context: %w", err)
 		}
-		if err := u.entry(h); err != nil {
+		if err = budget.TarEntry(h); err == nil {
+			err = u.entry(h)
+		}
+		if err != nil {
 			return fmt.Errorf("unpack context: %q: %w", h.Name, err)
 		}
 	}
@@ -66,36 +66,18 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// decompress returns what r holds, by its first bytes.
-func decompress(r io.Reader) (io.ReadCloser, error) {
-	b := bufio.NewReaderSize(r, 64<<10)
-	head, err := b.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(b)
-	case bytes.HasPrefix(head, []byte("BZh")):
-		return io.NopCloser(bzip2.NewReader(b)), nil
-	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		x, err := xz.NewReader(b)
-		return io.NopCloser(x), err
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(b)
-		if err != nil {
-			return nil, err
-		}
-		return z.IOReadCloser(), nil
-	}
-	return io.NopCloser(b), nil
-}
-
 // unpacker writes the entries of one archive.
 type unpacker struct {
 	root    *os.Root
 	archive *tar.Reader
-	dirs    []*tar.Header // their modes and times come last
+	dirs    []directory // their modes and times come last
+}
+
+// directory is what one gets when all is in it.
+type directory struct {
+	name  string
+	mode  fs.FileMode
+	mtime time.Time
 }
 
 func (u *unpacker) entry(h *tar.Header) error {
@@ -149,9 +131,7 @@ func (u *unpacker) directory(name string, h *tar.Header) error {
 	if err := u.root.MkdirAll(name, 0o755); err != nil {
 		return err
 	}
-	kept := *h
-	kept.Name = name
-	u.dirs = append(u.dirs, &kept)
+	u.dirs = append(u.dirs, directory{name, modeOf(h), h.ModTime})
 	return nil
 }
 
@@ -189,15 +169,15 @@ func (u *unpacker) file(name string, h *tar.Header) (err error) {
 // finish sets modes and times of directories, the innermost first: one made
 // unwritable or touched by a later entry stays right.
 func (u *unpacker) finish() error {
-	for _, h := range slices.Backward(u.dirs) {
-		st, err := u.root.Lstat(h.Name)
+	for _, d := range slices.Backward(u.dirs) {
+		st, err := u.root.Lstat(d.name)
 		if err != nil || !st.IsDir() {
 			continue // replaced by a later entry
 		}
-		if err := u.root.Chmod(h.Name, modeOf(h)); err != nil {
+		if err := u.root.Chmod(d.name, d.mode); err != nil {
 			return err
 		}
-		if err := u.root.Chtimes(h.Name, h.ModTime, h.ModTime); err != nil {
+		if err := u.root.Chtimes(d.name, d.mtime, d.mtime); err != nil {
 			return err
 		}
 	}

@@ -81,7 +81,7 @@ func TestUnpackContext(t *testing.T) {
 				must(t, w.Close())
 			}
 			dir := t.TempDir()
-			must(t, filecopy.UnpackContext(t.Context(), in, dir))
+			must(t, filecopy.UnpackContext(t.Context(), in, dir, nil))
 			if got := list(t, dir); !slices.Equal(got, want) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
@@ -136,7 +136,7 @@ func TestUnpackContextHostile(t *testing.T) {
 			parent := build(t, "outside/f=kept", "in/")
 			outside := filepath.Join(parent, "outside")
 			in := bytes.NewReader(archive(t, headers(outside)...))
-			if err := filecopy.UnpackContext(t.Context(), in, filepath.Join(parent, "in")); err == nil {
+			if err := filecopy.UnpackContext(t.Context(), in, filepath.Join(parent, "in"), nil); err == nil {
 				t.Error("no error")
 			}
 			if got := list(t, outside); !slices.Equal(got, []string{"f=kept"}) {
@@ -149,13 +149,13 @@ func TestUnpackContextHostile(t *testing.T) {
 		"truncated":  archive(t, tar.Header{Typeflag: tar.TypeReg, Name: "f", Linkname: "content", Mode: 0o644})[:515],
 		"bad gzip":   {0x1f, 0x8b, 0, 0},
 	} {
-		if err := filecopy.UnpackContext(t.Context(), bytes.NewReader(in), t.TempDir()); err == nil {
+		if err := filecopy.UnpackContext(t.Context(), bytes.NewReader(in), t.TempDir(), nil); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := filecopy.UnpackContext(ctx, bytes.NewReader(nil), t.TempDir()); !errors.Is(err, context.Canceled) {
+	if err := filecopy.UnpackContext(ctx, bytes.NewReader(nil), t.TempDir(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

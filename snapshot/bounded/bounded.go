@@ -13,6 +13,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,13 +24,7 @@ type LimitError struct{ Limit int64 } // in bytes
 func (e *LimitError) Error() string { return "it is larger than the " + size(e.Limit) + " allowed" }
 
 func size(n int64) string {
-	switch {
-	case n >= 1<<20 && n%(1<<20) == 0:
-		return fmt.Sprintf("%d MiB", n>>20)
-	case n >= 1<<10 && n%(1<<10) == 0:
-		return fmt.Sprintf("%d KiB", n>>10)
-	}
-	return fmt.Sprintf("%d bytes", n)
+	return units.CustomSize("%.4g %s", float64(n), 1<<10, []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"})
 }
 
 // Reader returns a reader of r that fails with a [LimitError] if there are more than
