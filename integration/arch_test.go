@@ -25,7 +25,7 @@ type goPackage struct {
 // not. What is not listed here must be added here, with thought.
 var arrows = map[string][]string{
 	"dockerfile":        {},
-	"snapshot":          {"snapshot/owners"},
+	"snapshot":          {"snapshot/owners", "snapshot/bounded"},
 	"snapshot/owners":   {},
 	"snapshot/bounded":  {},
 	"registry":          {"snapshot/bounded", "registry/patience"},
@@ -34,8 +34,8 @@ var arrows = map[string][]string{
 	"registry/proxy":    {"registry/nearby", "registry/patience"},
 	"registry/serve":    {},
 	"executor/sandbox":  {"snapshot/owners", "registry/nearby"},
-	"executor/filecopy": {"snapshot/owners"},
-	"executor/fetch":    {"registry/patience"},
+	"executor/filecopy": {"snapshot/owners", "snapshot/bounded"},
+	"executor/fetch":    {"snapshot/bounded", "registry/patience"},
 	"executor":          {"dockerfile", "snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/nearby", "registry/patience", "executor/sandbox", "executor/filecopy", "executor/fetch"},
 	"executor/progress": {"executor", "dockerfile", "snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/nearby", "registry/patience", "executor/sandbox", "executor/filecopy", "executor/fetch"},
 	"cmd/bob": {
