@@ -12,6 +12,9 @@ type Options struct {
 	// MaxUnpacked is what a layer may unpack to, in bytes; 0 has no bound. The budget of
 	// package bounded tells what counts.
 	MaxUnpacked int64
+	// HarmlessDevices has all devices recorded that not every container has: commands
+	// could open them.
+	HarmlessDevices bool
 }
 
 // A Snapshotter is a way to make one file system of a snapshot and those below it.

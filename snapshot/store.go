@@ -201,7 +201,12 @@ func (s *Store) Close() error {
 }
 
 // Owners returns how files below the roots of the store have owners.
-func (s *Store) Owners() owners.Keeper { return owners.Recording(s.opts.RecordOwners) }
+func (s *Store) Owners() owners.Keeper {
+	if s.opts.HarmlessDevices && !s.opts.RecordOwners {
+		return owners.Harmless
+	}
+	return owners.Recording(s.opts.RecordOwners)
+}
 
 // TempDir returns a private directory of this process for short-lived files. It
 // goes when the store is closed or, if the process is killed, when the store is

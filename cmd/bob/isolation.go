@@ -56,7 +56,7 @@ func (f *isolationFlags) enter(cache string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{mode: mode, store: snapshot.Options{RecordOwners: mode.RecordOwners()}}
+	m := &machine{mode: mode, store: snapshot.Options{RecordOwners: mode.RecordOwners(), HarmlessDevices: mode.Isolation == sandbox.Chroot}}
 	for _, o := range mode.Obstacles {
 		m.notices = append(m.notices, fmt.Sprintf("RUN gets %s: %s (`bob doctor` tells what to do)", mode, o.Why))
 	}

@@ -30,7 +30,17 @@ type chrootOrder struct {
 	Landlock     int   // version of the kernel's interface, 0 if there is none
 	Protected    []int // processes that must not be signalled, where Landlock can't see to that
 	Secrets      int   // how many files the guard wipes at the end
+	Devices      deviceMaker
 }
+
+// A deviceMaker is who makes the device nodes of a command in a chroot.
+type deviceMaker int
+
+const (
+	kernelMakes deviceMaker = iota // the harmless ones
+	guardMakes
+	outerMakes // a bob around this one
+)
 
 // chrootResult is what the guard found out.
 type chrootResult struct {
@@ -69,6 +79,13 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	}
 	if err := places.addMounts(ctx, p.Mounts); err != nil {
 		return err
+	}
+	r.tryDevices.Do(func() { r.nodes = findNodes(state) })
+	switch {
+	case r.nodes.outer:
+		order.Devices = outerMakes
+	case r.nodes.listens:
+		order.Devices = guardMakes
 	}
 	if err := checkDevices(order.Root); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 )
@@ -61,8 +62,8 @@ func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
 		for _, kind := range []uint64{0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK} {
 			allow(name, maskedArg(mode, unix.S_IFMT, kind))
 		}
-		for _, d := range devices {
-			allow(name, maskedArg(mode, unix.S_IFMT, unix.S_IFCHR), maskedArg(mode+1, 1<<32-1, d.number))
+		for _, kind := range []uint64{unix.S_IFCHR, unix.S_IFBLK} {
+			filter.Syscalls = append(filter.Syscalls, o.deviceRules(name, maskedArg(mode, unix.S_IFMT, kind), mode+1)...)
 		}
 	}
 	// A limit that is set for bob would end it.
@@ -72,6 +73,25 @@ func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
 		return []*configs.Seccomp{filter}, nil
 	}
 	return []*configs.Seccomp{filter, o.signalFilter(filter.Architectures)}, nil
+}
+
+// deviceRules returns what the filter says of mknod or mknodat with the kind, which is that
+// of a device with the number that is another argument. The guard makes it, or an outer bob;
+// else the kernel does, if it is harmless.
+func (o *chrootOrder) deviceRules(name string, kind *configs.Arg, number uint) []*configs.Syscall {
+	switch o.Devices {
+	case guardMakes:
+		return []*configs.Syscall{{Name: name, Action: configs.Notify, Args: []*configs.Arg{kind}}}
+	case outerMakes:
+		return []*configs.Syscall{{Name: name, Action: configs.Allow, Args: []*configs.Arg{kind}}}
+	}
+	var rules []*configs.Syscall
+	for _, d := range devices {
+		if kind.ValueTwo == unix.S_IFCHR {
+			rules = append(rules, &configs.Syscall{Name: name, Action: configs.Allow, Args: []*configs.Arg{kind, maskedArg(number, 1<<32-1, d.number)}})
+		}
+	}
+	return rules
 }
 
 // signalFilter refuses signals to the protected processes, and to everybody.
@@ -126,7 +146,7 @@ func devicesBarred(dir string) bool {
 	}
 	defer func() { _ = os.RemoveAll(place) }()
 	node := filepath.Join(place, "node")
-	if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(blockExtended, 1<<20-1))); err != nil {
+	if err := makeNode(node); err != nil {
 		return false
 	}
 	fd, err := unix.Open(node, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -135,9 +155,6 @@ func devicesBarred(dir string) bool {
 	}
 	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 }
-
-// blockExtended is the major number of block devices that have no other.
-const blockExtended = 259
 
 // findDevice returns the path of a device below root that can do harm, "" if there
 // is none.
@@ -165,5 +182,5 @@ func harmless(st *unix.Stat_t) bool {
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
 		return false
 	}
-	return st.Rdev == 0 || slices.ContainsFunc(devices[:], func(d device) bool { return d.number == st.Rdev })
+	return st.Rdev == 0 || owners.IsHarmless(st.Mode, st.Rdev)
 }

@@ -79,8 +79,12 @@ func runGuard() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	result, err := guardCommand(&order, orders)
-	if err := errors.Join(err, endChildren()); err != nil {
+	nodes, err := newNodeMaker()
+	if err != nil {
+		return err
+	}
+	result, err := guardCommand(&order, orders, nodes)
+	if err := errors.Join(err, endChildren(), nodes.stop()); err != nil {
 		return err
 	}
 	wipeSecrets(order.Secrets)
@@ -88,7 +92,7 @@ func runGuard() error {
 }
 
 // guardCommand starts the command and waits for it.
-func guardCommand(order *chrootOrder, orders io.Reader) (*chrootResult, error) {
+func guardCommand(order *chrootOrder, orders io.Reader, nodes *nodeMaker) (*chrootResult, error) {
 	orderR, orderW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -100,7 +104,7 @@ func guardCommand(order *chrootOrder, orders io.Reader) (*chrootResult, error) {
 	cmd := chrootStage(stageCommand)
 	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{orderR, reportW}
+	cmd.ExtraFiles = []*os.File{orderR, reportW, nodes.theirs}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -117,6 +121,9 @@ func guardCommand(order *chrootOrder, orders io.Reader) (*chrootResult, error) {
 	_ = orderW.Close()
 	refused, err := io.ReadAll(reportR)
 	if err != nil {
+		return nil, err
+	}
+	if err := nodes.start(); err != nil {
 		return nil, err
 	}
 	result := &chrootResult{Refused: string(refused)}
@@ -267,6 +274,7 @@ func closeOnExec() error {
 const (
 	commandOrder  = 3
 	commandReport = 4
+	commandNodes  = 5
 )
 
 // runCommand becomes the command. It returns if that can't be executed.
@@ -427,7 +435,12 @@ func (o *chrootOrder) loadFilters() error {
 		return err
 	}
 	for _, f := range filters {
-		if _, err := seccomp.InitSeccomp(f); err != nil {
+		listener, err := seccomp.InitSeccomp(f)
+		if err == nil && listener >= 0 {
+			// It is closed when the command is executed.
+			err = unix.Sendmsg(commandNodes, []byte{0}, unix.UnixRights(listener), nil, 0)
+		}
+		if err != nil {
 			return fmt.Errorf("load seccomp filter: %w", err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // modeChroot is that of a process with no more powers than those of Docker's default
@@ -78,6 +79,26 @@ func newChroot(t testing.TB, entries ...[2]string) (r *sandbox.Runner, root stri
 		}
 	}
 	return r, newRoot(t, entries...)
+}
+
+// TestInChrootDevices wants devices in the layer, of which none is real that could be one
+// of the machine's disks.
+func TestInChrootDevices(t *testing.T) {
+	t.Parallel()
+	r, root := newChroot(t, [2]string{"etc/passwd", users})
+	p := shell(root, strings.Replace(makesDevices, "su u -c 'mknod /tmp/x c 1 3'", "setpriv --reuid 1000 mknod /tmp/x c 1 3", 1))
+	var out, errs bytes.Buffer
+	p.Dir, p.Stdout, p.Stderr = "/tmp", &out, &errs
+	if err := r.Run(t.Context(), p); err != nil || out.String() != "no\nno\n" {
+		t.Errorf("%v, output is %q\n%s", err, &out, &errs)
+	}
+	madeDevices(t, filepath.Join(root, "tmp"), owners.Harmless)
+	for _, name := range []string{"d/b", "r", "l", "a"} {
+		info, err := os.Lstat(filepath.Join(root, "tmp", name))
+		if err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%v, %s is on the disk %v", err, name, info.Mode())
+		}
+	}
 }
 
 func TestInChrootRun(t *testing.T) {

@@ -45,6 +45,8 @@ type Runner struct {
 
 	refused    atomic.Uint32 // the fallbacks found necessary
 	tryNesting sync.Once
+	tryDevices sync.Once
+	nodes      nodes
 	// visible is held by each run that can see into the processes of others, and for
 	// writing by one that is Private.
 	visible sync.RWMutex
@@ -278,11 +280,11 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if err != nil {
 		return err
 	}
-	if r.OneID {
-		emulation, errStart := emulate.Start(state, emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
-		if errStart != nil {
-			return errStart
-		}
+	emulation, err := r.startEmulation(p, state, config.Namespaces.Contains(configs.NEWUSER))
+	if err != nil {
+		return err
+	}
+	if emulation != nil {
 		defer clean(emulation.Stop)
 		if config.Seccomp == nil {
 			if config.Seccomp, err = openFilter(); err != nil {
@@ -311,6 +313,20 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// startEmulation starts what answers calls of a command in the kernel's place; nested says
+// that the command gets a user namespace of its own. Where the kernel, or another bob, does
+// all that they ask for it returns nil.
+func (r *Runner) startEmulation(p *Process, state string, nested bool) (*emulate.Emulation, error) {
+	if r.OneID {
+		return emulate.Start(state, emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
+	}
+	r.tryDevices.Do(func() { r.nodes = findNodes(state) })
+	if !r.nodes.wanted(nested) {
+		return nil, nil //nolint:nilnil // documented result
+	}
+	return emulate.StartDevices(state)
 }
 
 // canonical returns the absolute path of the root file system, free of

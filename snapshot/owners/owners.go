@@ -19,6 +19,9 @@ const (
 	// Devices has owners and modes as the kernel has them, and records the devices
 	// that the kernel doesn't let this process make.
 	Devices
+	// Harmless is Devices, but records all devices except those that every container
+	// has. It is for where nothing else keeps commands from opening the machine's disks.
+	Harmless
 	// Records has all as recorded; see the package documentation.
 	Records
 )
@@ -82,7 +85,7 @@ func (k Keeper) override(f file, st *unix.Stat_t) error {
 	switch k {
 	case Records:
 		return f.override(st)
-	case Devices:
+	case Devices, Harmless:
 		return f.overrideDevice(st)
 	case Disk:
 	}
@@ -139,18 +142,44 @@ func (k Keeper) Fset(fd, uid, gid int, mode uint32) error {
 }
 
 // Mknodat is mknodat(2). With Records a device is a regular file with a record; with
-// Devices it is one if the kernel refuses a device, and always if it is the character
-// device 0:0: that would remove the name in overlay format.
+// Devices and Harmless it is one if the kernel refuses a device, and always if it is the
+// character device 0:0: that would remove the name in overlay format.
 func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
 	if kind := mode & unix.S_IFMT; k == Disk || kind != unix.S_IFCHR && kind != unix.S_IFBLK {
 		return retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) })
 	}
-	if k == Devices && (mode&unix.S_IFMT != unix.S_IFCHR || dev != 0) {
+	if k == Devices && (mode&unix.S_IFMT != unix.S_IFCHR || dev != 0) || k == Harmless && IsHarmless(mode, dev) {
 		err := retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) })
 		if !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
+	return standIn(dir, name, func(fd int) error {
+		if k == Records {
+			return opened(fd).change(func(st *unix.Stat_t) { st.Mode, st.Rdev = mode, dev })
+		}
+		if err := opened(fd).setxattr(Attribute, []byte(record{mode: mode, rdev: dev}.String())); err != nil {
+			return err
+		}
+		return retry(func() error { return unix.Fchmod(fd, mode&permissions) })
+	})
+}
+
+// IsHarmless reports whether a device of the mode st_mode is one that every container has:
+// null, zero, full, random, urandom or tty.
+func IsHarmless(mode uint32, dev uint64) bool {
+	if mode&unix.S_IFMT != unix.S_IFCHR {
+		return false
+	}
+	switch dev {
+	case unix.Mkdev(1, 3), unix.Mkdev(1, 5), unix.Mkdev(1, 7), unix.Mkdev(1, 8), unix.Mkdev(1, 9), unix.Mkdev(5, 0):
+		return true
+	}
+	return false
+}
+
+// standIn makes the file of a recorded device, and takes it away if it can't be recorded.
+func standIn(dir int, name string, record func(fd int) error) error {
 	fd := -1
 	err := retry(func() (err error) {
 		fd, err = unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -160,15 +189,11 @@ func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if k == Records {
-		err = opened(fd).change(func(st *unix.Stat_t) { st.Mode, st.Rdev = mode, dev })
-	} else if err = opened(fd).setxattr(Attribute, []byte(record{mode: mode, rdev: dev}.String())); err == nil {
-		err = unix.Fchmod(fd, mode&permissions)
-	}
-	if err != nil { // never a file in place of a device
+	if err := record(fd); err != nil {
 		_ = unix.Unlinkat(dir, name, 0)
+		return err
 	}
-	return err
+	return nil
 }
 
 // overrideDevice puts into st, which the kernel filled, the type and number of the

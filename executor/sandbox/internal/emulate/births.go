@@ -21,26 +21,12 @@ type birth struct {
 // birth returns the file that the caller is about to make. It fails also for one
 // that needs no owner other than the kernel's.
 func (w *worker) birth(dir int32, path uint64, always bool) (*birth, error) {
-	name, err := w.readString(path)
-	if err != nil {
-		return nil, err
-	}
-	name = strings.TrimRight(name, "/")
-	end := strings.LastIndexByte(name, '/') + 1
-	b := &birth{name: name[end:]}
-	switch b.name {
-	case "", ".", "..":
-		return nil, unix.EEXIST
-	}
 	id, err := w.identity()
 	if err != nil {
 		return nil, err
 	}
-	parent := name[:end]
-	if parent == "" {
-		parent = "."
-	}
-	if b.parent, err = w.openPath(dir, parent, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+	b := &birth{}
+	if b.parent, b.name, err = w.newName(dir, path); err != nil {
 		return nil, err
 	}
 	var st unix.Stat_t
@@ -59,6 +45,27 @@ func (w *worker) birth(dir int32, path uint64, always bool) (*birth, error) {
 	return b, nil
 }
 
+// newName opens the directory in which the caller is about to make what path names, and
+// returns the name there.
+func (w *worker) newName(dir int32, path uint64) (parent int, name string, err error) {
+	name, err = w.readString(path)
+	if err != nil {
+		return -1, "", err
+	}
+	name = strings.TrimRight(name, "/")
+	end := strings.LastIndexByte(name, '/') + 1
+	above, name := name[:end], name[end:]
+	switch name {
+	case "", ".", "..":
+		return -1, "", unix.EEXIST
+	}
+	if above == "" {
+		above = "."
+	}
+	parent, err = w.openPath(dir, above, unix.O_PATH|unix.O_DIRECTORY)
+	return parent, name, err
+}
+
 func (b *birth) close() { _ = unix.Close(b.parent) }
 
 // defaultUmask is that of containers.
@@ -70,13 +77,22 @@ func (w *worker) umask() uint32 {
 	if err != nil {
 		return defaultUmask
 	}
-	_, line, _ := strings.Cut(string(status), "\nUmask:\t")
-	line, _, _ = strings.Cut(line, "\n")
-	mask, err := strconv.ParseUint(line, 8, 12)
+	return umaskOf(string(status))
+}
+
+func umaskOf(status string) uint32 {
+	mask, err := strconv.ParseUint(statusLine(status, "Umask"), 8, 12)
 	if err != nil {
 		return defaultUmask
 	}
 	return uint32(mask)
+}
+
+// statusLine returns the line called name of a process's status (proc_pid_status(5)).
+func statusLine(status, name string) string {
+	_, line, _ := strings.Cut(status, "\n"+name+":\t")
+	line, _, _ = strings.Cut(line, "\n")
+	return line
 }
 
 // born finishes a file that was made, whose owner could be recorded but for err, and

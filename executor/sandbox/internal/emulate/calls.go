@@ -44,7 +44,16 @@ func (c call) rules() []*configs.Syscall {
 	return []*configs.Syscall{notify, allow}
 }
 
-// emulatedCalls returns all calls that the emulation answers.
+// deviceCalls returns the calls that an emulation of devices answers.
+func deviceCalls() []call {
+	return append(olderDeviceCalls(),
+		call{name: "mknodat", number: unix.SYS_MKNODAT, handle: func(w *worker, r *request) answer {
+			return w.mknodDevice(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
+		}},
+	)
+}
+
+// emulatedCalls returns all calls that an emulation of owners answers.
 func emulatedCalls() []call {
 	creates := func(argument uint) *condition { return &condition{argument: argument, bit: unix.O_CREAT} }
 	uid := func(id *identity) *[4]uint32 { return &id.uid }

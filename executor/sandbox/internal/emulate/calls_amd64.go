@@ -53,3 +53,10 @@ func architectureCalls() []call {
 		}},
 	}
 }
+
+// olderDeviceCalls is deviceCalls for them.
+func olderDeviceCalls() []call {
+	return []call{{name: "mknod", number: unix.SYS_MKNOD, handle: func(w *worker, r *request) answer {
+		return w.mknodDevice(cwd, r.args[0], r.args[1], r.args[2])
+	}}}
+}

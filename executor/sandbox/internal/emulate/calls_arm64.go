@@ -17,3 +17,6 @@ const sysNewfstatat = unix.SYS_FSTATAT
 
 // architectureCalls returns the calls that only older architectures have.
 func architectureCalls() []call { return nil }
+
+// olderDeviceCalls is deviceCalls for them.
+func olderDeviceCalls() []call { return nil }

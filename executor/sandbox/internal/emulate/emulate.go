@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // User is whom the container's first process takes itself for.
@@ -30,9 +32,12 @@ type Emulation struct {
 	listener *net.UnixListener
 	dir      *os.File // of the listener, whose path may be too long for a socket
 	stopped  int      // an eventfd that is readable from the end on
-	calls    map[int32]handler
-	ids      *identities
-	workers  sync.WaitGroup // the receiver is one
+	answered []call
+	calls    map[int32]handler // of those that are answered, by number
+	threads  int               // that answer
+	ids      *identities       // of an emulation of owners
+	keeper   owners.Keeper     // of the devices of one of devices
+	workers  sync.WaitGroup    // the receiver is one
 
 	executed atomic.Bool // whether a command has been
 
@@ -45,43 +50,57 @@ type Emulation struct {
 // a socket in dir, which nobody else may enter. The caller calls Stop when the
 // container is gone.
 func Start(dir string, u User) (*Emulation, error) {
-	e, err := newEmulation(dir, u)
+	ids, err := newIdentities(u)
 	if err != nil {
+		return nil, fmt.Errorf("emulate root: %w", err)
+	}
+	e := newEmulation(emulatedCalls())
+	e.ids, e.threads = ids, max(4, runtime.NumCPU())
+	return e.listen(dir)
+}
+
+func newEmulation(calls []call) *Emulation {
+	e := &Emulation{answered: calls, calls: map[int32]handler{}}
+	for _, c := range calls {
+		e.calls[c.number] = c.handle
+	}
+	return e
+}
+
+// listen begins to wait for the descriptor of the filter at a socket in dir.
+func (e *Emulation) listen(dir string) (*Emulation, error) {
+	if err := e.open(dir); err != nil {
 		return nil, fmt.Errorf("emulate root: %w", err)
 	}
 	e.workers.Go(func() { e.fail(e.receive()) })
 	return e, nil
 }
 
-func newEmulation(dir string, u User) (*Emulation, error) {
-	e := &Emulation{calls: map[int32]handler{}}
-	for _, c := range emulatedCalls() {
-		e.calls[c.number] = c.handle
-	}
-	var err error
-	if e.ids, err = newIdentities(u); err != nil {
-		return nil, err
-	}
+// open opens what an emulation has that gets its descriptor from libcontainer.
+func (e *Emulation) open(dir string) (err error) {
 	if e.dir, err = os.Open(dir); err != nil {
-		return nil, err
+		return err
 	}
 	e.path = filepath.Join("/proc/self/fd", strconv.Itoa(int(e.dir.Fd())), "seccomp")
 	if e.listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: e.path, Net: "unix"}); err != nil {
-		return nil, errors.Join(err, e.dir.Close())
+		return errors.Join(err, e.dir.Close())
 	}
 	if e.stopped, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, errors.Join(os.NewSyscallError("eventfd", err), e.listener.Close(), e.dir.Close())
+		return errors.Join(os.NewSyscallError("eventfd", err), e.listener.Close(), e.dir.Close())
 	}
-	return e, nil
+	return nil
 }
 
 // Stop waits until nothing more is answered and frees everything. It returns what
 // went wrong in the meantime.
 func (e *Emulation) Stop() error {
 	_, err := unix.Write(e.stopped, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	err = errors.Join(os.NewSyscallError("write eventfd", err), e.listener.Close())
+	err = os.NewSyscallError("write eventfd", err)
+	if e.listener != nil {
+		err = errors.Join(err, e.listener.Close(), e.dir.Close())
+	}
 	e.workers.Wait()
-	return errors.Join(e.err, err, unix.Close(e.stopped), e.dir.Close())
+	return errors.Join(e.err, err, unix.Close(e.stopped))
 }
 
 // fail keeps the first error for Stop.
@@ -103,6 +122,14 @@ func (e *Emulation) receive() error {
 	if err != nil || fd < 0 {
 		return err
 	}
+	return e.answer(fd)
+}
+
+// answer answers what comes from the descriptor of a filter, which it closes.
+func (e *Emulation) answer(fd int) error {
+	if err := checkSizes(); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
 	// Best on kernels that have it, 6.6: the two processes take turns.
 	_ = unix.IoctlSetInt(fd, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	epoll, err := e.watch(fd)
@@ -110,7 +137,7 @@ func (e *Emulation) receive() error {
 		return errors.Join(err, unix.Close(fd))
 	}
 	var workers sync.WaitGroup
-	for range max(4, runtime.NumCPU()) {
+	for range e.threads {
 		workers.Go(func() {
 			w, err := newWorker(e, fd, epoll)
 			if err == nil {
@@ -147,7 +174,7 @@ func (e *Emulation) accept() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("receive descriptor of the filter: %w", err)
 	}
-	return fds[0], checkSizes()
+	return fds[0], nil
 }
 
 // watch returns an epoll descriptor by which one worker at a time is told of a
@@ -172,7 +199,7 @@ func (e *Emulation) Filter(filter *configs.Seccomp) *configs.Seccomp {
 	changed.ListenerPath = e.path
 	changed.Syscalls = nil
 	names := map[string]bool{}
-	for _, c := range emulatedCalls() {
+	for _, c := range e.answered {
 		names[c.name] = true
 		changed.Syscalls = append(changed.Syscalls, c.rules()...)
 	}

@@ -42,7 +42,7 @@ func refusal(err error) answer {
 type worker struct {
 	*Emulation
 	fd, epoll int
-	root      int // descriptor of the true root directory
+	root      int // descriptor of the true root directory; -1 if the thread can't leave it
 	request   request
 	buffer    [unix.PathMax]byte
 }
@@ -51,7 +51,11 @@ type worker struct {
 func newWorker(e *Emulation, fd, epoll int) (*worker, error) {
 	// Never unlocked: the thread ends with the goroutine.
 	runtime.LockOSThread()
+	w := &worker{Emulation: e, fd: fd, epoll: epoll, root: -1}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		if e.ids == nil { // a container's filter may refuse it, and no owner depends on it
+			return w, nil
+		}
 		return nil, os.NewSyscallError("unshare", err)
 	}
 	unix.Umask(0) // this thread's only, from now on
@@ -59,12 +63,15 @@ func newWorker(e *Emulation, fd, epoll int) (*worker, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/", Err: err}
 	}
-	return &worker{Emulation: e, fd: fd, epoll: epoll, root: root}, nil
+	w.root = root
+	return w, nil
 }
 
 // work answers calls until the end.
 func (w *worker) work() error {
-	defer unix.Close(w.root)
+	if w.root >= 0 {
+		defer unix.Close(w.root)
+	}
 	for {
 		r, err := w.next()
 		if r == nil || err != nil {
@@ -225,13 +232,14 @@ func (w *worker) openPath(dir int32, path string, flags uint64) (int, error) {
 	}
 	defer unix.Close(root)
 	var fd int
-	if strings.HasPrefix(path, "/") {
-		how.Resolve |= unix.RESOLVE_IN_ROOT
-		fd, err = unix.Openat2(root, path, how)
-		for try := 0; err == unix.EAGAIN && try < maxTries; try++ { //nolint:errorlint // a bare error of the kernel
-			fd, err = unix.Openat2(root, path, how)
+	switch {
+	case strings.HasPrefix(path, "/"):
+		fd, err = openIn(root, path, how)
+	case w.root < 0:
+		if path, err = w.absolute(dir, path); err == nil {
+			fd, err = openIn(root, path, how)
 		}
-	} else {
+	default:
 		fd, err = w.openRelative(root, dir, path, how)
 	}
 	if err != nil {
@@ -242,6 +250,35 @@ func (w *worker) openPath(dir int32, path string, flags uint64) (int, error) {
 		return -1, unix.ESRCH
 	}
 	return fd, nil
+}
+
+// openIn opens the path as if root were the root directory.
+func openIn(root int, path string, how *unix.OpenHow) (int, error) {
+	how.Resolve |= unix.RESOLVE_IN_ROOT
+	fd, err := unix.Openat2(root, path, how)
+	for try := 0; err == unix.EAGAIN && try < maxTries; try++ { //nolint:errorlint // a bare error of the kernel
+		fd, err = unix.Openat2(root, path, how)
+	}
+	return fd, err
+}
+
+// absolute returns the path of a relative one from the caller's root, whatever renames do
+// meanwhile: nothing above that root can be reached by it. It is for a thread that can't
+// leave its own root, and knows where in it the caller's is.
+func (w *worker) absolute(dir int32, path string) (string, error) {
+	root, err := os.Readlink(w.proc("root"))
+	if err != nil {
+		return "", err
+	}
+	base, err := os.Readlink(w.directory(dir))
+	if err != nil {
+		return "", unix.EBADF
+	}
+	below, ok := strings.CutPrefix(base, strings.TrimSuffix(root, "/"))
+	if !ok || below != "" && below[0] != '/' {
+		return "", unix.ENOENT
+	}
+	return below + "/" + path, nil
 }
 
 // openRelative is openPath of a path that starts at a directory below the caller's

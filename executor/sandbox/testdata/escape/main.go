@@ -309,5 +309,13 @@ func device(mode uint32, number uint64) error {
 	if err != nil {
 		return fmt.Errorf("made, but %w", err)
 	}
-	return unix.Close(fd)
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return errors.New("made, but a file")
+	}
+	return nil
 }
