@@ -98,7 +98,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.secrets, "secret", "`spec` of a secret for RUN, id=NAME,src=PATH or id=NAME,env=NAME; repeatable")
 	fs.Var(cfg.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
 	fs.Var(cfg.allow, "allow", "`entitlement` that RUN may use: security.insecure, network.host; repeatable")
-	fs.Var(cfg.emulators, "emulator", "`arch=path` of a static emulator for RUN of another platform, as arm64=/usr/bin/qemu-aarch64-static; repeatable")
+	fs.Var(cfg.emulators, "emulator", "`arch=path` of a static emulator for RUN of another platform, as arm64=/usr/bin/qemu-aarch64-static; root needs --rootless for it; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host, none, or private: user-mode, without the host's addresses; default is host")
 	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
