@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -23,7 +24,8 @@ import (
 var everywhere = flag.Bool("everywhere", false, "have TestEverywhere build everything in all environments")
 
 // everywhereFiles are what is built everywhere: it takes packages with users, groups
-// and set-ID programs; files with powers that go from stage to stage; and owners.
+// and set-ID programs; files with powers that go from stage to stage; owners; and devices
+// and other odd files by every way into an image.
 var everywhereFiles = map[string]string{
 	"apt": "FROM $REGISTRY/debian\n" +
 		"RUN apt-get update && apt-get install -y --no-install-recommends openssh-client && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*\n" +
@@ -31,6 +33,15 @@ var everywhereFiles = map[string]string{
 	"stages": "FROM $REGISTRY/debian AS src\n" +
 		"RUN mkdir /c && echo x > /c/ping && setcap cap_net_raw+ep /c/ping && cp /bin/true /c/su && chown 0:5 /c/su && chmod 6755 /c/su && chown 7:8 /c\n" +
 		"FROM $REGISTRY/busybox\nCOPY --from=src /c /c\nCOPY --from=src --chown=9:10 /c/su /su\nCOPY --chmod=4711 f /f\nRUN rm /c/su && ln -s f /l && mkfifo /p\n",
+	"nodes": "FROM $REGISTRY/nodes AS base\n" +
+		"RUN mkdir /made /made/d && cd /made && mknod -m 640 disk b 8 1 && mknod d/null c 1 3 && chmod 666 d/null && chown 3:4 d/null && mknod console c 5 1 && mkfifo fifo && " +
+		"ln d/null null2 && mv /var/jail/dev/zero /var/jail/moved && chmod 620 /var/jail/dev/console && rm /dev/shm/x /var/jail/dev/sdb -f && ! mknod mark c 0 0; " +
+		"echo lost > /var/jail/dev/null || true; touch -d @1600000000 /var/jail/dev/null\n" +
+		"FROM scratch AS all\nCOPY --from=base / /\n" +
+		"FROM $REGISTRY/busybox\nADD nodes.tar /added/\nADD --chown=9:10 nodes.tar /given/\nCOPY nodes /context/\nCOPY --from=base /dev/null /dev/sda /copied/\n" +
+		"COPY --from=base --chown=7:8 --chmod=640 /var/jail /copied/jail\nCOPY --from=all /dev /all/dev\nCOPY --from=all /long /all/long\nCOPY --from=all /over /linked /su /ping /fifo /all/\n" +
+		"RUN --mount=from=all,target=/mnt cp -p /mnt/su /mnt/mail / && ls /mnt/dev /mnt/var/jail /mnt/var/jail/dev /mnt/made > /listed && test -e /mnt/over\n" +
+		"COPY --link --from=base /made /linked/\n",
 	"users": "FROM $REGISTRY/busybox\n" +
 		"RUN echo 'new:x:2000:2001::/home/new:/bin/sh' >> /etc/passwd && echo 'extra:x:2002:new' >> /etc/group && mkdir -m 1777 /u && mkdir /o && chown 2000:2002 /o\n" +
 		"COPY --chown=new:extra f /o/f\nUSER new\nWORKDIR /o/w\nRUN id > /u/id && touch /o/mine && ! chown 0 /o/mine && cat /o/f\n" +
@@ -40,7 +51,7 @@ var everywhereFiles = map[string]string{
 // An environment is a place where bob runs.
 type environment struct {
 	name  string
-	quick string // the one of everywhereFiles that is built there without -everywhere
+	quick string // those of everywhereFiles that are built there without -everywhere
 	// want is the mode and the snapshotter that bob finds.
 	want string
 	// bob returns the command in the environment, in which dir is there.
@@ -85,7 +96,7 @@ func environments(t *testing.T, bob, dir string) []environment {
 			return lab.User.Command(t.Context(), dir, env, bob, args...), nil
 		}},
 		{"user without ranges", "", "sandbox one-ID overlay", confined(harness.Confinement{UID: stranger})},
-		{"user with no_new_privs", "users", "sandbox one-ID overlay", confined(harness.Confinement{UID: stranger, NoNewPrivs: true})},
+		{"user with no_new_privs", "users nodes", "sandbox one-ID overlay", confined(harness.Confinement{UID: stranger, NoNewPrivs: true})},
 		{"root", "", "sandbox overlay", confined(harness.Confinement{})},
 		{"root --rootless", "", "sandbox overlay", rootless(confined(harness.Confinement{}))},
 		{"root without CAP_SYS_ADMIN", "", "sandbox overlay", confined(harness.Confinement{Powerless: true})},
@@ -95,7 +106,7 @@ func environments(t *testing.T, bob, dir string) []environment {
 		{"cache on an overlay", "", "sandbox fuse-overlayfs", confined(harness.Confinement{Overlay: "yes"})},
 		{"user, cache on an overlay", "", "sandbox one-ID copy", confined(harness.Confinement{UID: stranger, Overlay: "yes"})},
 		{"root, mounts refused", "", "chroot copy", confined(harness.Confinement{Refuse: []int{unix.SYS_MOUNT}})},
-		{"runc, Docker's defaults", "users", "chroot copy", contained(harness.Container{Runtime: "runc"})},
+		{"runc, Docker's defaults", "users nodes", "chroot copy", contained(harness.Container{Runtime: "runc"})},
 		{"crun, Docker's defaults", "", "chroot copy", contained(harness.Container{Runtime: "crun"})},
 		{"runc, read-only root", "", "chroot copy", contained(harness.Container{Runtime: "runc", ReadOnly: true})},
 		{"bob in bob", "", "chroot copy", nested(t, bob, dir, "nested", 1)},
@@ -117,12 +128,14 @@ func TestEverywhere(t *testing.T) {
 		check(t, harness.Need("fuse-overlayfs"))
 	}
 	b := newWorkbench(t)
-	for _, image := range []string{"layers", "debian"} {
+	for _, image := range []string{"layers", "nodes", "debian"} {
 		if _, err := lab.Image(t.Context(), image); image != "debian" || *everywhere {
 			check(t, err)
 		}
 	}
-	b.write(map[string]string{"context/f": "f\n"})
+	nodes, err := harness.Tar(harness.Nodes())
+	check(t, err)
+	b.write(map[string]string{"context/f": "f\n", "context/nodes.tar": string(nodes), "context/nodes/suid": "s\n", "context/nodes/" + strings.Repeat("n/", 500) + "deep": "d\n"})
 	for name, text := range everywhereFiles {
 		b.write(map[string]string{name: text})
 	}
@@ -132,6 +145,9 @@ func TestEverywhere(t *testing.T) {
 		b.write(nestFiles())
 		check(t, exec.CommandContext(t.Context(), "cp", bob, b.dir+"/bob").Run())
 	}
+	check(t, os.Chmod(b.dir+"/context/nodes/suid", 0o755|os.ModeSetuid))
+	check(t, unix.Mkfifo(b.dir+"/context/nodes/fifo", 0o644))
+	check(t, unix.Mknod(b.dir+"/context/nodes/socket", unix.S_IFSOCK|0o644, 0))
 	check(t, exec.CommandContext(t.Context(), "chmod", "-R", "go+rX", b.dir).Run())
 	all := environments(t, bob, b.dir)
 	table := &everywhereTable{b: b, rows: make([]everywhereRow, len(all)), trees: map[string]harness.Tree{}}
@@ -223,7 +239,8 @@ func (table *everywhereTable) row(t *testing.T, e environment, first bool) every
 		t.Errorf("the mode is %q, want %q: %s\n%s", mode, e.want, why, said)
 	}
 	for _, name := range table.names() {
-		if e.quick != name && !*everywhere && (!first || name != "users") {
+		quick := strings.Contains(e.quick, name)
+		if !quick && !*everywhere && (!first || name == "apt" || name == "stages") {
 			r.cells[name] = "-"
 			continue
 		}
@@ -233,8 +250,75 @@ func (table *everywhereTable) row(t *testing.T, e environment, first bool) every
 		}
 		_, said, err := run(append(args, "context")...)
 		r.cells[name] = table.cell(t, e, name, said, err, first)
+		if name == "nodes" && r.cells[name] == "ok" && (first || *everywhere) && !strings.HasPrefix(e.name, "bob in") { // whose files stay inside
+			table.outputs(t, work, table.ref(e, name), run)
+		}
 	}
 	return r
+}
+
+// outputs wants the nodes the same in outputs of every type, and from a cache in another
+// directory.
+func (table *everywhereTable) outputs(t *testing.T, work, ref string, run func(args ...string) (string, string, error)) {
+	t.Helper()
+	out := filepath.Join(work, "out")
+	check(t, os.Mkdir(out, 0o777))
+	check(t, os.Chmod(out, 0o777))
+	digest, said, err := run("build", "--progress=plain", "-f", "nodes", "-o", "type=oci,dest="+out+"/oci", "-o", "type=docker,dest="+out+"/docker",
+		"-o", "type=tar,dest="+out+"/tar", "-o", "type=local,dest="+out+"/local", "--cache-to", "type=local,mode=max,dest="+out+"/shared", "context")
+	if err != nil {
+		t.Errorf("outputs: %v\n%s", err, said)
+		return
+	}
+	want := table.trees["nodes"]
+	for _, kind := range []string{"oci", "docker"} {
+		dir := filepath.Join(out, kind+".d")
+		check(t, os.Mkdir(dir, 0o700))
+		check(t, exec.CommandContext(t.Context(), "tar", "-C", dir, "-xf", out+"/"+kind).Run())
+		image, err := harness.ReadLayout(dir)
+		check(t, err)
+		if kind == "oci" && image.Digest.String() != strings.TrimSpace(digest) {
+			t.Errorf("the OCI archive has %s, the build says %s", image.Digest, digest)
+		}
+		tree, err := harness.Flatten(image.Layers)
+		check(t, err)
+		for _, change := range tree.Changes(want) {
+			t.Errorf("%s: compared with the first environment: %s", kind, change)
+		}
+	}
+	f, err := os.Open(out + "/tar")
+	check(t, err)
+	defer f.Close()
+	tree, err := harness.ReadTar(f)
+	check(t, err)
+	for _, change := range tree.Changes(want) {
+		t.Errorf("tar: compared with the first environment: %s", change)
+	}
+	table.local(t, out+"/local", want, said)
+	again, said, err := run("build", "--progress=plain", "-f", "nodes", "--cache-dir", out+"/cache", "--cache-from", "type=local,src="+out+"/shared", "-t", ref+"-again", "context")
+	if err != nil || again != digest || !strings.Contains(said, " CACHED\n") {
+		t.Errorf("from the cache: %v, the digest is %s, want %s\n%s", err, again, digest, said)
+	}
+}
+
+// local wants the files of want in the directory dir, but for the devices that only root
+// can make. The user's are named.
+func (table *everywhereTable) local(t *testing.T, dir string, want harness.Tree, said string) {
+	t.Helper()
+	for name, e := range want {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		device := e.Type == tar.TypeChar || e.Type == tar.TypeBlock
+		switch {
+		case device && os.IsNotExist(err):
+			if !strings.Contains(said, "/out/local lacks the devices ") {
+				t.Errorf("local lacks the device %s, and doesn't say so", name)
+			}
+		case err != nil:
+			t.Errorf("local: %v", err)
+		case device != (info.Mode()&os.ModeDevice != 0):
+			t.Errorf("local: %s is %v", name, info.Mode())
+		}
+	}
 }
 
 // ref is where the environment pushes what is built of the file.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -57,14 +58,14 @@ func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
 	allow := func(name string, args ...*configs.Arg) {
 		filter.Syscalls = append(filter.Syscalls, &configs.Syscall{Name: name, Action: configs.Allow, Args: args})
 	}
-	for i, name := range []string{"mknod", "mknodat"} {
-		mode := uint(i) + 1
-		for _, kind := range []uint64{0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK} {
-			allow(name, maskedArg(mode, unix.S_IFMT, kind))
-		}
-		for _, kind := range []uint64{unix.S_IFCHR, unix.S_IFBLK} {
-			filter.Syscalls = append(filter.Syscalls, o.deviceRules(name, maskedArg(mode, unix.S_IFMT, kind), mode+1)...)
-		}
+	switch o.Devices {
+	case guardMakes:
+		filter = emulate.FilterDevices(filter)
+	case outerMakes:
+		allow("mknod")
+		allow("mknodat")
+	default:
+		allowHarmless(allow)
 	}
 	// A limit that is set for bob would end it.
 	allow("prlimit64", equalArg(0, 0))
@@ -75,23 +76,17 @@ func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
 	return []*configs.Seccomp{filter, o.signalFilter(filter.Architectures)}, nil
 }
 
-// deviceRules returns what the filter says of mknod or mknodat with the kind, which is that
-// of a device with the number that is another argument. The guard makes it, or an outer bob;
-// else the kernel does, if it is harmless.
-func (o *chrootOrder) deviceRules(name string, kind *configs.Arg, number uint) []*configs.Syscall {
-	switch o.Devices {
-	case guardMakes:
-		return []*configs.Syscall{{Name: name, Action: configs.Notify, Args: []*configs.Arg{kind}}}
-	case outerMakes:
-		return []*configs.Syscall{{Name: name, Action: configs.Allow, Args: []*configs.Arg{kind}}}
-	}
-	var rules []*configs.Syscall
-	for _, d := range devices {
-		if kind.ValueTwo == unix.S_IFCHR {
-			rules = append(rules, &configs.Syscall{Name: name, Action: configs.Allow, Args: []*configs.Arg{kind, maskedArg(number, 1<<32-1, d.number)}})
+// allowHarmless allows to make files of all kinds, but of the devices only harmless ones.
+func allowHarmless(allow func(name string, args ...*configs.Arg)) {
+	for i, name := range []string{"mknod", "mknodat"} {
+		mode := uint(i) + 1
+		for _, kind := range []uint64{0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK} {
+			allow(name, maskedArg(mode, unix.S_IFMT, kind))
+		}
+		for _, d := range devices {
+			allow(name, maskedArg(mode, unix.S_IFMT, unix.S_IFCHR), maskedArg(mode+1, 1<<32-1, d.number))
 		}
 	}
-	return rules
 }
 
 // signalFilter refuses signals to the protected processes, and to everybody.

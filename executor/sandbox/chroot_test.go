@@ -101,6 +101,12 @@ func TestInChrootDevices(t *testing.T) {
 	}
 }
 
+func TestInChrootForgedDevice(t *testing.T) {
+	t.Parallel()
+	r, root := newChroot(t)
+	forge(t, r, root)
+}
+
 func TestInChrootRun(t *testing.T) {
 	t.Parallel()
 	hostname, err := os.Hostname()

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -106,6 +107,32 @@ func madeDevices(t *testing.T, dir string, keeper owners.Keeper) {
 		if got := (unix.Stat_t{Mode: st.Mode, Rdev: st.Rdev, Uid: st.Uid, Gid: st.Gid}); err != nil || got != want {
 			t.Errorf("%s: %v, it is %o %x of %d:%d, want %o %x", name, err, got.Mode, got.Rdev, got.Uid, got.Gid, want.Mode, want.Rdev)
 		}
+	}
+}
+
+// TestForgedDevice has a user try to make devices of his files.
+func TestForgedDevice(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(modeVariable) == "" && !inUserNamespace(t) {
+		t.Skip("nothing is recorded by root")
+	}
+	if oneID() {
+		t.Skip("no user is kept from what root may do")
+	}
+	root := newUserRoot(t)
+	forge(t, newRunner(t), root)
+}
+
+func forge(t *testing.T, r *sandbox.Runner, root string) {
+	t.Helper()
+	installEscaper(t, root)
+	if err := os.Chmod(filepath.Join(root, "tmp"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	p := &sandbox.Process{Root: root, Args: []string{"escape", "forge"}, Env: []string{"PATH=/bin"}, UID: 1000, GID: 1001, Stdout: &out, Stderr: &out}
+	if err := r.Run(t.Context(), p); err != nil || !strings.HasPrefix(out.String(), "refused") || strings.Contains(out.String(), "own") {
+		t.Errorf("%v, %s", err, &out)
 	}
 }
 

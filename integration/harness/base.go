@@ -41,7 +41,7 @@ type BaseImage struct {
 // it has an /etc/hosts), debian, and the ones that break unpackers and readers of
 // configs: labelled (attributes that no unprivileged user may set), malformed
 // (its config and its account files), hidden (whiteouts where nothing is left to
-// hide) and outside (triggers that copy from beside the context).
+// hide), nodes (see [Nodes]) and outside (triggers that copy from beside the context).
 func (l *Lab) Image(ctx context.Context, image string) (string, error) {
 	l.mu.Lock()
 	once, ok := l.images[image]

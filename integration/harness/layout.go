@@ -174,6 +174,15 @@ func decompress(r *bufio.Reader, mediaType string) (io.Reader, error) {
 	return nil, fmt.Errorf("media type %q: no such layer", mediaType)
 }
 
+// ReadTar reads the files of an archive.
+func ReadTar(r io.Reader) (Tree, error) {
+	entries, err := readEntries(r)
+	if err != nil {
+		return nil, err
+	}
+	return Flatten([]Layer{{Entries: entries}})
+}
+
 func readEntries(r io.Reader) ([]Entry, error) {
 	var entries []Entry
 	for archive := tar.NewReader(r); ; {

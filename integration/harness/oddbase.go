@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"strings"
 )
 
 // odd returns a base image that other builders have stumbled over.
@@ -32,6 +33,12 @@ func odd(ctx context.Context, image string) (*BaseImage, error) {
 		}
 	case "hidden":
 		layers = hidden()
+	case "nodes":
+		layers = [][]File{Nodes(), {
+			{Header: tar.Header{Typeflag: tar.TypeChar, Name: "over", Mode: 0o640, Uid: 7, Gid: 8}},
+			{Header: tar.Header{Typeflag: tar.TypeLink, Name: "linked", Linkname: "var/jail/dev/null"}},
+			file("dev/.wh.gone", 0, ""),
+		}}
 	default:
 		return nil, errors.New("no such base image")
 	}
@@ -85,4 +92,36 @@ func hidden() [][]File {
 		},
 		{dir("h", 0o755), dir("h/a", 0o700), file("h/a/g", 0o644, "3"), file("h/d/.wh.x", 0, "")},
 	}
+}
+
+// Nodes is a tree of files that aren't all that users may make: devices, in /dev and
+// elsewhere, which a further name leads to, and of which one is the 0:0 that overlayfs takes
+// for a removed name; a fifo; files with capabilities, set-ID bits and access control lists;
+// and one with a long name at a long path.
+func Nodes() []File {
+	special := func(name string, kind byte, major, minor int64, mode int64) File {
+		return File{Header: tar.Header{Typeflag: kind, Name: name, Mode: mode, Devmajor: major, Devminor: minor}}
+	}
+	owned := func(f File, uid, gid int) File {
+		f.Uid, f.Gid = uid, gid
+		return f
+	}
+	const capability = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // cap_net_raw=ep
+	files := []File{
+		dir("dev", 0o755), special("dev/null", tar.TypeChar, 1, 3, 0o666), owned(special("dev/sda", tar.TypeBlock, 8, 0, 0o660), 0, 6),
+		special("dev/gone", tar.TypeChar, 1, 3, 0o666), dir("var", 0o755), dir("var/jail", 0o755), dir("var/jail/dev", 0o755),
+		special("var/jail/dev/null", tar.TypeChar, 1, 3, 0o666), special("var/jail/dev/zero", tar.TypeChar, 1, 5, 0o666),
+		special("var/jail/dev/console", tar.TypeChar, 5, 1, 0o600), owned(special("var/jail/dev/sdb", tar.TypeBlock, 8, 16, 0o640), 5, 6),
+		special("var/jail/mark", tar.TypeChar, 0, 0, 0o600), file("over", 0o644, "not removed\n"),
+		owned(special("fifo", tar.TypeFifo, 0, 0, 0o620), 3, 4),
+		owned(file("su", 0o6755, "su\n"), 0, 5), owned(file("mail", 0o2711, "mail\n"), 8, 12), owned(dir("group", 0o2775), 0, 50), dir("tmp", 0o1777),
+		{Header: tar.Header{Name: "ping", Mode: 0o755, PAXRecords: map[string]string{"SCHILY.xattr.security.capability": capability}}, Body: "ping\n"},
+	}
+	files = append(files, labelled()[0][3:5]...) // with lists
+	long := "long"
+	for i := range 4 {
+		files = append(files, dir(long, 0o755))
+		long += "/" + strings.Repeat(string(rune('a'+i)), 200)
+	}
+	return append(files, dir(long, 0o755), file(long+"/"+strings.Repeat("n", 255), 0o644, "deep\n"))
 }

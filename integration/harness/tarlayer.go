@@ -24,6 +24,15 @@ type File struct {
 // TarLayer makes a gzip layer of files as they stand: it checks nothing, so
 // that hostile layers can be made too.
 func TarLayer(files []File) (v1.Layer, error) {
+	archive, err := Tar(files)
+	if err != nil {
+		return nil, err
+	}
+	return LayerOf(archive)
+}
+
+// Tar makes an archive of files as they stand.
+func Tar(files []File) ([]byte, error) {
 	var buffer bytes.Buffer
 	w := tar.NewWriter(&buffer)
 	for _, f := range files {
@@ -49,7 +58,7 @@ func TarLayer(files []File) (v1.Layer, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return LayerOf(buffer.Bytes())
+	return buffer.Bytes(), nil
 }
 
 // LayerOf makes a gzip layer of an uncompressed tar.

@@ -50,6 +50,15 @@ func deviceCalls() []call {
 		call{name: "mknodat", number: unix.SYS_MKNODAT, handle: func(w *worker, r *request) answer {
 			return w.mknodDevice(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
 		}},
+		call{name: "setxattr", number: unix.SYS_SETXATTR, handle: func(w *worker, r *request) answer {
+			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], 0) })
+		}},
+		call{name: "lsetxattr", number: unix.SYS_LSETXATTR, handle: func(w *worker, r *request) answer {
+			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], unix.AT_SYMLINK_NOFOLLOW) })
+		}},
+		call{name: "fsetxattr", number: unix.SYS_FSETXATTR, handle: func(w *worker, r *request) answer {
+			return w.guardRecords(r, func() (int, error) { return w.openDescriptor(int32(r.args[0])) })
+		}},
 	)
 }
 

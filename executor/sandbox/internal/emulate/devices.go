@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -36,6 +37,8 @@ func AnswerDevices(listener int) (*Emulation, error) {
 func newDevices(k owners.Keeper) *Emulation {
 	e := newEmulation(deviceCalls())
 	e.threads, e.keeper = 1, k
+	own, err := os.ReadFile("/proc/self/status")
+	e.weak = err == nil && !makesDevices(string(own), "CapPrm")
 	e.executed.Store(true) // what libcontainer makes it makes before there is a filter
 	return e
 }
@@ -72,8 +75,9 @@ func listens() bool {
 // A caller is what the kernel says of the one that waits for an answer.
 type caller struct {
 	uid, gid uint32 // of new files
+	groups   []uint32
 	umask    uint32
-	capable  bool // of making devices, CAP_MKNOD
+	capable  bool // of making devices
 }
 
 func (w *worker) caller() (*caller, error) {
@@ -97,25 +101,65 @@ func (w *worker) caller() (*caller, error) {
 		}
 		*to = uint32(n)
 	}
-	powers, err := strconv.ParseUint(statusLine(status, "CapEff"), 16, 64)
-	c.capable = powers>>unix.CAP_MKNOD&1 != 0
-	return c, err
+	for _, group := range strings.Fields(statusLine(status, "Groups")) {
+		n, err := strconv.ParseUint(group, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		c.groups = append(c.groups, uint32(n))
+	}
+	c.capable = makesDevices(status, "CapEff") || w.weak && c.uid == 0
+	return c, nil
 }
 
-// as calls f with the caller's user and group for files.
-func (c *caller) as(f func() error) (err error) {
+// makesDevices reports whether the set of capabilities called name holds CAP_MKNOD.
+func makesDevices(status, name string) bool {
+	set, err := strconv.ParseUint(statusLine(status, name), 16, 64)
+	return err == nil && set>>unix.CAP_MKNOD&1 != 0
+}
+
+// as calls f with the caller's user and groups for files. They are this thread's alone.
+func (c *caller) as(f func() error) error {
 	if c.uid == 0 && c.gid == 0 {
 		return f()
 	}
-	if err := unix.Setfsgid(int(c.gid)); err != nil {
+	own, err := unix.Getgroups()
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, unix.Setfsgid(0)) }()
-	if err := unix.Setfsuid(int(c.uid)); err != nil {
+	before := make([]uint32, 0, len(own))
+	for _, g := range own {
+		before = append(before, uint32(g))
+	}
+	if err := setGroups(c.groups); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, unix.Setfsuid(0)) }()
-	return f()
+	err = unix.Setfsgid(int(c.gid))
+	if err == nil {
+		err = unix.Setfsuid(int(c.uid))
+	}
+	if err == nil {
+		err = f()
+	}
+	for _, back := range []error{unix.Setfsuid(0), unix.Setfsgid(0), setGroups(before)} {
+		if back != nil {
+			panic(fmt.Sprintf("emulate devices: be root again: %v", back)) // as root is what this thread answers
+		}
+	}
+	return err
+}
+
+// setGroups sets the supplementary groups of this thread; setgroups of the standard
+// library sets those of all.
+func setGroups(groups []uint32) error {
+	var first *uint32
+	if len(groups) > 0 {
+		first = &groups[0]
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(first)), 0); errno != 0 { //nolint:gosec // the call takes an address
+		return errno
+	}
+	return nil
 }
 
 // mknodDevice makes a device. Other files are the kernel's to make.
@@ -152,3 +196,44 @@ func (w *worker) makeDevice(b *birth, mode uint32, dev uint64) error {
 	// This thread's umask may count.
 	return w.keeper.Fchmodat(b.parent, b.name, mode)
 }
+
+// maxAttribute is the size of the longest value that an extended attribute has.
+const maxAttribute = 1 << 16
+
+// guardRecords sets an extended attribute for a caller that may make no devices: one of the
+// records would make its file one. The kernel would read the name again, which may be
+// another by then. The others may set what they like.
+func (w *worker) guardRecords(r *request, open func() (int, error)) answer {
+	c, err := w.caller()
+	if err != nil {
+		return answer{errno: unix.EPERM}
+	}
+	if c.capable {
+		return passed
+	}
+	name, err := w.readString(r.args[1])
+	if err != nil {
+		return refusal(err)
+	}
+	if owners.Own(name) || !strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "system.") {
+		return answer{errno: unix.EPERM}
+	}
+	if r.args[3] > maxAttribute {
+		return answer{errno: unix.E2BIG}
+	}
+	value := make([]byte, r.args[3])
+	if len(value) > 0 {
+		if _, err := w.read(r.args[2], value); err != nil {
+			return refusal(err)
+		}
+	}
+	fd, err := open()
+	if err != nil {
+		return refusal(err)
+	}
+	defer unix.Close(fd)
+	return answerOf(c.as(func() error { return unix.Setxattr(fdPath(fd), name, value, int(r.args[4])) }))
+}
+
+// fdPath returns a path of the file of a descriptor of this process.
+func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -36,8 +36,10 @@ type Emulation struct {
 	calls    map[int32]handler // of those that are answered, by number
 	threads  int               // that answer
 	ids      *identities       // of an emulation of owners
-	keeper   owners.Keeper     // of the devices of one of devices
-	workers  sync.WaitGroup    // the receiver is one
+	// Of an emulation of devices:
+	keeper  owners.Keeper
+	weak    bool           // this process lacks CAP_MKNOD, so that its commands may: root will do
+	workers sync.WaitGroup // the receiver is one
 
 	executed atomic.Bool // whether a command has been
 
@@ -195,11 +197,20 @@ func (e *Emulation) watch(fd int) (int, error) {
 // Filter returns a filter that notifies of the calls which the emulation answers, and
 // otherwise does what filter does.
 func (e *Emulation) Filter(filter *configs.Seccomp) *configs.Seccomp {
-	changed := *filter
+	changed := notifying(filter, e.answered)
 	changed.ListenerPath = e.path
+	return changed
+}
+
+// FilterDevices returns a filter that notifies of the calls which AnswerDevices answers,
+// and otherwise does what filter does.
+func FilterDevices(filter *configs.Seccomp) *configs.Seccomp { return notifying(filter, deviceCalls()) }
+
+func notifying(filter *configs.Seccomp, calls []call) *configs.Seccomp {
+	changed := *filter
 	changed.Syscalls = nil
 	names := map[string]bool{}
-	for _, c := range e.answered {
+	for _, c := range calls {
 		names[c.name] = true
 		changed.Syscalls = append(changed.Syscalls, c.rules()...)
 	}

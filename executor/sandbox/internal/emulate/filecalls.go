@@ -2,7 +2,6 @@ package emulate
 
 import (
 	"errors"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -242,7 +241,7 @@ func (w *worker) statOpened(fd int, buffer uint64) answer {
 // puts it into st.
 func recorded(fd int, st *unix.Stat_t) bool {
 	var disk unix.Stat_t
-	if unix.Fstat(fd, &disk) != nil || plain("/proc/self/fd/"+strconv.Itoa(fd), &disk) {
+	if unix.Fstat(fd, &disk) != nil || plain(fdPath(fd), &disk) {
 		return false
 	}
 	return owners.Records.Fstat(fd, st) == nil && *st != disk
@@ -317,7 +316,7 @@ func (w *worker) setACL(r *request, name string, open func() (int, error)) answe
 		return passed
 	}
 	defer unix.Close(fd)
-	err = unix.Setxattr("/proc/self/fd/"+strconv.Itoa(fd), name, value, int(r.args[4]))
+	err = unix.Setxattr(fdPath(fd), name, value, int(r.args[4]))
 	if err == unix.EINVAL { //nolint:errorlint // a bare error of the kernel
 		err = nil
 	}

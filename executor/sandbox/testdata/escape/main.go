@@ -77,6 +77,40 @@ var attacks = map[string]func(args []string) error{
 	"other block device": func([]string) error { return device(unix.S_IFBLK|0o600|1<<20, unix.Mkdev(254, 0)) },
 	"memory device":      func([]string) error { return device(unix.S_IFCHR|0o600, unix.Mkdev(1, 1)) },
 	"terminal device":    func([]string) error { return device(unix.S_IFCHR|0o600, unix.Mkdev(4, 1)) },
+	// A user's file becomes a device in the image.
+	"forge": func([]string) error {
+		const record, value = "user.containers.override_stat", "0:0:0666:block-8-0"
+		if err := os.WriteFile("/tmp/forged", nil, 0o600); err != nil {
+			return err
+		}
+		if err := unix.Setxattr("/tmp/forged", "user.mine", []byte("x"), 0); err != nil {
+			return fmt.Errorf("the user's own: %w", err)
+		}
+		refused := unix.Setxattr("/tmp/forged", record, []byte(value), 0)
+		// One that is another name when it is looked at.
+		name := append([]byte("user.containers.override_stax"), 0)
+		path, data := append([]byte("/tmp/forged"), 0), []byte(value)
+		last := len(name) - 2
+		stop := make(chan bool)
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					name[last] ^= 'x' ^ 't'
+				}
+			}
+		}()
+		for range 3000 {
+			unix.Syscall6(unix.SYS_SETXATTR, uintptr(unsafe.Pointer(&path[0])), uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)), 0, 0)
+		}
+		close(stop)
+		if _, err := unix.Getxattr("/tmp/forged", record, nil); err != nil {
+			return errors.Join(refused, err)
+		}
+		return nil
+	},
 	"io_uring": func([]string) error {
 		var params [120]byte
 		_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&params)), 0)
