@@ -5,7 +5,10 @@ import (
 	"runtime"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -69,4 +72,24 @@ func AwaitWaiters[T any](m *Memo[T], n int) {
 		waiting = m.making.waiting
 		m.mu.Unlock()
 	}
+}
+
+// ReadRecords reads the config of a cache with these layers, and returns the records
+// and how many steps, links and mounts are taken from them.
+func ReadRecords(config []byte, layers []ocispec.Descriptor) (rec any, steps, links, mounts int, err error) {
+	img := &registry.Image{Config: config}
+	img.Manifest.Config.MediaType, img.Manifest.Layers = CacheConfigType, layers
+	r, err := readCacheRecords(img)
+	if err != nil {
+		return nil, 0, 0, 0, err
+	}
+	c := (&build{}).newImportedCache(img, r)
+	return r, len(c.steps), len(c.links), len(c.mounts), nil
+}
+
+// DecodeSums reads a record of file sums, and returns how many it tells.
+func DecodeSums(store *snapshot.Store, data []byte) int {
+	s := &fileSums{store: store, known: make(map[filecopy.FileID]fileSum)}
+	s.decode(append([]byte(store.Boot()+"\n"), data...))
+	return len(s.known)
 }
