@@ -17,7 +17,6 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/bobbuild/bob/snapshot/owners"
-	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -296,11 +295,11 @@ func (m *mounting) files(ctx context.Context, from *mountSource, readOnly bool) 
 	return a.Root(), nil
 }
 
-// bind has source, resolved inside root by the kernel, shown at target. It is
+// bind has source, resolved inside root, shown at target. It is
 // bound by its descriptor: another command may change a cache mount meanwhile.
 func (m *mounting) bind(root, source, target string, readOnly bool) error {
 	if source != "/" {
-		handle, err := pathrs.OpenInRoot(root, source)
+		handle, err := filecopy.OpenInRoot(root, source)
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("mount on %s: %w", target, &filecopy.NotFoundError{Source: source})
 		}
@@ -406,7 +405,7 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 // likeSource gives the directory dir the owner and mode of the one at source,
 // resolved inside root, of which it holds the contents.
 func likeSource(dir, root, source string, keeper owners.Keeper) error {
-	handle, err := pathrs.OpenInRoot(root, source)
+	handle, err := filecopy.OpenInRoot(root, source)
 	if err != nil {
 		return err
 	}

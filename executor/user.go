@@ -146,7 +146,7 @@ func accounts(root string) (passwd, group io.Reader, closeFiles func(), err erro
 
 // openRegular opens a regular file of the image for reading.
 func openRegular(root, name string) (*os.File, error) {
-	handle, err := pathrs.OpenInRoot(root, name)
+	handle, err := filecopy.OpenInRoot(root, name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,14 @@
 package filecopy_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	continuity "github.com/containerd/continuity/fs"
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -67,6 +70,73 @@ func TestMakeDir(t *testing.T) {
 	for _, dir := range []string{"/file", "/file/x", "/loop/x"} {
 		if err := filecopy.MakeDir(root, dir, filecopy.Options{}); err == nil || !strings.Contains(err.Error(), dir) {
 			t.Errorf("MakeDir(%q): %v", dir, err)
+		}
+	}
+}
+
+// TestLinkChains follows as many links as BuildKit does, wherever a path is resolved.
+func TestLinkChains(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 40, 41, 100, 255, 256, 1000} {
+		src := build(t, "end/f=text", "loop -> loop")
+		at := "end"
+		for i := range n {
+			name := "l" + itoa(i)
+			target := at
+			if i%2 == 1 {
+				target = "/" + at
+			}
+			must(t, os.Symlink(target, filepath.Join(src, name)))
+			at = name
+		}
+		_, want := continuity.RootPath(src, at)
+		tree := open(t, src)
+		for what, err := range map[string]error{
+			"a source": func() error {
+				s, err := tree.Select(t.Context(), filecopy.Source{Path: at + "/f"})
+				if err != nil {
+					return err
+				}
+				return s.CopyTo(t.Context(), t.TempDir(), "/copied", filecopy.Options{Owner: self()})
+			}(),
+			"a destination": pick(t, tree, "end/f").CopyTo(t.Context(), src, at+"/g", filecopy.Options{Owner: self()}),
+			"a directory":   filecopy.MakeDir(src, at+"/made", filecopy.Options{Owner: self()}),
+			"a mount": func() error {
+				f, err := filecopy.OpenInRoot(src, at+"/f")
+				if err != nil {
+					return err
+				}
+				return f.Close()
+			}(),
+		} {
+			if (err == nil) != (want == nil) || err != nil && !errors.Is(err, unix.ELOOP) {
+				t.Errorf("%s behind %d links: %v, with BuildKit %v", what, n, err, want)
+			}
+		}
+		if _, err := tree.Select(t.Context(), filecopy.Source{Path: "loop"}); !errors.Is(err, unix.ELOOP) {
+			t.Errorf("a loop: %v", err)
+		}
+	}
+}
+
+// TestOpenInRoot opens files and directories, and nothing outside.
+func TestOpenInRoot(t *testing.T) {
+	t.Parallel()
+	root := build(t, "d/f=text", "abs -> /d/f", "up -> ../../../d", "gone -> nowhere")
+	for name, want := range map[string]string{"/": "/", "d": "/d", "/abs": "/d/f", "up/f": "/d/f", "../d": "/d", "gone": "", "d/f/x": "", "no": ""} {
+		f, err := filecopy.OpenInRoot(root, name)
+		if want == "" {
+			if !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		must(t, err)
+		got, err := os.Readlink("/proc/self/fd/" + itoa(int(f.Fd())))
+		must(t, err)
+		must(t, f.Close())
+		if got != filepath.Join(root, want) {
+			t.Errorf("%s leads to %s, want %s", name, got, want)
 		}
 	}
 }

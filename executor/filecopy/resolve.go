@@ -3,6 +3,7 @@ package filecopy
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"strings"
 
@@ -48,6 +49,30 @@ func (t *Tree) find(p string) (found, error) {
 		f.pop(0)
 	}
 	return res, err
+}
+
+// OpenInRoot opens what p leads to inside the directory root, as if that were "/", to
+// name it only (O_PATH). The caller closes it. The error of what is missing is
+// a [*NotFoundError] without a source.
+func OpenInRoot(root, p string) (*os.File, error) {
+	t, err := OpenDir(root, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer closeFD(t.fd)
+	at, err := t.find(p)
+	if err != nil {
+		return nil, err
+	}
+	if isDir(at.st.Mode) {
+		return os.NewFile(uintptr(at.dir), p), nil
+	}
+	defer closeFD(at.dir)
+	fd, err := openat(at.dir, path.Base(at.rel), unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", at.rel, err)
+	}
+	return os.NewFile(uintptr(fd), p), nil
 }
 
 func (f *finder) top() *found { return &f.stack[len(f.stack)-1] }

@@ -10,8 +10,8 @@ import (
 )
 
 // maxLinks bounds the symbolic links followed while one path is resolved, as
-// path_resolution(7) does.
-const maxLinks = 40
+// BuildKit does; the kernel would follow 40.
+const maxLinks = 255
 
 const (
 	// openDir opens a directory for reading without following a link.
