@@ -34,12 +34,15 @@ type ExtractOptions struct {
 type Owner struct{ UID, GID int }
 
 // Extract unpacks a tar, plain or compressed by gzip, bzip2, xz or zstd, into the
-// directory dir of the tree root. Links in dir, and in the tree where an entry's
-// parent directory is looked up, are followed within root as if it were the root
-// of the file system; nothing outside is touched, and a ".." in the name of an entry
-// ends at dir. Missing directories are made
+// directory dir of the tree root. Links in dir are followed within root, and made
+// where they lead to nothing. From there on dir is the root of the file system, as in
+// BuildKit: a link where an entry's parent directory is looked up is followed within
+// dir, a ".." in a name or a link ends there, and a link that leads to nothing is an
+// error. Missing directories are made
 // with mode 0755. An entry replaces what is there, with all below it, unless both
-// are directories. Whiteouts are ordinary files. After an error some of the entries are there.
+// are directories. A hard link gives the file the owner, mode, time and attributes of
+// its own entry. Whiteouts are ordinary files. After an error some of the entries are
+// there.
 func Extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOptions) error {
 	if err := extract(ctx, root, dir, r, o); err != nil {
 		return fmt.Errorf("extract archive into %s: %w", dir, err)
@@ -61,7 +64,14 @@ func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOption
 	if err != nil {
 		return err
 	}
-	x.base = d.path
+	// What was made on the way is finished while names count from above it.
+	if err := x.finish(); err != nil {
+		return err
+	}
+	clear(x.dirs)
+	if err := x.tree.enter(d); err != nil {
+		return err
+	}
 	content, err := bounded.Decompress(r)
 	if err != nil {
 		return fmt.Errorf("decompress: %w", err)

@@ -15,15 +15,14 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/descent"
-
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
 // extractor writes the entries of a tar below a root directory. It is used once,
 // by one goroutine.
 type extractor struct {
-	tree *tree
-	base string // where names are relative to; "" is the root
+	tree *tree // its root is what names are relative to
 	opt  ExtractOptions
 	buf  []byte
 
@@ -96,7 +95,7 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 	if name == "" {
 		return x.rootEntry(hdr)
 	}
-	parent, base := split(join(x.base, name))
+	parent, base := split(name)
 	p, err := x.tree.resolve(parent, true)
 	if err != nil {
 		return err
@@ -104,7 +103,7 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 	if len(base) > unix.NAME_MAX {
 		return unix.ENAMETOOLONG
 	}
-	if err := x.opt.In.show(p.path, base); err != nil {
+	if err := x.tree.show(p, base); err != nil {
 		return err
 	}
 	return x.create(ctx, p, base, hdr, r)
@@ -120,16 +119,19 @@ func (x *extractor) name(name string) (string, error) {
 	return cleanName(name)
 }
 
-// rootEntry is for the entry "./". Only a layer sets the root's attributes: what
-// is unpacked into a directory leaves that as it is.
+// rootEntry is for an entry whose name leads to the root. A layer's sets the root's
+// attributes. What is unpacked into a directory leaves that as it is, whatever "."
+// is said to be; a directory "/" sets the attributes, as in BuildKit.
 func (x *extractor) rootEntry(hdr *tar.Header) error {
+	if x.layer == nil && path.Clean(hdr.Name) == "." {
+		return nil
+	}
 	if hdr.Typeflag != tar.TypeDir {
 		return fmt.Errorf("the root is not a directory but of type %q", hdr.Typeflag)
 	}
-	if x.layer == nil {
-		return nil
+	if x.layer != nil {
+		delete(x.layer.implicit, "")
 	}
-	delete(x.layer.implicit, "")
 	a, err := x.attrs(hdr)
 	x.dirs[""] = a
 	return err
@@ -174,7 +176,10 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	case tar.TypeDir:
 		return x.dir(p, base, a)
 	case tar.TypeLink:
-		return x.link(ctx, p, base, hdr.Linkname)
+		if err := x.link(ctx, p, base, hdr.Linkname); err != nil || x.layer != nil {
+			return err
+		}
+		return x.setLinked(p, base, a)
 	case tar.TypeSymlink:
 		err = x.fresh(p, base, func() error { return unix.Symlinkat(hdr.Linkname, p.fd, base) })
 	case tar.TypeFifo:
@@ -391,6 +396,25 @@ func (x *extractor) setSpecial(p *dir, base string, a attrs, symlink bool) error
 	return nil
 }
 
+// setLinked gives what the new hard link base of p is a name of the attributes a: of
+// several entries for one file the last counts. A symbolic link gets the owner alone.
+// An owner that is right already isn't set, for that would cost the file its
+// capabilities.
+func (x *extractor) setLinked(p *dir, base string, a attrs) error {
+	var st unix.Stat_t
+	if err := x.opt.Owners.Fstatat(p.fd, base, &st); err != nil {
+		return fmt.Errorf("stat: %w", err)
+	}
+	symlink := st.Mode&unix.S_IFMT == unix.S_IFLNK
+	if symlink {
+		a.mtime = st.Mtim
+	}
+	if x.opt.NoChown || a.uid == int(st.Uid) && a.gid == int(st.Gid) {
+		a.uid, a.gid = owners.Unchanged, owners.Unchanged
+	}
+	return x.setSpecial(p, base, a, symlink)
+}
+
 // fdPath returns a path of the entry base of the directory fd, for calls that
 // take paths only.
 func fdPath(fd int, base string) string { return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + base }
@@ -410,14 +434,14 @@ func (x *extractor) link(ctx context.Context, p *dir, base, target string) error
 		}
 	}
 	if x.opt.In != nil {
-		parent, last := split(join(x.base, name))
+		parent, last := split(name)
 		if tp, err := x.tree.resolve(parent, false); err == nil {
-			if err := x.opt.In.copyUp(ctx, tp.path, last); err != nil {
+			if err := x.opt.In.copyUp(ctx, x.tree.full(tp), last); err != nil {
 				return fmt.Errorf("target %q: %w", target, err)
 			}
 		}
 	}
-	found, err := x.linkHere(p, base, join(x.base, name))
+	found, err := x.linkHere(p, base, name)
 	if err == nil && !found {
 		if x.layer == nil {
 			return fmt.Errorf("target %q: %w", target, unix.ENOENT)
@@ -450,6 +474,9 @@ func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return false, fmt.Errorf("target %q is a directory", target)
+	}
+	if x.layer == nil && tp.path == p.path && last == base {
+		return false, nil // its own target, and what was there would have gone
 	}
 	err = unix.Fstatat(p.fd, base, &old, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil && old.Ino == st.Ino && old.Dev == st.Dev {

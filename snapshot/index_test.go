@@ -114,7 +114,14 @@ func TestStepsOverIndexes(t *testing.T) {
 			t.Parallel()
 			mounting, indexing := openStore(t, t.TempDir()), openIndexing(t)
 			mounted, indexed := unpack(t, mounting, layersOf(t, base)...), unpack(t, indexing, layersOf(t, base)...)
-			for _, step := range layerings() {
+			leading := layering{name: "names that lead elsewhere", layers: [][]entry{
+				{symlink("abs", "/a"), file("abs/f", ""), symlink("up", "../.."), file("up/a/g", "")},
+				{file("f", ""), hardlink("g", "f").with(func(h *tar.Header) { h.Mode, h.Uid = 0o755, 7 })},
+				{hardlink("h", "a/b").with(func(h *tar.Header) { h.Mode, h.Uid = 0o755, 7 }), symlink("a/l", "/b"), hardlink("i", "a/l")},
+				{folder("/").with(func(h *tar.Header) { h.Mode, h.Gid = 0o700, 7 }), file("/x", "")},
+				{symlink("gone", "nowhere"), file("gone/x", "")},
+			}}
+			for _, step := range append(layerings(), leading) {
 				for n, entries := range step.layers {
 					entries = slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return strings.Contains(e.Name, ".wh.") })
 					archive := makeTar(t, entries...)

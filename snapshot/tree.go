@@ -15,8 +15,10 @@ const (
 	// maxName is the longest name that an archive's entry may have, in bytes. The
 	// kernel takes paths of up to 4095.
 	maxName = 4000
-	// maxLinks is how many symbolic links one path may go through, as in the kernel.
-	maxLinks = 40
+	// maxLinks is how many symbolic links one path may go through, as in containerd.
+	maxLinks = 255
+	// kernelLinks is the same for paths that BuildKit leaves to the kernel.
+	kernelLinks = 40
 	// maxOpen is how many directories a tree keeps open between two entries.
 	maxOpen = 256
 )
@@ -32,11 +34,14 @@ var (
 // resolves the links itself; each directory is looked up once and stays open.
 type tree struct {
 	root   *dir
+	at     string          // the path of root from where reveal counts
 	byName map[string]*dir // as asked for
 	byPath map[string]*dir // by their own paths
 	made   func(path string)
 	owners owners.Keeper
 	marks  bool // files that are marks count as such
+	links  int  // how many links a path may go through
+	asIs   bool // what a link points to isn't made
 	reveal func(dir, base string) error
 }
 
@@ -56,10 +61,30 @@ func newTree(root string, made func(path string), keeper owners.Keeper, reveal f
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper, reveal: reveal}
+	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper, reveal: reveal, links: maxLinks}
 	t.reset()
 	return t, nil
 }
+
+// enter makes the directory d of the tree its root. From then on names lead where
+// the kernel would find them: nothing is made because a link points to it.
+func (t *tree) enter(d *dir) error {
+	fd, err := unix.Openat(d.fd, ".", dirFlags, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", d.path, err)
+	}
+	t.close()
+	t.root, t.at = &dir{fd: fd}, d.path
+	t.links, t.asIs = kernelLinks, true
+	t.reset()
+	return nil
+}
+
+// show calls reveal for the entry base of p.
+func (t *tree) show(p *dir, base string) error { return t.reveal(t.full(p), base) }
+
+// full returns the path of d from where reveal counts.
+func (t *tree) full(d *dir) string { return path.Join(t.at, d.path) }
 
 // forgetLinks makes the tree look anew what names lead to, because a link has gone.
 func (t *tree) forgetLinks() { t.byName = map[string]*dir{"": t.root} }
@@ -207,7 +232,7 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 
 // follow returns the directory that the symbolic link base of p points to.
 func (t *tree) follow(p *dir, base string, create bool, links *int) (*dir, error) {
-	if *links++; *links > maxLinks {
+	if *links++; *links > t.links {
 		return nil, fmt.Errorf("%s: %w", join(p.path, base), unix.ELOOP)
 	}
 	target, err := readlinkat(p.fd, base)
@@ -226,10 +251,10 @@ func (t *tree) follow(p *dir, base string, create bool, links *int) (*dir, error
 			parent, _ := split(d.path)
 			d, err = t.open(parent)
 		default:
-			d, err = t.step(d, element, create, links)
+			d, err = t.step(d, element, create && !t.asIs, links)
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("follow link %s: %w", join(p.path, base), err)
 		}
 	}
 	return d, nil
@@ -244,7 +269,7 @@ func (t *tree) child(p *dir, base string) (*dir, error) {
 	if len(name) > maxName {
 		return nil, errTooLong
 	}
-	if err := t.reveal(p.path, base); err != nil {
+	if err := t.show(p, base); err != nil {
 		return nil, err
 	}
 	fd, err := unix.Openat(p.fd, base, dirFlags, 0)
