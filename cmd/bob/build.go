@@ -229,7 +229,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		Runner:   runner,
 		NoRUN:    m.noRUN(),
 		Emulate:  emulators.Prepare,
-		Fetch:    fetcher(store.TempDir(), &o.build),
+		Fetch:    cfg.fetcher(store.TempDir(), &o.build, warnIn(view)),
 		Progress: view.Event,
 	}
 	src, err := in.open(ctx, store.TempDir(), builder.Open)
@@ -269,8 +269,9 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 
 // fetcher fetches what Dockerfile and command line name by address, with the
 // secrets and the SSH agent that the build was given.
-func fetcher(temp string, b *executor.Options) *fetch.Client {
+func (cfg *buildConfig) fetcher(temp string, b *executor.Options, notice func(string)) *fetch.Client {
 	o := fetch.Options{
+		Patience: cfg.registries.options.Patience, Notice: notice,
 		UserAgent: "bob/" + version, TempDir: temp, MaxSize: b.MaxUnpacked, CABundle: b.CABundle, KnownHosts: []string{"/etc/ssh/ssh_known_hosts"},
 		Secret: func(ctx context.Context, id string) ([]byte, bool) {
 			secret, ok := b.Secrets[id]

@@ -40,7 +40,7 @@ func (cfg *buildConfig) check(ctx context.Context, in *inputs, o *options, mode 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	src, err := in.open(ctx, scratch, fetchTo(scratch, fetcher(scratch, &o.build)))
+	src, err := in.open(ctx, scratch, fetchTo(scratch, cfg.fetcher(scratch, &o.build, notices(cfg.stderr, mode == progress.Quiet || mode == progress.RawJSON))))
 	if err != nil {
 		return err
 	}

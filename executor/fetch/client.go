@@ -11,13 +11,11 @@ import (
 	"net/url"
 	"regexp"
 	"time"
+
+	"github.com/bobbuild/bob/registry/patience"
 )
 
-const (
-	defaultRetries = 3
-	defaultBackoff = 500 * time.Millisecond
-	defaultIdle    = 60 * time.Second
-)
+const defaultIdle = 60 * time.Second
 
 // Options say how a [Client] behaves. The zero value is right for most.
 type Options struct {
@@ -29,14 +27,15 @@ type Options struct {
 	CABundle []byte
 	// UserAgent is sent with requests for files; "" is "bob".
 	UserAgent string
-	// Retries bounds how often a transient failure of a download is tried
-	// again: 0 is 3, less than 0 is never.
-	Retries int
-	// Backoff is the wait before the first retry, doubled for each further
-	// one; 0 is 500 ms.
-	Backoff time.Duration
-	// IdleTimeout ends an attempt when for so long no byte of a file arrives;
-	// 0 is 60 s.
+	// Patience says for how long what fails for a passing reason is tried again.
+	Patience patience.Policy
+	// Notice, if set, is told in one line of each such failure. It may be called
+	// concurrently.
+	Notice func(string)
+	// IdleTimeout ends an attempt when for so long nothing arrives: of a file no
+	// byte; of a repository no byte of its objects, and no word of the server's about
+	// them. The list of a repository's references, which arrives at once, may take
+	// five times as long in all. 0 is 60 s.
 	IdleTimeout time.Duration
 
 	// Secret returns the secret called id, and whether there is one. It is
@@ -69,14 +68,8 @@ func New(o Options) *Client {
 	if o.UserAgent == "" {
 		o.UserAgent = "bob"
 	}
-	switch {
-	case o.Retries == 0:
-		o.Retries = defaultRetries
-	case o.Retries < 0:
-		o.Retries = 0
-	}
-	if o.Backoff <= 0 {
-		o.Backoff = defaultBackoff
+	if o.Notice == nil {
+		o.Notice = func(string) {}
 	}
 	if o.IdleTimeout <= 0 {
 		o.IdleTimeout = defaultIdle
@@ -116,41 +109,11 @@ func bare(err error) error {
 	return err
 }
 
-// pause waits before the n-th retry, counted from 0.
-func (c *Client) pause(ctx context.Context, n int) error {
-	t := time.NewTimer(c.o.Backoff << min(n, 5))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// transient reports whether the same request may do better a little later.
-func transient(err error) bool {
-	if e, ok := errors.AsType[*statusError](err); ok {
-		switch e.code {
-		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return true
-		}
-		return false
-	}
-	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
-		return false
-	}
-	return errors.As(err, new(net.Error)) || errors.Is(err, errBroken)
-}
-
-// errBroken is a body that ended early or stopped coming.
-var errBroken = errors.New("the transfer broke off")
-
 // statusError is an answer other than success.
 type statusError struct {
-	code int
-	text string
+	code  int
+	text  string
+	after time.Duration // that the server asks to wait; 0: nothing
 }
 
 func (e *statusError) Error() string {

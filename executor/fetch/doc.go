@@ -38,6 +38,13 @@
 // configuration are not read. Remotes, those of submodules too, are http, https,
 // ssh or git; nothing reads from this machine's files or starts a program.
 //
+// # Failures
+//
+// What fails for a passing reason is tried again, a download from its start (see
+// package patience). A server from which nothing comes for too long has failed, too
+// ([Options].IdleTimeout). A digest other than the wanted one is final: the Dockerfile
+// says what is wanted, and may be wrong.
+//
 // The versions of the protocols are HTTP/1.1 and HTTP/2 (RFC 9110), and git's
 // protocols version 0 and 1 with SHA-1 objects. Credentials go to the host that
 // they are for and, like userinfo in URLs, never into an error.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/opencontainers/go-digest"
 )
@@ -50,21 +51,16 @@ func (c *Client) Download(ctx context.Context, f File, known *Version, dir func(
 	if d.progress == nil {
 		d.progress = func(int64, int64) {}
 	}
-	for n := 0; ; n++ {
-		v, err := d.attempt(ctx)
-		if err == nil {
-			return v, nil
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if n == c.o.Retries || !transient(err) {
-			return nil, fmt.Errorf("download %s: %w", Redact(f.URL), bare(err))
-		}
-		if err := c.pause(ctx, n); err != nil {
-			return nil, err
-		}
+	what := "download " + Redact(f.URL)
+	var v *Version
+	err := c.retried(ctx, what, func(ctx context.Context, dog *watchdog) (err error) {
+		v, err = d.request(ctx, dog.move)
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%s: %w", what, bare(err))
 	}
+	return v, err
 }
 
 // download is one call of Download.
@@ -77,21 +73,7 @@ type download struct {
 	progress func(got, of int64)
 }
 
-// attempt makes one request and takes what it brings.
-func (d *download) attempt(ctx context.Context) (*Version, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(d.client.o.IdleTimeout, func() {
-		cancel(fmt.Errorf("%w: nothing came for %s", errBroken, d.client.o.IdleTimeout))
-	})
-	defer idle.Stop()
-	v, err := d.request(ctx, func() { idle.Reset(d.client.o.IdleTimeout) })
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errBroken) {
-		return nil, cause
-	}
-	return v, err
-}
-
+// request makes one request and takes what it brings.
 func (d *download) request(ctx context.Context, moved func()) (*Version, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.URL, nil)
 	if err != nil {
@@ -115,7 +97,7 @@ func (d *download) request(ctx context.Context, moved func()) (*Version, error) 
 	case d.known != nil && d.same(resp):
 		return d.known, nil
 	case resp.StatusCode != http.StatusOK:
-		return nil, &statusError{resp.StatusCode, resp.Status}
+		return nil, &statusError{resp.StatusCode, resp.Status, patience.RetryAfter(resp.Header, time.Now())}
 	}
 	return d.save(resp, moved)
 }

@@ -158,8 +158,10 @@ func (c *Client) list(ctx context.Context, remote string) (map[string]*plumbing.
 	if err != nil {
 		return nil, err
 	}
-	rem := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{address}})
-	found, err := rem.ListContext(ctx, &git.ListOptions{Auth: auth, PeelingOption: git.AppendPeeled, CABundle: c.o.CABundle})
+	found, err := askGit(ctx, c, remote, func(ctx context.Context, dog *watchdog) ([]*plumbing.Reference, error) {
+		rem := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{address}})
+		return rem.ListContext(listed(ctx, address, dog), &git.ListOptions{Auth: auth, PeelingOption: git.AppendPeeled, CABundle: c.o.CABundle})
+	})
 	if err != nil {
 		return nil, err
 	}

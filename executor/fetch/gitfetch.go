@@ -90,11 +90,16 @@ func (r *repository) pullAll(ctx context.Context, specs []config.RefSpec, depth 
 			return fmt.Errorf("reference %s: %w", specs[i].Src(), err)
 		}
 	}
-	rem := git.NewRemote(r, &config.RemoteConfig{Name: "origin", URLs: []string{address}})
-	err = rem.FetchContext(ctx, &git.FetchOptions{RefSpecs: specs, Depth: depth, Auth: auth, Tags: git.NoTags, Force: true, CABundle: r.client.o.CABundle})
-	if errors.Is(err, git.NoErrAlreadyUpToDate) {
-		return nil
-	}
+	_, err = askGit(ctx, r.client, r.remote, func(ctx context.Context, dog *watchdog) (none struct{}, err error) {
+		rem := git.NewRemote(&watchedRepository{r, dog}, &config.RemoteConfig{Name: "origin", URLs: []string{address}})
+		err = rem.FetchContext(listed(ctx, address, dog), &git.FetchOptions{
+			RefSpecs: specs, Depth: depth, Auth: auth, Tags: git.NoTags, Force: true, CABundle: r.client.o.CABundle, Progress: heard{dog},
+		})
+		if errors.Is(err, git.NoErrAlreadyUpToDate) {
+			err = nil
+		}
+		return none, err
+	})
 	return err
 }
 

@@ -23,7 +23,7 @@ type Invocation struct {
 	Dir     string   // working directory; also where home and cache lie unless Home, Cache say otherwise
 	Home    string   // "" = Dir/home
 	Cache   string   // BOB_CACHE_DIR; "" = Dir/cache
-	Env     []string // on top of HOME, BOB_CACHE_DIR and a PATH
+	Env     []string // on top of HOME, BOB_CACHE_DIR, BOB_RETRY_FOR and a PATH
 	Stdin   io.Reader
 	Stderr  io.Writer // gets a copy of standard error as it comes, if set
 }
@@ -66,7 +66,7 @@ func (l *Lab) Start(ctx context.Context, i Invocation) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{Cache: i.Cache, Mark: fmt.Sprintf("run-%d-%d", os.Getpid(), l.dirs.Add(1))}
-	env := append([]string{"HOME=" + i.Home, "BOB_CACHE_DIR=" + i.Cache, "TEST_MARK=" + r.Mark, "BOB_CACHE_SYNC=false"}, i.Env...)
+	env := append([]string{"HOME=" + i.Home, "BOB_CACHE_DIR=" + i.Cache, "TEST_MARK=" + r.Mark, "BOB_CACHE_SYNC=false", "BOB_RETRY_FOR=3s"}, i.Env...)
 	r.cmd = l.User.Command(ctx, i.Dir, env, i.Program, i.Args...)
 	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = i.Stdin, &r.stdout, &r.stderr
 	if i.Stderr != nil {
