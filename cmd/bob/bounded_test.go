@@ -96,11 +96,9 @@ func TestSettingsAreBounded(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"build", "--check", dir}, {"inspect", "--retry-for=0", "127.0.0.1:1/x"}} {
-		err := run(t.Context(), args, nil, io.Discard, io.Discard)
-		if args[0] == "build" && (err == nil || !strings.Contains(err.Error(), file+": it is larger than the 4 MiB allowed")) {
-			t.Errorf("%v: %v", args, err)
-		}
+	err := run(t.Context(), []string{"build", "--check", dir}, nil, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), file+": it is larger than the 4 MiB allowed") {
+		t.Errorf("bob build: %v", err)
 	}
 	if err := run(t.Context(), []string{"proxy", "--target-ref", "x", "--auth", "@/dev/zero"}, nil, io.Discard, io.Discard); err == nil ||
 		!strings.Contains(err.Error(), "/dev/zero: it is larger than the 4 MiB allowed") {
