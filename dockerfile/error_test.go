@@ -20,8 +20,10 @@ func TestErrors(t *testing.T) {
 	}{
 		// The file as a whole.
 		{"empty", "", 1, 1, "the file has no instructions"},
-		{"blank", "\n\n  \n", 1, 1, "the file has no instructions"},
-		{"comments only", "# a\n# b\n", 1, 1, "the file has no instructions"},
+		{"blank", "\n\n  \n", 3, 3, "the file has no instructions"},
+		{"comments only", "# a\n# b\n", 2, 2, "the file has no instructions"},
+		{"comments without an end", "# a\n# b\n# c", 3, 3, "the file has no instructions"},
+		{"newline", "\n", 1, 1, "the file has no instructions"},
 		{"no FROM", "ARG A=1\n", 1, 1, "no FROM"},
 		{"RUN before FROM", "ARG A\nRUN x\nFROM a\n", 2, 2, "RUN before the first FROM"},
 		{"long line", "FROM a\nRUN " + strings.Repeat("x", 70000), 2, 2, "longer than 65535 bytes"},

@@ -114,7 +114,11 @@ func checkText(src *source, text []byte) error {
 		}
 	}
 	if empty {
-		return locate(errors.New("the file has no instructions"), src.at(1, 1))
+		last := max(1, len(src.lines))
+		if last > 1 && src.lines[last-1] == "" {
+			last-- // what is behind the last newline is no line
+		}
+		return locate(errors.New("the file has no instructions"), src.at(last, last))
 	}
 	return nil
 }
