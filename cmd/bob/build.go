@@ -75,12 +75,12 @@ func newBuildCommand(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
 }
 
 func (cfg *buildConfig) register(fs *flag.FlagSet) {
-	cfg.tags, cfg.buildArgs, cfg.labels = newList("tag"), newList("build-arg"), newList("label")
-	cfg.outputs, cfg.addHosts, cfg.ulimits = newList("output"), newList("add-host"), newList("ulimit")
-	cfg.buildContexts = newList("build-context")
-	cfg.secrets, cfg.ssh, cfg.allow = newList("secret"), newList("ssh"), newList("allow")
-	cfg.noCacheOf, cfg.emulators = newList("no-cache-filter"), newList("emulator")
-	cfg.cacheFrom, cfg.cacheTo = newList("cache-from"), newList("cache-to")
+	cfg.tags, cfg.buildArgs, cfg.labels = new(list), new(list), new(list)
+	cfg.outputs, cfg.addHosts, cfg.ulimits = new(list), new(list), new(list)
+	cfg.buildContexts = new(list)
+	cfg.secrets, cfg.ssh, cfg.allow = new(list), new(list), new(list)
+	cfg.noCacheOf, cfg.emulators = new(list), new(list)
+	cfg.cacheFrom, cfg.cacheTo = new(list), new(list)
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
 	cfg.formatFlags.register(fs)

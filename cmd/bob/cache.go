@@ -62,7 +62,7 @@ type (
 // newCacheSubcommand makes a command that does with the store what register
 // returns.
 func newCacheSubcommand(name, help string, stdout io.Writer, register func(*flag.FlagSet, *cacheConfig) cacheAction) *ffcli.Command {
-	cfg := &cacheConfig{filters: newList("filter"), stdout: stdout}
+	cfg := &cacheConfig{filters: new(list), stdout: stdout}
 	fs := flag.NewFlagSet("bob cache "+name, flag.ContinueOnError)
 	fs.StringVar(&cfg.dir, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	cfg.register(fs, "that of builds with --rootless; always so without root")

@@ -3,7 +3,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -29,22 +28,18 @@ func shortNames() map[string]string {
 // one value a line; values on the command line are taken as they are.
 type list struct {
 	values []string
-	env    string
-}
-
-// newList makes the value of the repeatable flag called name.
-func newList(name string) *list {
-	return &list{env: os.Getenv(envPrefix + "_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))}
+	// given says that the flag is on the command line: its variable isn't read then.
+	given bool
 }
 
 func (l *list) String() string { return strings.Join(l.values, " ") }
 
 func (l *list) Set(s string) error {
-	if l.env != "" && s == l.env {
-		l.values = append(l.values, strings.FieldsFunc(s, func(r rune) bool { return r == '\n' })...)
+	if l.given {
+		l.values = append(l.values, s)
 		return nil
 	}
-	l.values = append(l.values, s)
+	l.values = append(l.values, strings.FieldsFunc(s, func(r rune) bool { return r == '\n' })...)
 	return nil
 }
 
@@ -107,7 +102,8 @@ func arrange(root *ffcli.Command, args []string) ([]string, error) {
 
 // interspersed returns args with the flags of fs before the other arguments,
 // which is the only order that package flag understands, and with values that
-// stick to a short flag (-f-, -tname) set apart. Short names become long ones.
+// stick to a short flag (-f-, -tname) set apart. Short names become long ones. Lists
+// learn that they are given.
 func interspersed(fs *flag.FlagSet, args []string) ([]string, error) {
 	var flags, rest []string
 	for i := 0; i < len(args); i++ {
@@ -125,6 +121,11 @@ func interspersed(fs *flag.FlagSet, args []string) ([]string, error) {
 		if f == nil && arg[1] != '-' {
 			if short := lookup(fs, arg[1:2]); short != nil && !isBool(short) {
 				f, value, hasValue = short, arg[2:], true
+			}
+		}
+		if f != nil {
+			if l, ok := f.Value.(*list); ok {
+				l.given = true
 			}
 		}
 		switch {

@@ -27,7 +27,7 @@ type formatFlags struct {
 }
 
 func (f *formatFlags) register(fs *flag.FlagSet) {
-	f.platforms, f.annotations, f.attest = newList("platform"), newList("annotation"), newList("attest")
+	f.platforms, f.annotations, f.attest = new(list), new(list), new(list)
 	fs.Var(f.platforms, "platform", "`os/arch[/variant]` to build for, a list with commas makes an index (default: this machine's); repeatable")
 	fs.Var(f.annotations, "annotation", "`[place:]key=value` put on manifest (the default), index, manifest-descriptor or index-descriptor; repeatable")
 	fs.Var(&f.ociTypes, "oci-mediatypes", "write OCI media types (the default) or, if false, those of Docker's schema 2")

@@ -235,16 +235,25 @@ func TestInterspersed(t *testing.T) {
 }
 
 func TestRepeatableFlagsFromTheEnvironment(t *testing.T) {
-	t.Setenv("BOB_BUILD_ARG", "a=1\nb=two words,and commas")
-	l := newList("build-arg")
-	for _, v := range []string{"a=1\nb=two words,and commas", "KEY=line one\nline two"} {
-		if err := l.Set(v); err != nil {
-			t.Fatal(err)
+	const value = "a=1\nb=two words,and commas"
+	t.Setenv("BOB_BUILD_ARG", value)
+	for _, tt := range []struct {
+		args, want []string
+	}{
+		{nil, []string{"a=1", "b=two words,and commas"}},
+		{[]string{"--build-arg", "KEY=line one\nline two"}, []string{"KEY=line one\nline two"}},
+		{[]string{"--build-arg", value}, []string{value}},
+		{[]string{"--build-arg=x=1", "--build-arg=" + value}, []string{"x=1", value}},
+	} {
+		c := newBuildCommand(nil, nil, nil)
+		args, err := interspersed(c.FlagSet, tt.args)
+		if err == nil {
+			err = c.Parse(args)
 		}
-	}
-	want := []string{"a=1", "b=two words,and commas", "KEY=line one\nline two"}
-	if !reflect.DeepEqual(l.values, want) {
-		t.Errorf("got %q, want %q", l.values, want)
+		l, ok := c.FlagSet.Lookup("build-arg").Value.(*list)
+		if err != nil || !ok || !reflect.DeepEqual(l.values, tt.want) {
+			t.Errorf("%q: got %q, %v; want %q", tt.args, l.values, err, tt.want)
+		}
 	}
 }
 
