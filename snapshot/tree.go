@@ -62,7 +62,7 @@ func newTree(root string, made func(path string), keeper owners.Keeper, reveal f
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
 	t := &tree{root: &dir{fd: fd}, made: made, owners: keeper, reveal: reveal, links: maxLinks}
-	t.reset()
+	t.empty()
 	return t, nil
 }
 
@@ -76,7 +76,7 @@ func (t *tree) enter(d *dir) error {
 	t.close()
 	t.root, t.at = &dir{fd: fd}, d.path
 	t.links, t.asIs = kernelLinks, true
-	t.reset()
+	t.empty()
 	return nil
 }
 
@@ -107,6 +107,11 @@ func (t *tree) reset() {
 			unix.Close(d.fd)
 		}
 	}
+	t.empty()
+}
+
+// empty makes the tree know its root alone.
+func (t *tree) empty() {
 	t.byName = map[string]*dir{"": t.root}
 	t.byPath = map[string]*dir{"": t.root}
 }
