@@ -98,7 +98,7 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 	if err != nil {
 		return nil, err
 	}
-	selection, err := selectOne(ctx, src, source)
+	selection, err := selectOne(ctx, src, source, true) // the command sees the directory
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 	if err != nil {
 		return nil, err
 	}
-	selection, err := selectOne(ctx, src, source)
+	selection, err := selectOne(ctx, src, source, false)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +144,12 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 	}}, nil
 }
 
-// selectOne selects what is at the path called name.
-func selectOne(ctx context.Context, src *source, name string) (*filecopy.Selection, error) {
-	selection, err := src.tree.Select(ctx, mountedPath(name))
+// selectOne selects what is at the path called name. With itself a directory counts
+// besides its contents.
+func selectOne(ctx context.Context, src *source, name string, itself bool) (*filecopy.Selection, error) {
+	of := mountedPath(name)
+	of.Itself = itself
+	selection, err := src.tree.Select(ctx, of)
 	if err == nil && selection.Sources() == 0 {
 		err = &filecopy.NotFoundError{Source: name}
 	}
@@ -439,7 +442,7 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 		if err != nil {
 			return err
 		}
-		selection, err := selectOne(ctx, src, from.source)
+		selection, err := selectOne(ctx, src, from.source, false)
 		if err != nil {
 			return err
 		}

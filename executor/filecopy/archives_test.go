@@ -198,6 +198,12 @@ func described(t *testing.T, root string) []string {
 				first[st.Ino] = path
 			}
 		}
+		for _, key := range []string{"user.a", "security.capability"} {
+			value := make([]byte, 64)
+			if n, err := unix.Lgetxattr(name, key, value); err == nil {
+				line += fmt.Sprintf(" %s=%q", key, value[:n])
+			}
+		}
 		lines = append(lines, line)
 		return nil
 	}))

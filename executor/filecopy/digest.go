@@ -21,9 +21,10 @@ const DigestVersion = "bob filecopy 1"
 
 // Digest returns the digest of all that CopyTo would take from the tree:
 // of each entry the path relative to what it is copied into, type, permission
-// bits, link target, device number, bytes and carried extended attributes. Not
-// of it are times, owners, which of the names are hard links of each other, and
-// the name and metadata of a directory of which the contents are copied.
+// bits, link target, device number, bytes and carried extended attributes, and which
+// names become hard links of each other. Not of it are times, owners, and
+// the name and metadata of a directory of which the contents are copied, unless
+// Source.Itself asks for them.
 //
 // Every field is framed by its length, so that no two selections have the same
 // encoding. A file that isn't as it was selected is ErrChanged.
@@ -49,6 +50,8 @@ func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, err
 		if isDir(src.node.mode) {
 			enc.text("dir")
 			enc.children(src.node, "")
+			enc.directoryItself(s, src)
+			enc.twins(s.twins(src))
 			continue
 		}
 		enc.text("file")
@@ -84,10 +87,14 @@ func (s *Selection) Each(ctx context.Context, f func(path string, sum Sum) error
 		known = &sums
 	}
 	enc := &encoder{hash: sha256.New(), sums: *known}
+	twins := make(map[*node]twin)
 	var visit func(n *node, name string) error
 	visit = func(n *node, name string) error {
 		enc.hash.Reset()
 		enc.entry(n, "")
+		if t, ok := twins[n]; ok {
+			enc.twins([]twin{t})
+		}
 		if err := f(name, Sum(enc.hash.Sum(nil))); err != nil {
 			return err
 		}
@@ -103,6 +110,9 @@ func (s *Selection) Each(ctx context.Context, f func(path string, sum Sum) error
 		dir := path.Dir(src.rel)
 		if isDir(src.node.mode) {
 			entries, dir = src.node.children, src.rel
+			for _, t := range s.twins(src) {
+				twins[t.node] = t
+			}
 		}
 		for _, n := range entries {
 			if err := visit(n, path.Join(dir, n.name)); err != nil {
@@ -132,6 +142,12 @@ func (h *hasher) sources(ctx context.Context, s *Selection) error {
 		}
 		if isDir(src.node.mode) {
 			i++
+			if s.of.Itself {
+				if err := h.attributes(fd, src.node); err != nil {
+					closeFD(fd)
+					return fmt.Errorf("%q: %w", src.rel, err)
+				}
+			}
 			err = h.dir(ctx, fd, src.node, src.rel)
 		} else {
 			run := filesAlongside(s.sources[i:])
@@ -203,15 +219,29 @@ func (h *hasher) child(ctx context.Context, parent int, n *node, rel string) err
 	if err != nil {
 		return err
 	}
-	attrs, err := readAttrs(fd, h.owners)
-	if err != nil {
+	if err := h.attributes(fd, n); err != nil {
 		closeFD(fd)
 		return fmt.Errorf("%q: %w", rel, err)
 	}
+	return h.dir(ctx, fd, n, rel)
+}
+
+// attributes computes the sum of the open directory n.
+func (h *hasher) attributes(fd int, n *node) error {
+	attrs, err := readAttrs(fd, h.owners)
+	if err != nil {
+		return err
+	}
+	h.sums[n.id] = sumOf(attrs)
+	return nil
+}
+
+// sumOf returns the sum of a directory with the attributes.
+func sumOf(attrs []attr) (sum Sum) {
 	enc := &encoder{hash: sha256.New()}
 	enc.attrs(attrs)
-	enc.hash.Sum(h.sums[n.id][:0])
-	return h.dir(ctx, fd, n, rel)
+	enc.hash.Sum(sum[:0])
+	return sum
 }
 
 func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) error {
@@ -299,4 +329,61 @@ func (e *encoder) children(n *node, rel string) {
 	for _, child := range n.children {
 		e.node(child, path.Join(rel, child.name))
 	}
+}
+
+// directoryItself encodes what src has beside its contents, if that is asked for and
+// isn't what directories have as a rule.
+func (e *encoder) directoryItself(s *Selection, src *source) {
+	n := src.node
+	usual := n.mode == unix.S_IFDIR|0o755 && e.sums[n.id] == sumOf(nil) && (!e.owners || n.uid == 0 && n.gid == 0)
+	if s.of.Itself && !usual {
+		e.text("itself")
+		e.entry(n, "")
+	}
+}
+
+// twins encodes which names are hard links. Without any it encodes nothing.
+func (e *encoder) twins(twins []twin) {
+	if len(twins) == 0 {
+		return
+	}
+	e.text("hard links")
+	e.number(uint64(len(twins)))
+	for _, t := range twins {
+		e.text(t.name)
+		e.text(t.first)
+	}
+}
+
+// A twin is a file that is copied as a hard link. The names are relative to the source.
+type twin struct {
+	*node
+
+	name, first string
+}
+
+// twins returns the files of the directory src that are copied as hard links, each with
+// the first of its names.
+func (s *Selection) twins(src *source) []twin {
+	var found []twin
+	firsts := make(map[inode]string)
+	var visit func(n *node, rel string)
+	visit = func(n *node, rel string) {
+		for _, child := range n.children {
+			name := path.Join(rel, child.name)
+			visit(child, name)
+			if !child.manyLinks || s.names[child.inode()] < 2 {
+				continue
+			}
+			if first, ok := firsts[child.inode()]; ok {
+				found = append(found, twin{child, name, first})
+			} else {
+				firsts[child.inode()] = name
+			}
+		}
+	}
+	if len(s.names) > 0 {
+		visit(src.node, "")
+	}
+	return found
 }

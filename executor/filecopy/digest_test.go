@@ -31,10 +31,14 @@ func digestOf(t *testing.T, dir string, owners bool, source string) digest.Diges
 	return d
 }
 
-// TestDigestSensitivity changes one thing at a time.
+// TestDigestSensitivity changes one thing at a time. The digest is another if, and only
+// if, something else is copied; times don't count.
 func TestDigestSensitivity(t *testing.T) {
 	t.Parallel()
-	files := []string{"d/f=content", "d/g", "d/sub/h=twins", "d/sub/twin=twins", "d/l -> f", "d/p |", "d/empty/"}
+	files := []string{
+		"d/f=content", "d/g", "d/sub/h=twins", "d/sub/twin=twins", "d/l -> f", "d/p |", "d/empty/",
+		"d/one=three names", "d/three=three names",
+	}
 	rename := func(from, to string) func(string) error {
 		return func(dir string) error { return os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)) }
 	}
@@ -43,6 +47,14 @@ func TestDigestSensitivity(t *testing.T) {
 	}
 	chmod := func(name string, mode uint32) func(string) error {
 		return func(dir string) error { return unix.Chmod(filepath.Join(dir, name), mode) }
+	}
+	link := func(old, name string) func(string) error {
+		return func(dir string) error {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+			return os.Link(filepath.Join(dir, old), filepath.Join(dir, name))
+		}
 	}
 	attribute := func(name, key string) func(string) error {
 		return func(dir string) error { return unix.Setxattr(filepath.Join(dir, name), key, []byte("v"), 0) }
@@ -79,19 +91,21 @@ func TestDigestSensitivity(t *testing.T) {
 		{"modification time", func(dir string) error { return os.Chtimes(dir+"/d/f", stamp, stamp) }, true},
 		{"time of a directory", func(dir string) error { return os.Chtimes(dir+"/d/sub", stamp, stamp) }, true},
 		{"mode of the source itself", chmod("d", 0o700), true},
-		{"hard link for a copy", func(dir string) error {
-			if err := os.Remove(dir + "/d/sub/twin"); err != nil {
-				return err
-			}
-			return os.Link(dir+"/d/sub/h", dir+"/d/sub/twin")
-		}, true},
+		{"hard link for a copy", link("d/sub/h", "d/sub/twin"), false},
+		{"hard link in another directory", link("d/one", "d/sub/new"), false},
+		{"copy for a hard link", func(dir string) error { return replaceWith(dir, "d/two", "d/two=three names") }, false},
+		{"hard link to another of the same content", link("d/three", "d/two"), false},
+		{"one more hard link", link("d/two", "d/three"), false},
+		{"a name outside", link("d/f", "other"), true},
+		{"another first name", rename("d/one", "d/zone"), false},
 		{"something outside", write("other", "x"), true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dir := build(t, files...)
-			before := digestOf(t, dir, false, "d")
+			must(t, os.Link(dir+"/d/one", dir+"/d/two"))
+			before, copied := digestOf(t, dir, false, "d"), copyOf(t, dir)
 			if err := tt.change(dir); err != nil {
 				if strings.Contains(tt.name, "attribute") {
 					t.Skipf("set attribute: %v", err)
@@ -101,7 +115,53 @@ func TestDigestSensitivity(t *testing.T) {
 			if after := digestOf(t, dir, false, "d"); (after == before) != tt.same {
 				t.Errorf("the digests are equal: %v, want %v", after == before, tt.same)
 			}
+			if same := slices.Equal(copied, copyOf(t, dir)); same != tt.same {
+				t.Errorf("the copies are equal: %v, want %v", same, tt.same)
+			}
 		})
+	}
+}
+
+// copyOf describes what becomes of d where it is copied to.
+func copyOf(t *testing.T, dir string) []string {
+	t.Helper()
+	root := t.TempDir()
+	must(t, pick(t, open(t, dir), "d").CopyTo(t.Context(), root, "/copy", filecopy.Options{Owner: self()}))
+	return described(t, root)
+}
+
+// TestDigestOfDirectoryItself changes what a mounted directory has beside its contents.
+func TestDigestOfDirectoryItself(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(dir string) error{
+		"mode":      func(dir string) error { return unix.Chmod(dir, 0o701) },
+		"attribute": func(dir string) error { return unix.Setxattr(dir, "user.a", []byte("v"), 0) },
+		"owner":     func(dir string) error { return os.Chown(dir, 7, 7) },
+	} {
+		dir := build(t, "d/f=content", "d/sub/g")
+		must(t, unix.Chmod(dir+"/d", 0o755))
+		sum := func(itself bool) digest.Digest {
+			t.Helper()
+			s, err := open(t, dir).Select(t.Context(), filecopy.Source{Path: "d", Itself: itself})
+			must(t, err)
+			d, err := s.DigestWithOwners(t.Context())
+			must(t, err)
+			return d
+		}
+		contents, whole := sum(false), sum(true)
+		if os.Getuid() == 0 && contents != whole {
+			t.Error("a directory like any other has a digest of its own")
+		}
+		if err := change(dir + "/d"); err != nil {
+			t.Logf("%s: %v", name, err)
+			continue
+		}
+		if sum(false) != contents {
+			t.Errorf("%s of the directory changes the digest of its contents", name)
+		}
+		if sum(true) == whole {
+			t.Errorf("%s of the directory doesn't change its digest", name)
+		}
 	}
 }
 
@@ -212,6 +272,17 @@ func TestEach(t *testing.T) {
 		}))
 		return all
 	}
+	must(t, os.Link(dir+"/x/h", dir+"/x/twin"))
+	linked := sums("x")
+	must(t, os.Remove(dir+"/x/twin"))
+	must(t, os.WriteFile(dir+"/x/twin", []byte("h"), 0o600))
+	fi, err := os.Stat(dir + "/x/h")
+	must(t, err)
+	must(t, os.Chmod(dir+"/x/twin", fi.Mode()))
+	if parted := sums("x"); parted["x/h"] != linked["x/h"] || parted["x/twin"] == linked["x/twin"] {
+		t.Error("a file that isn't a hard link any more has the same sum")
+	}
+	must(t, os.Remove(dir+"/x/twin"))
 	before := sums("d")
 	if got, want := slices.Sorted(maps.Keys(before)), []string{"d/f", "d/l", "d/sub", "d/sub/g"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
