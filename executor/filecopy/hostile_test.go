@@ -1,8 +1,10 @@
 package filecopy_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,6 +67,82 @@ func TestChanged(t *testing.T) {
 			must(t, tt.change(src))
 			expectChanged(t, s, tt.file)
 		})
+	}
+}
+
+// TestChangesMeanwhile reads a context while its files grow, shrink, go, and turn into
+// links, fifos and directories. A copy that succeeds is what the digest says; what
+// fails says that something changed.
+func TestChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	dir := build(t, "d/keep=kept", "d/sub/keep=kept")
+	tree := open(t, dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	var changing sync.WaitGroup
+	for n, name := range []string{"d/a", "d/b", "d/sub/a", "d/sub/b"} {
+		changing.Go(func() { keepChanging(t, ctx, filepath.Join(dir, name), uint64(n)) })
+	}
+	round := func() error {
+		s, err := tree.Select(t.Context(), filecopy.Source{Path: "d"})
+		if err != nil {
+			return err
+		}
+		want, err := s.Digest(t.Context())
+		if err != nil {
+			return err
+		}
+		root := t.TempDir()
+		if err := s.CopyTo(t.Context(), root, "/d", filecopy.Options{Owner: self()}); err != nil {
+			return err
+		}
+		if got := digestOf(t, root, false, "d"); got != want {
+			t.Errorf("the copy has the digest %s, what was read %s:\n%s", got, want, strings.Join(list(t, root), "\n"))
+		}
+		return nil
+	}
+	copied := 0
+	for range 100 {
+		switch err := round(); {
+		case err == nil:
+			copied++
+		case !errors.Is(err, filecopy.ErrChanged):
+			t.Errorf("not told as a change: %v", err)
+		}
+	}
+	cancel()
+	changing.Wait()
+	if err := round(); err != nil {
+		t.Errorf("what changes no more: %v", err)
+	}
+	t.Logf("%d of 100 copies succeeded", copied)
+}
+
+// keepChanging makes the file something else until ctx ends. Of the same size it is
+// never with another content, which nobody could see.
+func keepChanging(t *testing.T, ctx context.Context, name string, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	for ctx.Err() == nil {
+		size := 1 + r.IntN(200<<10)
+		text := bytes.Repeat([]byte{byte(size)}, size)
+		var err error
+		switch r.IntN(7) {
+		case 0:
+			err = os.Remove(name)
+		case 1:
+			err = errors.Join(os.RemoveAll(name), os.Symlink("keep", name))
+		case 2:
+			err = errors.Join(os.RemoveAll(name), unix.Mkfifo(name, 0o600))
+		case 3:
+			err = errors.Join(os.RemoveAll(name), os.MkdirAll(filepath.Join(name, "in"), 0o700))
+		case 4:
+			err = errors.Join(os.RemoveAll(name), os.Link(filepath.Join(filepath.Dir(name), "keep"), name))
+		default:
+			err = errors.Join(os.RemoveAll(name), os.WriteFile(name, text, 0o600))
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+			t.Errorf("change %s: %v", name, err)
+			return
+		}
 	}
 }
 

@@ -129,7 +129,7 @@ func (f *finder) step(name string) (*found, error) {
 	}
 	if isDir(next.st.Mode) {
 		if next.dir, err = openat(dir.dir, name, openNode); err != nil {
-			return nil, fmt.Errorf("open %q: %w", next.rel, err)
+			return nil, fmt.Errorf("open %q: %w", next.rel, changed(err))
 		}
 		f.stack = append(f.stack, next)
 		return nil, nil // not the end yet
@@ -156,7 +156,7 @@ func (f *finder) step(name string) (*found, error) {
 func (f *finder) follow(dir *found, name, rel string) error {
 	target, err := readlinkat(dir.dir, name)
 	if err != nil {
-		return fmt.Errorf("read link %q: %w", rel, err)
+		return fmt.Errorf("read link %q: %w", rel, changed(err))
 	}
 	if f.links++; f.links > maxLinks {
 		return fmt.Errorf("follow link %q: %w", rel, unix.ELOOP)

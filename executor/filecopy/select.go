@@ -173,7 +173,7 @@ func (s *Selection) take(ctx context.Context, p string, w *within) error {
 	if isDir(at.st.Mode) {
 		fd, err := openat(at.dir, ".", openDir)
 		if err != nil {
-			return fmt.Errorf("open %q: %w", at.rel, err)
+			return fmt.Errorf("open %q: %w", at.rel, changed(err))
 		}
 		defer closeFD(fd)
 		scan := &scanner{filter: s.tree.filter, within: w, sel: s}

@@ -144,6 +144,15 @@ func missing(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 
+// changed returns ErrChanged for an error that says that what was there a moment ago
+// isn't any more, or is something else, and any other error as it is.
+func changed(err error) error {
+	if replaced(err) || errors.Is(err, unix.EINVAL) { // the latter from readlink(2)
+		return ErrChanged
+	}
+	return err
+}
+
 // replaced reports whether opening a name that was seen before failed in a way
 // that says that something else is there now.
 func replaced(err error) bool {

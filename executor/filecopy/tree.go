@@ -116,7 +116,7 @@ func (s *scanner) children(ctx context.Context, fd int, at spot) ([]*node, error
 	}
 	names, err := readNames(fd)
 	if err != nil {
-		return nil, fmt.Errorf("read directory %q: %w", at.rel, err)
+		return nil, fmt.Errorf("read directory %q: %w", at.rel, changed(err))
 	}
 	nodes := make([]*node, 0, len(names))
 	for _, name := range names {
@@ -169,7 +169,7 @@ func (s *scanner) child(ctx context.Context, fd int, in spot, name string) (*nod
 	s.sel.add(n)
 	if isSymlink(st.Mode) {
 		if n.link, err = readlinkat(fd, name); err != nil {
-			return nil, fmt.Errorf("read link %q: %w", at.rel, err)
+			return nil, fmt.Errorf("read link %q: %w", at.rel, changed(err))
 		}
 	}
 	return n, nil
