@@ -14,11 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dangerous are those of Docker's capabilities that a command in a chroot hasn't:
-// with CAP_SYS_CHROOT one leaves it, and with CAP_NET_RAW one reads what bob and
-// others send on the network that is theirs, too. The lack of the former also keeps
-// the command from tracing bob, which has it.
-var dangerous = [...]string{"CAP_NET_RAW", "CAP_SYS_CHROOT"}
+// leaving is a capability of Docker's with which a command leaves a chroot. The lack of it
+// also keeps the command from tracing bob, which has it.
+const leaving = "CAP_SYS_CHROOT"
 
 // chrootCapabilities returns those of a command in a chroot.
 func chrootCapabilities() ([]string, error) {
@@ -26,13 +24,13 @@ func chrootCapabilities() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, needed := range []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT"} {
+	for _, needed := range []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID", leaving} {
 		if !slices.Contains(own, needed) {
 			return nil, fmt.Errorf("run in a chroot: bob lacks %s: don't drop it when starting the container", needed)
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(defaultCapabilities[:]), func(name string) bool {
-		return slices.Contains(dangerous[:], name) || !slices.Contains(own, name)
+		return name == leaving || slices.Contains(networkCapabilities[:], name) || !slices.Contains(own, name)
 	}), nil
 }
 

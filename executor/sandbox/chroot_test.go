@@ -312,12 +312,13 @@ func TestInChrootCapabilities(t *testing.T) {
 		if err := r.Run(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		powers := "00000000a80005fb" // Docker's without CAP_NET_RAW, 1<<13, and CAP_SYS_CHROOT, 1<<18
+		const bound = "00000000a80001fb" // Docker's without CAP_NET_BIND_SERVICE, 1<<10, CAP_NET_RAW, 1<<13, and CAP_SYS_CHROOT, 1<<18
+		powers := bound
 		if uid != 0 {
 			powers = "0000000000000000"
 		}
 		for _, want := range []string{
-			"CapInh:\t0000000000000000\nCapPrm:\t" + powers + "\nCapEff:\t" + powers + "\nCapBnd:\t00000000a80005fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n",
+			"CapInh:\t0000000000000000\nCapPrm:\t" + powers + "\nCapEff:\t" + powers + "\nCapBnd:\t" + bound + "\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n",
 		} {
 			if !strings.Contains(status, want) {
 				t.Errorf("user %d: status is\n%swant\n%s", uid, status, want)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/capability"
+	"github.com/moby/sys/userns"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -62,10 +63,10 @@ var readOnlyPaths = [...]string{
 }
 
 // newConfig returns libcontainer's configuration of a container called id for
-// the process with the mounts; private is the network of a Private one, userNS that
-// bob is in a user namespace. root is absolute and free of symlinks.
-func newConfig(p *Process, id, root string, mounts []*configs.Mount, private *privateNetwork, userNS bool, refused fallback) (*configs.Config, error) {
-	confinement, err := confine(p)
+// the process with the mounts; private is the network of a Private one.
+// root is absolute and free of symlinks.
+func newConfig(p *Process, id, root string, mounts []*configs.Mount, private *privateNetwork, refused fallback) (*configs.Config, error) {
+	confinement, err := confine(p, refused)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, private *pr
 		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
 	}
 	p.Network.apply(config, private)
-	if userNS && !p.Insecure && refused&sharedUser == 0 {
+	if p.nested(refused) {
 		if err := nestUser(config); err != nil {
 			return nil, err
 		}
@@ -119,8 +120,15 @@ type confinement struct {
 	masked, readOnly []string
 }
 
+// nested reports whether the command gets a user namespace of its own.
+func (p *Process) nested(refused fallback) bool { return !p.Insecure && refused&sharedUser == 0 }
+
+// networkCapabilities are those of Docker's that count in a network namespace. Over one
+// that is bob's, too, a command has none of them: it would read what bob and others send.
+var networkCapabilities = [...]string{"CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
+
 // confine returns the confinement of the process.
-func confine(p *Process) (*confinement, error) {
+func confine(p *Process, refused fallback) (*confinement, error) {
 	if p.Insecure {
 		all, err := allCapabilities()
 		if err != nil {
@@ -131,7 +139,10 @@ func confine(p *Process) (*confinement, error) {
 			Bounding: all, Permitted: all, Effective: all, Inheritable: all, Ambient: all,
 		}}, nil
 	}
-	capabilities := defaultCapabilities[:]
+	capabilities := slices.Clone(defaultCapabilities[:])
+	if p.Network == Host && !p.nested(refused) {
+		capabilities = slices.DeleteFunc(capabilities, func(name string) bool { return slices.Contains(networkCapabilities[:], name) })
+	}
 	filter, err := seccompFilter(capabilities)
 	if err != nil {
 		return nil, err
@@ -223,7 +234,7 @@ func rlimits(limits []Ulimit) ([]configs.Rlimit, error) {
 		if err := unix.Getrlimit(resource, &current); err != nil {
 			return nil, fmt.Errorf("ulimit %s: %w", l.Name, os.NewSyscallError("getrlimit", err))
 		}
-		if l.Hard > current.Max && inUserNamespace() {
+		if l.Hard > current.Max && userns.RunningInUserNS() {
 			return nil, fmt.Errorf("ulimit %s: hard limit %d is above that of the user running bob, %d: raise it in /etc/security/limits.conf", l.Name, l.Hard, current.Max)
 		}
 		converted = append(converted, configs.Rlimit{Type: resource, Soft: l.Soft, Hard: l.Hard})

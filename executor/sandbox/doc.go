@@ -34,11 +34,10 @@
 // /dev can't be opened since every file system in the container but /dev/pts
 // is nodev, or is mounted in a user namespace, which implies it.
 //
-// In a user namespace, a container gets one of its own below that of the entered
-// process, with the same IDs: root in it holds no capability over bob, over bob's
-// mounts or over other containers. An insecure one stays in bob's. Root without
-// Rootless has the machine's own, as with Docker: only there can a command make
-// device nodes.
+// Each container gets a user namespace of its own below that of the entered process,
+// with the same IDs: root in it holds no capability over bob, over bob's mounts, over
+// other containers, or over a network that it shares with bob. An insecure one stays in
+// bob's. The kernel makes no device nodes for such a container: bob does.
 //
 // # Private networks
 //
@@ -66,12 +65,12 @@
 //     those of other containers, through /proc/PID/environ and /proc/PID/root,
 //     since they have the same user and capabilities; bob and its user have
 //     others. A Private process runs beside none such.
-//   - A new sysfs, which takes a network namespace of the same user namespace:
-//     the outer /sys is bound, read-only.
+//   - A new sysfs, which takes a network namespace of the same user namespace: one
+//     that bob mounts is bound, read-only, or else the outer /sys.
 //   - pivot_root(2), when a seccomp filter refuses it or the root is an
 //     initramfs: the root file system is moved over / and chrooted into.
 //   - A user namespace below bob's, as when the limit of them is reached: the
-//     container stays in bob's.
+//     container stays in bob's, and has no capability over bob's network.
 //   - mount_setattr(2), when a seccomp filter refuses it or the kernel lacks it:
 //     mounts are restricted one by one by mount(2), with the restrictions that they
 //     have already, which the kernel may have locked.
@@ -129,7 +128,7 @@
 // kills all that is left, also when bob is gone. What is to be mounted is moved or
 // copied into the root file system and back. A command has no_new_privs, the seccomp
 // filter, Docker's capabilities but CAP_SYS_CHROOT, with which it could leave, and
-// CAP_NET_RAW, with which it could read what bob sends; it can make no device that
+// those over the network, with which it could read what bob sends; it can make no device that
 // does harm. Landlock, as far as the kernel has it, keeps it from all other files,
 // and from tracing and signalling other processes. Limits tells what is missing.
 //

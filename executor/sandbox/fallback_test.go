@@ -46,6 +46,7 @@ func TestFallbacks(t *testing.T) {
 		t.Skip("built without -tags seccomp")
 	}
 	const cgroups = "/sys/fs/cgroup"
+	escaper := buildEscaper(t)
 	locked := mount{"tmpfs", "/srv", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RDONLY}
 	for _, test := range []struct {
 		name   string
@@ -107,7 +108,11 @@ func TestFallbacks(t *testing.T) {
 			},
 			env: []string{boundProcVariable + "=1", lockedVariable + "=/srv"},
 		},
-		{name: "no user namespaces", change: func(*identity) {}, env: []string{noUserNamespaceVariable + "=1"}},
+		{name: "no user namespaces", change: func(*identity) {}, env: []string{noUserNamespaceVariable + "=limited"}},
+		{
+			name: "root without user namespaces", mode: "root",
+			change: func(id *identity) { id.UID, id.NoUserNamespaces = 0, true }, env: []string{noUserNamespaceVariable + "=refused"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -118,12 +123,12 @@ func TestFallbacks(t *testing.T) {
 					t.Skip(err)
 				}
 			}
-			tests := "TestProc|TestOwnUserNamespace|TestOtherProcesses|TestPrivate|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestCancel|TestReadOnlyEverywhere|TestLockedMounts"
+			tests := "TestProc|TestOwnUserNamespace|TestNetworkOfHost|TestDevices|TestOtherProcesses|TestPrivate|TestHostNetwork|TestNetworkNone|TestSetuid|TestDaemonsDie|TestCancel|TestReadOnlyEverywhere|TestLockedMounts"
 			if strings.Contains(test.name, "new mount calls") || test.name == "everything" { // mount points are made otherwise then
 				tests += "|TestNoTraces"
 			}
 			cmd := again(t, cmp.Or(test.mode, modeUser), id, "-test.v", "-test.run=^("+tests+")$")
-			cmd.Env = append(cmd.Env, test.env...)
+			cmd.Env = append(append(cmd.Env, escaperVariable+"="+escaper), test.env...)
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "--- PASS: TestProc") {
 				t.Errorf("%v\n%s", err, out)
@@ -296,7 +301,7 @@ func TestNoSeccomp(t *testing.T) {
 }
 
 // noUserNamespaceVariable says that the tests run where no further user namespace
-// can be made.
+// can be made, by a filter or, if it is "limited", by the limit of bob's.
 const noUserNamespaceVariable = "SANDBOX_TEST_NO_USER_NAMESPACE"
 
 // TestOwnUserNamespace has a command look at its user namespace, and reach for what
@@ -319,15 +324,25 @@ func TestOwnUserNamespace(t *testing.T) {
 			}
 		}
 	}
+	refused := os.Getenv(noUserNamespaceVariable) != ""
 	for _, insecure := range []bool{false, true} {
 		var out bytes.Buffer
+		r, notices := newRunner(t), 0
+		r.Notice = func(text string) {
+			if strings.HasPrefix(text, "a RUN has bob's own user namespace") {
+				notices++
+			}
+		}
 		p := shell(newRoot(t), "/bin/busybox readlink /proc/self/ns/user; cd /proc/self; /bin/busybox awk '{print $1, $2, $3}' uid_map gid_map")
 		p.Stdout, p.Insecure = &out, insecure
-		if err := newRunner(t).Run(t.Context(), p); err != nil {
+		if err := errors.Join(r.Run(t.Context(), p), r.Run(t.Context(), shell(newRoot(t), "true"))); err != nil {
 			t.Fatal(err)
 		}
+		if refused != (notices == 1) {
+			t.Errorf("%d notices of two runs, the machine refuses namespaces: %t", notices, refused)
+		}
 		namespace, seen, _ := strings.Cut(out.String(), "\n")
-		nested := inUserNamespace(t) && !insecure && os.Getenv(noUserNamespaceVariable) == ""
+		nested := !insecure && !refused
 		if (namespace != own) != nested {
 			t.Errorf("insecure %t: the command is in %s, bob in %s", insecure, namespace, own)
 		}

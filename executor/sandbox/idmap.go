@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"os/user"
@@ -197,11 +196,4 @@ func mapped(maps []specs.LinuxIDMapping) (n uint64) {
 		n += uint64(m.Size)
 	}
 	return n
-}
-
-// inUserNamespace reports whether this process is in a user namespace other
-// than the initial one, which alone maps every ID to itself.
-func inUserNamespace() bool {
-	uids, _, err := unshare.GetHostIDMappings("")
-	return err == nil && (len(uids) != 1 || uids[0] != specs.LinuxIDMapping{Size: math.MaxUint32})
 }

@@ -84,7 +84,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)
 	}
-	if os.Getenv(noUserNamespaceVariable) != "" {
+	if os.Getenv(noUserNamespaceVariable) == "limited" {
 		// Of the namespace that was entered.
 		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -111,6 +111,8 @@ type identity struct {
 	// Docker's default containers.
 	DockerPowers bool
 	Odd          bool // whether it is root of a user namespace with few IDs
+	// NoUserNamespaces is whether a seccomp filter refuses them.
+	NoUserNamespaces bool
 }
 
 // mount is one of a new file system.
@@ -179,6 +181,11 @@ func (id *identity) restrict() error {
 			return err
 		}
 	}
+	if id.NoUserNamespaces {
+		if err := refuseUserNamespaces(); err != nil {
+			return err
+		}
+	}
 	for c := range unix.CAP_LAST_CAP + 1 {
 		const docker = 0xa80425fb
 		if id.DockerPowers && docker>>c&1 == 0 {
@@ -220,6 +227,24 @@ func loadFilter(actions map[int]uint32) error {
 	if flags != 0 {
 		_, err := unix.FcntlInt(listener, unix.F_SETFD, 0)
 		return err
+	}
+	return nil
+}
+
+// refuseUserNamespaces loads a filter that refuses clone(2) of one.
+func refuseUserNamespaces() error {
+	const firstArgument = 16 // in struct seccomp_data
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_CLONE, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: firstArgument},
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: unix.CLONE_NEWUSER, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: refused},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))); errno != 0 {
+		return errno
 	}
 	return nil
 }
@@ -338,18 +363,17 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// inUserNamespace reports whether this process is in a user namespace.
+// inUserNamespace reports whether this process is in a user namespace other than the
+// machine's, whose file has a number of its own (PROC_USER_INIT_INO of linux/nsfs.h).
 func inUserNamespace(t testing.TB) bool {
 	t.Helper()
-	uids, err := os.ReadFile("/proc/self/uid_map")
+	const first = 0xEFFFFFFD
+	info, err := os.Stat("/proc/self/ns/user")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var inside, outside, size int64
-	if _, err := fmt.Sscan(string(uids), &inside, &outside, &size); err != nil {
-		t.Fatal(err)
-	}
-	return size != 1<<32-1
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || st.Ino != first
 }
 
 // oneIDVariable says that the process is in namespaces that enterOneID made.

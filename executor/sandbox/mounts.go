@@ -72,8 +72,9 @@ var deviceNodes = [...]string{"null", "zero", "full", "random", "urandom", "tty"
 // insecureDevices are further devices of an insecure container.
 var insecureDevices = [...]string{"kmsg", "cuse", "fuse", "kvm", "net/tun", "loop-control"}
 
-// systemMounts returns what every container has mounted, in order.
-func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
+// systemMounts returns what every container has mounted, in order. userNS says that bob is
+// in a user namespace; sys is a mounted sysfs of bob's network namespace.
+func systemMounts(p *Process, userNS bool, sys string, refused fallback) []*configs.Mount {
 	shm := p.ShmSize
 	if shm <= 0 {
 		shm = defaultShmSize
@@ -110,7 +111,12 @@ func systemMounts(p *Process, userNS bool, refused fallback) []*configs.Mount {
 			})
 		}
 	}
-	return append(mounts, sysMount(p, userNS, refused))
+	if p.Network == Host && (userNS || p.nested(refused)) {
+		// Only the owner of a network namespace may mount a sysfs of it: inside a
+		// user namespace that is no question of trying.
+		refused |= boundSys
+	}
+	return append(mounts, sysMount(p, sys, refused))
 }
 
 // devFlags returns the mount flags of /dev. Without nodev a command with
@@ -155,17 +161,15 @@ func procMount(refused fallback) *configs.Mount {
 }
 
 // sysMount returns the mount of /sys, which is read-only unless the container
-// is insecure. A sysfs shows the
-// devices of one network namespace and only its owner may mount it: inside a
-// user namespace that is no question of trying.
-func sysMount(p *Process, userNS bool, refused fallback) *configs.Mount {
+// is insecure. A sysfs shows the devices of one network namespace.
+func sysMount(p *Process, sys string, refused fallback) *configs.Mount {
 	attr, flags := uint64(unix.MOUNT_ATTR_RDONLY), unix.MS_RDONLY
 	if p.Insecure {
 		attr, flags = 0, 0
 	}
-	if refused&boundSys != 0 || userNS && p.Network == Host {
+	if refused&boundSys != 0 {
 		return &configs.Mount{
-			Source: "/sys", Destination: "/sys", Device: "bind",
+			Source: sys, Destination: "/sys", Device: "bind",
 			Flags:   unix.MS_BIND | unix.MS_REC,
 			RecAttr: &unix.MountAttr{Attr_set: attr | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NODEV},
 		}
@@ -173,6 +177,22 @@ func sysMount(p *Process, userNS bool, refused fallback) *configs.Mount {
 	return &configs.Mount{
 		Source: "sysfs", Destination: "/sys", Device: "sysfs",
 		Flags: noAccess | flags,
+	}
+}
+
+// mountSys mounts a sysfs in the directory state, with nothing below it, and returns its
+// path and how to undo that. Where that is refused, as in a user namespace that doesn't own
+// the network namespace, it is the machine's own at /sys, with what is mounted there.
+func mountSys(state string) (path string, undo func() error) {
+	path = filepath.Join(state, "sys")
+	if os.Mkdir(path, 0o700) != nil || unix.Mount("sysfs", path, "sysfs", noAccess|unix.MS_RDONLY, "") != nil {
+		return "/sys", func() error { return nil }
+	}
+	return path, func() error {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			return &os.PathError{Op: "unmount", Path: path, Err: err}
+		}
+		return nil
 	}
 }
 

@@ -2,9 +2,12 @@ package sandbox_test
 
 import (
 	"bytes"
+	"context"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bobbuild/bob/executor/sandbox"
 )
@@ -27,8 +30,12 @@ func TestNetworkOfHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = datagrams.Close() }()
+	talk(t, word)
 	type attack struct{ name, argument string }
-	var attacks []attack
+	attacks := []attack{{"read packets", word}, {"read datagrams", word}, {"interface down", ""}}
+	if start, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil && strings.TrimSpace(string(start)) != "0" {
+		attacks = append(attacks, attack{"low port", ""})
+	}
 	if landlockHere() >= 6 {
 		attacks = append(attacks, attack{"abstract socket", word}, attack{"abstract datagram", word + "-d"})
 	}
@@ -39,6 +46,38 @@ func TestNetworkOfHost(t *testing.T) {
 			t.Errorf("%s: %v, %s", a.name, err, &out)
 		}
 	}
+}
+
+// talk sends the word on the loopback interface until the end of the test.
+func talk(t *testing.T, word string) {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, len(word))
+		for ctx.Err() == nil {
+			if _, err := l.WriteTo([]byte(word), l.LocalAddr()); err != nil {
+				return
+			}
+			if _, _, err := l.ReadFrom(b); err != nil {
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		_ = l.Close()
+		<-done
+	})
 }
 
 // TestAbstractSockets has commands use abstract sockets among themselves, which nothing

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/moby/sys/userns"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -169,8 +170,11 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 		return fmt.Errorf("run: no command can be run with --isolation=%s", r.Isolation)
 	}
 	r.tryNesting.Do(func() {
-		if inUserNamespace() && !nests() {
+		if !nests() {
 			r.refused.Or(uint32(sharedUser))
+			if r.Notice != nil {
+				r.Notice("a RUN has bob's own user namespace, since this machine lets bob make none: with the network of the machine it can open neither raw sockets nor ports below 1024 (`bob doctor` tells what to do)")
+			}
 		}
 	})
 	for {
@@ -236,7 +240,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	clean := func(undo func() error) { err = errors.Join(err, undo()) }
 	defer clean(func() error { return os.RemoveAll(state) })
 
-	userNS := inUserNamespace()
+	userNS := userns.RunningInUserNS()
 	if !userNS && !p.Insecure {
 		unmount, errMount := forbidDevices(root)
 		if errMount != nil {
@@ -268,7 +272,13 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	defer clean(points.remove)
 	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Recording(r.OneID)}
 	defer clean(memory.remove)
-	mounts, err := placeMounts(points, systemMounts(p, userNS, refused), etc, p.Mounts, memory)
+	sys := "/sys"
+	if p.Network == Host && p.nested(refused) && !userNS {
+		var unmount func() error
+		sys, unmount = mountSys(state)
+		defer clean(unmount)
+	}
+	mounts, err := placeMounts(points, systemMounts(p, userNS, sys, refused), etc, p.Mounts, memory)
 	if err != nil {
 		return err
 	}
@@ -276,7 +286,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	id := "bob-" + filepath.Base(state)
-	config, err := newConfig(p, id, root, mounts, private, userNS, refused)
+	config, err := newConfig(p, id, root, mounts, private, refused)
 	if err != nil {
 		return err
 	}
