@@ -71,7 +71,7 @@
 //
 // # Everywhere
 //
-// TestEverywhere builds three Dockerfiles in a few restricted environments, and with
+// TestEverywhere builds four Dockerfiles in a few restricted environments, and with
 // -everywhere ("make test-everywhere") all in all that it can make, which takes root.
 // A line in its list of environments is one; what is built there must be what an
 // ordinary user builds.

@@ -108,6 +108,18 @@
 // call that never is otherwise, unless bob was built with libseccomp 2.6 and runs on
 // Linux 5.19. /proc/sys/kernel/yama/ptrace_scope must not be 3. Linux 5.14 is needed.
 //
+// # Devices
+//
+// Where the kernel refuses a command device nodes, which a trial shows, the filter
+// notifies of mknod, and this process makes the node as package owners does: a real one
+// where it may, else a file with a record. It wants CAP_MKNOD of the caller and looks the
+// path up as above, with the user and the groups that the caller has for files. The record
+// is a user attribute, so that the filter notifies of setxattr too, to refuse that one to
+// callers without CAP_MKNOD. In a chroot the guard answers; it makes no real device but
+// those of the container's /dev. stat is the kernel's: a recorded device is a file to
+// commands. Linux 5.7 is needed, and that no process above has such a filter; if that is
+// bob's, it makes the devices of the bob below it.
+//
 // # Other architectures
 //
 // Emulators has the kernel's binfmt_misc execute commands of other architectures than
@@ -128,8 +140,8 @@
 // kills all that is left, also when bob is gone. What is to be mounted is moved or
 // copied into the root file system and back. A command has no_new_privs, the seccomp
 // filter, Docker's capabilities but CAP_SYS_CHROOT, with which it could leave, and
-// those over the network, with which it could read what bob sends; it can make no device that
-// does harm. Landlock, as far as the kernel has it, keeps it from all other files,
+// those over the network, with which it could read what bob sends; it makes no real device
+// that does harm. Landlock, as far as the kernel has it, keeps it from all other files,
 // and from tracing and signalling other processes. Limits tells what is missing.
 //
 // # Examining

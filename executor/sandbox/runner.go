@@ -336,7 +336,7 @@ func (r *Runner) startEmulation(p *Process, state string, nested bool) (*emulate
 	if !r.nodes.wanted(nested) {
 		return nil, nil //nolint:nilnil // documented result
 	}
-	return emulate.StartDevices(state)
+	return emulate.StartDevices(state, p.Insecure)
 }
 
 // canonical returns the absolute path of the root file system, free of

@@ -123,5 +123,5 @@ func Nodes() []File {
 		files = append(files, dir(long, 0o755))
 		long += "/" + strings.Repeat(string(rune('a'+i)), 200)
 	}
-	return append(files, dir(long, 0o755), file(long+"/"+strings.Repeat("n", 255), 0o644, "deep\n"))
+	return append(files, dir(long, 0o755), file(long+"/"+strings.Repeat("n", 251), 0o644, "deep\n"))
 }

@@ -158,7 +158,7 @@ func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
 		if k == Records {
 			return opened(fd).change(func(st *unix.Stat_t) { st.Mode, st.Rdev = mode, dev })
 		}
-		if err := opened(fd).setxattr(Attribute, []byte(record{mode: mode, rdev: dev}.String())); err != nil {
+		if err := opened(fd).setxattr(DeviceAttribute, []byte(record{mode: mode, rdev: dev}.String())); err != nil {
 			return err
 		}
 		return retry(func() error { return unix.Fchmod(fd, mode&permissions) })
@@ -202,7 +202,7 @@ func (f file) overrideDevice(st *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil
 	}
-	r, err := f.record()
+	r, err := f.record(DeviceAttribute)
 	if errors.Is(err, errRecord) {
 		return nil
 	}
@@ -217,7 +217,7 @@ func (f file) override(st *unix.Stat_t) error {
 	st.Uid, st.Gid = 0, 0
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR:
-		r, err := f.record()
+		r, err := f.record(Attribute)
 		if r != nil {
 			r.override(st)
 		}

@@ -31,9 +31,9 @@ var kinds = map[string]func(path string) error{
 	},
 }
 
-func must(t *testing.T, err error) {
+func must(t *testing.T, errs ...error) {
 	t.Helper()
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -277,12 +277,12 @@ func TestDevices(t *testing.T) {
 // TestOwnersBesideDevices wants nothing of a record but the device where the kernel has the
 // owners.
 func TestOwnersBesideDevices(t *testing.T) {
-	for record, want := range map[string]uint32{
+	for record, want := range map[string]uint32{ // of a device
 		"5:7:0600:char-1-3": unix.S_IFCHR | 0o640, "5:7:06755:file": unix.S_IFREG | 0o640, "5:7:0644:char-1": unix.S_IFREG | 0o640, "": unix.S_IFREG | 0o640,
 	} {
 		path := filepath.Join(t.TempDir(), "x")
 		must(t, os.WriteFile(path, nil, 0o640))
-		must(t, unix.Lsetxattr(path, owners.Attribute, []byte(record), 0))
+		must(t, unix.Lsetxattr(path, owners.DeviceAttribute, []byte(record), 0), unix.Lsetxattr(path, owners.Attribute, []byte("8:9:0600:char-1-7"), 0))
 		var disk, st unix.Stat_t
 		must(t, unix.Lstat(path, &disk))
 		must(t, owners.Devices.Fstatat(unix.AT_FDCWD, path, &st))

@@ -13,6 +13,11 @@ import (
 // and no layer.
 const Attribute = "user.containers.override_stat"
 
+// DeviceAttribute is the extended attribute that holds the record of a device where
+// owners are those on the disk. fuse-overlayfs, to which the other belongs, lets nobody set
+// that.
+const DeviceAttribute = prefix + "device"
+
 // maxRecord is longer than any record that is right.
 const maxRecord = 128
 
@@ -25,10 +30,10 @@ type record struct {
 
 var errRecord = errors.New("is not uid:gid:mode:type")
 
-// record returns the record of f, nil if there is none.
-func (f file) record() (*record, error) {
+// record returns what the attribute of f says, nil if there is none.
+func (f file) record(attribute string) (*record, error) {
 	var b [maxRecord]byte
-	n, err := f.getxattr(Attribute, b[:])
+	n, err := f.getxattr(attribute, b[:])
 	if none(err) {
 		return nil, nil //nolint:nilnil // documented result
 	}
@@ -41,7 +46,7 @@ func (f file) record() (*record, error) {
 			return r, nil
 		}
 	}
-	return nil, fmt.Errorf("extended attribute %s: %w", Attribute, err)
+	return nil, fmt.Errorf("extended attribute %s: %w", attribute, err)
 }
 
 // parse reads the value of an Attribute. Types other than those of devices are

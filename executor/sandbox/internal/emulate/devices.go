@@ -16,9 +16,12 @@ import (
 
 // StartDevices prepares to make the device nodes that a container asks for and that the
 // kernel refuses it, being in a user namespace: as package owners does with
-// [owners.Devices]. It is otherwise as Start.
-func StartDevices(dir string) (*Emulation, error) {
-	return newDevices(owners.Devices).listen(dir)
+// [owners.Devices]. marks has the kernel decide about the character device 0:0, the mark of
+// a removed name in overlay format, for whoever makes overlays. It is otherwise as Start.
+func StartDevices(dir string, marks bool) (*Emulation, error) {
+	e := newDevices(owners.Devices)
+	e.marks = marks
+	return e.listen(dir)
 }
 
 // AnswerDevices makes the device nodes that processes ask for whose filter, loaded
@@ -165,12 +168,12 @@ func setGroups(groups []uint32) error {
 // mknodDevice makes a device. Other files are the kernel's to make.
 func (w *worker) mknodDevice(dir int32, path, mode, dev uint64) answer {
 	kind := uint32(mode) & unix.S_IFMT
-	if kind != unix.S_IFCHR && kind != unix.S_IFBLK {
+	mark := kind == unix.S_IFCHR && uint32(dev) == 0
+	if kind != unix.S_IFCHR && kind != unix.S_IFBLK || mark && w.marks {
 		return passed
 	}
 	c, err := w.caller()
-	// The character device 0:0 is the mark of a removed name, which overlayfs refuses too.
-	if err != nil || !c.capable || kind == unix.S_IFCHR && uint32(dev) == 0 {
+	if err != nil || !c.capable || mark { // as overlayfs
 		return answer{errno: unix.EPERM}
 	}
 	b := &birth{}

@@ -79,7 +79,7 @@ var attacks = map[string]func(args []string) error{
 	"terminal device":    func([]string) error { return device(unix.S_IFCHR|0o600, unix.Mkdev(4, 1)) },
 	// A user's file becomes a device in the image.
 	"forge": func([]string) error {
-		const record, value = "user.containers.override_stat", "0:0:0666:block-8-0"
+		const record, value = "user.bob.device", "0:0:0666:block-8-0"
 		if err := os.WriteFile("/tmp/forged", nil, 0o600); err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ var attacks = map[string]func(args []string) error{
 		}
 		refused := unix.Setxattr("/tmp/forged", record, []byte(value), 0)
 		// One that is another name when it is looked at.
-		name := append([]byte("user.containers.override_stax"), 0)
+		name := append([]byte("user.bob.devicx"), 0)
 		path, data := append([]byte("/tmp/forged"), 0), []byte(value)
 		last := len(name) - 2
 		stop := make(chan bool)
@@ -98,7 +98,7 @@ var attacks = map[string]func(args []string) error{
 				case <-stop:
 					return
 				default:
-					name[last] ^= 'x' ^ 't'
+					name[last] ^= 'x' ^ 'e'
 				}
 			}
 		}()
