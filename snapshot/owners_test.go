@@ -156,6 +156,9 @@ func diffs(t *testing.T, o snapshot.Options, mounts bool) string {
 	must(t, snapshot.Extract(t.Context(), a.Root(), "/archive", bytes.NewReader(archive), snapshot.ExtractOptions{Owners: s.Owners()}))
 	must(t, snapshot.Extract(t.Context(), a.Root(), "/given", bytes.NewReader(archive),
 		snapshot.ExtractOptions{Owners: s.Owners(), Owner: &snapshot.Owner{UID: 11, GID: 12}}))
+	for _, name := range []string{"archive", "given"} { // made just now
+		must(t, os.Chtimes(filepath.Join(a.Root(), name), time.Time{}, time.Unix(1e9, 0)))
+	}
 	sn, err := a.Commit()
 	must(t, err)
 	describe(t, &b, "step", readDiff(t, sn))

@@ -202,10 +202,15 @@ func (s *Store) Close() error {
 
 // Owners returns how files below the roots of the store have owners.
 func (s *Store) Owners() owners.Keeper {
-	if s.opts.HarmlessDevices && !s.opts.RecordOwners {
+	switch {
+	case s.opts.RecordOwners:
+		return owners.Records
+	case s.opts.Snapshotter == FuseOverlay:
+		return owners.Stubs
+	case s.opts.HarmlessDevices:
 		return owners.Harmless
 	}
-	return owners.Recording(s.opts.RecordOwners)
+	return owners.Devices
 }
 
 // TempDir returns a private directory of this process for short-lived files. It

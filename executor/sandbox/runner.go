@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ type Runner struct {
 	// OneID is that of the Mode. The owners below Root are then recorded as by
 	// package owners, and so are those that commands set.
 	OneID bool
+	// Devices is how device nodes are made for commands where the kernel refuses them:
+	// as those of the file system that Root is. The zero value is [owners.Devices].
+	Devices owners.Keeper
 	// Limiter bounds each run; nil doesn't.
 	Limiter *Limiter
 	// Notice, if not nil, is told once each, in a sentence, what isolates less than on
@@ -333,10 +337,10 @@ func (r *Runner) startEmulation(p *Process, state string, nested bool) (*emulate
 		return emulate.Start(state, emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
 	}
 	r.tryDevices.Do(func() { r.nodes = findNodes(state) })
-	if !r.nodes.wanted(nested) {
+	if !r.nodes.wanted(nested || r.Devices == owners.Stubs) {
 		return nil, nil //nolint:nilnil // documented result
 	}
-	return emulate.StartDevices(state, p.Insecure)
+	return emulate.StartDevices(state, cmp.Or(r.Devices, owners.Devices), p.Insecure)
 }
 
 // canonical returns the absolute path of the root file system, free of

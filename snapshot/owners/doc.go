@@ -28,7 +28,7 @@
 // Records belong to the inode: they survive that the file or a directory above it is
 // renamed, that overlayfs copies it up, and hard links.
 //
-// The record of a device is all that [Devices] and [Harmless] know, as the attribute
+// The record of a device is all that [Devices], [Harmless] and [Stubs] know, as the attribute
 // user.bob.device in the same form: owner and mode are then those on the disk.
 //
 // # Limits

@@ -22,6 +22,9 @@ const (
 	// Harmless is Devices, but records all devices except those that every container
 	// has. It is for where nothing else keeps commands from opening the machine's disks.
 	Harmless
+	// Stubs is Devices, but records all devices. It is for fuse-overlayfs, on which real
+	// ones can't be changed.
+	Stubs
 	// Records has all as recorded; see the package documentation.
 	Records
 )
@@ -85,7 +88,7 @@ func (k Keeper) override(f file, st *unix.Stat_t) error {
 	switch k {
 	case Records:
 		return f.override(st)
-	case Devices, Harmless:
+	case Devices, Harmless, Stubs:
 		return f.overrideDevice(st)
 	case Disk:
 	}
@@ -141,16 +144,15 @@ func (k Keeper) Fset(fd, uid, gid int, mode uint32) error {
 	})
 }
 
-// Mknodat is mknodat(2). With Records a device is a regular file with a record; with
-// Devices and Harmless it is one if the kernel refuses a device, and always if it is the
-// character device 0:0: that would remove the name in overlay format.
+// Mknodat is mknodat(2). Except with Disk, a device that isn't real is a regular file with a
+// record: one that the kernel refuses, one that the keeper doesn't ask it for, and always
+// the character device 0:0, which would remove the name in overlay format.
 func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
-	if kind := mode & unix.S_IFMT; k == Disk || kind != unix.S_IFCHR && kind != unix.S_IFBLK {
-		return retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) })
-	}
-	if k == Devices && (mode&unix.S_IFMT != unix.S_IFCHR || dev != 0) || k == Harmless && IsHarmless(mode, dev) {
+	kind := mode & unix.S_IFMT
+	device := k != Disk && (kind == unix.S_IFCHR || kind == unix.S_IFBLK)
+	if !device || k.real(mode, dev) {
 		err := retry(func() error { return unix.Mknodat(dir, name, mode, int(dev)) })
-		if !errors.Is(err, unix.EPERM) {
+		if !device || !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
@@ -163,6 +165,18 @@ func (k Keeper) Mknodat(dir int, name string, mode uint32, dev uint64) error {
 		}
 		return retry(func() error { return unix.Fchmod(fd, mode&permissions) })
 	})
+}
+
+// real reports whether the kernel is asked for a device.
+func (k Keeper) real(mode uint32, dev uint64) bool {
+	switch k {
+	case Devices:
+		return mode&unix.S_IFMT != unix.S_IFCHR || dev != 0
+	case Harmless:
+		return IsHarmless(mode, dev)
+	case Disk, Stubs, Records:
+	}
+	return false
 }
 
 // IsHarmless reports whether a device of the mode st_mode is one that every container has:

@@ -230,7 +230,7 @@ func TestAttributes(t *testing.T) {
 }
 
 func TestDevices(t *testing.T) {
-	for _, keeper := range []owners.Keeper{owners.Records, owners.Devices} {
+	for _, keeper := range []owners.Keeper{owners.Records, owners.Devices, owners.Harmless, owners.Stubs} {
 		for _, tt := range []struct {
 			kind uint32
 			dev  uint64
@@ -249,6 +249,9 @@ func TestDevices(t *testing.T) {
 			must(t, keeper.Fchmodat(unix.AT_FDCWD, path, 0o640))
 			var st, disk unix.Stat_t
 			must(t, unix.Lstat(path, &disk))
+			if keeper == owners.Stubs && disk.Mode&unix.S_IFMT != unix.S_IFREG || keeper == owners.Harmless && tt.dev != unix.Mkdev(1, 3) && disk.Mode&unix.S_IFMT != unix.S_IFREG {
+				t.Errorf("keeper %d makes the device %o %x as %o", keeper, tt.kind, tt.dev, disk.Mode)
+			}
 			if tt.dev == 0 && disk.Mode&unix.S_IFMT != tt.kind && disk.Mode&unix.S_IFMT != unix.S_IFREG {
 				t.Errorf("the device %o 0 has on the disk the mode %o", tt.kind, disk.Mode)
 			}

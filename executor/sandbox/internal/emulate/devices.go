@@ -15,11 +15,10 @@ import (
 )
 
 // StartDevices prepares to make the device nodes that a container asks for and that the
-// kernel refuses it, being in a user namespace: as package owners does with
-// [owners.Devices]. marks has the kernel decide about the character device 0:0, the mark of
+// kernel refuses it, being in a user namespace, by the keeper. marks has the kernel decide about the character device 0:0, the mark of
 // a removed name in overlay format, for whoever makes overlays. It is otherwise as Start.
-func StartDevices(dir string, marks bool) (*Emulation, error) {
-	e := newDevices(owners.Devices)
+func StartDevices(dir string, keeper owners.Keeper, marks bool) (*Emulation, error) {
+	e := newDevices(keeper)
 	e.marks = marks
 	return e.listen(dir)
 }

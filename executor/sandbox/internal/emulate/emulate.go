@@ -37,9 +37,9 @@ type Emulation struct {
 	threads  int               // that answer
 	ids      *identities       // of an emulation of owners
 	// Of an emulation of devices:
-	keeper  owners.Keeper
-	marks   bool           // the kernel makes marks of overlay format
-	weak    bool           // this process lacks CAP_MKNOD, so that its commands may: root will do
+	keeper owners.Keeper
+	marks  bool // the kernel makes marks of overlay format
+	weak   bool // this process lacks CAP_MKNOD, so that its commands may: root will do
 
 	workers sync.WaitGroup // the receiver is one
 
