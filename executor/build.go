@@ -31,7 +31,8 @@ type build struct {
 	progress *reporter
 	exports  *exports
 	caches   promise[[]*importedCache]
-	lost     []digest.Digest // layers of caches that can't be had
+	lost     []digest.Digest    // layers of caches that can't be had
+	sources  *promise[struct{}] // that what steps take from this machine is there
 
 	mu        sync.Mutex
 	outlines  map[*dockerfile.Stage]*promise[*outline]
@@ -132,6 +133,11 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		return nil, errors.Join(err, b.group.Wait())
 	}
 	b.importCaches(ctx)
+	b.sources = promised(b, func(ctx context.Context) (struct{}, error) {
+		err := scout{b}.look(ctx)
+		b.fail(err)
+		return struct{}{}, err
+	})
 	for _, s := range b.allStages() {
 		b.begin(ctx, s)
 	}
@@ -221,8 +227,14 @@ func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func
 	if p, ok := m[key]; ok {
 		return p
 	}
-	p := &promise[T]{life: b.life, done: make(chan struct{})}
+	p := promised(b, makeIt)
 	m[key] = p
+	return p
+}
+
+// promised starts makeIt in the build's group.
+func promised[T any](b *build, makeIt func(context.Context) (T, error)) *promise[T] {
+	p := &promise[T]{life: b.life, done: make(chan struct{})}
 	b.group.Go(func() error {
 		defer close(p.done)
 		p.value, p.err = makeIt(b.life)

@@ -24,6 +24,8 @@ type operation struct {
 	foreseen bool
 	// missed, unless it is nil, is called when the result has to be made.
 	missed func()
+	// ready, unless it is nil, is waited for before the result is made.
+	ready *promise[struct{}]
 	// run changes the file system of the step. It reports to v.
 	run func(ctx context.Context, to *snapshot.Active, v *vertex) error
 
@@ -69,12 +71,15 @@ type finding struct {
 func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	op, err := b.prepare(ctx, st, t)
 	if err != nil {
+		if _, early := b.sources.wait(ctx); early != nil {
+			return nil, early // is told
+		}
 		if !b.progress.canceled(err) { // else it has not begun
 			b.progress.start(t.title()).done(err)
 		}
 		return nil, err
 	}
-	op.missed = t.demand
+	op.missed, op.ready = t.demand, b.sources
 	op.anew = op.anew || st.anew || t.stage.NoCache || b.opts.NoCache
 	t.book.open(st, t, op)
 	f, err := b.find(ctx, st.rootfs, op, t.title())
@@ -97,6 +102,11 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 		f := b.known(ctx, below, op)
 		if f == nil && op.missed != nil {
 			op.missed()
+		}
+		if f == nil && op.ready != nil {
+			if _, err := op.ready.wait(ctx); err != nil {
+				return nil, err
+			}
 		}
 		if f == nil && !op.anew {
 			// Another process may be at the same step.
