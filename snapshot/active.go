@@ -129,13 +129,23 @@ func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) 
 
 // mountOverlay mounts o as the store's snapshotter does.
 func (s *Store) mountOverlay(ctx context.Context, o overlay) (fileSystem, error) {
+	lower, err := s.fewer(ctx, o.lower, maxLayers)
+	if err != nil {
+		return nil, err
+	}
+	o.lower = lower
 	if s.opts.Snapshotter == FuseOverlay {
 		return s.mountFuse(ctx, o)
 	}
 	if s.fileMarks {
 		return nil, fmt.Errorf("the kernel's overlay needs devices 0:0 for removed files, which can't be made in %s%s", s.dir, unsuitable(s.dir))
 	}
-	return &overlayMount{target: o.target}, o.mount()
+	if err = o.mount(); err != nil && len(lower) > classicLayers { // before Linux 6.5
+		if o.lower, err = s.fewer(ctx, lower, classicLayers); err == nil {
+			err = o.mount()
+		}
+	}
+	return &overlayMount{target: o.target}, err
 }
 
 // Root returns the path of the file system.

@@ -163,7 +163,7 @@ func TestMarkNames(t *testing.T) {
 	must(t, a.Discard())
 }
 
-func TestTry(t *testing.T) {
+func TestSnapshottersWork(t *testing.T) {
 	needMounts(t)
 	dir := t.TempDir()
 	for _, with := range []snapshot.Snapshotter{snapshot.Overlay, snapshot.Copy} {
@@ -176,13 +176,6 @@ func TestTry(t *testing.T) {
 	}
 	if err := works(dir, "btrfs"); err == nil || !strings.Contains(err.Error(), "btrfs") {
 		t.Errorf("an unknown one: %v", err)
-	}
-	for _, d := range []string{dir + "/new", on} {
-		left, err := os.ReadDir(d)
-		must(t, err)
-		if len(left) > 0 {
-			t.Errorf("left behind: %v", left)
-		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 
 	"github.com/klauspost/compress/zstd"
@@ -83,17 +84,32 @@ func (c Compression) NewWriter(w io.Writer) (io.WriteCloser, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compress: %w", err)
 		}
-		return zw, zw.SetConcurrency(packBlock, runtime.NumCPU()+1)
+		return zw, zw.SetConcurrency(packBlock, workers(packMemory))
 	case Zstd:
 		level := zstd.SpeedDefault
 		if c.Level != nil {
 			level = zstd.EncoderLevelFromZstd(*c.Level)
 		}
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(level))
+		n := workers(zstdMemory)
+		return zstd.NewWriter(w, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(n), zstd.WithLowerEncoderMem(n == 1))
 	case Uncompressed:
 		return asItIs{w}, nil
 	}
 	return nil, fmt.Errorf("compress: no method is called %q", c.Method)
+}
+
+// packMemory and zstdMemory are what another piece that is compressed at once takes, in
+// bytes.
+const (
+	packMemory = 4 << 20
+	zstdMemory = 32 << 20
+)
+
+// workers returns how many pieces of a layer may be in work at once, each of which takes
+// that much memory: as many as there are processors and one that is read, if that leaves
+// half of the memory that this process may use (see [debug.SetMemoryLimit]).
+func workers(memory int64) int {
+	return int(max(1, min(int64(runtime.NumCPU()+1), debug.SetMemoryLimit(-1)/2/memory)))
 }
 
 // asItIs is the writer that compresses nothing.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/bobbuild/bob/snapshot"
@@ -78,7 +79,8 @@ func TestCompressionMethods(t *testing.T) {
 	}
 }
 
-// A blob depends neither on how its bytes arrive nor on the number of processors.
+// A blob depends neither on how its bytes arrive nor on the number of processors, nor on
+// how much memory there is.
 func TestCompressionIsTheSameEverywhere(t *testing.T) { //nolint:paralleltest // sets GOMAXPROCS
 	data := patterned(3 << 20)
 	for _, method := range []snapshot.Method{snapshot.Gzip, snapshot.Zstd} {
@@ -91,6 +93,12 @@ func TestCompressionIsTheSameEverywhere(t *testing.T) { //nolint:paralleltest //
 			if !bytes.Equal(got, want) {
 				t.Errorf("%s with %d processors: other bytes", method, processors)
 			}
+		}
+		before := debug.SetMemoryLimit(16 << 20)
+		got := packed(t, c, data, 10_007)
+		debug.SetMemoryLimit(before)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s in little memory: other bytes", method)
 		}
 	}
 }

@@ -68,7 +68,8 @@
 // To mount overlays the process must be user 0 with all capabilities in its own
 // mount namespace, usually below a user namespace. Linux 5.11 is needed for overlay
 // mounts and extended attributes (userxattr) in a user namespace, 5.8 for
-// whiteouts, 6.5 for more than about 200 layers. [FuseOverlay] needs the program
+// whiteouts. More layers than an overlay takes, 500 or before Linux 6.5 some 200, are
+// copied into one directory as far as need be. [FuseOverlay] needs the program
 // fuse-overlayfs and /dev/fuse, but Linux 4.18 only. Copies need neither mounts nor
 // CAP_SYS_ADMIN, but CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETFCAP
 // and, for device nodes, CAP_MKNOD.

@@ -39,6 +39,10 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	a, err := l.layers.attrs(d)
+	if err != nil {
+		return fmt.Errorf("copy directory %q: %w", brief(d.path), err)
+	}
 	below, err := l.files(ctx, d, to)
 	if err != nil {
 		return err
@@ -48,11 +52,7 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 			return err
 		}
 	}
-	a, err := l.layers.attrs(d)
-	if err == nil {
-		err = a.apply(to.fd, true, l.opt.Owners)
-	}
-	if err != nil {
+	if err := a.apply(to.fd, true, l.opt.Owners); err != nil {
 		return fmt.Errorf("copy directory %q: %w", brief(d.path), err)
 	}
 	return nil

@@ -45,8 +45,13 @@ func (m *overlayMount) end() error {
 	return detach(m.target)
 }
 
-// classicLimit is how long the options of mount(2) may be: a page with its NUL.
-const classicLimit = 4095
+const (
+	// classicLayers is how many lower directories fit into the options of mount(2),
+	// which are a page with its NUL.
+	classicLayers = 200
+	// maxLayers is how many lower directories the kernel's overlay takes (OVL_MAX_STACK).
+	maxLayers = 500
+)
 
 // mount mounts o with userxattr: the overlay's own attributes are then in the
 // user namespace, where an unprivileged process may write them.
@@ -60,6 +65,21 @@ const classicLimit = 4095
 // characters that mean something in options. So mount(2), which is allowed where
 // the newer calls are not, serves for about two hundred layers.
 func (o overlay) mount() error {
+	var err error
+	if len(o.lower) <= classicLayers {
+		err = o.mountByOptions()
+	}
+	if len(o.lower) > classicLayers || errors.Is(err, unix.EMFILE) {
+		err = o.mountByLayer()
+	}
+	if err != nil {
+		return fmt.Errorf("mount overlay of %d layers at %s: %w%s", len(o.lower), o.target, err, unsuitable(o.target))
+	}
+	return nil
+}
+
+// mountByOptions mounts o by mount(2).
+func (o overlay) mountByOptions() error {
 	paths := append([]string{}, o.lower...)
 	if o.upper != "" {
 		paths = append(paths, o.upper, o.work)
@@ -73,24 +93,11 @@ func (o overlay) mount() error {
 		defer unix.Close(fd)
 		fds = append(fds, "/proc/self/fd/"+strconv.Itoa(fd))
 	}
-	f := overlay{lower: fds[:len(o.lower)], target: o.target}
+	options := "userxattr,lowerdir=" + strings.Join(fds[:len(o.lower)], ":")
 	if o.upper != "" {
-		f.upper, f.work = fds[len(fds)-2], fds[len(fds)-1]
+		options += ",volatile,upperdir=" + fds[len(fds)-2] + ",workdir=" + fds[len(fds)-1]
 	}
-	options := "userxattr,lowerdir=" + strings.Join(f.lower, ":")
-	if f.upper != "" {
-		options += ",volatile,upperdir=" + f.upper + ",workdir=" + f.work
-	}
-	var err error
-	if len(options) <= classicLimit {
-		err = unix.Mount("overlay", o.target, "overlay", 0, options)
-	} else {
-		err = f.mountByLayer()
-	}
-	if err != nil {
-		return fmt.Errorf("mount overlay of %d layers at %s: %w%s", len(o.lower), o.target, err, unsuitable(o.target))
-	}
-	return nil
+	return unix.Mount("overlay", o.target, "overlay", 0, options)
 }
 
 // unsuitable says, for an error, if the file system of dir can't carry an overlay.
@@ -109,7 +116,8 @@ func unsuitable(dir string) string {
 	return ""
 }
 
-// mountByLayer mounts o by the calls that take one layer at a time (Linux 6.5).
+// mountByLayer mounts o by the calls that take one layer at a time (Linux 6.5), of which
+// one is open at a time.
 func (o overlay) mountByLayer() error {
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -131,8 +139,8 @@ func (o overlay) mountByLayer() error {
 		}
 	}
 	for _, p := range options {
-		if err := unix.FsconfigSetString(fsfd, p.key, p.value); err != nil {
-			return configError(fsfd, p.key, err)
+		if err := setDirectory(fsfd, p.key, p.value); err != nil {
+			return err
 		}
 	}
 	if err := unix.FsconfigCreate(fsfd); err != nil {
@@ -145,6 +153,19 @@ func (o overlay) mountByLayer() error {
 	defer unix.Close(mfd)
 	if err := unix.MoveMount(mfd, "", unix.AT_FDCWD, o.target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return os.NewSyscallError("move_mount", err)
+	}
+	return nil
+}
+
+// setDirectory gives the file system being configured a directory.
+func setDirectory(fsfd int, key, path string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if err := unix.FsconfigSetString(fsfd, key, "/proc/self/fd/"+strconv.Itoa(fd)); err != nil {
+		return configError(fsfd, key, err)
 	}
 	return nil
 }

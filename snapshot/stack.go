@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -17,11 +18,22 @@ type stack struct {
 	owners owners.Keeper
 	marks  bool  // files that are marks count as such
 	fds    []int // of their roots; 0 is not open
+	opened []int // which are open, the first opened first
+	// deep are directories far below a root that were opened last: the way to what is in
+	// them needn't be gone from the root.
+	deep []deepDir
 
 	// known holds what at has found, if that can't change; else it is nil.
 	known map[string]lowerDir
 	// tree is what the layers come to, if they are only indexed; then there are none.
 	tree *node
+}
+
+// deepDir is an open directory of a layer.
+type deepDir struct {
+	layer int
+	path  string
+	fd    int
 }
 
 // lowerDir is a directory of a stack: the layers that have a part in it, top
@@ -45,26 +57,35 @@ func newStack(layers []string, keeper owners.Keeper, fileMarks bool) *stack {
 	return &stack{layers: layers, owners: keeper, marks: fileMarks, fds: make([]int, len(layers))}
 }
 
-// fd returns the root of a layer, which it opens the first time.
+// fd returns the root of a layer, which it opens if it isn't open. It is good until the
+// next call.
 func (s *stack) fd(layer int) (int, error) {
 	if s.fds[layer] != 0 {
 		return s.fds[layer], nil
+	}
+	if len(s.opened) >= openShare(8) {
+		unix.Close(s.fds[s.opened[0]])
+		s.fds[s.opened[0]] = 0
+		s.opened = s.opened[1:]
 	}
 	fd, err := unix.Open(s.layers[layer], unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open layer %s: %w", s.layers[layer], err)
 	}
 	s.fds[layer] = fd
+	s.opened = append(s.opened, layer)
 	return fd, nil
 }
 
 func (s *stack) close() {
-	for _, fd := range s.fds {
-		if fd != 0 {
-			unix.Close(fd)
-		}
+	for _, layer := range s.opened {
+		unix.Close(s.fds[layer])
+	}
+	for _, d := range s.deep {
+		unix.Close(d.fd)
 	}
 	clear(s.fds)
+	s.opened, s.deep = nil, nil
 }
 
 func (s *stack) root() lowerDir {
@@ -132,8 +153,44 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 	return e, ok, nil
 }
 
+// deepPath is from how many bytes on a path counts as one to a deep directory, and
+// deepDirs how many of those stay open.
+const (
+	deepPath = 1024
+	deepDirs = 8
+)
+
 // open opens the directory path of a layer.
 func (s *stack) open(layer int, path string) (int, error) {
+	if len(path) < deepPath {
+		return s.openFromRoot(layer, path)
+	}
+	parent, base := split(path)
+	fd := -1
+	var err error
+	i := slices.IndexFunc(s.deep, func(d deepDir) bool { return d.layer == layer && d.path == parent })
+	if i >= 0 {
+		fd, err = unix.Openat(s.deep[i].fd, base, dirFlags, 0)
+	} else {
+		fd, err = s.openFromRoot(layer, path)
+	}
+	if err != nil || slices.ContainsFunc(s.deep, func(d deepDir) bool { return d.layer == layer && d.path == path }) {
+		return fd, err
+	}
+	kept, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(fd))
+	}
+	if len(s.deep) == deepDirs {
+		unix.Close(s.deep[0].fd)
+		s.deep = slices.Delete(s.deep, 0, 1)
+	}
+	s.deep = append(s.deep, deepDir{layer, path, kept})
+	return fd, nil
+}
+
+// openFromRoot is open by the whole path.
+func (s *stack) openFromRoot(layer int, path string) (int, error) {
 	root, err := s.fd(layer)
 	if err != nil {
 		return -1, err

@@ -39,6 +39,8 @@ type Store struct {
 	synced sync.Map  // up to which moment other boots are on the disk, by name
 	whole  sync.Map  // digests of blobs that were read or written in this process
 
+	flats flats
+
 	mu        sync.Mutex
 	mounts    map[*mounted]struct{} // what Close has to end
 	checkouts []*checkout           // the least recently used first
@@ -190,7 +192,7 @@ func (s *Store) Close() error {
 	for _, m := range left {
 		errs = append(errs, m.discard())
 	}
-	errs = append(errs, s.trimCheckouts(0))
+	errs = append(errs, s.trimCheckouts(0), s.dropFlats())
 	errs = append(errs, s.discard(s.tmp))
 	s.collect()
 	s.waste.Wait()

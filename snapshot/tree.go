@@ -19,9 +19,21 @@ const (
 	maxLinks = 255
 	// kernelLinks is the same for paths that BuildKit leaves to the kernel.
 	kernelLinks = 40
-	// maxOpen is how many directories a tree keeps open between two entries.
+	// maxOpen is how many directories a tree keeps open between two entries, or layers a
+	// stack, where that many files may be open.
 	maxOpen = 256
+	minOpen = 16 // where fewer may be open
 )
+
+// openShare returns how many files may be open for one purpose, of which there are so
+// many at once.
+func openShare(purposes uint64) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return maxOpen
+	}
+	return int(max(minOpen, min(maxOpen, limit.Cur/purposes)))
+}
 
 var (
 	errEscape  = errors.New("name leads out of the root directory")
@@ -118,7 +130,7 @@ func (t *tree) empty() {
 
 // trim bounds the number of open directories. Those handed out before are closed.
 func (t *tree) trim() {
-	if len(t.byPath) > maxOpen {
+	if len(t.byPath) > minOpen && len(t.byPath) > openShare(16) {
 		t.reset()
 	}
 }

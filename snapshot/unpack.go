@@ -97,7 +97,7 @@ func (s *Store) unpack(ctx context.Context, parent string, layers []Layer, ids [
 	if jobs < 1 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
-	u := &unpacking{store: s, slots: semaphore.NewWeighted(int64(jobs))}
+	u := &unpacking{store: s, slots: semaphore.NewWeighted(int64(jobs)), begun: semaphore.NewWeighted(int64(openShare(16)))}
 	present := u.present(ids)
 	group, gctx := errgroup.WithContext(ctx)
 	settled := make(chan struct{})
@@ -105,7 +105,7 @@ func (s *Store) unpack(ctx context.Context, parent string, layers []Layer, ids [
 	for i := present; i < len(layers); i++ {
 		// Slots are taken base first: a layer waits for those below it, which
 		// then always have one.
-		if err := u.slots.Acquire(gctx, 1); err != nil {
+		if u.begun.Acquire(gctx, 1) != nil || u.slots.Acquire(gctx, 1) != nil {
 			break
 		}
 		j := job{layer: layers[i], id: ids[i], parent: parent, below: settled, done: make(chan struct{})}
@@ -114,6 +114,7 @@ func (s *Store) unpack(ctx context.Context, parent string, layers []Layer, ids [
 		}
 		settled = j.done
 		group.Go(func() error {
+			defer u.begun.Release(1)
 			if err := u.run(gctx, j); err != nil {
 				return fmt.Errorf("unpack layer %s: %w", j.layer.name(), err)
 			}
@@ -133,6 +134,7 @@ func (s *Store) unpack(ctx context.Context, parent string, layers []Layer, ids [
 type unpacking struct {
 	store *Store
 	slots *semaphore.Weighted // for opened layers
+	begun *semaphore.Weighted // for layers that aren't snapshots yet: each has files open
 }
 
 // job is the unpacking of one layer.
@@ -241,6 +243,7 @@ func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor
 	if err = streamLayer(ctx, l, x.budget, x.run); err == nil {
 		err = x.applyWhiteouts()
 	}
+	x.tree.reset() // it may wait for the layers below
 	if err != nil {
 		x.tree.close()
 		return nil, err

@@ -415,34 +415,6 @@ func TestUnpackCancelled(t *testing.T) {
 	nothingLeft(t, dir)
 }
 
-// TestManyLayers mounts more layers than fit into the options of mount(2).
-func TestManyLayers(t *testing.T) {
-	needMounts(t)
-	s := openStore(t, t.TempDir())
-	var layers []snapshot.Layer
-	for i := range 300 {
-		l := layer(t, file(fmt.Sprintf("f%03d", i), ""), file("last", fmt.Sprint(i)))
-		layers = append(layers, l)
-	}
-	for _, n := range []int{150, 300} {
-		sn := unpack(t, s, layers[:n]...)
-		a, err := s.Prepare(t.Context(), sn)
-		must(t, err)
-		b, err := os.ReadFile(filepath.Join(a.Root(), "last"))
-		must(t, err)
-		if string(b) != fmt.Sprint(n-1) {
-			t.Errorf("last layer is %s of %d", b, n)
-		}
-		write(t, filepath.Join(a.Root(), "last"), "changed")
-		sn, err = a.Commit()
-		must(t, err)
-		if got := len(viewed(t, s, sn)); got != n+2 {
-			t.Errorf("%d names, want %d", got, n+2)
-		}
-		wantNames(t, "diff", tarNames(t, readDiff(t, sn)), "last")
-	}
-}
-
 func TestDiskFull(t *testing.T) {
 	needMounts(t)
 	dir := t.TempDir()

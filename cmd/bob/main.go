@@ -21,6 +21,7 @@ import (
 
 func main() {
 	sandbox.Init()
+	fitMemory()
 	ctx, stop := withSignals(context.Background())
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
