@@ -46,6 +46,8 @@ var arrows = map[string][]string{
 	"integration/bench":     {"integration/harness"},
 	"integration/demo/show": {},
 	"integration/live":      {},
+
+	"registry/patience/patiencetest": {},
 }
 
 // owners says which package alone may import a module directly.

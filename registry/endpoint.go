@@ -79,9 +79,9 @@ func (c *Client) probe(ctx context.Context, reg name.Registry, insecure bool) (*
 		return nil, &Error{Op: "read the certificates for", Host: displayHost(reg), Err: err, permanent: true}
 	}
 	slow := time.AfterFunc(slowAnswer, func() { c.notice("waiting for " + displayHost(reg) + " to answer") })
-	defer slow.Stop()
 	var found *endpoint
 	err = c.run(ctx, opConnect+" "+displayHost(reg), func() (err error) {
+		defer slow.Stop() // from then on other notices tell it
 		found, err = firstAnswer(ctx, c.ways(reg, insecure, certs))
 		return err
 	})

@@ -11,9 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/opencontainers/go-digest"
@@ -22,6 +20,7 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/bobbuild/bob/registry/patience/patiencetest"
 	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
@@ -45,19 +44,9 @@ func (l login) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return &authn.Basic{Username: l.user, Password: l.password}, nil
 }
 
-// clock is a clock on which waiting takes no time.
-type clock struct{ passed atomic.Int64 }
-
-func (c *clock) Now() time.Time { return time.Unix(1000, c.passed.Load()) }
-
-func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
-	c.passed.Add(int64(d))
-	return context.Cause(ctx)
-}
-
 func newClient(t *testing.T, change func(*registry.Options)) *registry.Client {
 	t.Helper()
-	o := registry.Options{Keychain: anonymous{}, Patience: patience.Policy{Clock: new(clock)}, Notice: func(s string) { t.Log("notice:", s) }}
+	o := registry.Options{Keychain: anonymous{}, Patience: patience.Policy{Clock: new(patiencetest.Clock)}, Notice: func(s string) { t.Log("notice:", s) }}
 	if change != nil {
 		change(&o)
 	}

@@ -15,12 +15,13 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/bobbuild/bob/registry/patience/patiencetest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // outage is a network that fails from its n-th request on, for a time.
 type outage struct {
-	clock *clock
+	clock *patiencetest.Clock
 	n     int64
 	takes time.Duration
 	fail  func(*http.Request) (*http.Response, error)
@@ -68,7 +69,7 @@ func TestOutages(t *testing.T) {
 				t.Parallel()
 				host := serveEmbedded(t)
 				for n := int64(1); ; n++ {
-					clock := new(clock)
+					clock := new(patiencetest.Clock)
 					o := &outage{clock: clock, n: n, takes: takes, fail: fail}
 					c := newClient(t, func(options *registry.Options) {
 						options.Transport, options.Notice, options.Patience = o, nil, patience.Policy{Clock: clock}
@@ -79,7 +80,7 @@ func TestOutages(t *testing.T) {
 					if err == nil {
 						_, err = c.Resolve(t.Context(), ref, amd64)
 					}
-					passed := time.Duration(clock.passed.Load())
+					passed := clock.Passed()
 					switch {
 					case o.begin.Load() == 0:
 						return // there are fewer requests

@@ -1,19 +1,17 @@
 package fetch_test
 
 import (
-	"context"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/bobbuild/bob/registry/patience/patiencetest"
 )
 
 // backend is git's own server for HTTP.
@@ -88,19 +86,9 @@ func (h *hub) commit(name string, files map[string]string) string {
 // remote returns the address of the repository name.
 func (h *hub) remote(name string) string { return h.url + "/" + name + "/.git" }
 
-// clock is a clock on which waiting takes no time.
-type clock struct{ passed atomic.Int64 }
-
-func (c *clock) Now() time.Time { return time.Unix(1000, c.passed.Load()) }
-
-func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
-	c.passed.Add(int64(d))
-	return context.Cause(ctx)
-}
-
 func newClient(t *testing.T) *fetch.Client {
 	t.Helper()
-	return fetch.New(fetch.Options{Patience: patience.Policy{Clock: new(clock)}, TempDir: t.TempDir()})
+	return fetch.New(fetch.Options{Patience: patience.Policy{Clock: new(patiencetest.Clock)}, TempDir: t.TempDir()})
 }
 
 // checkout fetches r and returns the directory it is in.

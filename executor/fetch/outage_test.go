@@ -19,17 +19,18 @@ import (
 
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/bobbuild/bob/registry/patience/patiencetest"
 )
 
 // lostFor fails all requests that come before a time, and answers the others.
 type lostFor struct {
-	clock *clock
+	clock *patiencetest.Clock
 	until time.Duration
 	fail  func(*http.Request) (*http.Response, error)
 }
 
 func (l lostFor) RoundTrip(r *http.Request) (*http.Response, error) {
-	if time.Duration(l.clock.passed.Load()) < l.until {
+	if l.clock.Passed() < l.until {
 		return l.fail(r)
 	}
 	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("content")), ContentLength: 7, Request: r}, nil
@@ -49,7 +50,7 @@ func TestDownloadOutage(t *testing.T) {
 		},
 	} {
 		for until, survived := range map[time.Duration]bool{30 * time.Second: true, time.Hour: false} {
-			clock, notices := new(clock), 0
+			clock, notices := new(patiencetest.Clock), 0
 			c := fetch.New(fetch.Options{
 				Transport: lostFor{clock, until, fail}, Patience: patience.Policy{Clock: clock},
 				Notice: func(s string) {
@@ -66,7 +67,7 @@ func TestDownloadOutage(t *testing.T) {
 			if survived && read(t, dir, "f") != "content" {
 				t.Errorf("%s: other content", name)
 			}
-			if passed := time.Duration(clock.passed.Load()); passed > time.Minute || !survived && !strings.Contains(err.Error(), "http://host/f") {
+			if passed := clock.Passed(); passed > time.Minute || !survived && !strings.Contains(err.Error(), "http://host/f") {
 				t.Errorf("%s: %v after %s", name, err, passed)
 			}
 		}
@@ -85,7 +86,7 @@ func TestForGood(t *testing.T) {
 	secure.Config.ErrorLog = nil
 	for _, address := range []string{secure.URL + "/f", "http://nowhere.invalid/f", "http://" + secure.Listener.Addr().String() + "/f"} {
 		notices := 0
-		c := fetch.New(fetch.Options{Patience: patience.Policy{Clock: new(clock)}, Notice: func(string) { notices++ }})
+		c := fetch.New(fetch.Options{Patience: patience.Policy{Clock: new(patiencetest.Clock)}, Notice: func(string) { notices++ }})
 		_, err := c.Download(t.Context(), fetch.File{URL: address, Name: "f"}, nil, func() (string, error) { return t.TempDir(), nil }, nil)
 		if err == nil || notices > 0 && !strings.Contains(address, "nowhere") {
 			t.Errorf("%s: %v, %d notices", address, err, notices)

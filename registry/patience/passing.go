@@ -15,11 +15,11 @@ import (
 
 // Passing says whether an error of a request, or of its answer's body, is one that
 // the same request may not meet a little later: the server or the network before it
-// isn't there, is silent, or hung up.
+// isn't there, is silent, or hung up. nil isn't one.
 func Passing(err error) bool {
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
 	case errors.As(err, &dns):
 		return !dns.IsNotFound && (dns.IsTemporary || dns.IsTimeout)

@@ -15,17 +15,8 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/bobbuild/bob/registry/patience/patiencetest"
 )
-
-// clock is a clock on which waiting takes no time.
-type clock struct{ now time.Time }
-
-func (c *clock) Now() time.Time { return c.now }
-
-func (c *clock) Sleep(_ context.Context, d time.Duration) error {
-	c.now = c.now.Add(d)
-	return nil
-}
 
 // TestOutage checks that an outage is survived if it is shorter than the limit, and
 // that a longer one is given up no later than at the limit.
@@ -37,11 +28,10 @@ func TestOutage(t *testing.T) {
 			said = patience.DefaultLimit
 		}
 		for _, outage := range []time.Duration{0, time.Millisecond, said / 2, said, said + 1, 2 * said} {
-			c := &clock{now: time.Unix(1000, 0)}
-			over := c.now.Add(outage)
+			c := new(patiencetest.Clock)
 			a := patience.Policy{Limit: limit, Clock: c}.Begin()
 			last := time.Duration(0)
-			for c.now.Before(over) {
+			for c.Passed() < outage {
 				wait, left, ok := a.Next(0)
 				if !ok {
 					break
@@ -54,8 +44,8 @@ func TestOutage(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if survived := !c.now.Before(over); survived != (outage <= said) || c.now.Sub(time.Unix(1000, 0)) > said {
-				t.Errorf("limit %s, outage %s: survived %t after %s", limit, outage, survived, c.now.Sub(time.Unix(1000, 0)))
+			if survived := c.Passed() >= outage; survived != (outage <= said) || c.Passed() > said {
+				t.Errorf("limit %s, outage %s: survived %t after %s", limit, outage, survived, c.Passed())
 			}
 		}
 	}
@@ -63,7 +53,7 @@ func TestOutage(t *testing.T) {
 
 func TestNext(t *testing.T) {
 	t.Parallel()
-	c := &clock{now: time.Unix(1000, 0)}
+	c := new(patiencetest.Clock)
 	if _, _, ok := (patience.Policy{Limit: -1, Clock: c}).Begin().Next(0); ok {
 		t.Error("tried again without patience")
 	}
@@ -71,11 +61,11 @@ func TestNext(t *testing.T) {
 	if wait, _, ok := a.Next(20 * time.Second); !ok || wait != 20*time.Second {
 		t.Errorf("waits %s, %t when asked for 20s", wait, ok)
 	}
-	c.now = c.now.Add(30 * time.Second)
+	_ = c.Sleep(t.Context(), 30*time.Second)
 	if _, _, ok := a.Next(31 * time.Second); ok {
 		t.Error("waits longer than it may")
 	}
-	c.now = c.now.Add(time.Hour)
+	_ = c.Sleep(t.Context(), time.Hour)
 	a.Progressed()
 	if _, _, ok := a.Next(0); !ok || a.Failed() != 1 {
 		t.Errorf("after progress there were %d failures", a.Failed())
