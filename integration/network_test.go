@@ -172,7 +172,7 @@ func TestProxyAndCertificates(t *testing.T) {
 			host: "registry.test", env: []string{"HTTPS_PROXY=" + strings.Replace(with, "proxy-passw0rd", "wrong-passw0rd", 1)},
 			want: "the proxy 127.0.0.1:[0-9]+ answers 407 Proxy Authentication Required for registry.test; check HTTPS_PROXY",
 		},
-		"no proxy there":    {host: "registry.test", env: []string{"HTTPS_PROXY=http://u:proxy-passw0rd@127.0.0.1:9"}, want: "proxy.*connection refused; check these variables"},
+		"no proxy there":    {host: "registry.test", env: []string{"HTTPS_PROXY=http://u:proxy-passw0rd@127.0.0.1:9"}, want: "proxy.*connection refused .tried [0-9]+ times.; check these variables"},
 		"not for this host": {host: "registry.test", env: []string{"HTTPS_PROXY=" + with, "NO_PROXY=registry.test"}, want: "registry.test"},
 		"no such file":      {host: "registry.test", flags: []string{"--registry-ca=none.pem"}, want: "--registry-ca: .*none.pem"},
 		"no certificate":    {host: "registry.test", flags: []string{"--registry-ca=key.pem"}, want: "key.pem holds no certificate"},

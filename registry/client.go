@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -26,6 +27,7 @@ const (
 	dialTimeout     = 30 * time.Second
 	writeBufferSize = 1 << 20
 	readBufferSize  = 256 << 10
+	maxAnswerHeader = 256 << 10 // bytes of all headers of an answer
 )
 
 // Options say how a [Client] behaves. The zero value is right for most.
@@ -213,6 +215,9 @@ func transports(o *Options) (verified, unverified http.RoundTripper) {
 	}
 	// Bytes are checked against digests: they must arrive as they were sent.
 	t.DisableCompression = true
+	if t.MaxResponseHeaderBytes == 0 {
+		t.MaxResponseHeaderBytes = maxAnswerHeader
+	}
 	t.WriteBufferSize = max(t.WriteBufferSize, writeBufferSize)
 	t.ReadBufferSize = max(t.ReadBufferSize, readBufferSize)
 
@@ -287,13 +292,40 @@ func (t *hostTransport) pick(home bool) http.RoundTripper {
 
 // tokenTransport carries requests to a registry's token server. Its caller
 // adds credentials, and only for that server's host.
-type tokenTransport struct{ *hostTransport }
+type tokenTransport struct {
+	*hostTransport
 
-// RoundTrip implements http.RoundTripper.
+	realm *url.URL // of the token server
+}
+
+// maxToken bounds what is read of a token server's answer, bytes.
+const maxToken = 1 << 20
+
+var errRedirectedLogin = errors.New("the token server redirects a login to another host")
+
+// RoundTrip implements http.RoundTripper. What a redirect leads to gets no
+// credentials, and no request that holds them in its body.
 func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	away := req.URL.Host != t.realm.Host || req.URL.Scheme != t.realm.Scheme
+	if away && req.Method != http.MethodGet {
+		return nil, errRedirectedLogin
+	}
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", t.client.userAgent)
-	return t.pick(sameHost(req.URL, t.host)).RoundTrip(req)
+	if away {
+		req.Header.Del("Authorization")
+	}
+	resp, err := t.pick(sameHost(req.URL, t.host)).RoundTrip(req)
+	if err == nil {
+		resp.Body = &shortened{io.LimitReader(resp.Body, maxToken), resp.Body}
+	}
+	return resp, err
+}
+
+// shortened is the beginning of a body.
+type shortened struct {
+	io.Reader
+	io.Closer
 }
 
 var (

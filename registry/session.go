@@ -279,7 +279,11 @@ func (s *session) fetchToken(ctx context.Context, config *authn.AuthConfig) erro
 	idle := s.client.idle
 	tokenCtx, cancel := context.WithTimeoutCause(ctx, idle, &stallError{idle})
 	defer cancel()
-	carrier := tokenTransport{s.endpoint.transport}
+	realm, err := url.Parse(s.challenge.Parameters["realm"])
+	if err != nil {
+		return s.fail(opAuthenticate, "", errors.New("the registry's challenge names no token server"))
+	}
+	carrier := tokenTransport{s.endpoint.transport, realm}
 	token, err := transport.Exchange(tokenCtx, s.realmKeeper(), s.auth, carrier, s.scopes, s.challenge)
 	if err != nil {
 		if stall := stalled(tokenCtx); stall != nil && ctx.Err() == nil {
