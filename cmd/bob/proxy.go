@@ -20,6 +20,7 @@ import (
 	"github.com/bobbuild/bob/registry/proxy"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/peterbourgon/ff/v3/ffcli"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,7 +41,7 @@ type proxyConfig struct {
 	insecure             bool
 	registryCA           string
 	logFormat            string
-	grace                time.Duration
+	grace, retryFor      time.Duration
 	stdout, stderr       io.Writer
 }
 
@@ -57,6 +58,7 @@ func newProxyCommand(stdout, stderr io.Writer) *ffcli.Command {
 	fs.StringVar(&cfg.registryCA, "registry-ca", "", "`file` of PEM certificates to trust beside the machine's")
 	fs.StringVar(&cfg.logFormat, "log-format", "text", "text or json `format` of the log on standard error (default text)")
 	fs.DurationVar(&cfg.grace, "grace", 30*time.Second, "how `long` a push may pause between requests once bob is told to end (default 30s)")
+	registerRetryFor(fs, &cfg.retryFor)
 	return &ffcli.Command{
 		Name:       "proxy",
 		ShortUsage: "bob proxy [flags]",
@@ -130,6 +132,9 @@ func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 	}
 	o := proxy.Options{Base: cfg.baseRef, Target: cfg.targetRef, Insecure: cfg.insecure}
 	var err error
+	if o.Patience, err = patient(cfg.retryFor); err != nil {
+		return nil, err
+	}
 	if o.Auth, err = readCredentials(ctx, "--auth", workspaceAuth, cfg.auth, proxy.ParseDockerConfig); err != nil {
 		return nil, err
 	}
@@ -234,6 +239,8 @@ const (
 	headerTimeout  = time.Minute
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
+	// maxConnections is how many clients may be connected at once: each takes memory.
+	maxConnections = 512
 )
 
 // serve answers requests until ctx ends; then it lets running pushes come to
@@ -249,7 +256,7 @@ func (cfg *proxyConfig) serve(ctx context.Context, l net.Listener, handler *prox
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what a client does wrong it is told
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() { served <- srv.Serve(netutil.LimitListener(l, maxConnections)) }()
 	select {
 	case err := <-served:
 		return err

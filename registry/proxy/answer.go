@@ -108,6 +108,7 @@ type recorder struct {
 	status int   // 0: nothing yet
 	bytes  int64 // of the body
 	broken bool  // the body isn't whole
+	pace   *pace // nil: any will do
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -121,7 +122,16 @@ func (w *recorder) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	n, err := w.ResponseWriter.Write(p)
+	write := func() (int, error) { return w.ResponseWriter.Write(p) }
+	var (
+		n   int
+		err error
+	)
+	if w.pace == nil {
+		n, err = write()
+	} else {
+		n, err = w.pace.move(write)
+	}
 	w.bytes += int64(n)
 	return n, err
 }

@@ -64,8 +64,16 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 	}
 	renewed, to := false, c.url
 	for hops := 0; ; {
-		body := c.open()
-		resp, err := s.attempt(ctx, c, to, body, header) //nolint:bodyclose // closeBody does, or the caller
+		var (
+			body *sendBody
+			resp *http.Response
+		)
+		waiting := repeater{host: s.registry.RegistryStr(), log: s.log, attempts: s.patience.Begin()}
+		err := waiting.run(ctx, func() (again bool, err error) {
+			body = c.open()
+			resp, err = s.attempt(ctx, c, to, body, header) //nolint:bodyclose // closeBody does, or the caller
+			return c.mayRepeat(err) && body.takeBack(), err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("reach %s: %w", s.registry.RegistryStr(), s.cleanse(err, header))
 		}
@@ -261,7 +269,7 @@ func (a *answer) relay(w *recorder) error {
 	if a.Request.Method == http.MethodHead {
 		return nil
 	}
-	_, err := copyStream(w, a.Body)
+	_, err := copyStream(w, &pacedBody{ReadCloser: a.Body, pace: a.session.paces.begin(func() { _ = a.Body.Close() })})
 	w.broken = err != nil
 	return err
 }

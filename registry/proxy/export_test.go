@@ -26,7 +26,8 @@ func PasswordFor(c Credentials, repo string) (string, error) {
 
 // SchemeOf returns how a host is spoken to that answers at address.
 func SchemeOf(ctx context.Context, o Options, host, address string) (string, error) {
-	h := newHosts(o.Roots, nil, o.Insecure, slog.New(slog.DiscardHandler))
+	o.Log = slog.New(slog.DiscardHandler)
+	h := newHosts(&o, nil)
 	for _, carrier := range []http.RoundTripper{h.free.verified, h.free.lax} {
 		carrier.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
@@ -96,5 +97,19 @@ func Accepts(r *http.Request) (repo, ref string, mirror, ok bool) {
 func (p *Proxy) Through(address string) {
 	environment := httpproxy.Config{HTTPProxy: "http://" + address, HTTPSProxy: "http://" + address}
 	find := environment.ProxyFunc()
-	p.hosts = newHosts(nil, func(r *http.Request) (*url.URL, error) { return find(r.URL) }, true, p.log)
+	p.hosts = newHosts(&Options{Insecure: true, Log: p.log}, func(r *http.Request) (*url.URL, error) { return find(r.URL) })
+}
+
+// Hurry has p give what moves too slowly a short time.
+func (p *Proxy) Hurry(window time.Duration) {
+	p.paces = paces{window: window, manifest: window, least: paceLeast}
+}
+
+// Dial has p reach hosts that are free to be anywhere by dial, on a new connection for
+// each request.
+func (p *Proxy) Dial(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
+	for _, carrier := range []http.RoundTripper{p.hosts.free.verified, p.hosts.free.lax} {
+		t := carrier.(*http.Transport)
+		t.DialContext, t.DisableKeepAlives = dial, true
+	}
 }

@@ -22,6 +22,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/bobbuild/bob/registry/patience"
+	"github.com/bobbuild/bob/registry/patience/patiencetest"
 	"github.com/bobbuild/bob/registry/proxy"
 )
 
@@ -78,6 +80,9 @@ func start(t *testing.T, o proxy.Options) *setup {
 	t.Helper()
 	s := &setup{t: t, log: new(witness)}
 	o.Log = slog.New(slog.NewJSONHandler(s.log, nil))
+	if o.Patience == (patience.Policy{}) {
+		o.Patience.Clock = new(patiencetest.Clock)
+	}
 	p, err := proxy.New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
@@ -37,7 +38,7 @@ func (p *Proxy) getManifest(w *recorder, r *http.Request, repo *repository, t *t
 		return a.relay(w)
 	}
 	defer closeBody(a.Body)
-	body, err := p.readManifest(r, a.Body)
+	body, err := p.readManifest(r, a.Body, func() { _ = a.Body.Close() })
 	if err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ func (p *Proxy) getManifest(w *recorder, r *http.Request, repo *repository, t *t
 }
 
 func (p *Proxy) putManifest(w *recorder, r *http.Request, repo *repository, t *target) error {
-	body, err := p.readManifest(r, r.Body)
+	body, err := p.readManifest(r, r.Body, func() { _ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(past()) })
 	if err != nil {
 		return err
 	}
@@ -90,14 +91,19 @@ func (p *Proxy) putManifest(w *recorder, r *http.Request, repo *repository, t *t
 	return nil
 }
 
-// readManifest reads a manifest whole. Few are read at the same time.
-func (p *Proxy) readManifest(r *http.Request, from io.Reader) ([]byte, error) {
+// readManifest reads a manifest whole, unless it takes too long; stop then ends the
+// reading. Few are read at the same time.
+func (p *Proxy) readManifest(r *http.Request, from io.Reader, stop func()) ([]byte, error) {
 	if err := p.manifests.Acquire(r.Context(), 1); err != nil {
 		return nil, err
 	}
 	defer p.manifests.Release(1)
+	timer := time.AfterFunc(p.paces.manifest, stop)
 	var body bytes.Buffer
 	n, err := io.Copy(&body, io.LimitReader(from, maxManifest+1))
+	if inTime := timer.Stop(); err != nil && !inTime {
+		return nil, errSlow
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
@@ -38,12 +39,14 @@ type Options struct {
 	// Base and Target that Auth lacks.
 	AdditionalAuth Credentials
 	// Insecure accepts any certificate, and plain HTTP from registries that
-	// don't answer to https. Loopback hosts are always treated so, plain HTTP
-	// first.
+	// don't answer to https. Loopback hosts are always treated so.
 	Insecure bool
 	// Roots are the certificate authorities that are trusted; nil is the
 	// machine's.
 	Roots *x509.CertPool
+	// Patience says for how long a registry that can't be reached is tried again, as
+	// far as a request can be repeated. Hosts of mirror requests get none.
+	Patience patience.Policy
 	// Log gets a record of each request, without credentials or queries.
 	// nil discards them.
 	Log *slog.Logger
@@ -59,6 +62,7 @@ type Proxy struct {
 	requests  *semaphore.Weighted
 	manifests *semaphore.Weighted
 	pushes    *pushes
+	paces     paces
 	log       *slog.Logger
 }
 
@@ -80,12 +84,13 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		aliases:   make(map[string]*repository),
 		extra:     o.AdditionalAuth,
-		hosts:     newHosts(o.Roots, http.ProxyFromEnvironment, o.Insecure, o.Log),
+		hosts:     newHosts(&o, http.ProxyFromEnvironment),
 		sessions:  newLedger[*session](maxSessions),
 		uploads:   newLedger[upload](maxUploads),
 		requests:  semaphore.NewWeighted(maxRequests),
 		manifests: semaphore.NewWeighted(maxManifests),
 		pushes:    newPushes(),
+		paces:     paces{window: paceWindow, manifest: manifestTime, least: paceLeast},
 		log:       o.Log,
 	}
 	for _, one := range []struct{ alias, text string }{{"base", o.Base}, {"target", o.Target}} {
@@ -164,7 +169,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := parseTarget(r)
 	var err error
 	defer func() { p.record(r, t, rec, err, time.Since(begin)) }()
-	if err = p.serve(rec, r, t); err != nil && rec.status == 0 {
+	if err = p.serve(rec, r, t); err != nil && gaveUp(r) {
+		err = errSlow
+	}
+	if err != nil && rec.status == 0 {
 		refuse(rec, err)
 	}
 	if err != nil && rec.broken {
@@ -196,6 +204,7 @@ func (p *Proxy) serve(w *recorder, r *http.Request, t *target) error {
 		return err
 	}
 	defer p.requests.Release(1)
+	p.paced(w, r)
 	p.pushes.enter()
 	defer p.pushes.leave()
 	switch {
@@ -231,7 +240,7 @@ func (p *Proxy) record(r *http.Request, t *target, rec *recorder, err error, too
 		}
 	}
 	switch {
-	case err != nil && r.Context().Err() != nil:
+	case err != nil && r.Context().Err() != nil && !errors.Is(err, errSlow):
 		attrs = append(attrs, slog.String("error", "the client went away"))
 	case err != nil:
 		level = slog.LevelWarn

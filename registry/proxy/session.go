@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -28,6 +29,7 @@ const (
 type session struct {
 	*upstream
 	repo  *repository
+	paces paces
 	login authn.AuthConfig // zero: none is known
 
 	gate      *semaphore.Weighted // guards what follows, across network requests
@@ -53,6 +55,7 @@ func (p *Proxy) session(ctx context.Context, repo *repository, actions string, f
 		return &session{
 			upstream:  up,
 			repo:      repo,
+			paces:     p.paces,
 			login:     repo.login,
 			gate:      semaphore.NewWeighted(1),
 			scopes:    scopes,
@@ -144,11 +147,20 @@ func (s *session) fetchToken(ctx context.Context) error {
 	return nil
 }
 
+// maxToken bounds what is read of a token server's answer, bytes.
+const maxToken = 1 << 20
+
+// shortened is the beginning of a body.
+type shortened struct {
+	io.Reader
+	io.Closer
+}
+
 // tokenCarrier carries requests to the token server at realm. What a redirect
 // leads to gets no credentials, and no request that holds them in its body.
 func (s *session) tokenCarrier(realm *url.URL) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
-		away := req.URL.Host != realm.Host
+		away := req.URL.Host != realm.Host || req.URL.Scheme != realm.Scheme
 		if away && req.Method != http.MethodGet {
 			return nil, errors.New("the token server redirects a login to another host")
 		}
@@ -157,10 +169,15 @@ func (s *session) tokenCarrier(realm *url.URL) http.RoundTripper {
 		if away {
 			req.Header.Del("Authorization")
 		}
+		carrier := s.away
 		if s.isHome(req.URL) {
-			return s.home.RoundTrip(req)
+			carrier = s.home
 		}
-		return s.away.RoundTrip(req)
+		resp, err := carrier.RoundTrip(req)
+		if err == nil {
+			resp.Body = &shortened{io.LimitReader(resp.Body, maxToken), resp.Body}
+		}
+		return resp, err
 	})
 }
 

@@ -12,10 +12,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/semaphore"
@@ -29,6 +31,11 @@ const (
 	// bufferSize is what is read and written at once of a stream, bytes.
 	bufferSize = 256 << 10
 	maxHosts   = 256
+	// headerTimeout is how long a host that no credential and no reference names may
+	// take to answer.
+	headerTimeout = 2 * time.Minute
+	// maxAnswerHeader bounds the headers of an answer, bytes.
+	maxAnswerHeader = 256 << 10
 )
 
 // carriers are the ways to the network. What is carried by one is never carried
@@ -52,14 +59,17 @@ func newCarriers(roots *x509.CertPool, proxy proxyFunc, guarded bool) carriers {
 		// Go's HTTP/2 is several times slower at uploads.
 		Protocols: new(http.Protocols),
 		// Bytes are checked against digests: they must arrive as they were sent.
-		DisableCompression: true,
-		WriteBufferSize:    bufferSize,
-		ReadBufferSize:     bufferSize,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxAnswerHeader,
+		WriteBufferSize:        bufferSize,
+		ReadBufferSize:         bufferSize,
 	}
 	t.Protocols.SetHTTP1(true)
 	lax := t.Clone()
 	lax.TLSClientConfig.InsecureSkipVerify = true
 	if guarded {
+		// Nobody answers for such a host.
+		t.ResponseHeaderTimeout, lax.ResponseHeaderTimeout = headerTimeout, headerTimeout
 		return carriers{verified: newGuard(t), lax: newGuard(lax)}
 	}
 	return carriers{verified: t, lax: lax}
@@ -75,11 +85,14 @@ type upstream struct {
 	challenge *transport.Challenge // nil: it lets everybody in
 	home      http.RoundTripper    // to the host
 	away      http.RoundTripper    // to others that it names
+	patience  patience.Policy
+	log       *slog.Logger
 }
 
 // hosts finds out, once for each host, how to reach it.
 type hosts struct {
 	log           *slog.Logger
+	patience      patience.Policy
 	insecure      bool
 	free, guarded carriers
 	known         *ledger[*host]
@@ -90,12 +103,13 @@ type host struct {
 	found *upstream
 }
 
-func newHosts(roots *x509.CertPool, proxy proxyFunc, insecure bool, log *slog.Logger) *hosts {
+func newHosts(o *Options, proxy proxyFunc) *hosts {
 	return &hosts{
-		log:      log,
-		insecure: insecure,
-		free:     newCarriers(roots, proxy, false),
-		guarded:  newCarriers(roots, proxy, true),
+		log:      o.Log,
+		patience: o.Patience,
+		insecure: o.Insecure,
+		free:     newCarriers(o.Roots, proxy, false),
+		guarded:  newCarriers(o.Roots, proxy, true),
 		known:    newLedger[*host](maxHosts),
 	}
 }
@@ -110,9 +124,21 @@ func (h *hosts) upstream(ctx context.Context, reg name.Registry, guarded bool) (
 	if one.found != nil {
 		return one.found, nil
 	}
-	found, err := h.probe(ctx, reg, guarded)
-	one.found = found
-	return found, err
+	waiting := repeater{host: reg.RegistryStr(), log: h.log, attempts: h.policy(guarded).Begin()}
+	err := waiting.run(ctx, func() (again bool, err error) {
+		one.found, err = h.probe(ctx, reg, guarded)
+		return patience.Passing(err), err
+	})
+	return one.found, err
+}
+
+// policy is how patient the proxy is with a host. Whoever asks a mirror has another
+// place to ask.
+func (h *hosts) policy(mirror bool) patience.Policy {
+	if mirror {
+		return patience.Policy{Limit: -1}
+	}
+	return h.patience
 }
 
 // probe asks a host for /v2/ by the schemes that are allowed for it.
@@ -123,9 +149,7 @@ func (h *hosts) probe(ctx context.Context, reg name.Registry, guarded bool) (*up
 	local := isLoopback(reg.RegistryStr())
 	schemes := []string{"https"}
 	switch {
-	case local:
-		schemes = []string{"http", "https"}
-	case h.insecure:
+	case local, h.insecure:
 		schemes = []string{"https", "http"}
 	}
 	ways := h.free
@@ -134,25 +158,52 @@ func (h *hosts) probe(ctx context.Context, reg name.Registry, guarded bool) (*up
 	}
 	var first error
 	for _, scheme := range schemes {
-		up := &upstream{registry: reg, scheme: scheme, lax: local || h.insecure, guarded: guarded, home: ways.verified, away: h.guarded.verified}
+		up := &upstream{
+			registry: reg, scheme: scheme, lax: local || h.insecure, guarded: guarded,
+			home: ways.verified, away: h.guarded.verified, patience: h.policy(guarded), log: h.log,
+		}
 		if up.lax {
 			up.home = ways.lax
 		}
 		if local && !guarded {
 			up.away = h.free.verified // what is on this machine may name others on it
 		}
-		err := up.ping(ctx)
+		err := up.pingSoon(ctx, local && scheme == "https")
 		if err == nil {
 			if scheme == "http" && !local {
 				h.log.WarnContext(ctx, "a registry does not answer to https: plain HTTP is used", "host", reg.RegistryStr())
 			}
 			return up, nil
 		}
-		if first == nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		if _, answered := errors.AsType[*refusal](err); answered && first == nil {
+			return nil, err
+		}
+		if first == nil || errors.Is(first, http.ErrSchemeMismatch) {
 			first = err
 		}
 	}
 	return nil, first
+}
+
+// loopbackTimeout is how long a host on this machine may take to answer to https: some
+// that speak plain HTTP wait for the end of what they take for a request.
+const loopbackTimeout = 10 * time.Second
+
+// pingSoon is ping, which is to be answered soon if there is another way.
+func (up *upstream) pingSoon(ctx context.Context, another bool) error {
+	if !another {
+		return up.ping(ctx)
+	}
+	soon, cancel := context.WithTimeout(ctx, loopbackTimeout)
+	defer cancel()
+	err := up.ping(soon)
+	if err != nil && ctx.Err() == nil && soon.Err() != nil {
+		return os.ErrDeadlineExceeded
+	}
+	return err
 }
 
 // ping asks whether a registry answers, and notes its challenge.
@@ -164,6 +215,9 @@ func (up *upstream) ping(ctx context.Context) error {
 	req.Header.Set("User-Agent", userAgent)
 	resp, err := up.home.RoundTrip(req) //nolint:bodyclose // closeBody does
 	if err != nil {
+		if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
+			return http.ErrSchemeMismatch
+		}
 		return err
 	}
 	defer closeBody(resp.Body)
