@@ -12,7 +12,7 @@ import (
 // instruction is carried out.
 func (c command) check() error {
 	if spec, ok := copySpecOf(c.Command); ok {
-		_, err := spec.known().lower(From{}, "/")
+		_, err := spec.known().lower(From{}, place{dir: "/"})
 		return err
 	}
 	switch in := c.Command.(type) {
@@ -46,7 +46,7 @@ func (c command) checkRun(in *instructions.RunCommand) error {
 			return fmt.Errorf("RUN --device: device %q is required, but no devices can be given to a RUN", d.Name)
 		}
 	}
-	if _, _, err := runArgs(in); err != nil {
+	if _, _, err := runArgs(in, ""); err != nil {
 		return err
 	}
 	return c.checkMounts()

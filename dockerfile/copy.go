@@ -47,7 +47,7 @@ func (st *state) copy(c command, in instructions.Command) (Op, string, error) {
 	if len(c.sources) > 0 {
 		from = c.sources[0]
 	}
-	op, err := spec.lower(from, st.dir())
+	op, err := spec.lower(from, st.place())
 	if err != nil {
 		return nil, "", err
 	}
@@ -88,8 +88,8 @@ func (c copySpec) name() string {
 }
 
 // lower makes the operation. Paths among the sources are looked up in from, the
-// destination is relative to dir.
-func (c copySpec) lower(from From, dir string) (*Copy, error) {
+// destination at p.
+func (c copySpec) lower(from From, p place) (*Copy, error) {
 	if err := checkChown(c.chown, c.linkGiven); err != nil {
 		return nil, err
 	}
@@ -99,19 +99,24 @@ func (c copySpec) lower(from From, dir string) (*Copy, error) {
 	if err := c.checkChecksum(); err != nil {
 		return nil, err
 	}
+	dest, err := p.destination(c.DestPath)
+	if err != nil {
+		return nil, fmt.Errorf("%s: destination %s: %w", c.name(), c.DestPath, err)
+	}
 	op := &Copy{
-		From: from, Dest: destination(dir, c.DestPath), Chown: c.chown, Chmod: c.chmod, Exclude: c.exclude,
+		From: from, Dest: dest, Chown: c.chown, Chmod: c.chmod, Exclude: c.exclude,
 		Link: c.linkGiven && c.chmod == "",
 	}
 	remote := remoteOptions{checksum: c.checksum, keepGitDir: c.keepGitDir}
 	for _, src := range c.SourcePaths {
 		source, err := remote.source(src)
-		switch {
+		if err == nil && source == nil {
+			source, err = c.path(src, p)
+		}
+		switch _, local := source.(*Path); {
 		case err != nil:
 			return nil, fmt.Errorf("%s %s: %w", c.name(), src, err)
-		case source == nil:
-			source = c.path(src)
-		case !c.add:
+		case !local && !c.add:
 			return nil, errCopyRemote(source)
 		}
 		if download, ok := source.(*Download); ok && c.unpack != nil {
@@ -120,7 +125,11 @@ func (c copySpec) lower(from From, dir string) (*Copy, error) {
 		op.Sources = append(op.Sources, source)
 	}
 	for _, f := range c.SourceContents {
-		name := strings.TrimPrefix(f.Path, "/")
+		name, err := p.source(f.Path)
+		if err != nil {
+			return nil, fmt.Errorf("%s heredoc: %w", c.name(), err)
+		}
+		name = strings.TrimPrefix(name, "/")
 		if err := checkFileName(name); err != nil {
 			return nil, fmt.Errorf("%s heredoc: %w", c.name(), err)
 		}
@@ -137,22 +146,30 @@ func errCopyRemote(source Source) error {
 }
 
 // path makes the source that src names in the context, a stage or an image.
-func (c copySpec) path(src string) *Path {
+func (c copySpec) path(src string, p place) (*Path, error) {
 	unpack := c.add
 	if c.unpack != nil {
 		unpack = *c.unpack
 	}
 	if !c.parents {
-		return &Path{Name: relative(src), Unpack: unpack}
+		src, err := p.source(src)
+		return &Path{Name: relative(src), Unpack: unpack}, err
 	}
 	top, pattern, pivot := strings.Cut(src, "/./")
 	if !pivot {
 		top, pattern = "/", src
 	}
+	top, err := p.source(top)
+	if err != nil {
+		return nil, err
+	}
+	if pattern, err = p.source(pattern); err != nil {
+		return nil, err
+	}
 	return &Path{
 		Name: relative(top), Parents: relative(pattern), Unpack: unpack,
 		Required: !hasWildcard(top) && !hasWildcard(pattern),
-	}
+	}, nil
 }
 
 // relative returns a path relative to the root of where it is looked up. Going

@@ -107,7 +107,6 @@ func TestErrors(t *testing.T) {
 		{"link by group name", "FROM a\nADD --link --chown=0:app a b\n", 2, 2, "user and group names can't be resolved when used with --link"},
 		{"BuildKit's stage names", "FROM a AS x.\n", 1, 1, "invalid context name x."},
 		{"case of a base", "FROM a AS x\nFROM X\n", 2, 2, "(did you mean x?)"},
-		{"windows", "FROM --platform=windows/amd64 a\n", 1, 1, "only Linux images"},
 
 		// Bases and stages.
 		{"FROM words", "FROM a b\n", 1, 1, "FROM requires either one or three arguments"},

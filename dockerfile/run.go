@@ -9,9 +9,10 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/util/system"
 )
 
-// defaultPath is the PATH of images that set none.
+// defaultPath is the PATH of images that set none. Windows has its own.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // pipes is the directory in which a Script is found.
@@ -19,7 +20,7 @@ const pipes = "/dev/pipes/"
 
 // run makes the operation of a RUN and its history entry.
 func (st *state) run(cmd command, c *instructions.RunCommand) (Op, string, error) {
-	args, script, err := runArgs(c)
+	args, script, err := runArgs(c, st.image.OS)
 	if err != nil {
 		return nil, "", err
 	}
@@ -47,8 +48,8 @@ func (st *state) run(cmd command, c *instructions.RunCommand) (Op, string, error
 
 // runArgs returns the command line without its shell. Heredocs go into it: one
 // alone is the command, one that begins with "#!" is a script, and others are
-// put back behind the line for the shell to read.
-func runArgs(c *instructions.RunCommand) ([]string, *Script, error) {
+// put back behind the line for the shell to read. Windows has no such scripts.
+func runArgs(c *instructions.RunCommand, os string) ([]string, *Script, error) {
 	if len(c.Files) == 0 {
 		return c.CmdLine, nil, nil
 	}
@@ -68,7 +69,7 @@ func runArgs(c *instructions.RunCommand) ([]string, *Script, error) {
 	if first.Chomp {
 		data = parser.ChompHeredocContent(data)
 	}
-	if !strings.HasPrefix(data, "#!") {
+	if os == windows || !strings.HasPrefix(data, "#!") {
 		return []string{data}, nil, nil
 	}
 	if err := checkFileName(first.Name); err != nil {
@@ -89,7 +90,11 @@ func checkFileName(name string) error {
 // withShell puts the shell of the image before a command line.
 func (st *state) withShell(args []string) []string {
 	shell := st.image.Config.Shell
-	if len(shell) == 0 {
+	switch {
+	case len(shell) > 0:
+	case st.image.OS == windows:
+		shell = []string{"cmd", "/S", "/C"}
+	default:
 		shell = []string{"/bin/sh", "-c"}
 	}
 	return append(slices.Clone(shell), strings.Join(args, " "))
@@ -132,26 +137,25 @@ func (st *state) shownArgs() []string {
 }
 
 // workdir changes the working directory, which is created unless it is the
-// root. The configuration keeps the path as it was written.
-func (st *state) workdir(c *instructions.WorkdirCommand) (Op, string) {
-	dir, current := c.Path, st.image.Config.WorkingDir
-	if !path.IsAbs(dir) {
-		if current == "" {
-			current = "/"
-		}
-		if dir == "" {
-			dir = current
-		} else {
-			dir = path.Join(current, dir)
-		}
+// root. The configuration keeps the path as it was written, but that of Windows has no
+// drive letter there, and backslashes.
+func (st *state) workdir(c *instructions.WorkdirCommand) (Op, string, error) {
+	dir, err := system.NormalizeWorkdir(st.image.Config.WorkingDir, c.Path, st.image.OS)
+	if err != nil {
+		return nil, "", err
 	}
 	st.image.Config.WorkingDir = dir
-	createdBy := "WORKDIR " + dir
+	dir = system.ToSlash(dir, st.image.OS)
+	return workdirOp(dir, st.image.Config.User), "WORKDIR " + dir, nil
+}
+
+// workdirOp makes dir, which always exists if it is the root.
+func workdirOp(dir, user string) Op {
 	if clean := path.Clean(dir); clean != "/" {
-		return &Workdir{Path: clean, User: st.image.Config.User}, createdBy
+		return &Workdir{Path: clean, User: user}
 	}
-	return nil, createdBy
+	return nil
 }
 
 // dir returns the working directory, absolute and clean.
-func (st *state) dir() string { return path.Join("/", st.image.Config.WorkingDir) }
+func (st *state) dir() string { return st.place().dir }

@@ -108,9 +108,6 @@ func (s *Stage) resolve(in instructions.Stage, lex lexer) error {
 
 // check finds the mistakes in a needed stage that don't depend on its base.
 func (s *Stage) check() error {
-	if s.Platform.OS != "linux" {
-		return locate(fmt.Errorf("platform %s: only Linux images can be built", platforms.Format(s.Platform)), s.Location)
-	}
 	if s.replaced || s.scope.unchecked {
 		return nil
 	}
@@ -230,7 +227,7 @@ func (s *Stage) SeesTarget() bool {
 		for _, c := range s.commands {
 			arg, ok := c.Command.(*instructions.ArgCommand)
 			if ok && slices.ContainsFunc(arg.Args, func(a instructions.KeyValuePairOptional) bool {
-				return slices.Contains([]string{"TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"}, a.Key)
+				return slices.Contains([]string{"TARGETPLATFORM", "TARGETOS", "TARGETOSVERSION", "TARGETARCH", "TARGETVARIANT"}, a.Key)
 			}) {
 				return true
 			}

@@ -2,12 +2,14 @@ package dockerfile
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/util/system"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -123,8 +125,10 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
 	if st.image.OS == "" || st.image.Architecture == "" {
 		st.image.Platform = s.Platform
 	}
-	if dir := st.image.Config.WorkingDir; dir != "" && !path.IsAbs(dir) {
-		st.image.Config.WorkingDir = path.Join("/", dir)
+	if dir := st.image.Config.WorkingDir; dir != "" && (st.image.OS == windows || !path.IsAbs(dir)) {
+		if st.image.Config.WorkingDir, err = system.NormalizeWorkdir("/", dir, st.image.OS); err != nil {
+			return nil, locate(fmt.Errorf("working directory %q of the base: %w", dir, err), s.Location)
+		}
 	}
 	st.inherit()
 	return st, nil
@@ -133,7 +137,7 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
 // inherit takes over the variables of the image a stage starts from. They are
 // set anew, so that they win over arguments of the stages below.
 func (st *state) inherit() {
-	if !slices.ContainsFunc(st.image.Config.Env, func(kv string) bool { return envKey(kv) == "PATH" }) {
+	if st.image.OS != windows && !slices.ContainsFunc(st.image.Config.Env, func(kv string) bool { return envKey(kv) == "PATH" }) {
 		st.setEnv("PATH", defaultPath)
 	}
 	for _, kv := range st.image.Config.Env {
@@ -181,7 +185,7 @@ func (st *state) apply(c command) (Step, error) {
 	case *instructions.CopyCommand, *instructions.AddCommand:
 		step.Op, createdBy, err = st.copy(c, in)
 	case *instructions.WorkdirCommand:
-		step.Op, createdBy = st.workdir(in)
+		step.Op, createdBy, err = st.workdir(in)
 	case *instructions.ArgCommand:
 		createdBy, err = st.arg(in)
 	case *instructions.ExposeCommand:

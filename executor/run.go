@@ -13,6 +13,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -21,8 +22,8 @@ import (
 const scriptDir = "/dev/pipes"
 
 func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (*operation, error) {
-	if b.NoRUN != nil {
-		return nil, b.NoRUN
+	if err := b.runs(s); err != nil {
+		return nil, err
 	}
 	if op.Insecure && !b.opts.AllowInsecure {
 		return nil, errInsecure
@@ -68,6 +69,14 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	}, nil
 }
 
+// runs tells why no RUN of s can be run, nil if they can.
+func (b *build) runs(s *dockerfile.Stage) error {
+	if p := s.Platform; p.OS != "linux" {
+		return fmt.Errorf("commands for %s can't be run here, only those for linux: have a stage FROM --platform=$BUILDPLATFORM make the files, and copy them", platforms.FormatAll(p))
+	}
+	return b.NoRUN
+}
+
 var errInsecure = errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
 
 var errHostNetwork = errors.New("network.host is not allowed where RUN has a private network: build with --allow network.host if the Dockerfile is trusted")
@@ -83,8 +92,10 @@ func (b *build) mayUseHost() bool {
 // not known by then and refused at their step.
 func (b *build) checkAllowed() error {
 	for _, s := range b.allStages() {
-		if at, ok := s.Runs(); ok && b.NoRUN != nil {
-			return &StepError{Step: "RUN", Location: at, Err: b.NoRUN}
+		if at, ok := s.Runs(); ok {
+			if err := b.runs(s); err != nil {
+				return &StepError{Step: "RUN", Location: at, Err: err}
+			}
 		}
 		if at, ok := s.HostNetwork(); ok && !b.mayUseHost() {
 			return &StepError{Step: "RUN --network=host", Location: at, Err: errHostNetwork}

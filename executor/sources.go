@@ -2,15 +2,16 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
 )
 
-// A scout looks, before any step is run, for what steps take from directories of this
-// machine: that something isn't there depends on nothing else. Whatever it misses shows
-// at the step itself.
+// A scout looks, before any step is run, for what can't be had: what steps take from
+// directories of this machine, since that depends on nothing else, and the files of
+// images that aren't read here. Whatever it misses shows at the step itself.
 type scout struct{ b *build }
 
 // look goes through the steps of all stages, as soon as the configs of their bases are
@@ -30,7 +31,11 @@ func (s scout) look(ctx context.Context) error {
 				continue
 			}
 			title := task{Step: step, number: n.next()}.title()
-			if err := s.step(ctx, stage, step.Op); err != nil {
+			err := s.step(ctx, stage, step.Op)
+			if o.platform.OS == "windows" {
+				err = errWindows
+			}
+			if err != nil {
 				if !s.b.progress.canceled(err) {
 					s.b.progress.start(title).done(err)
 				}
@@ -45,6 +50,9 @@ func (s scout) look(ctx context.Context) error {
 func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.Op) error {
 	switch op := op.(type) {
 	case *dockerfile.Copy:
+		if err := s.readable(ctx, stage, op.From); err != nil {
+			return err
+		}
 		for _, src := range op.Sources {
 			if src, ok := src.(*dockerfile.Path); ok {
 				if _, err := s.find(ctx, stage, op.From, (&pathPart{Path: src, copying: &copying{Copy: op}}).source()); err != nil {
@@ -55,6 +63,9 @@ func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.
 	case *dockerfile.Run:
 		for _, m := range op.Mounts {
 			if m, ok := m.(*dockerfile.BindMount); ok {
+				if err := s.readable(ctx, stage, m.From); err != nil {
+					return err
+				}
 				there, err := s.find(ctx, stage, m.From, mountedPath(m.Source))
 				if err == nil && !there {
 					err = &filecopy.NotFoundError{Source: m.Source}
@@ -65,6 +76,33 @@ func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.
 			}
 		}
 	case *dockerfile.Workdir:
+	}
+	return nil
+}
+
+// errWindows is that layers of Windows images, which hold files in a form of their own,
+// are neither read nor made.
+var errWindows = errors.New("the files of an image for windows can't be read or changed here, only its configuration: copy to FROM scratch, or build on Windows")
+
+// readable refuses files of images for Windows.
+func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from dockerfile.From) error {
+	os := ""
+	switch {
+	case from.Stage != nil:
+		o, err := s.b.outline(from.Stage).wait(ctx)
+		if err != nil {
+			return err
+		}
+		os = o.platform.OS
+	case from.Image != "" && stage.TargetPlatform().OS == "windows":
+		img, err := s.b.image(from.Image, stage.TargetPlatform()).wait(ctx)
+		if err != nil {
+			return err
+		}
+		os = img.state.image.OS
+	}
+	if os == "windows" {
+		return errWindows
 	}
 	return nil
 }

@@ -254,7 +254,11 @@ func (b *build) platformPrefix(s *dockerfile.Stage) string {
 		return ""
 	}
 	prefix := platforms.FormatAll(s.Platform)
-	if t := s.TargetPlatform(); s.SeesTarget() && t.Architecture != s.Platform.Architecture {
+	switch t := s.TargetPlatform(); {
+	case !s.SeesTarget():
+	case t.OS != s.Platform.OS:
+		prefix += "->" + platforms.FormatAll(t)
+	case t.Architecture != s.Platform.Architecture:
 		prefix += "->" + t.Architecture
 		if t.Variant != "" {
 			prefix += "/" + t.Variant

@@ -68,9 +68,6 @@ func platformOf(s string) (ocispec.Platform, error) {
 	if err != nil {
 		return p, usageErrorf("--platform %s: %v", s, err)
 	}
-	if p.OS != "linux" {
-		return p, usageErrorf("--platform %s: bob builds linux images", s)
-	}
 	return platforms.Normalize(p), nil
 }
 
