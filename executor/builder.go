@@ -41,6 +41,9 @@ type Options struct {
 	Context string
 	// Ignore holds the patterns of .dockerignore, in their order.
 	Ignore []string
+	// LeaveOut is a directory that is in no context even if it lies in one: what a
+	// build changes while it reads.
+	LeaveOut string
 	// Contexts are the named contexts that are no images of a registry, by the
 	// keys of [dockerfile.Options.Contexts].
 	Contexts map[string]Context

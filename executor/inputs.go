@@ -108,6 +108,7 @@ func (o *Options) UpToDate(ctx context.Context, annotations map[string]string) (
 			return false, err
 		}
 		defer func() { err = errors.Join(err, tree.Close()) }()
+		tree.LeaveOut(o.LeaveOut, nil)
 		for i, r := range reads {
 			content, err := contentNow(ctx, tree, r)
 			if content == "" {

@@ -115,6 +115,9 @@ func (b *build) openDir(ctx context.Context, dir string, ignore []string) (*sour
 		if err != nil || b.Store.Holds(dir) { // the latter is another one each time
 			return src, err
 		}
+		src.tree.LeaveOut(b.opts.LeaveOut, func(rel string) {
+			b.progress.warn(rel + ": bob's own cache directory is left out of the context")
+		})
 		sums, err := b.fileSums(dir)
 		if err != nil {
 			return nil, err

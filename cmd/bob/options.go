@@ -79,6 +79,7 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 	if err != nil {
 		return nil, err
 	}
+	o.build.LeaveOut = cache
 	if o.build.MaxUnpacked, err = cfg.unpacked.bytes(cache); err != nil {
 		return nil, err
 	}

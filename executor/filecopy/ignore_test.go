@@ -1,7 +1,9 @@
 package filecopy_test
 
 import (
+	"errors"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -187,4 +189,33 @@ func oracle(t *testing.T, patterns, paths []string) []string {
 		out = append(out, p)
 	}
 	return out
+}
+
+// TestLeaveOut takes a directory out of a tree, whatever asks for it.
+func TestLeaveOut(t *testing.T) {
+	t.Parallel()
+	dir := build(t, "f", ".cache/bob/blob", ".cache/other/x", "link -> .cache/bob")
+	var told []string
+	tree := open(t, dir, "*", "!**/b*", "!f", "!.cache", "!link")
+	tree.LeaveOut(filepath.Join(dir, "link"), func(rel string) { told = append(told, rel) })
+	root := t.TempDir()
+	must(t, pick(t, tree, ".").CopyTo(t.Context(), root, "/", filecopy.Options{Owner: self()}))
+	if got, want := list(t, root), []string{".cache/", ".cache/other/", ".cache/other/x=.cache/other/x", "f=f", "link -> .cache/bob"}; !slices.Equal(got, want) {
+		t.Errorf("copied %q, want %q", got, want)
+	}
+	for _, source := range []string{".cache/bob", "link", ".cache/bob/blob"} {
+		_, err := tree.Select(t.Context(), filecopy.Source{Path: source})
+		if _, ok := errors.AsType[*filecopy.NotFoundError](err); !ok {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+	if n := pick(t, tree, ".cache/b*").Sources(); n != 0 {
+		t.Errorf("%d sources match", n)
+	}
+	if !slices.Equal(told, []string{".cache/bob"}) {
+		t.Errorf("told %q", told)
+	}
+	other := open(t, dir)
+	other.LeaveOut(filepath.Join(dir, "missing"), nil)
+	pick(t, other, ".cache/bob")
 }

@@ -128,6 +128,9 @@ func (f *finder) step(name string) (*found, error) {
 		return nil, fmt.Errorf("stat %q: %w", next.rel, err)
 	}
 	if isDir(next.st.Mode) {
+		if f.tree.leavesOut(&next.st, next.rel) {
+			return nil, &NotFoundError{}
+		}
 		if next.dir, err = openat(dir.dir, name, openNode); err != nil {
 			return nil, fmt.Errorf("open %q: %w", next.rel, changed(err))
 		}

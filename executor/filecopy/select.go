@@ -271,6 +271,9 @@ func (t *Tree) globName(ctx context.Context, dir *found, fd int, name string, pa
 	if at.excluded && (!isDir(at.st.Mode) || !t.filter.mayHold(at.rel)) {
 		return nil, nil
 	}
+	if isDir(at.st.Mode) && t.leavesOut(&at.st, at.rel) {
+		return nil, nil
+	}
 	if len(parts) == 0 && !at.excluded {
 		return []string{at.rel}, nil
 	}

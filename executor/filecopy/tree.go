@@ -24,6 +24,37 @@ type Tree struct {
 	sums   Sums // nil: nothing is remembered
 	now    func() time.Time
 	owners owners.Keeper
+	out    leftOut
+}
+
+// leftOut is a directory that isn't in a tree although it lies there. The zero value is
+// none.
+type leftOut struct {
+	inode
+
+	told sync.Once
+	tell func(rel string)
+}
+
+// LeaveOut has the tree be without the directory dir, wherever in it that lies, as if
+// it weren't there. tell, unless nil, is called with its path in the tree when it is first
+// met. A directory that doesn't exist is nowhere. It is called before the tree's first use.
+func (t *Tree) LeaveOut(dir string, tell func(rel string)) {
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) == nil {
+		t.out.inode, t.out.tell = inode{st.Dev, st.Ino}, tell
+	}
+}
+
+// leavesOut reports whether the directory with the status st, at rel, isn't in the tree.
+func (t *Tree) leavesOut(st *unix.Stat_t, rel string) bool {
+	if t.out.ino == 0 || t.out.inode != (inode{st.Dev, st.Ino}) {
+		return false
+	}
+	if t.out.tell != nil {
+		t.out.told.Do(func() { t.out.tell(rel) })
+	}
+	return true
 }
 
 // OpenDir opens the directory dir. ignore holds the patterns of a .dockerignore
@@ -154,6 +185,9 @@ func (s *scanner) child(ctx context.Context, fd int, in spot, name string) (*nod
 	}
 	if isDir(st.Mode) {
 		if excluded && !s.filter.mayHold(at.rel) {
+			return nil, nil // documented result
+		}
+		if s.sel.tree.leavesOut(&st, at.rel) {
 			return nil, nil // documented result
 		}
 		return s.directory(ctx, fd, newNode(name, &st), at, excluded)
