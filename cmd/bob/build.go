@@ -138,18 +138,13 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 		return err
 	}
 	o, err := cfg.options(ctx)
-	if err != nil {
+	mode, errMode := viewMode(cfg.progress, cfg.quiet)
+	check, errCall := cfg.wantsCheck()
+	if err := errors.Join(err, errMode, errCall); err != nil {
 		return err
 	}
 	in.maxUnpacked = o.build.MaxUnpacked
-	mode, err := viewMode(cfg.progress, cfg.quiet)
-	if err != nil {
-		return err
-	}
-	if only, err := cfg.wantsCheck(); only || err != nil {
-		if err != nil {
-			return err
-		}
+	if check {
 		return cfg.check(ctx, in, o, mode)
 	}
 	result, err := cfg.enterAndBuild(ctx, in, o, mode)
@@ -298,7 +293,7 @@ func viewMode(name string, quiet bool) (progress.Mode, error) {
 	}
 	mode, err := progress.ParseMode(name)
 	if err != nil {
-		return mode, usageErrorf("--progress: %v", err)
+		return mode, about("progress", "", usageErrorf("--progress: %v", err))
 	}
 	return mode, nil
 }
@@ -402,7 +397,7 @@ func buildArgs(ctx context.Context, values []string) (map[string]string, error) 
 	for _, v := range values {
 		name, value, ok := strings.Cut(v, "=")
 		if name == "" {
-			return nil, usageErrorf("--build-arg %q: the name is missing", v)
+			return nil, about("build-arg", v, usageErrorf("--build-arg %q: the name is missing", v))
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {

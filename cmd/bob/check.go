@@ -26,9 +26,9 @@ func (cfg *buildConfig) wantsCheck() (bool, error) {
 	case "check", "lint":
 		return true, nil
 	case "outline", "targets", "subrequests.describe":
-		return false, usageErrorf("--call=%s is not supported; want build or check", cfg.call)
+		return false, about("call", "", usageErrorf("--call=%s is not supported; want build or check", cfg.call))
 	default:
-		return false, usageErrorf("--call %s: want build or check", cfg.call)
+		return false, about("call", "", usageErrorf("--call %s: want build or check", cfg.call))
 	}
 }
 

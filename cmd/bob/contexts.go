@@ -22,16 +22,16 @@ func (cfg *buildConfig) contexts(ctx context.Context, o *options) error {
 	for _, spec := range cfg.buildContexts.values {
 		name, value, ok := strings.Cut(spec, "=")
 		if !ok || name == "" || value == "" {
-			return usageErrorf("--build-context %s: want name=value", spec)
+			return about("build-context", spec, usageErrorf("--build-context %s: want name=value", spec))
 		}
 		name = strings.ToLower(name)
 		word, _, _ := strings.Cut(name, "::")
 		if _, err := reference.ParseNormalizedNamed(word); err != nil {
-			return usageErrorf("--build-context %s: name: %v", spec, err)
+			return about("build-context", spec, usageErrorf("--build-context %s: name: %v", spec, err))
 		}
 		c, image, err := namedContext(ctx, value)
 		if err != nil {
-			return usageErrorf("--build-context %s: %v", spec, err)
+			return about("build-context", spec, usageErrorf("--build-context %s: %v", spec, err))
 		}
 		o.plan.Contexts[name] = dockerfile.Context{Image: image}
 		delete(o.build.Contexts, name)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -63,14 +64,12 @@ func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error
 			return usageErrorf("%v", err)
 		}
 	}
+	var errJobs error
 	if cfg.jobs < 0 {
-		return usageErrorf("--jobs %d: a negative number", cfg.jobs)
+		errJobs = about("jobs", "", usageErrorf("--jobs %d: a negative number", cfg.jobs))
 	}
 	p, err := optionalPlatform(cfg.platform)
-	if err != nil {
-		return err
-	}
-	if err := cfg.registries.check(ctx); err != nil {
+	if err := errors.Join(errJobs, err, cfg.registries.check(ctx)); err != nil {
 		return err
 	}
 	notice := notices(cfg.stderr, cfg.quiet)
@@ -109,7 +108,7 @@ func optionalPlatform(s text) (*ocispec.Platform, error) {
 	}
 	p, err := platforms.Parse(string(s))
 	if err != nil {
-		return nil, usageErrorf("--platform %s: %v", s, err)
+		return nil, about("platform", "", usageErrorf("--platform %s: %v", s, err))
 	}
 	p = platforms.Normalize(p)
 	return &p, nil

@@ -73,14 +73,12 @@ type diagnosis struct {
 }
 
 func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
+	var errFormat error
 	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
-		return usageErrorf("--format %s: want table or json", cfg.format)
+		errFormat = about("format", "", usageErrorf("--format %s: want table or json", cfg.format))
 	}
 	// What isn't there now is told now.
-	if err := cfg.registries.check(ctx); err != nil {
-		return err
-	}
-	if err := cfg.check(); err != nil {
+	if err := errors.Join(errFormat, cfg.registries.check(ctx), cfg.check()); err != nil {
 		return err
 	}
 	dir, err := cacheDir(string(cfg.cache))

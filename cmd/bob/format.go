@@ -46,7 +46,7 @@ func (f *formatFlags) targets() (all []ocispec.Platform, given bool, err error) 
 		for name := range strings.SplitSeq(values, ",") {
 			p, err := platformOf(strings.TrimSpace(name))
 			if err != nil {
-				return nil, false, err
+				return nil, false, about("platform", values, err)
 			}
 			if !slices.ContainsFunc(all, func(q ocispec.Platform) bool { return platforms.FormatAll(q) == platforms.FormatAll(p) }) {
 				all = append(all, p)
@@ -89,39 +89,44 @@ func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
 // format returns what the flags ask for.
 func (f *formatFlags) format() (executor.Format, error) {
 	format := executor.Format{DockerTypes: !f.ociTypes.or(true), Recompress: f.forceCompression.or(false)}
-	if err := f.noAttestations(); err != nil {
-		return format, err
-	}
-	for name, value := range map[string]text{"compression": f.compression, "compression-level": f.compressionLevel} {
-		if value == "" {
+	wrong := []error{f.noAttestations()}
+	for _, of := range []struct {
+		flag  string
+		value text
+	}{{"compression", f.compression}, {"compression-level", f.compressionLevel}} {
+		if of.value == "" {
 			continue
 		}
-		if err := formatAttributes()[name](&format, string(value)); err != nil {
-			return format, usageErrorf("--%s %s: %v", name, value, err)
+		if err := formatAttributes()[of.flag](&format, string(of.value)); err != nil {
+			wrong = append(wrong, about(of.flag, "", usageErrorf("--%s %s: %v", of.flag, of.value, err)))
 		}
 	}
 	for _, spec := range f.annotations.values {
 		if err := annotate(&format, spec); err != nil {
-			return format, usageErrorf("--annotation %s: %v", spec, err)
+			wrong = append(wrong, about("annotation", spec, usageErrorf("--annotation %s: %v", spec, err)))
 		}
 	}
-	return format, nil
+	return format, errors.Join(wrong...)
 }
 
 // noAttestations accepts the flags about attestations as far as they ask for none.
 func (f *formatFlags) noAttestations() error {
 	const none = "bob makes no attestations; leave it out, or make them from the pushed image with a tool for it"
-	for name, value := range map[string]text{"provenance": f.provenance, "sbom": f.sbom} {
-		if wanted, err := strconv.ParseBool(string(value)); value != "" && (err != nil || wanted) {
-			return usageErrorf("--%s=%s: %s", name, value, none)
+	var wrong []error
+	for _, of := range []struct {
+		flag  string
+		value text
+	}{{"provenance", f.provenance}, {"sbom", f.sbom}} {
+		if wanted, err := strconv.ParseBool(string(of.value)); of.value != "" && (err != nil || wanted) {
+			wrong = append(wrong, about(of.flag, "", usageErrorf("--%s=%s: %s", of.flag, of.value, none)))
 		}
 	}
 	for _, spec := range f.attest.values {
 		if !slices.Contains(strings.Split(spec, ","), "disabled=true") {
-			return usageErrorf("--attest %s: %s", spec, none)
+			wrong = append(wrong, about("attest", spec, usageErrorf("--attest %s: %s", spec, none)))
 		}
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 // formatAttributes are the fields of --output that change a format.

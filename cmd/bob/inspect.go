@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -58,14 +59,12 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 	if err := registry.CheckPlace(args[0]); err != nil {
 		return usageErrorf("%v", err)
 	}
+	var errFormat error
 	if cfg.format != "text" && cfg.format != "json" {
-		return usageErrorf("--format %s: want text or json", cfg.format)
+		errFormat = about("format", "", usageErrorf("--format %s: want text or json", cfg.format))
 	}
 	p, err := optionalPlatform(cfg.platform)
-	if err != nil {
-		return err
-	}
-	if err := cfg.registries.check(ctx); err != nil {
+	if err := errors.Join(errFormat, err, cfg.registries.check(ctx)); err != nil {
 		return err
 	}
 	found, err := cfg.registries.client(notices(cfg.stderr, cfg.quiet)).Inspect(ctx, args[0], p)

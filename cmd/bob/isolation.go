@@ -28,17 +28,18 @@ func (f *isolationFlags) register(fs *flag.FlagSet, rootless string) {
 const autoSnapshotter snapshot.Snapshotter = "auto"
 
 func (f *isolationFlags) check() error {
+	var wrong error
 	switch sandbox.Isolation(f.isolation) {
 	case "", sandbox.Auto, sandbox.Namespaces, sandbox.Chroot, sandbox.NoIsolation:
 	default:
-		return usageErrorf("--isolation %s: want auto, sandbox, chroot or none", f.isolation)
+		wrong = about("isolation", "", usageErrorf("--isolation %s: want auto, sandbox, chroot or none", f.isolation))
 	}
 	switch snapshot.Snapshotter(f.snapshotter) {
 	case "", autoSnapshotter, snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy:
-		return nil
+		return wrong
 	case snapshot.Index: // goes with --isolation none, and with nothing else
 	}
-	return usageErrorf("--snapshotter %s: want auto, overlay, fuse-overlayfs or copy", f.snapshotter)
+	return errors.Join(wrong, about("snapshotter", "", usageErrorf("--snapshotter %s: want auto, overlay, fuse-overlayfs or copy", f.snapshotter)))
 }
 
 // A machine is how builds work on it.

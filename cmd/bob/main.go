@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -44,7 +43,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return err
 	}
 	if err = root.Parse(args); err == nil {
-		err = root.Run(ctx)
+		err = firstWrong(root.Run(ctx), args)
 	} else if !errors.Is(err, flag.ErrHelp) {
 		return parseError(err)
 	}
@@ -140,13 +139,4 @@ func withSignals(ctx context.Context) (context.Context, func()) {
 		close(ch)
 		cancel(nil)
 	}
-}
-
-// A usageError is a command line that can't be followed.
-type usageError struct{ msg string }
-
-func (e *usageError) Error() string { return e.msg }
-
-func usageErrorf(format string, args ...any) error {
-	return &usageError{fmt.Sprintf(format, args...)}
 }

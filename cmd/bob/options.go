@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/csv"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -35,7 +38,8 @@ type options struct {
 	limit int64
 }
 
-// options checks every flag but those that name what is read.
+// options checks every flag but those that name what is read. Its error joins all that
+// is wrong with them.
 func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 	defer func() { err = interrupted(ctx, err) }()
 	o := &options{}
@@ -45,34 +49,6 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 			o.plan.NoCache = append(o.plan.NoCache, strings.TrimSpace(stage))
 		}
 	}
-	if o.platforms, o.plan.PlatformGiven, err = cfg.targets(); err != nil {
-		return nil, err
-	}
-	o.plan.TargetPlatform = o.platforms[0]
-	o.plan.BuildPlatform = platforms.Normalize(platforms.DefaultSpec())
-	if o.plan.BuildArgs, err = buildArgs(ctx, cfg.buildArgs.values); err != nil {
-		return nil, err
-	}
-	o.plan.Labels = make(map[string]string)
-	for _, l := range cfg.labels.values {
-		name, value, _ := strings.Cut(l, "=")
-		if name == "" {
-			return nil, usageErrorf("--label %q: the name is missing", l)
-		}
-		o.plan.Labels[name] = value
-	}
-	if cfg.jobs < 0 {
-		return nil, usageErrorf("--jobs %d: a negative number", cfg.jobs)
-	}
-	o.limit = -1
-	if cfg.cacheLimit != "" {
-		if o.limit, err = units.RAMInBytes(string(cfg.cacheLimit)); err != nil {
-			return nil, usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit)
-		}
-	}
-	if cfg.timeout < 0 || cfg.stepTimeout < 0 {
-		return nil, usageErrorf("--timeout and --step-timeout: want a duration as 90s or 1h30m")
-	}
 	o.build.NoCache, o.build.ExplainCache, o.build.Jobs = cfg.noCache, cfg.explain, cfg.jobs
 	o.build.StepTimeout = cfg.stepTimeout
 	cache, err := cacheDir(cfg.cache)
@@ -80,40 +56,13 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 		return nil, err
 	}
 	o.build.LeaveOut = cache
-	if o.build.MaxUnpacked, err = cfg.unpacked.bytes(cache); err != nil {
-		return nil, err
-	}
-	if err := cfg.confidential(ctx, &o.build); err != nil {
-		return nil, err
-	}
-	if err := cfg.runOptions(ctx, &o.build); err != nil {
-		return nil, err
-	}
-	if o.emulators, err = emulators(cfg.emulators.values); err != nil {
-		return nil, err
-	}
-	// These are written when the image has been pushed already.
-	for name, file := range map[string]string{"iidfile": cfg.iidfile, "metadata-file": cfg.metadata} {
-		if file == "" {
-			continue
-		}
-		if err := unix.Access(filepath.Dir(file), unix.W_OK); err != nil {
-			return nil, usageErrorf("--%s %s: can't be written to its directory: %v", name, file, err)
-		}
-	}
-	if err := cfg.contexts(ctx, o); err != nil {
-		return nil, err
-	}
-	if err := cfg.registries.check(ctx); err != nil {
-		return nil, err
-	}
-	if err := cfg.isolationFlags.check(); err != nil {
-		return nil, err
-	}
-	if err := cfg.exports(&o.build); err != nil {
-		return nil, err
-	}
-	if err := cfg.sharedCache(&o.build); err != nil {
+	if err := errors.Join(
+		cfg.planOptions(ctx, &o.plan), cfg.platformOptions(o), cfg.sizes(o, cache), cfg.times(),
+		cfg.secretOptions(&o.build), cfg.sshOptions(ctx, &o.build), cfg.allowOptions(&o.build),
+		cfg.networkOption(&o.build), cfg.hostOptions(&o.build), cfg.limitOptions(&o.build), cfg.bundleOption(ctx, &o.build),
+		cfg.emulatorOptions(o), cfg.resultFiles(), cfg.contexts(ctx, o), cfg.registries.check(ctx), cfg.isolationFlags.check(),
+		cfg.exports(&o.build), cfg.sharedCache(&o.build),
+	); err != nil {
 		return nil, err
 	}
 	if err := o.build.Check(o.platforms); err != nil {
@@ -122,8 +71,77 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 	return o, nil
 }
 
-// runOptions sets what concerns RUN.
-func (cfg *buildConfig) runOptions(ctx context.Context, o *executor.Options) error {
+// planOptions sets what Dockerfiles are read with.
+func (cfg *buildConfig) planOptions(ctx context.Context, o *dockerfile.Options) error {
+	var wrong []error
+	o.Labels = make(map[string]string)
+	for _, l := range cfg.labels.values {
+		name, value, _ := strings.Cut(l, "=")
+		if name == "" {
+			wrong = append(wrong, about("label", l, usageErrorf("--label %q: the name is missing", l)))
+		}
+		o.Labels[name] = value
+	}
+	var err error
+	o.BuildArgs, err = buildArgs(ctx, cfg.buildArgs.values)
+	return errors.Join(append(wrong, err)...)
+}
+
+func (cfg *buildConfig) platformOptions(o *options) (err error) {
+	if o.platforms, o.plan.PlatformGiven, err = cfg.targets(); err != nil {
+		return err
+	}
+	o.plan.TargetPlatform = o.platforms[0]
+	o.plan.BuildPlatform = platforms.Normalize(platforms.DefaultSpec())
+	return nil
+}
+
+// sizes sets how much the build may take of the disk, on which cache is.
+func (cfg *buildConfig) sizes(o *options, cache string) error {
+	var wrong, err error
+	o.limit = -1
+	if cfg.cacheLimit != "" {
+		if o.limit, err = units.RAMInBytes(string(cfg.cacheLimit)); err != nil {
+			wrong = about("cache-limit", "", usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit))
+		}
+	}
+	o.build.MaxUnpacked, err = cfg.unpacked.bytes(cache)
+	return errors.Join(wrong, err)
+}
+
+// times checks the flags that are numbers of steps and of time.
+func (cfg *buildConfig) times() error {
+	var wrong []error
+	if cfg.jobs < 0 {
+		wrong = append(wrong, about("jobs", "", usageErrorf("--jobs %d: a negative number", cfg.jobs)))
+	}
+	for _, t := range []struct {
+		flag  string
+		value time.Duration
+	}{{"timeout", cfg.timeout}, {"step-timeout", cfg.stepTimeout}} {
+		if t.value < 0 {
+			wrong = append(wrong, about(t.flag, "", usageErrorf("--%s %s: want a duration as 90s or 1h30m", t.flag, t.value)))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// resultFiles checks that the files can be written which tell of the image: when they
+// are it has been pushed already.
+func (cfg *buildConfig) resultFiles() error {
+	var wrong []error
+	for _, f := range [][2]string{{"iidfile", cfg.iidfile}, {"metadata-file", cfg.metadata}} {
+		if f[1] == "" {
+			continue
+		}
+		if err := unix.Access(filepath.Dir(f[1]), unix.W_OK); err != nil {
+			wrong = append(wrong, about(f[0], "", usageErrorf("--%s %s: can't be written to its directory: %v", f[0], f[1], err)))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+func (cfg *buildConfig) networkOption(o *executor.Options) error {
 	switch cfg.network {
 	case "", "default", "host":
 		o.Network = sandbox.Host
@@ -132,65 +150,86 @@ func (cfg *buildConfig) runOptions(ctx context.Context, o *executor.Options) err
 	case "private":
 		o.Network = sandbox.Private
 	default:
-		return usageErrorf("--network %s: want default, host, none or private", cfg.network)
-	}
-	for _, h := range cfg.addHosts.values {
-		host, err := extraHost(h)
-		if err != nil {
-			return err
-		}
-		o.ExtraHosts = append(o.ExtraHosts, host)
-	}
-	if cfg.shm != "" {
-		n, err := units.RAMInBytes(cfg.shm)
-		if err != nil || n <= 0 {
-			return usageErrorf("--shm-size %s: want a size as 64m or 1g", cfg.shm)
-		}
-		o.ShmSize = n
-	}
-	var err error
-	if cfg.limits, err = cfg.runLimits(); err != nil {
-		return err
-	}
-	if file := cfg.registries.bundle; file != "" {
-		if o.CABundle, err = bounded.ReadFile(ctx, string(file), executor.MaxBundleSize); err != nil {
-			return usageErrorf("--ca-bundle: %v", err)
-		}
-	}
-	for _, u := range cfg.ulimits.values {
-		l, err := units.ParseUlimit(u)
-		if err != nil {
-			return usageErrorf("--ulimit %s: %v", u, err)
-		}
-		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)})
+		return about("network", "", usageErrorf("--network %s: want default, host, none or private", cfg.network))
 	}
 	return nil
 }
 
-// emulators parses the values of --emulator. The architecture is written as in a
-// platform, with or without an operating system and a variant.
-func emulators(values []string) (map[string]string, error) {
-	paths := make(map[string]string)
-	for _, v := range values {
-		arch, path, ok := strings.Cut(v, "=")
-		if !ok || arch == "" || path == "" {
-			return nil, usageErrorf("--emulator %s: want an architecture and a path, as arm64=/usr/bin/qemu-aarch64-static", v)
-		}
-		p, err := platforms.Parse(arch)
+func (cfg *buildConfig) hostOptions(o *executor.Options) error {
+	for _, h := range cfg.addHosts.values {
+		host, err := extraHost(h)
 		if err != nil {
-			return nil, usageErrorf("--emulator %s: %v", v, err)
+			return about("add-host", h, err)
 		}
-		if path, err = filepath.Abs(path); err != nil {
-			return nil, err
-		}
-		if info, err := os.Stat(path); err != nil {
-			return nil, usageErrorf("--emulator %s: %v", v, err)
-		} else if !info.Mode().IsRegular() || unix.Access(path, unix.X_OK) != nil {
-			return nil, usageErrorf("--emulator %s: this user can't execute %s", v, path)
-		}
-		paths[p.Architecture] = path
+		o.ExtraHosts = append(o.ExtraHosts, host)
 	}
-	return paths, nil
+	return nil
+}
+
+// limitOptions sets what a RUN may use.
+func (cfg *buildConfig) limitOptions(o *executor.Options) error {
+	var wrong []error
+	if cfg.shm != "" {
+		n, err := units.RAMInBytes(cfg.shm)
+		if err != nil || n <= 0 {
+			wrong = append(wrong, about("shm-size", "", usageErrorf("--shm-size %s: want a size as 64m or 1g", cfg.shm)))
+		}
+		o.ShmSize = n
+	}
+	for _, u := range cfg.ulimits.values {
+		l, err := units.ParseUlimit(u)
+		if err != nil {
+			wrong = append(wrong, about("ulimit", u, usageErrorf("--ulimit %s: %v", u, err)))
+			continue
+		}
+		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)})
+	}
+	var err error
+	cfg.limits, err = cfg.runLimits()
+	return errors.Join(append(wrong, err)...)
+}
+
+// bundleOption reads the authorities that RUN trusts.
+func (cfg *buildConfig) bundleOption(ctx context.Context, o *executor.Options) (err error) {
+	if file := cfg.registries.bundle; file != "" {
+		if o.CABundle, err = bounded.ReadFile(ctx, string(file), executor.MaxBundleSize); err != nil {
+			return about("ca-bundle", "", usageErrorf("--ca-bundle: %v", err))
+		}
+	}
+	return nil
+}
+
+func (cfg *buildConfig) emulatorOptions(o *options) error {
+	o.emulators = make(map[string]string)
+	for _, v := range cfg.emulators.values {
+		arch, path, err := emulator(v)
+		if err != nil {
+			return about("emulator", v, usageErrorf("--emulator %s: %v", v, err))
+		}
+		o.emulators[arch] = path
+	}
+	return nil
+}
+
+// emulator parses a value of --emulator. The architecture is written as in a platform,
+// with or without an operating system and a variant.
+func emulator(value string) (arch, path string, err error) {
+	arch, path, ok := strings.Cut(value, "=")
+	if !ok || arch == "" || path == "" {
+		return "", "", errors.New("want an architecture and a path, as arm64=/usr/bin/qemu-aarch64-static")
+	}
+	p, err := platforms.Parse(arch)
+	if err != nil {
+		return "", "", err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", "", err
+	}
+	info, err := os.Stat(path)
+	if err == nil && (!info.Mode().IsRegular() || unix.Access(path, unix.X_OK) != nil) {
+		err = fmt.Errorf("this user can't execute %s", path)
+	}
+	return p.Architecture, path, err
 }
 
 // leastMemory is what starting a container takes.
@@ -199,19 +238,20 @@ const leastMemory = 6 << 20
 // runLimits returns the limits of RUN. As in docker, 0 and -1 are none.
 func (cfg *buildConfig) runLimits() (sandbox.Limits, error) {
 	l := sandbox.Limits{CPUs: cfg.cpus, PIDs: max(0, cfg.pids)}
+	var wrong []error
 	if cfg.memory != "" {
 		var err error
 		if l.Memory, err = units.RAMInBytes(string(cfg.memory)); err != nil || l.Memory > 0 && l.Memory < leastMemory {
-			return l, usageErrorf("--memory %s: want a size as 512m or 2g, of 6m at least", cfg.memory)
+			wrong = append(wrong, about("memory", "", usageErrorf("--memory %s: want a size as 512m or 2g, of 6m at least", cfg.memory)))
 		}
 	}
 	if !(l.CPUs == 0 || l.CPUs >= 0.01 && l.CPUs <= 1<<20) {
-		return l, usageErrorf("--cpus %v: want a number as 1.5, of 0.01 at least", cfg.cpus)
+		wrong = append(wrong, about("cpus", "", usageErrorf("--cpus %v: want a number as 1.5, of 0.01 at least", cfg.cpus)))
 	}
 	if cfg.pids < -1 {
-		return l, usageErrorf("--pids-limit %d: want a positive number", cfg.pids)
+		wrong = append(wrong, about("pids-limit", "", usageErrorf("--pids-limit %d: want a positive number", cfg.pids)))
 	}
-	return l, nil
+	return l, errors.Join(wrong...)
 }
 
 // extraHost parses the argument of --add-host: name:address or name=address,
@@ -228,34 +268,48 @@ func extraHost(s string) (string, error) {
 	return name + ":" + ip, nil
 }
 
-// exports sets where the image goes: without --output to the tags.
-func (cfg *buildConfig) exports(o *executor.Options) error {
+// parsedOutputs returns what the values of --output stand for, with all names checked
+// that the image gets.
+func (cfg *buildConfig) parsedOutputs() ([]*output, error) {
+	var outs []*output
+	var wrong []error
 	for _, t := range cfg.tags.values {
 		if _, err := reference.ParseNormalizedNamed(t); err != nil {
-			return usageErrorf("-t %s: %v", t, err)
+			wrong = append(wrong, about("tag", t, usageErrorf("-t %s: %v", t, err)))
 		}
 	}
-	push := cfg.push.or(len(cfg.outputs.values) == 0)
-	names := cfg.tags.values
-	var err error
-	if o.Format, err = cfg.format(); err != nil {
-		return err
-	}
-	common, pushed := o.Format, (*output)(nil)
 	for _, spec := range cfg.outputs.values {
 		out, err := parseOutput(spec)
 		if err != nil {
-			return err
+			wrong = append(wrong, about("output", spec, err))
+			continue
 		}
 		for _, name := range out.names {
 			if _, err := reference.ParseNormalizedNamed(name); err != nil {
-				return usageErrorf("-o %s: name: %v", spec, err)
+				wrong = append(wrong, about("output", spec, usageErrorf("-o %s: name: %v", spec, err)))
 			}
 		}
+		outs = append(outs, out)
+	}
+	return outs, errors.Join(wrong...)
+}
+
+// exports sets where the image goes: without --output to the tags.
+func (cfg *buildConfig) exports(o *executor.Options) error {
+	outs, err := cfg.parsedOutputs()
+	var errFormat error
+	if o.Format, errFormat = cfg.format(); err != nil || errFormat != nil {
+		return errors.Join(err, errFormat)
+	}
+	push := cfg.push.or(len(cfg.outputs.values) == 0)
+	names := cfg.tags.values
+	common, pushed := o.Format, (*output)(nil)
+	for i, out := range outs {
+		spec := cfg.outputs.values[i]
 		names = append(slices.Clip(names), out.names...)
 		if out.registry {
 			if pushed != nil && !pushed.sameImage(out) {
-				return usageErrorf("-o %s: one image is pushed to all names: give all of type=registry the same fields, or build again", spec)
+				return about("output", spec, usageErrorf("-o %s: one image is pushed to all names: give all of type=registry the same fields, or build again", spec))
 			}
 			pushed = out
 			push = push || out.push
@@ -267,7 +321,7 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 		_ = out.change(&out.Format) // likewise
 		if out.Dest == "-" {
 			if f, ok := cfg.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-				return usageErrorf("-o %s: a tar would be written to the terminal; name a file with dest= or redirect it", spec)
+				return about("output", spec, usageErrorf("-o %s: a tar would be written to the terminal; name a file with dest= or redirect it", spec))
 			}
 			out.Writer = cfg.stdout
 		}

@@ -59,18 +59,9 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if cfg.platform == "" {
 		cfg.platform = "local"
 	}
-	p, err := platformOf(string(cfg.platform))
-	if err != nil {
-		return err
-	}
-	mode, err := viewMode(cfg.progress, cfg.quiet)
-	if err != nil {
-		return err
-	}
-	if err := cfg.registries.check(ctx); err != nil {
-		return err
-	}
-	if err := cfg.check(); err != nil {
+	p, errPlatform := platformOf(string(cfg.platform))
+	mode, errMode := viewMode(cfg.progress, cfg.quiet)
+	if err := errors.Join(about("platform", "", errPlatform), errMode, cfg.registries.check(ctx), cfg.check()); err != nil {
 		return err
 	}
 	cache, err := cacheDir(cfg.cache)

@@ -112,14 +112,17 @@ func (cfg *proxyConfig) readEnvironment() error {
 			return usageErrorf("%s would be handed on to builds: use WORKSPACEKIT_BOBPROXY_AUTH or WORKSPACEKIT_BOBPROXY_ADDITIONALAUTH", name)
 		}
 	}
-	for name, value := range map[string]*string{
-		workspaceBaseRef: &cfg.baseRef, workspaceTargetRef: &cfg.targetRef,
-		workspaceAuth: &cfg.auth, workspaceAdditionalAuth: &cfg.additionalAuth,
+	for _, v := range []struct {
+		name  string
+		value *string
+	}{
+		{workspaceBaseRef, &cfg.baseRef}, {workspaceTargetRef, &cfg.targetRef},
+		{workspaceAuth, &cfg.auth}, {workspaceAdditionalAuth, &cfg.additionalAuth},
 	} {
-		if *value == "" {
-			*value = os.Getenv(name)
+		if *v.value == "" {
+			*v.value = os.Getenv(v.name)
 		}
-		if err := os.Unsetenv(name); err != nil {
+		if err := os.Unsetenv(v.name); err != nil {
 			return err
 		}
 	}
@@ -131,26 +134,21 @@ func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 		return nil, usageErrorf("nothing to serve: give --base-ref or --target-ref")
 	}
 	o := proxy.Options{Base: cfg.baseRef, Target: cfg.targetRef, Insecure: cfg.insecure}
-	var err error
-	if o.Patience, err = patient(cfg.retryFor); err != nil {
-		return nil, err
-	}
-	if o.Auth, err = readCredentials(ctx, "--auth", workspaceAuth, cfg.auth, proxy.ParseDockerConfig); err != nil {
-		return nil, err
-	}
-	if o.AdditionalAuth, err = readCredentials(ctx, "--additional-auth", workspaceAdditionalAuth, cfg.additionalAuth, proxy.ParseHosts); err != nil {
-		return nil, err
-	}
-	if o.Roots, err = addCA(ctx, nil, "--registry-ca", cfg.registryCA); err != nil {
-		return nil, err
-	}
+	var errPatience, errAuth, errMore, errCA, errLog error
+	o.Patience, errPatience = patient(cfg.retryFor)
+	o.Auth, errAuth = readCredentials(ctx, "auth", workspaceAuth, cfg.auth, proxy.ParseDockerConfig)
+	o.AdditionalAuth, errMore = readCredentials(ctx, "additional-auth", workspaceAdditionalAuth, cfg.additionalAuth, proxy.ParseHosts)
+	o.Roots, errCA = addCA(ctx, nil, "registry-ca", cfg.registryCA)
 	switch cfg.logFormat {
 	case "text":
 		o.Log = slog.New(slog.NewTextHandler(cfg.stderr, nil))
 	case "json":
 		o.Log = slog.New(slog.NewJSONHandler(jsonText(cfg.stderr), nil))
 	default:
-		return nil, usageErrorf("--log-format %s: want text or json", cfg.logFormat)
+		errLog = about("log-format", "", usageErrorf("--log-format %s: want text or json", cfg.logFormat))
+	}
+	if err := errors.Join(errPatience, errAuth, errMore, errCA, errLog); err != nil {
+		return nil, err
 	}
 	p, err := proxy.New(o)
 	if err != nil {
@@ -161,17 +159,17 @@ func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 
 // readCredentials parses the value of a flag, or the file that it names.
 func readCredentials(ctx context.Context, flagName, variable, value string, parse func(string) (proxy.Credentials, error)) (proxy.Credentials, error) {
-	where := flagName + " or " + variable
+	where := "--" + flagName + " or " + variable
 	if file, ok := strings.CutPrefix(value, "@"); ok {
 		body, err := bounded.ReadFile(ctx, file, maxConfig)
 		if err != nil {
-			return proxy.Credentials{}, usageErrorf("%s: %v", where, err)
+			return proxy.Credentials{}, about(flagName, "", usageErrorf("%s: %v", where, err))
 		}
 		where, value = file, string(body)
 	}
 	c, err := parse(value)
 	if err != nil {
-		return proxy.Credentials{}, usageErrorf("%s: %v", where, err)
+		return proxy.Credentials{}, about(flagName, "", usageErrorf("%s: %v", where, err))
 	}
 	return c, nil
 }

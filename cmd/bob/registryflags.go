@@ -47,50 +47,51 @@ func registerRetryFor(flags *flag.FlagSet, value *time.Duration) {
 func patient(retryFor time.Duration) (patience.Policy, error) {
 	switch {
 	case retryFor < 0:
-		return patience.Policy{}, usageErrorf("--retry-for %s: want a time of 0 or more, as 90s", retryFor)
+		return patience.Policy{}, about("retry-for", "", usageErrorf("--retry-for %s: want a time of 0 or more, as 90s", retryFor))
 	case retryFor == 0:
 		return patience.Policy{Limit: -1}, nil
 	}
 	return patience.Policy{Limit: retryFor}, nil
 }
 
-// check checks the flags and reads what they name.
+// check checks the flags and reads what they name. Its error joins all that is wrong
+// with them.
 func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	defer func() { err = interrupted(ctx, err) }()
 	o := registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}
-	if o.Patience, err = patient(cfg.retryFor); err != nil {
-		return err
-	}
+	var wrong []error
+	o.Patience, err = patient(cfg.retryFor)
+	wrong = append(wrong, err)
 	if o.Conf, err = registry.ReadConf(ctx, cfg.confFiles()...); err != nil {
-		return usageErrorf("%v", err)
+		wrong = append(wrong, about("registries-conf", "", usageErrorf("%v", err)))
 	}
-	if o.Roots, err = addCA(ctx, nil, "--registry-ca", string(cfg.ca)); err != nil {
-		return err
-	}
-	if o.Roots, err = addCA(ctx, o.Roots, "--ca-bundle", string(cfg.bundle)); err != nil {
-		return err
-	}
-	if (cfg.cert == "") != (cfg.key == "") {
-		return usageErrorf("--registry-cert and --registry-key go together")
-	}
-	if cfg.cert != "" {
+	o.Roots, err = addCA(ctx, nil, "registry-ca", string(cfg.ca))
+	wrong = append(wrong, err)
+	o.Roots, err = addCA(ctx, o.Roots, "ca-bundle", string(cfg.bundle))
+	wrong = append(wrong, err)
+	switch {
+	case cfg.cert != "" && cfg.key != "":
 		pair, err := registry.KeyPair(ctx, string(cfg.cert), string(cfg.key))
 		if err != nil {
-			return usageErrorf("--registry-cert: %v", err)
+			wrong = append(wrong, about("registry-cert", "", usageErrorf("--registry-cert: %v", err)))
 		}
 		o.Certificates = []tls.Certificate{pair}
+	case cfg.cert != "":
+		wrong = append(wrong, about("registry-cert", "", usageErrorf("--registry-cert and --registry-key go together")))
+	case cfg.key != "":
+		wrong = append(wrong, about("registry-key", "", usageErrorf("--registry-cert and --registry-key go together")))
 	}
 	o.CertDirs = append(inConfig("containers/certs.d"), "/etc/containers/certs.d", "/etc/docker/certs.d")
 	if cfg.proxied != "" {
 		path, ok := strings.CutPrefix(string(cfg.proxied), "unix://")
 		if !ok || !filepath.IsAbs(path) {
-			return usageErrorf("--proxy %s: want unix:///path", cfg.proxied)
+			wrong = append(wrong, about("proxy", "", usageErrorf("--proxy %s: want unix:///path", cfg.proxied)))
 		}
 		o.Socket = path
 	}
 	o.Keychain, o.PushKeychain, err = keychains()
 	cfg.options = o
-	return err
+	return errors.Join(append(wrong, err)...)
 }
 
 // addCA returns roots, nil standing for the machine's, with the certificate authorities
@@ -106,7 +107,7 @@ func addCA(ctx context.Context, roots *x509.CertPool, flag, file string) (*x509.
 		}
 	}
 	if err := registry.AddCA(ctx, roots, file); err != nil {
-		return nil, usageErrorf("%s: %v", flag, err)
+		return nil, about(flag, "", usageErrorf("--%s: %v", flag, err))
 	}
 	return roots, nil
 }

@@ -10,31 +10,41 @@ import (
 	"github.com/bobbuild/bob/executor"
 )
 
-// confidential sets what --secret, --ssh and --allow give to RUN.
-func (cfg *buildConfig) confidential(ctx context.Context, o *executor.Options) error {
+// secretOptions sets the secrets of RUN.
+func (cfg *buildConfig) secretOptions(o *executor.Options) error {
 	o.Secrets = make(map[string]executor.Secret)
 	for _, spec := range cfg.secrets.values {
 		id, secret, err := parseSecret(spec)
 		if err != nil {
-			return err
+			return about("secret", spec, err)
 		}
 		o.Secrets[id] = secret
 	}
+	return nil
+}
+
+// sshOptions sets the SSH agents of RUN.
+func (cfg *buildConfig) sshOptions(ctx context.Context, o *executor.Options) error {
 	o.SSH = make(map[string]*executor.SSHAgent)
 	for _, spec := range cfg.ssh.values {
 		id, value, _ := strings.Cut(spec, "=")
 		if id == "" {
-			return usageErrorf("--ssh %s: the ID is missing; want default or id=path", spec)
+			return about("ssh", spec, usageErrorf("--ssh %s: the ID is missing; want default or id=path", spec))
 		}
 		if o.SSH[id] != nil {
-			return usageErrorf("--ssh %s: there is already an agent with the ID %s", spec, id)
+			return about("ssh", spec, usageErrorf("--ssh %s: there is already an agent with the ID %s", spec, id))
 		}
 		agent, err := sshAgent(ctx, value)
 		if err != nil {
-			return usageErrorf("--ssh %s: %v", spec, err)
+			return about("ssh", spec, usageErrorf("--ssh %s: %v", spec, err))
 		}
 		o.SSH[id] = agent
 	}
+	return nil
+}
+
+// allowOptions sets what a RUN may ask for.
+func (cfg *buildConfig) allowOptions(o *executor.Options) error {
 	for _, name := range cfg.allow.values {
 		switch name {
 		case "security.insecure":
@@ -42,7 +52,7 @@ func (cfg *buildConfig) confidential(ctx context.Context, o *executor.Options) e
 		case "network.host":
 			o.AllowHostNetwork = true
 		default:
-			return usageErrorf("--allow %s: unknown entitlement; want security.insecure or network.host", name)
+			return about("allow", name, usageErrorf("--allow %s: unknown entitlement; want security.insecure or network.host", name))
 		}
 	}
 	return nil

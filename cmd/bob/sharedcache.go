@@ -16,21 +16,24 @@ import (
 
 // sharedCache sets the caches that the build imports and exports.
 func (cfg *buildConfig) sharedCache(o *executor.Options) error {
+	var wrong []error
 	for _, spec := range cfg.cacheFrom.values {
 		src, err := parseCacheFrom(spec)
 		if err != nil {
-			return usageErrorf("--cache-from %s: %v", spec, err)
+			wrong = append(wrong, about("cache-from", spec, usageErrorf("--cache-from %s: %v", spec, err)))
+			continue
 		}
 		o.CacheFrom = append(o.CacheFrom, *src)
 	}
 	for _, spec := range cfg.cacheTo.values {
 		t, err := parseCacheTo(spec)
 		if err != nil {
-			return usageErrorf("--cache-to %s: %v", spec, err)
+			wrong = append(wrong, about("cache-to", spec, usageErrorf("--cache-to %s: %v", spec, err)))
+			continue
 		}
 		o.CacheTo = append(o.CacheTo, *t)
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 // cacheMounts is the field that may be there several times. Its values are lines then.
@@ -189,14 +192,14 @@ func setCacheFields(t *executor.CacheTarget, values map[string]string) error {
 	if err := (&executor.Options{Format: format, Report: true}).Check(nil); err != nil {
 		return err
 	}
-	for name, reason := range map[string]string{
-		"force-compression": "all layers of a cache are compressed in the same way",
-		"image-manifest":    "a cache is an image manifest",
-		"oci-mediatypes":    "a cache has OCI media types",
+	for _, fixed := range [][2]string{
+		{"force-compression", "all layers of a cache are compressed in the same way"},
+		{"image-manifest", "a cache is an image manifest"},
+		{"oci-mediatypes", "a cache has OCI media types"},
 	} {
-		if value, ok := values[name]; ok {
+		if value, ok := values[fixed[0]]; ok {
 			if on, err := truth(value); err != nil || !on {
-				return fmt.Errorf("%s=%s: %s", name, value, reason)
+				return fmt.Errorf("%s=%s: %s", fixed[0], value, fixed[1])
 			}
 		}
 	}

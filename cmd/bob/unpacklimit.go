@@ -27,7 +27,7 @@ func (l *unpackLimit) bytes(cache string) (int64, error) {
 	if l.size != "" {
 		n, err := units.RAMInBytes(string(l.size))
 		if err != nil || n < 0 {
-			return 0, usageErrorf("--max-unpacked-size %s: want a size as 500m or 100g, or 0", l.size)
+			return 0, about("max-unpacked-size", "", usageErrorf("--max-unpacked-size %s: want a size as 500m or 100g, or 0", l.size))
 		}
 		return n, nil
 	}
