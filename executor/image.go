@@ -86,7 +86,10 @@ func (b *build) unpack(ctx context.Context, ref string, img *registry.Image) (sn
 
 	var layers []snapshot.Layer
 	for _, l := range img.Layers {
-		layers = append(layers, snapshot.Layer{Blob: l.Descriptor, DiffID: l.DiffID, Open: v.download(img, l.Descriptor)})
+		layers = append(layers, snapshot.Layer{
+			Blob: l.Descriptor, DiffID: l.DiffID, Open: v.download(img, l.Descriptor),
+			Waiting: b.waitsFor("FROM "+ref, "unpacks the layer "+l.Digest.String()),
+		})
 	}
 	return b.Store.Unpack(ctx, layers, b.opts.Jobs)
 }

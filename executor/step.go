@@ -110,7 +110,7 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 		}
 		if f == nil && !op.anew {
 			// Another process may be at the same step.
-			release, err := b.Store.Lock(ctx, op.key)
+			release, err := b.Store.Lock(ctx, op.key, b.waitsFor(title, "runs the same step"))
 			if err != nil {
 				return nil, err
 			}
@@ -130,6 +130,14 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 		}
 		return b.make(ctx, parent, op, title)
 	}).wait(ctx)
+}
+
+// waitsFor returns a function that says that what is called title waits for another
+// process, and what that does.
+func (b *build) waitsFor(title, does string) func(pid int) {
+	return func(pid int) {
+		b.progress.warn(fmt.Sprintf("%s: waiting for process %d, another bob, which %s", title, pid, does))
+	}
 }
 
 // known returns the known result of op over below, nil if that is nothing or won't do.

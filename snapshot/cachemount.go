@@ -123,7 +123,7 @@ func lockCaches(ctx context.Context, dir string) (release func(), err error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		release, err = waitLock(ctx, filepath.Join(dir, guardName))
+		release, err = waitLock(ctx, filepath.Join(dir, guardName), nil)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return release, err
 		}

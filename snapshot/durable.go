@@ -99,7 +99,7 @@ func syncStore(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(marks, 0o700); err != nil {
 		return err
 	}
-	unlock, err := waitLock(ctx, filepath.Join(marks, guardName))
+	unlock, err := waitLock(ctx, filepath.Join(marks, guardName), nil)
 	if err != nil {
 		return err
 	}

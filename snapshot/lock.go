@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -31,8 +32,10 @@ func flock(f *os.File, how int) error {
 
 // waitLock takes the exclusive lock of the file path, which it makes, and
 // returns the function that gives it back. The same lock excludes other calls in
-// this process too, because each call opens the file anew.
-func waitLock(ctx context.Context, path string) (func(), error) {
+// this process too, because each call opens the file anew. If the wait isn't short,
+// waiting, unless it is nil, is called once with the ID of the process that has the lock.
+func waitLock(ctx context.Context, path string, waiting func(pid int)) (func(), error) {
+	const longest = 50 * time.Millisecond
 	pause := time.Millisecond
 	for {
 		unlock, err := tryLock(path)
@@ -44,18 +47,36 @@ func waitLock(ctx context.Context, path string) (func(), error) {
 			return nil, fmt.Errorf("wait for %s: %w", path, context.Cause(ctx))
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, 50*time.Millisecond)
+		if pause = min(2*pause, longest); pause < longest || waiting == nil {
+			continue
+		}
+		if pid, ok := lockHolder(path); ok {
+			waiting(pid)
+			waiting = nil
+		}
 	}
+}
+
+// lockHolder returns the ID of the process that has the lock of the file path. ok is
+// false while it has only just got it.
+func lockHolder(path string) (pid int, ok bool) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	pid, err = strconv.Atoi(string(data))
+	return pid, err == nil
 }
 
 // Lock waits until nobody else, in this or another process with the same ID
 // mapping, holds the lock of the given name, and returns the function that gives
-// it back. It goes when its process ends. Ending ctx ends the wait.
-func (s *Store) Lock(ctx context.Context, name digest.Digest) (release func(), err error) {
+// it back. It goes when its process ends. Ending ctx ends the wait. If that isn't
+// short, waiting is called once with the ID of the process that has the lock.
+func (s *Store) Lock(ctx context.Context, name digest.Digest, waiting func(pid int)) (release func(), err error) {
 	if err := name.Validate(); err != nil {
 		return nil, fmt.Errorf("lock %q: %w", name, err)
 	}
-	return waitLock(ctx, filepath.Join(s.own("locks"), name.Encoded()))
+	return waitLock(ctx, filepath.Join(s.own("locks"), name.Encoded()), waiting)
 }
 
 // tryLock is waitLock without waiting: nil and no error when another has it.
@@ -76,6 +97,10 @@ func tryLock(path string) (func(), error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink == 0 {
 		f.Close()
 		return nil, err
+	}
+	// For those who wait; without it they aren't told whom they wait for.
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteString(strconv.Itoa(os.Getpid()))
 	}
 	return func() {
 		os.Remove(path)

@@ -299,3 +299,26 @@ func TestUnsuitable(t *testing.T) {
 	}
 	must(t, s.Close(), unix.Unmount(dir+"/m", unix.MNT_DETACH))
 }
+
+// TestWaiting has one wait for a lock that another holds, and says for whom.
+func TestWaiting(t *testing.T) {
+	dir := t.TempDir()
+	s, other := openStore(t, dir), openStore(t, dir)
+	name := digest.FromString("a step")
+	release, err := s.Lock(t.Context(), name, func(int) { t.Error("waited for nobody") })
+	must(t, err)
+	told := make(chan int)
+	got := make(chan error)
+	go func() {
+		release, err := other.Lock(t.Context(), name, func(pid int) { told <- pid })
+		if err == nil {
+			release()
+		}
+		got <- err
+	}()
+	if pid := <-told; pid != os.Getpid() {
+		t.Errorf("waits for process %d, want %d", pid, os.Getpid())
+	}
+	release()
+	must(t, <-got)
+}

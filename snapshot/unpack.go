@@ -32,6 +32,10 @@ type Layer struct {
 	// concurrently with those of other layers. If the reader's error has a method
 	// Again that returns true, the layer is opened and read once more.
 	Open func(ctx context.Context) (io.ReadCloser, error)
+	// Waiting, if not nil, is called once if another process is at unpacking the layer
+	// and this one waits for it for more than a moment. It may be called concurrently
+	// with those of others.
+	Waiting func(pid int)
 }
 
 // name returns how errors call the layer.
@@ -159,7 +163,7 @@ func (u *unpacking) present(ids []string) int {
 func (u *unpacking) run(ctx context.Context, j job) error {
 	release := func() { u.slots.Release(1) }
 	defer func() { release() }()
-	unlock, err := waitLock(ctx, filepath.Join(u.store.own("locks"), j.id))
+	unlock, err := waitLock(ctx, filepath.Join(u.store.own("locks"), j.id), j.layer.Waiting)
 	if err != nil {
 		return err
 	}
