@@ -48,14 +48,15 @@ func CheckPlace(dir string) error {
 }
 
 // isOther reports whether uid is neither the process's user nor root. In a user
-// namespace all users without an ID there have the same one, root among them.
+// namespace all users without an ID there have the same one, root among them, also if it
+// is somebody's there.
 func isOther(uid uint32) bool {
 	if uid == 0 || uid == uint32(os.Geteuid()) {
 		return false
 	}
-	const overflow = 65534
+	const overflow, last = 65534, 1<<32 - 2
 	known, err := readRanges(uidMapFile)
-	return uid != overflow || err != nil || known.contain(overflow)
+	return uid != overflow || err != nil || known.contain(last) // all have one
 }
 
 // makeDirs makes those of the directories that aren't there. One that is must be the

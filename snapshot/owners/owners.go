@@ -280,7 +280,19 @@ func own(st *unix.Stat_t, uid, gid int) {
 }
 
 func (f file) chmod(mode uint32) error {
-	return f.change(func(st *unix.Stat_t) { st.Mode = st.Mode&unix.S_IFMT | mode&permissions })
+	var disk unix.Stat_t
+	if err := f.stat(&disk); err != nil {
+		return err
+	}
+	kind := disk.Mode & unix.S_IFMT
+	if err := f.change(func(st *unix.Stat_t) { st.Mode = st.Mode&unix.S_IFMT | mode&permissions }); err != nil || kind == unix.S_IFLNK {
+		return err
+	}
+	// Though it be the same: the time of the last change is another, as after chmod(2).
+	if carries(kind) {
+		mode = onDisk(kind | mode&permissions)
+	}
+	return f.setMode(mode & permissions)
 }
 
 // change records what f makes of the file's status.

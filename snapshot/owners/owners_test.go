@@ -144,6 +144,29 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestChmodIsAChange wants another time of the last change after a chmod that changes
+// nothing: programs wait for the clock of a file system that way.
+func TestChmodIsAChange(t *testing.T) {
+	for _, kind := range []string{"file", "directory", "fifo"} {
+		dir := t.TempDir()
+		path, clocked := dir+"/x", dir+"/clock"
+		must(t, kinds[kind](path), os.WriteFile(clocked, nil, 0o600))
+		for _, mode := range []uint32{0o644, 0o4755} {
+			must(t, owners.Records.Fchmodat(unix.AT_FDCWD, path, mode))
+			var before, clock, after unix.Stat_t
+			must(t, unix.Lstat(path, &before))
+			for clock = before; clock.Ctim.Nano() <= before.Ctim.Nano(); {
+				must(t, os.Chmod(clocked, 0o600), unix.Lstat(clocked, &clock))
+			}
+			must(t, owners.Records.Fchmodat(unix.AT_FDCWD, path, mode), unix.Lstat(path, &after))
+			if after.Ctim.Nano() <= before.Ctim.Nano() {
+				t.Errorf("chmod of a %s to the same mode is no change of it", kind)
+			}
+			want(t, path, fmt.Sprintf("0:0 %o", mode))
+		}
+	}
+}
+
 func TestChmodByAnyoneElseCounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x")
 	must(t, os.WriteFile(path, nil, 0o644))
