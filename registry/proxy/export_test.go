@@ -113,3 +113,8 @@ func (p *Proxy) Dial(dial func(ctx context.Context, network, address string) (ne
 		t.DialContext, t.DisableKeepAlives = dial, true
 	}
 }
+
+// Upside has p reach every host by t.
+func (p *Proxy) Upside(t http.RoundTripper) {
+	p.hosts.free, p.hosts.guarded = carriers{t, t}, carriers{t, t}
+}
