@@ -53,6 +53,9 @@ type machine struct {
 // enter enters the best mode that flags and machine allow, and finds the best
 // snapshotter in the cache directory, which it makes.
 func (f *isolationFlags) enter(cache string) (*machine, error) {
+	if err := checkProcesses(); err != nil {
+		return nil, err
+	}
 	mode, err := sandbox.Enter(f.entering())
 	if err != nil {
 		return nil, err

@@ -29,29 +29,46 @@ func fitMemory() {
 }
 
 // memoryLimit returns the least of the memory limits that hold for a process in the
-// cgroups own, by controller, in bytes; math.MaxInt64 if there is none. The cgroup file
-// systems are mounted in root. Where that shows a part of their trees only, as in
-// containers, its top is the container's.
+// cgroups own, by controller, in bytes; math.MaxInt64 if there is none.
 func memoryLimit(root string, own map[string]string) int64 {
 	limit := int64(math.MaxInt64)
-	for _, h := range []struct{ mount, path, file string }{
-		{root, own[""], "memory.max"},                                           // cgroup v2
-		{filepath.Join(root, "unified"), own[""], "memory.max"},                 // beside v1
-		{filepath.Join(root, "memory"), own["memory"], "memory.limit_in_bytes"}, // v1
+	eachCgroup(root, own, "memory", func(dir string) {
+		for _, file := range []string{"memory.max", "memory.limit_in_bytes"} { // of v2 and v1
+			limit = min(limit, cgroupNumber(dir, file))
+		}
+	})
+	return limit
+}
+
+// eachCgroup calls f for the directories of the cgroups that hold for a process in those
+// called own, by controller: they and those above them. The cgroup file systems are
+// mounted in root. Where that shows a part of their trees only, as in containers, its top
+// is the container's.
+func eachCgroup(root string, own map[string]string, controller string, f func(dir string)) {
+	for _, h := range []struct{ mount, path string }{
+		{root, own[""]}, // cgroup v2
+		{filepath.Join(root, "unified"), own[""]},          // the same beside v1
+		{filepath.Join(root, controller), own[controller]}, // v1
 	} {
 		for dir := filepath.Join("/", h.path); ; dir = filepath.Dir(dir) {
-			data, err := os.ReadFile(filepath.Join(h.mount, dir, h.file))
-			if err == nil {
-				// Without a limit v2 says "max", v1 the largest multiple of a page.
-				n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-				if err == nil && n > 0 && n < math.MaxInt64/2 {
-					limit = min(limit, n)
-				}
-			}
+			f(filepath.Join(h.mount, dir))
 			if dir == "/" {
 				break
 			}
 		}
 	}
-	return limit
+}
+
+// cgroupNumber returns what the file of a cgroup says, math.MaxInt64 if that is no limit:
+// v2 says "max" then, v1 the largest multiple of a page.
+func cgroupNumber(dir, file string) int64 {
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return math.MaxInt64
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64/2 {
+		return math.MaxInt64
+	}
+	return n
 }

@@ -7,6 +7,45 @@ import (
 	"testing"
 )
 
+// place writes files below a new directory, which it returns.
+func place(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for file, content := range files {
+		path := filepath.Join(root, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestPIDLimit(t *testing.T) {
+	for name, tt := range map[string]struct {
+		files   map[string]string
+		own     map[string]string
+		refused bool
+	}{
+		"none":           {nil, map[string]string{"": "/a"}, false},
+		"v2, no limit":   {map[string]string{"a/pids.max": "max\n", "a/pids.current": "900\n"}, map[string]string{"": "/a"}, false},
+		"v2, enough":     {map[string]string{"a/pids.max": "64\n", "a/pids.current": "32\n"}, map[string]string{"": "/a"}, false},
+		"v2, too few":    {map[string]string{"a/pids.max": "64\n", "a/pids.current": "33\n"}, map[string]string{"": "/a"}, true},
+		"v2, above":      {map[string]string{"pids.max": "20\n", "pids.current": "1\n", "a/pids.max": "64\n"}, map[string]string{"": "/a"}, true},
+		"v1, too few":    {map[string]string{"pids/a/pids.max": "20\n", "pids/a/pids.current": "1\n"}, map[string]string{"pids": "/a"}, true},
+		"v1, containers": {map[string]string{"pids/pids.max": "20\n", "pids/pids.current": "1\n"}, map[string]string{"pids": "/docker/01"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := checkPIDs(place(t, tt.files), tt.own)
+			if refused := err != nil; refused != tt.refused {
+				t.Errorf("%v, want refused %t", err, tt.refused)
+			}
+		})
+	}
+}
+
 func TestMemoryLimit(t *testing.T) {
 	const none = math.MaxInt64
 	for name, tt := range map[string]struct {
@@ -27,17 +66,7 @@ func TestMemoryLimit(t *testing.T) {
 		"a limit of nothing is a mistake": {map[string]string{"memory.max": "0\n"}, map[string]string{"": "/"}, none},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := t.TempDir()
-			for file, content := range tt.files {
-				path := filepath.Join(root, file)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if got := memoryLimit(root, tt.own); got != tt.want {
+			if got := memoryLimit(place(t, tt.files), tt.own); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})
