@@ -152,3 +152,20 @@ func tree(t *testing.T, dir string) string {
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
+
+// TestReadOnlyPlace opens stores where nothing can be written: what to do is the same
+// whether there was one before.
+func TestReadOnlyPlace(t *testing.T) {
+	needMounts(t)
+	dir := t.TempDir()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	s, err := snapshot.Open(dir+"/warm", snapshot.Options{})
+	must(t, err, s.Close(), os.Mkdir(dir+"/cold", 0o700), unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+	for _, name := range []string{"warm", "cold", "missing"} {
+		_, err := snapshot.Open(dir+"/"+name, snapshot.Options{})
+		if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "choose another directory by --cache-dir") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -51,6 +52,9 @@ type Store struct {
 // remove what killed processes left. The caller closes the store.
 func Open(dir string, o Options) (*Store, error) {
 	s, err := open(dir, o)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("open store %s: %w: %s", dir, err, otherPlace)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}

@@ -65,7 +65,7 @@ func (f *isolationFlags) enter(cache string) (*machine, error) {
 		m.notices = append(m.notices, fmt.Sprintf("RUN gets %s: %s (`bob doctor` tells what to do)", mode, o.Why))
 	}
 	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return nil, fmt.Errorf("cache directory: %w; choose another by --cache-dir", err)
+		return nil, fmt.Errorf("cache directory: %w: choose another directory by --cache-dir, or BOB_CACHE_DIR", err)
 	}
 	return m, m.choose(snapshot.Snapshotter(f.snapshotter), cache)
 }
