@@ -80,7 +80,7 @@ func TestChangesMeanwhile(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var changing sync.WaitGroup
 	for n, name := range []string{"d/a", "d/b", "d/sub/a", "d/sub/b"} {
-		changing.Go(func() { keepChanging(t, ctx, filepath.Join(dir, name), uint64(n)) })
+		changing.Go(func() { keepChanging(ctx, t, filepath.Join(dir, name), uint64(n)) })
 	}
 	round := func() error {
 		s, err := tree.Select(t.Context(), filecopy.Source{Path: "d"})
@@ -119,7 +119,7 @@ func TestChangesMeanwhile(t *testing.T) {
 
 // keepChanging makes the file something else until ctx ends. Of the same size it is
 // never with another content, which nobody could see.
-func keepChanging(t *testing.T, ctx context.Context, name string, seed uint64) {
+func keepChanging(ctx context.Context, t *testing.T, name string, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	for ctx.Err() == nil {
 		size := 1 + r.IntN(200<<10)
