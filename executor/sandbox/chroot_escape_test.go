@@ -137,7 +137,7 @@ func TestInChrootEscapes(t *testing.T) {
 		name, argument string
 	}
 	var attacks []attack
-	for _, name := range []string{"double chroot", "dots", "inherited descriptor", "new user namespace", "mount proc", "file handle"} {
+	for _, name := range []string{"double chroot", "dots", "inherited descriptor", "new user namespace", "mount proc", "file handle", "swapped device"} {
 		attacks = append(attacks, attack{name, outside})
 	}
 	for _, name := range []string{"block device", "other block device", "memory device", "terminal device", "io_uring", "keyring", "chroot capability", "kill guard", "null of the machine", "read packets", "read datagrams"} {
@@ -167,6 +167,9 @@ func TestInChrootEscapes(t *testing.T) {
 		} else {
 			t.Logf("%s %s: %s", a.name, a.argument, strings.TrimSpace(out.String()))
 		}
+	}
+	if info, err := os.Stat(outside); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode of a file outside is %v, %v", info.Mode(), err)
 	}
 	if now, err := os.Stat(os.DevNull); err != nil || now.Mode() != null.Mode() {
 		t.Errorf("mode of %s is %v, was %v", os.DevNull, now.Mode(), null.Mode())

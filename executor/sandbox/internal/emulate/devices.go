@@ -15,8 +15,9 @@ import (
 )
 
 // StartDevices prepares to make the device nodes that a container asks for and that the
-// kernel refuses it, being in a user namespace, by the keeper. marks has the kernel decide about the character device 0:0, the mark of
-// a removed name in overlay format, for whoever makes overlays. It is otherwise as Start.
+// kernel refuses it, being in a user namespace, by the keeper. marks has the kernel decide
+// about the character device 0:0, the mark of a removed name in overlay format, for whoever
+// makes overlays. It is otherwise as Start.
 func StartDevices(dir string, keeper owners.Keeper, marks bool) (*Emulation, error) {
 	e := newDevices(keeper)
 	e.marks = marks
@@ -195,8 +196,18 @@ func (w *worker) makeDevice(b *birth, mode uint32, dev uint64) error {
 	if err := w.keeper.Mknodat(b.parent, b.name, mode, dev); err != nil {
 		return err
 	}
-	// This thread's umask may count.
-	return w.keeper.Fchmodat(b.parent, b.name, mode)
+	// This thread's umask counts for a real one, if that is still there: another file may
+	// have taken its name, a link to one of this machine's.
+	fd, err := unix.Openat(b.parent, b.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil //nolint:nilerr // it was made
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != mode&unix.S_IFMT || st.Rdev != dev {
+		return nil
+	}
+	return unix.Fchmodat(unix.AT_FDCWD, fdPath(fd), mode&0o7777, 0)
 }
 
 // maxAttribute is the size of the longest value that an extended attribute has.

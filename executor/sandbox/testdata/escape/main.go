@@ -72,6 +72,24 @@ var attacks = map[string]func(args []string) error{
 		_, err = unix.OpenByHandleAt(unix.AT_FDCWD, handle, unix.O_RDONLY)
 		return err
 	},
+	// A link takes the place of a device that is being made.
+	"swapped device": func(args []string) error {
+		if err := errors.Join(unix.Mkdir("/tmp/s", 0o777), unix.Symlink(args[0], "/tmp/link")); err != nil {
+			return err
+		}
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			for range 500 {
+				_ = errors.Join(unix.Link("/tmp/link", "/tmp/s/l"), unix.Rename("/tmp/s/l", "/tmp/s/d"), unix.Unlink("/tmp/s/d"))
+			}
+		}()
+		for range 500 {
+			_ = unix.Mknod("/tmp/s/d", unix.S_IFCHR|0o4777, int(unix.Mkdev(1, 3)))
+		}
+		<-done
+		return errors.New("see what has changed")
+	},
 	// no arguments
 	"block device":       func([]string) error { return device(unix.S_IFBLK|0o600, unix.Mkdev(8, 0)) },
 	"other block device": func([]string) error { return device(unix.S_IFBLK|0o600|1<<20, unix.Mkdev(254, 0)) },
