@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -20,48 +22,61 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
-// escaperVariable has the path of the built program that tries to escape, for processes
-// of users who can't build it.
-const escaperVariable = "SANDBOX_TEST_ESCAPER"
+// programsVariable has the directory of the built programs below testdata, for processes
+// of users who can't build them.
+const programsVariable = "SANDBOX_TEST_PROGRAMS"
 
-// buildEscaper builds that program where every user can read it.
-func buildEscaper(t testing.TB) string {
+// programs returns the directory of the programs, built once where every user can read
+// them. TestMain removes it.
+func programs(t testing.TB) string {
 	t.Helper()
-	if path := os.Getenv(escaperVariable); path != "" {
-		return path
+	if dir := os.Getenv(programsVariable); dir != "" {
+		return dir
 	}
-	dir, err := os.MkdirTemp("", "bob-escaper-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, "escape")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./testdata/escape")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
+	dir, err := built()
 	if errors.Is(err, exec.ErrNotFound) {
 		t.Skip(err)
 	}
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(path, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return dir
 }
 
-// installEscaper puts that program into the root file system, as /bin/escape.
+// built builds them.
+var built = sync.OnceValues(func() (string, error) {
+	dir := programsDir()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	for _, build := range []struct{ name, source, arch string }{
+		{"escape", "./testdata/escape", runtime.GOARCH},
+		{"owners-amd64", "./testdata/owners", "amd64"},
+		{"owners-386", "./testdata/owners", "386"},
+	} {
+		path := filepath.Join(dir, build.name)
+		cmd := exec.Command("go", "build", "-o", path, build.source)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+build.arch)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
+		if err := os.Chmod(path, 0o755); err != nil {
+			return "", err
+		}
+	}
+	return dir, os.Chmod(dir, 0o755)
+})
+
+// programsDir is where this process builds programs.
+func programsDir() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("bob-programs-%d", os.Getpid()))
+}
+
+// installEscaper puts the program that tries to escape into the root file system, as
+// /bin/escape.
 func installEscaper(t testing.TB, root string) {
 	t.Helper()
-	program, err := os.ReadFile(buildEscaper(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(root, "bin/escape")
-	if err := errors.Join(os.WriteFile(path, program, 0o755), os.Chmod(path, 0o755)); err != nil {
-		t.Fatal(err)
-	}
+	install(t, filepath.Join(programs(t), "escape"), filepath.Join(root, "bin/escape"))
 }
 
 // landlockHere is the version of Landlock that this process has.

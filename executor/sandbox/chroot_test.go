@@ -41,7 +41,9 @@ func TestChroot(t *testing.T) {
 			if testing.Verbose() {
 				args = append(args, "-test.v")
 			}
-			out, err := again(t, modeChroot, id, args...).CombinedOutput()
+			cmd := again(t, modeChroot, id, args...)
+			cmd.Env = append(cmd.Env, programsVariable+"="+programs(t))
+			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
 			} else if testing.Verbose() {

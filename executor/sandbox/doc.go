@@ -98,7 +98,8 @@
 // A path is looked up by the kernel, with the root and the working directory of the
 // process that named it, and without following links of /proc, so that nothing
 // outside of the container is reached whatever happens to the path meanwhile. What
-// can't be looked up, and the calls of 32-bit programs, are left to the kernel.
+// can't be looked up, and the calls of 32-bit programs on arm64, are left to
+// the kernel.
 //
 // The limits: no user is kept from what root may do, and each has root's
 // capabilities; /proc/PID/status and the peer of a socket show root; a device is an

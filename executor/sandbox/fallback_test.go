@@ -46,7 +46,7 @@ func TestFallbacks(t *testing.T) {
 		t.Skip("built without -tags seccomp")
 	}
 	const cgroups = "/sys/fs/cgroup"
-	escaper := buildEscaper(t)
+	dir := programs(t)
 	locked := mount{"tmpfs", "/srv", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RDONLY}
 	for _, test := range []struct {
 		name   string
@@ -128,7 +128,7 @@ func TestFallbacks(t *testing.T) {
 				tests += "|TestNoTraces"
 			}
 			cmd := again(t, cmp.Or(test.mode, modeUser), id, "-test.v", "-test.run=^("+tests+")$")
-			cmd.Env = append(append(cmd.Env, escaperVariable+"="+escaper), test.env...)
+			cmd.Env = append(append(cmd.Env, programsVariable+"="+dir), test.env...)
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "--- PASS: TestProc") {
 				t.Errorf("%v\n%s", err, out)

@@ -94,7 +94,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(probeVariable); name != "" {
 		os.Exit(probe(name))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.RemoveAll(programsDir())
+	os.Exit(code)
 }
 
 // identity is another user and what he finds in some files of the machine.
@@ -341,7 +343,7 @@ func TestModes(t *testing.T) {
 	if os.Getenv(modeVariable) != "" || errNotEntered != nil || inUserNamespace(t) {
 		t.Skip("only root runs the tests in other modes")
 	}
-	escaper := buildEscaper(t)
+	dir := programs(t)
 	for mode, id := range map[string]*identity{modeRootless: nil, modeUser: ordinaryUser(t), modeOneID: withoutRanges(t)} {
 		t.Run(mode, func(t *testing.T) {
 			args := []string{"-test.count=1", "-test.timeout=20m"}
@@ -352,7 +354,7 @@ func TestModes(t *testing.T) {
 				args = append(args, "-test.v")
 			}
 			cmd := again(t, mode, id, args...)
-			cmd.Env = append(cmd.Env, escaperVariable+"="+escaper)
+			cmd.Env = append(cmd.Env, programsVariable+"="+dir)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)

@@ -1,6 +1,8 @@
 package emulate
 
 import (
+	"slices"
+
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +15,8 @@ type call struct {
 	name   string
 	number int32
 	handle handler
+	// arch is that of the programs that make it, 0 for bob's own.
+	arch uint32
 	// only, if set, says for which values of an argument: the others are the
 	// kernel's.
 	only *condition
@@ -46,20 +50,25 @@ func (c call) rules() []*configs.Syscall {
 
 // deviceCalls returns the calls that an emulation of devices answers.
 func deviceCalls() []call {
-	return append(olderDeviceCalls(),
-		call{name: "mknodat", number: unix.SYS_MKNODAT, handle: func(w *worker, r *request) answer {
+	return slices.Concat(olderDeviceCalls(), newerDeviceCalls(), narrowDeviceCalls())
+}
+
+// newerDeviceCalls returns those that every architecture has.
+func newerDeviceCalls() []call {
+	return []call{
+		{name: "mknodat", number: unix.SYS_MKNODAT, handle: func(w *worker, r *request) answer {
 			return w.mknodDevice(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
 		}},
-		call{name: "setxattr", number: unix.SYS_SETXATTR, handle: func(w *worker, r *request) answer {
+		{name: "setxattr", number: unix.SYS_SETXATTR, handle: func(w *worker, r *request) answer {
 			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], 0) })
 		}},
-		call{name: "lsetxattr", number: unix.SYS_LSETXATTR, handle: func(w *worker, r *request) answer {
+		{name: "lsetxattr", number: unix.SYS_LSETXATTR, handle: func(w *worker, r *request) answer {
 			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], unix.AT_SYMLINK_NOFOLLOW) })
 		}},
-		call{name: "fsetxattr", number: unix.SYS_FSETXATTR, handle: func(w *worker, r *request) answer {
+		{name: "fsetxattr", number: unix.SYS_FSETXATTR, handle: func(w *worker, r *request) answer {
 			return w.guardRecords(r, func() (int, error) { return w.openDescriptor(int32(r.args[0])) })
 		}},
-	)
+	}
 }
 
 // emulatedCalls returns all calls that an emulation of owners answers.
@@ -67,7 +76,7 @@ func emulatedCalls() []call {
 	creates := func(argument uint) *condition { return &condition{argument: argument, bit: unix.O_CREAT} }
 	uid := func(id *identity) *[4]uint32 { return &id.uid }
 	gid := func(id *identity) *[4]uint32 { return &id.gid }
-	return append(architectureCalls(),
+	own := append(architectureCalls(),
 		call{name: "setuid", number: unix.SYS_SETUID, handle: setuid},
 		call{name: "setgid", number: unix.SYS_SETGID, handle: setgid},
 		call{name: "setreuid", number: unix.SYS_SETREUID, handle: setreuid},
@@ -107,4 +116,5 @@ func emulatedCalls() []call {
 		call{name: "fstat", number: unix.SYS_FSTAT, handle: fstat},
 		call{name: "statx", number: unix.SYS_STATX, handle: statx},
 	)
+	return append(own, narrowCalls()...)
 }

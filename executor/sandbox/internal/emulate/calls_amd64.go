@@ -6,8 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// auditArch is the architecture whose calls are emulated: those of 32-bit programs
-// are left to the kernel.
+// auditArch is the architecture of bob's own programs.
 const auditArch = unix.AUDIT_ARCH_X86_64
 
 // ownMachine is what programs of it say that they are for.

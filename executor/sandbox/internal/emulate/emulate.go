@@ -1,6 +1,7 @@
 package emulate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -33,9 +34,9 @@ type Emulation struct {
 	dir      *os.File // of the listener, whose path may be too long for a socket
 	stopped  int      // an eventfd that is readable from the end on
 	answered []call
-	calls    map[int32]handler // of those that are answered, by number
-	threads  int               // that answer
-	ids      *identities       // of an emulation of owners
+	calls    map[callKey]handler // of those that are answered
+	threads  int                 // that answer
+	ids      *identities         // of an emulation of owners
 	// Of an emulation of devices:
 	keeper owners.Keeper
 	marks  bool // the kernel makes marks of overlay format
@@ -63,10 +64,16 @@ func Start(dir string, u User) (*Emulation, error) {
 	return e.listen(dir)
 }
 
+// callKey names a system call.
+type callKey struct {
+	arch   uint32
+	number int32
+}
+
 func newEmulation(calls []call) *Emulation {
-	e := &Emulation{answered: calls, calls: map[int32]handler{}}
+	e := &Emulation{answered: calls, calls: map[callKey]handler{}}
 	for _, c := range calls {
-		e.calls[c.number] = c.handle
+		e.calls[callKey{cmp.Or(c.arch, auditArch), c.number}] = c.handle
 	}
 	return e
 }
@@ -213,6 +220,9 @@ func notifying(filter *configs.Seccomp, calls []call) *configs.Seccomp {
 	changed.Syscalls = nil
 	names := map[string]bool{}
 	for _, c := range calls {
+		if names[c.name] {
+			continue // a rule counts for the call of that name of every architecture
+		}
 		names[c.name] = true
 		changed.Syscalls = append(changed.Syscalls, c.rules()...)
 	}

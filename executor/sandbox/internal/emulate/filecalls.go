@@ -234,8 +234,19 @@ func (w *worker) statOpened(fd int, buffer uint64) answer {
 	if !recorded(fd, &st) {
 		return passed
 	}
-	return answerOf(w.write(buffer, bytesOf(&st)))
+	status, errno := w.layout(&st)
+	if errno != 0 {
+		return answer{errno: errno}
+	}
+	return answerOf(w.write(buffer, status))
 }
+
+// A statLayout returns the status of a file as programs of an architecture have it, or
+// EOVERFLOW if it doesn't fit in there.
+type statLayout func(st *unix.Stat_t) ([]byte, unix.Errno)
+
+// nativeStat is that of bob's own architecture.
+func nativeStat(st *unix.Stat_t) ([]byte, unix.Errno) { return bytesOf(st), 0 }
 
 // recorded reports whether the status of fd is another than the kernel tells, and
 // puts it into st.

@@ -93,6 +93,10 @@ func setgroups(w *worker, r *request) answer {
 	for group := range slices.Chunk(b, 4) {
 		groups = append(groups, binary.NativeEndian.Uint32(group))
 	}
+	return w.setGroups(groups)
+}
+
+func (w *worker) setGroups(groups []uint32) answer {
 	return w.change(func(id *identity) unix.Errno {
 		if !id.privileged() {
 			return unix.EPERM
@@ -103,6 +107,12 @@ func setgroups(w *worker, r *request) answer {
 }
 
 func getgroups(w *worker, r *request) answer {
+	return w.getGroups(r, func(groups []byte) []byte { return groups })
+}
+
+// getGroups is getgroups(2) of a caller to whom groups, of 4 bytes each, are what
+// encode makes of them.
+func (w *worker) getGroups(r *request, encode func(groups []byte) []byte) answer {
 	id, err := w.identity()
 	if err != nil {
 		return passed
@@ -113,7 +123,7 @@ func getgroups(w *worker, r *request) answer {
 	case size < 0 || int(size) < n:
 		return answer{errno: unix.EINVAL}
 	default:
-		if err := w.write(r.args[1], []byte(id.groups)); err != nil {
+		if err := w.write(r.args[1], encode([]byte(id.groups))); err != nil {
 			return answer{errno: unix.EFAULT}
 		}
 	}

@@ -187,7 +187,7 @@ func (tr *traced) check(t *testing.T, path []byte, room int, below bool) {
 	switch {
 	case terminated && (s.errRead != nil || s.text != text):
 		t.Errorf("read %q, %v, want %q", s.text, s.errRead, text)
-	case !terminated && (s.errRead != end || errno != end):
+	case !terminated && (!errors.Is(s.errRead, end) || errno != end):
 		t.Errorf("reading failed with %v, the kernel's with %v, want %v", s.errRead, errno, end)
 	}
 	if s.errOpen != nil {

@@ -44,6 +44,7 @@ type worker struct {
 	fd, epoll int
 	root      int // descriptor of the true root directory; -1 if the thread can't leave it
 	request   request
+	layout    statLayout // of the caller
 	buffer    [unix.PathMax]byte
 }
 
@@ -78,7 +79,8 @@ func (w *worker) work() error {
 			return err
 		}
 		a := passed
-		if handle := w.calls[r.nr]; handle != nil && r.arch == auditArch && w.begun() {
+		if handle := w.calls[callKey{r.arch, r.nr}]; handle != nil && w.begun() {
+			w.layout = nativeStat
 			a = handle(w, r)
 		}
 		if a.sent {
