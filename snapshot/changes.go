@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -169,11 +170,51 @@ func sameFile(a, b int, mode uint32, keeper owners.Keeper, buf []byte) (bool, er
 	return sameBytes(a, b, buf)
 }
 
-// sameBytes reports whether two open files hold the same.
+// sameBytes reports whether two open files hold the same. What is a hole in both isn't
+// read.
 func sameBytes(a, b int, buf []byte) (bool, error) {
+	var x, y contents
+	for fd, c := range map[int]*contents{a: &x, b: &y} {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return false, os.NewSyscallError("fstat", err)
+		}
+		*c = contents{fd: fd, size: st.Size, sparse: st.Blocks*512 < st.Size}
+	}
+	if x.size != y.size {
+		return false, nil
+	}
+	for at := int64(0); at < x.size; {
+		end := x.size
+		if x.sparse && y.sparse {
+			first, firstEnd, err := x.next(at)
+			if err != nil {
+				return false, err
+			}
+			second, secondEnd, err := y.next(at)
+			if err != nil {
+				return false, err
+			}
+			at = min(first, second)
+			if end = min(firstEnd, secondEnd); end <= at { // one is far behind the other
+				end = max(first, second)
+			}
+		}
+		same, err := sameSpan(a, b, buf, at, end)
+		if !same || err != nil {
+			return false, err
+		}
+		at = end
+	}
+	return true, nil
+}
+
+// sameSpan reports whether two open files hold the same from at to end.
+func sameSpan(a, b int, buf []byte, at, end int64) (bool, error) {
 	half := len(buf) / 2
-	for at := int64(0); ; {
-		n, err := unix.Pread(a, buf[:half], at)
+	for at < end {
+		want := int(min(int64(half), end-at))
+		n, err := unix.Pread(a, buf[:want], at)
 		if err != nil {
 			return false, fmt.Errorf("read: %w", err)
 		}
@@ -188,11 +229,15 @@ func sameBytes(a, b int, buf []byte) (bool, error) {
 			}
 			m += k
 		}
-		if n == 0 || !bytes.Equal(buf[:n], buf[half:half+n]) {
-			return n == 0, nil
+		if n == 0 {
+			return false, errShrank
+		}
+		if !bytes.Equal(buf[:n], buf[half:half+n]) {
+			return false, nil
 		}
 		at += int64(n)
 	}
+	return true, nil
 }
 
 // spread has every directory at and below n count as changed that something changed
