@@ -148,18 +148,14 @@ func describe(mediaType string, body []byte) ocispec.Descriptor {
 
 // platform returns what the config says the image is for, nil if nothing.
 func (im *ArchivedImage) platform() (*ocispec.Platform, error) {
-	var config struct {
-		Architecture string `json:"architecture"`
-		OS           string `json:"os"`
-		Variant      string `json:"variant"`
-	}
+	var config ocispec.Platform
 	if err := json.Unmarshal(im.Config, &config); err != nil {
 		return nil, fmt.Errorf("write archive: read config: %w", err)
 	}
 	if config.OS == "" || config.Architecture == "" {
 		return nil, nil //nolint:nilnil // it says nothing
 	}
-	return &ocispec.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}, nil
+	return &config, nil
 }
 
 func bytesOpener(body []byte) func(context.Context) (io.ReadCloser, error) {
