@@ -28,6 +28,7 @@ type chrootOrder struct {
 	Limits       []configs.Rlimit
 	Capabilities []string
 	Landlock     int   // version of the kernel's interface, 0 if there is none
+	AnyFile      bool  // whether Landlock doesn't keep to the files of the root
 	Protected    []int // processes that must not be signalled, where Landlock can't see to that
 	Secrets      int   // how many files the guard wipes at the end
 	Devices      deviceMaker
@@ -80,7 +81,11 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	if err := places.addMounts(ctx, p.Mounts); err != nil {
 		return err
 	}
-	r.tryDevices.Do(func() { r.nodes = findNodes(state) })
+	r.tryDevices.Do(func() {
+		r.nodes = findNodes(state)
+		r.anyFile = order.Landlock >= landlockRefer && !refers(state, order.Landlock)
+	})
+	order.AnyFile = r.anyFile
 	switch {
 	case r.nodes.outer:
 		order.Devices = outerMakes

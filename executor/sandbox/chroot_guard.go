@@ -335,7 +335,7 @@ func (o *chrootOrder) enterRoot() error {
 	if err := unix.Chdir(o.Root); err != nil {
 		return &os.PathError{Op: "chdir", Path: o.Root, Err: err}
 	}
-	if err := landlock(".", o.Landlock); err != nil {
+	if err := landlock(".", o.Landlock, !o.AnyFile); err != nil {
 		return fmt.Errorf("confine to root file system by Landlock: %w", err)
 	}
 	if err := unix.Chroot("."); err != nil {

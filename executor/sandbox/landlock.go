@@ -3,6 +3,8 @@ package sandbox
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -32,10 +34,13 @@ func landlockVersion() int {
 
 // landlock keeps this thread, whose no_new_privs is set, from all files but those
 // below dir, from making devices of disks, and from the signals and abstract
-// sockets of others, as far as that version can.
-func landlock(dir string, version int) error {
-	if version == 0 {
+// sockets of others, as far as that version can; without files, only from the latter.
+func landlock(dir string, version int, files bool) error {
+	switch {
+	case version == 0, !files && version < landlockScopes:
 		return nil
+	case !files:
+		return restrictThread(unix.LandlockRulesetAttr{Scoped: allScopes}, nil)
 	}
 	rules := unix.LandlockRulesetAttr{Handled_access_fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}
 	if version >= landlockRefer {
@@ -59,6 +64,31 @@ func landlock(dir string, version int) error {
 		Allowed_access: rules.Handled_access_fs &^ unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK,
 		Parent_fd:      int32(fd),
 	})
+}
+
+// refers reports whether a thread that is kept from all files but those below dir, which it
+// tries there, may still rename one into another directory. The kernel refuses that where a
+// domain around this process has scopes alone, as that of a RUN: no rule of its own allows
+// it then.
+func refers(dir string, version int) bool {
+	result := make(chan bool)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the domain goes with the thread
+		from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		for _, try := range []func() error{
+			func() error { return landlock(dir, version, true) },
+			func() error { return os.MkdirAll(filepath.Join(from, "x"), 0o700) },
+			func() error { return os.Mkdir(to, 0o700) },
+			func() error { return os.Rename(filepath.Join(from, "x"), filepath.Join(to, "x")) },
+		} {
+			if err == nil {
+				err = try()
+			}
+		}
+		result <- err == nil
+	}()
+	return <-result
 }
 
 // scopeThread keeps this thread, which must have CAP_SYS_ADMIN, and what it starts from

@@ -52,6 +52,7 @@ type Runner struct {
 	tryNesting sync.Once
 	tryDevices sync.Once
 	nodes      nodes
+	anyFile    bool // see chrootOrder
 	// visible is held by each run that can see into the processes of others, and for
 	// writing by one that is Private.
 	visible sync.RWMutex

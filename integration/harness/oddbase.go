@@ -99,7 +99,7 @@ func hidden() [][]File {
 // for a removed name; a fifo; files with capabilities, set-ID bits and access control lists;
 // and one with a long name at a long path.
 func Nodes() []File {
-	special := func(name string, kind byte, major, minor int64, mode int64) File {
+	special := func(name string, kind byte, major, minor, mode int64) File {
 		return File{Header: tar.Header{Typeflag: kind, Name: name, Mode: mode, Devmajor: major, Devminor: minor}}
 	}
 	owned := func(f File, uid, gid int) File {

@@ -104,7 +104,7 @@ func (w *worker) caller() (*caller, error) {
 		}
 		*to = uint32(n)
 	}
-	for _, group := range strings.Fields(statusLine(status, "Groups")) {
+	for group := range strings.FieldsSeq(statusLine(status, "Groups")) {
 		n, err := strconv.ParseUint(group, 10, 32)
 		if err != nil {
 			return nil, err
@@ -200,7 +200,7 @@ func (w *worker) makeDevice(b *birth, mode uint32, dev uint64) error {
 	// have taken its name, a link to one of this machine's.
 	fd, err := unix.Openat(b.parent, b.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil //nolint:nilerr // it was made
+		return nil // it was made
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t

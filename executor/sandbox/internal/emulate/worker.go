@@ -258,7 +258,7 @@ func (w *worker) openPath(dir int32, path string, flags uint64) (int, error) {
 func openIn(root int, path string, how *unix.OpenHow) (int, error) {
 	how.Resolve |= unix.RESOLVE_IN_ROOT
 	fd, err := unix.Openat2(root, path, how)
-	for try := 0; err == unix.EAGAIN && try < maxTries; try++ { //nolint:errorlint // a bare error of the kernel
+	for try := 0; err == unix.EAGAIN && try < maxTries; try++ {
 		fd, err = unix.Openat2(root, path, how)
 	}
 	return fd, err
