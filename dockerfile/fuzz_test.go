@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/dockerfile"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
@@ -60,33 +61,42 @@ func FuzzPlan(f *testing.F) {
 	addSeeds(f, func(text string) { f.Add(text, "v", "RUN x") })
 	f.Add("FROM named AS image\nFROM image AS b\n", "/", "RUN --mount=from=image,target=$A x")
 	f.Add("FROM a\nARG A\nRUN $A\n", "$A", "# check=skip=all\nCOPY --from=0 a b")
+	f.Add("FROM scratch\nWORKDIR C:$A\nCOPY --parents a\\b\\./c D:\\\n", "\\\\x", "WORKDIR d:x")
 	f.Fuzz(func(t *testing.T, text, arg, trigger string) {
-		file, err := dockerfile.Parse("Dockerfile", strings.NewReader(text))
-		if err != nil {
-			return
-		}
-		o := dockerfile.Options{
-			BuildArgs: map[string]string{"A": arg, "http_proxy": arg}, TargetPlatform: amd64, BuildPlatform: arm64,
-			Contexts: map[string]dockerfile.Context{"named": {}, "empty": {Image: "scratch"}, "image": {Image: "b"}},
-		}
-		_, err = file.EpochSource(o)
-		checkFuzzError(t, text, err)
-		plan, err := file.Plan(o)
-		if err != nil {
-			checkFuzzError(t, text, err)
-			return
-		}
-		base := imageWith("A="+arg, arg)
-		base.Config.OnBuild = []string{trigger}
-		base.Config.WorkingDir = arg
-		for _, s := range plan.Stages {
-			_, _, err := s.Steps(base)
-			checkFuzzError(t, text, err)
-		}
-		if first, second := render(plan, base), render(plan, base); first != second {
-			t.Errorf("got\n%s\nthen\n%s", first, second)
-		}
+		fuzzPlan(t, text, arg, trigger, amd64)
+		fuzzPlan(t, text, arg, trigger, ocispec.Platform{OS: "windows", Architecture: "amd64"})
 	})
+}
+
+// fuzzPlan plans text for the target, over a base image with the trigger.
+func fuzzPlan(t *testing.T, text, arg, trigger string, target ocispec.Platform) {
+	t.Helper()
+	file, err := dockerfile.Parse("Dockerfile", strings.NewReader(text))
+	if err != nil {
+		return
+	}
+	o := dockerfile.Options{
+		BuildArgs: map[string]string{"A": arg, "http_proxy": arg}, TargetPlatform: target, BuildPlatform: arm64,
+		Contexts: map[string]dockerfile.Context{"named": {}, "empty": {Image: "scratch"}, "image": {Image: "b"}},
+	}
+	_, err = file.EpochSource(o)
+	checkFuzzError(t, text, err)
+	plan, err := file.Plan(o)
+	if err != nil {
+		checkFuzzError(t, text, err)
+		return
+	}
+	base := imageWith("A="+arg, arg)
+	base.Platform = target
+	base.Config.OnBuild = []string{trigger}
+	base.Config.WorkingDir = arg
+	for _, s := range plan.Stages {
+		_, _, err := s.Steps(base)
+		checkFuzzError(t, text, err)
+	}
+	if first, second := render(plan, base), render(plan, base); first != second {
+		t.Errorf("got\n%s\nthen\n%s", first, second)
+	}
 }
 
 func checkFuzzError(t *testing.T, text string, err error) {
