@@ -178,7 +178,7 @@ func FuzzAnswers(f *testing.F) {
 		{"put", 415, "", `{"errors":[{"code":"UNSUPPORTED","message":"no"}]}`},
 		{"give up", 500, "", ""},
 	} {
-		f.Add(uint8(slices.Index(kinds, seed.kind)), seed.status, seed.header, []byte(seed.body)) //nolint:gosec // there are few
+		f.Add(uint8(slices.Index(kinds, seed.kind)), seed.status, seed.header, []byte(seed.body))
 	}
 	image := fuzzedImage()
 	f.Fuzz(func(t *testing.T, kind uint8, status int, header string, body []byte) {

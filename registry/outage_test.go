@@ -53,7 +53,7 @@ func TestOutages(t *testing.T) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
 		}
 	}
-	for name, fail := range map[string]func(*http.Request) (*http.Response, error){
+	for name, fail := range map[string]func(*http.Request) (*http.Response, error){ //nolint:bodyclose // there is none
 		"refused":     dial(syscall.ECONNREFUSED),
 		"reset":       dial(syscall.ECONNRESET),
 		"no host":     dial(syscall.EHOSTUNREACH),

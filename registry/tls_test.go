@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/x509"
 	"io"
@@ -24,6 +25,37 @@ func dialTo(srv *httptest.Server) *http.Transport {
 	}}
 }
 
+// choosy hangs up without a word on who begins with TLS, or with anything else.
+type choosy struct {
+	net.Listener
+
+	tls bool // it wants TLS
+}
+
+func (l *choosy) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		first := bufio.NewReader(conn)
+		const handshake = 0x16 // RFC 8446 section 5.1
+		if b, err := first.Peek(1); err == nil && (b[0] == handshake) == l.tls {
+			return &begun{conn, first}, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+// begun is a connection of which a part was read.
+type begun struct {
+	net.Conn
+
+	r *bufio.Reader
+}
+
+func (c *begun) Read(p []byte) (int, error) { return c.r.Read(p) }
+
 // TestSchemes tries every kind of host against servers with TLS and without.
 func TestSchemes(t *testing.T) {
 	t.Parallel()
@@ -43,6 +75,15 @@ func TestSchemes(t *testing.T) {
 		return tr
 	}
 
+	curt := httptest.NewUnstartedServer(inner)
+	curt.Listener = &choosy{Listener: curt.Listener, tls: true}
+	curt.StartTLS()
+	t.Cleanup(curt.Close)
+	curtly := httptest.NewUnstartedServer(inner)
+	curtly.Listener = &choosy{Listener: curtly.Listener}
+	curtly.Start()
+	t.Cleanup(curtly.Close)
+
 	tests := []struct {
 		name      string
 		host      string
@@ -56,6 +97,11 @@ func TestSchemes(t *testing.T) {
 		{"loopback of another number, plain", "127.8.9.10:1", dialTo(plain), false, "", ""},
 		{"loopback, IPv6, plain", "[::1]:5000", dialTo(plain), false, "", ""},
 		{"loopback, TLS of nobody", "localhost:5000", dialTo(secure), false, "", ""},
+		{"loopback, TLS of nobody, hangs up on others", "localhost:5000", dialTo(curt), false, "", ""},
+		{"loopback without port, TLS of nobody", "127.0.0.1", dialTo(curt), false, "", ""},
+		{"loopback, plain, hangs up on TLS", "localhost:5000", dialTo(curtly), false, "", ""},
+		{"host, TLS of nobody, insecure, hangs up on others", "example.org:5000", dialTo(curt), true, "", ""},
+		{"host, plain, insecure, hangs up on TLS", "10.1.2.3:5000", dialTo(curtly), true, "", "plain HTTP is used"},
 		{"host, TLS", "example.com", trusting(), false, "", ""},
 		{"host, TLS, insecure", "example.com", trusting(), true, "", ""},
 		{"host, TLS of nobody", "example.com", dialTo(secure), false, "certificate not trusted", ""},

@@ -65,7 +65,7 @@ func (c *Client) watched(ctx context.Context, attempt func(context.Context, *wat
 	defer dog.sleep()
 	err := attempt(ctx, dog)
 	quiet, silent := errors.AsType[*silence](context.Cause(ctx))
-	if _, left := errors.AsType[*leftBehind](err); err != nil && silent && !left {
+	if _, left := errors.AsType[*leftError](err); err != nil && silent && !left {
 		return quiet
 	}
 	return err
@@ -73,7 +73,7 @@ func (c *Client) watched(ctx context.Context, attempt func(context.Context, *wat
 
 // transient reports whether the same request may do better a little later.
 func transient(err error) bool {
-	if _, ok := errors.AsType[*leftBehind](err); ok {
+	if _, ok := errors.AsType[*leftError](err); ok {
 		return false
 	}
 	if e, ok := errors.AsType[*statusError](err); ok {

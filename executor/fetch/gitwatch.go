@@ -16,10 +16,10 @@ const (
 	gitGrace = 5 * time.Second
 )
 
-// leftBehind is that go-git didn't heed the end of its context.
-type leftBehind struct{ error }
+// leftError is that go-git didn't heed the end of its context.
+type leftError struct{ error }
 
-func (e *leftBehind) Unwrap() error { return e.error }
+func (e *leftError) Unwrap() error { return e.error }
 
 // askGit has f ask remote, as [Client.retried] does. What doesn't end with its context
 // is left behind, and isn't tried again.
@@ -41,7 +41,7 @@ func askGit[T any](ctx context.Context, c *Client, remote string, f func(context
 			select {
 			case r = <-done:
 			case <-time.After(gitGrace):
-				return &leftBehind{context.Cause(ctx)}
+				return &leftError{context.Cause(ctx)}
 			}
 		}
 		answer = r.answer

@@ -103,7 +103,7 @@ func TestSilentServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(backend) }}
+	honest := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(backend) }}
 	hang := func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
@@ -132,7 +132,7 @@ func TestSilentServers(t *testing.T) {
 				hang(w, r)
 				return
 			}
-			real.ServeHTTP(w, r)
+			honest.ServeHTTP(w, r)
 		},
 		"git, half a pack": func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPost {
@@ -140,7 +140,7 @@ func TestSilentServers(t *testing.T) {
 				begin("0008NAK\n0010\x01PACK\x00\x00\x00\x02\x00\x00\x00")(w, r)
 				return
 			}
-			real.ServeHTTP(w, r)
+			honest.ServeHTTP(w, r)
 		},
 	}
 	for name, handler := range silent {
@@ -217,7 +217,7 @@ func TestGitOutage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(backend) }}
+	honest := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(backend) }}
 	for name, fail := range map[string]http.HandlerFunc{
 		"503":     func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
 		"hung up": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
@@ -234,7 +234,7 @@ func TestGitOutage(t *testing.T) {
 					fail(w, r)
 					return
 				}
-				real.ServeHTTP(w, r)
+				honest.ServeHTTP(w, r)
 			}))
 			t.Cleanup(srv.Close)
 			for _, ref := range []string{"main", hash} {

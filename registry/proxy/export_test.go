@@ -29,7 +29,7 @@ func SchemeOf(ctx context.Context, o Options, host, address string) (string, err
 	o.Log = slog.New(slog.DiscardHandler)
 	h := newHosts(&o, nil)
 	for _, carrier := range []http.RoundTripper{h.free.verified, h.free.lax} {
-		carrier.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		carrier.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) { //nolint:forcetypeassert // as newCarriers makes it
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}
 	}
@@ -72,7 +72,7 @@ func AskVerified(ctx context.Context, srv *httptest.Server, method, path string)
 	if err != nil {
 		return 0, err
 	}
-	carrier := p.hosts.free.verified.(*http.Transport)
+	carrier := p.hosts.free.verified.(*http.Transport) //nolint:forcetypeassert // as newCarriers makes it
 	carrier.TLSClientConfig.RootCAs = x509.NewCertPool()
 	carrier.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
 	carrier.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -109,7 +109,7 @@ func (p *Proxy) Hurry(window time.Duration) {
 // each request.
 func (p *Proxy) Dial(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
 	for _, carrier := range []http.RoundTripper{p.hosts.free.verified, p.hosts.free.lax} {
-		t := carrier.(*http.Transport)
+		t := carrier.(*http.Transport) //nolint:forcetypeassert // as newCarriers makes it
 		t.DialContext, t.DisableKeepAlives = dial, true
 	}
 }
