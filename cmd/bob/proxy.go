@@ -116,8 +116,10 @@ func (cfg *proxyConfig) readEnvironment() error {
 		name  string
 		value *string
 	}{
-		{workspaceBaseRef, &cfg.baseRef}, {workspaceTargetRef, &cfg.targetRef},
-		{workspaceAuth, &cfg.auth}, {workspaceAdditionalAuth, &cfg.additionalAuth},
+		{workspaceBaseRef, &cfg.baseRef},
+		{workspaceTargetRef, &cfg.targetRef},
+		{workspaceAuth, &cfg.auth},
+		{workspaceAdditionalAuth, &cfg.additionalAuth},
 	} {
 		if *v.value == "" {
 			*v.value = os.Getenv(v.name)

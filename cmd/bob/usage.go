@@ -57,7 +57,7 @@ func usageErrors(err error) []*usageError {
 	if e, ok := err.(*usageError); ok { //nolint:errorlint // what wraps one is another error
 		return []*usageError{e}
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // likewise
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return nil
 	}
