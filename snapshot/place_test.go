@@ -47,7 +47,7 @@ func TestPreparedByOthers(t *testing.T) {
 			give(t, d+"/cache/records")
 		}, "belongs to user 4711, not to"},
 		"one that all may write to": {func(t *testing.T, d string) {
-			must(t, os.Mkdir(d+"/cache", 0o777), os.Chmod(d+"/cache", 0o777)) //nolint:gosec // as a volume of Kubernetes
+			must(t, os.Mkdir(d+"/cache", 0o777), os.Chmod(d+"/cache", 0o777))
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,8 +143,7 @@ func TestNothingStays(t *testing.T) {
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "find", dir, "!", "-name", "lock").Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		t.Fatalf("%v: %s", err, exit.Stderr)
 	}
 	must(t, err)

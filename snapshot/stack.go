@@ -166,7 +166,7 @@ func (s *stack) open(layer int, path string) (int, error) {
 		return s.openFromRoot(layer, path)
 	}
 	parent, base := split(path)
-	fd := -1
+	var fd int
 	var err error
 	i := slices.IndexFunc(s.deep, func(d deepDir) bool { return d.layer == layer && d.path == parent })
 	if i >= 0 {
