@@ -44,6 +44,8 @@ func TestWindows(t *testing.T) {
 			var steps []dockerfile.Step
 			if steps, _, err = plan.Target().Steps(dockerspec.DockerOCIImage{}); err == nil {
 				switch op := steps[len(steps)-1].Op.(type) {
+				case *dockerfile.Run:
+					got = "run"
 				case *dockerfile.Workdir:
 					got = "workdir " + op.Path
 				case *dockerfile.Copy:

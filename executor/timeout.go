@@ -65,7 +65,7 @@ func (b *build) blame(caller context.Context, err error) error {
 		return errors.Join(b.overdue...)
 	}
 	// What ends a context first is its cause: caller's end, or an error of the group.
-	if end := context.Cause(caller); end != nil && end == context.Cause(b.life) { //nolint:errorlint // that very error
+	if end := context.Cause(caller); end != nil && end == context.Cause(b.life) { //nolint:errorlint,contextcheck // that very error
 		return end
 	}
 	return err
