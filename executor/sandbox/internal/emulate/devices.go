@@ -224,28 +224,36 @@ func (w *worker) guardRecords(r *request, open func() (int, error)) answer {
 	if c.capable {
 		return passed
 	}
+	// The caller's memory and files are the caller's to read: root without CAP_SYS_PTRACE,
+	// as in a container, may not.
+	return answerOf(c.as(func() error { return w.setUnlessRecord(r, open) }))
+}
+
+// setUnlessRecord is setxattr(2) with the arguments of r of the file that open opens, unless the
+// attribute is a record.
+func (w *worker) setUnlessRecord(r *request, open func() (int, error)) error {
 	name, err := w.readString(r.args[1])
 	if err != nil {
-		return refusal(err)
+		return err
 	}
 	if owners.Own(name) || !strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "system.") {
-		return answer{errno: unix.EPERM}
+		return unix.EPERM
 	}
 	if r.args[3] > maxAttribute {
-		return answer{errno: unix.E2BIG}
+		return unix.E2BIG
 	}
 	value := make([]byte, r.args[3])
 	if len(value) > 0 {
 		if _, err := w.read(r.args[2], value); err != nil {
-			return refusal(err)
+			return err
 		}
 	}
 	fd, err := open()
 	if err != nil {
-		return refusal(err)
+		return err
 	}
 	defer unix.Close(fd)
-	return answerOf(c.as(func() error { return unix.Setxattr(fdPath(fd), name, value, int(r.args[4])) }))
+	return unix.Setxattr(fdPath(fd), name, value, int(r.args[4]))
 }
 
 // fdPath returns a path of the file of a descriptor of this process.

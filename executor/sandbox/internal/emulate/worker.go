@@ -151,6 +151,9 @@ func (w *worker) read(address uint64, b []byte) (int, error) {
 	local := []unix.Iovec{{Base: &b[0]}}
 	local[0].SetLen(len(b))
 	n, err := unix.ProcessVMReadv(int(w.request.pid), local, []unix.RemoteIovec{{Base: uintptr(address), Len: len(b)}}, 0)
+	if err == unix.EPERM { //nolint:errorlint // a bare error of the kernel
+		n, err = w.readFile(address, b) // of which the user for files decides
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -158,6 +161,19 @@ func (w *worker) read(address uint64, b []byte) (int, error) {
 		return 0, unix.EFAULT
 	}
 	return n, nil
+}
+
+// readFile is read by the file of the caller's memory.
+func (w *worker) readFile(address uint64, b []byte) (int, error) {
+	mem, err := unix.Open(w.proc("mem"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(mem)
+	if !w.valid() {
+		return 0, unix.ESRCH
+	}
+	return unix.Pread(mem, b, int64(address))
 }
 
 // write copies b into the caller's memory.
