@@ -58,7 +58,7 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 		socket := shortPath(t, p.Mounts[0].Source)
 		askAgent(ctx, t, socket)
 		if forwarded == nil {
-			if forwarded, err = executor.NewSSHAgent(t.Context(), []string{socket}); err != nil {
+			if forwarded, err = executor.NewSSHAgent(ctx, []string{socket}); err != nil {
 				t.Fatal(err)
 			}
 			inner := newKit(t, func(ctx context.Context, p *sandbox.Process) error {

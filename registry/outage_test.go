@@ -24,7 +24,7 @@ type outage struct {
 	clock *patiencetest.Clock
 	n     int64
 	takes time.Duration
-	fail  func(*http.Request) (*http.Response, error)
+	err   error // of each request; nil is an answer with the status 503
 
 	requests atomic.Int64
 	begin    atomic.Int64 // nanoseconds of the clock; 0: not begun
@@ -39,7 +39,10 @@ func (o *outage) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			_ = r.Body.Close()
 		}
-		return o.fail(r)
+		if o.err != nil {
+			return nil, o.err
+		}
+		return &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 	}
 	return http.DefaultTransport.RoundTrip(r)
 }
@@ -48,21 +51,15 @@ func (o *outage) RoundTrip(r *http.Request) (*http.Response, error) {
 // any kind: of 30 s, which is survived, or of an hour, which is given up after a minute.
 func TestOutages(t *testing.T) {
 	t.Parallel()
-	dial := func(err error) func(*http.Request) (*http.Response, error) {
-		return func(*http.Request) (*http.Response, error) {
-			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
-		}
-	}
-	for name, fail := range map[string]func(*http.Request) (*http.Response, error){ //nolint:bodyclose // there is none
+	dial := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
+	for name, failure := range map[string]error{
 		"refused":     dial(syscall.ECONNREFUSED),
 		"reset":       dial(syscall.ECONNRESET),
 		"no host":     dial(syscall.EHOSTUNREACH),
 		"no network":  dial(syscall.ENETUNREACH),
 		"no resolver": dial(&net.DNSError{Err: "server misbehaving", Name: "x", IsTemporary: true}),
-		"hung up":     func(*http.Request) (*http.Response, error) { return nil, io.EOF },
-		"503": func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 503, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
-		},
+		"hung up":     io.EOF,
+		"503":         nil,
 	} {
 		for _, takes := range []time.Duration{30 * time.Second, time.Hour} {
 			t.Run(fmt.Sprint(name, " ", takes), func(t *testing.T) {
@@ -70,7 +67,7 @@ func TestOutages(t *testing.T) {
 				host := serveEmbedded(t)
 				for n := int64(1); ; n++ {
 					clock := new(patiencetest.Clock)
-					o := &outage{clock: clock, n: n, takes: takes, fail: fail}
+					o := &outage{clock: clock, n: n, takes: takes, err: failure}
 					c := newClient(t, func(options *registry.Options) {
 						options.Transport, options.Notice, options.Patience = o, nil, patience.Policy{Clock: clock}
 					})
