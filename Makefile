@@ -4,6 +4,7 @@ TAGS := seccomp osusergo netgo static_build exclude_graphdriver_btrfs exclude_gr
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -linkmode external -extldflags -static -X main.version=$(VERSION)
 FUZZTIME ?= 20s
+# The linters have a module of their own: their dependencies would raise the versions of bob's.
 TOOL := go tool -modfile=.ci/tools/go.mod
 
 export CGO_ENABLED := 1

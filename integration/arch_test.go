@@ -38,7 +38,9 @@ var arrows = map[string][]string{
 	"executor/fetch":    {"snapshot/bounded", "registry/patience"},
 	"executor":          {"dockerfile", "snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/nearby", "registry/patience", "executor/sandbox", "executor/filecopy", "executor/fetch"},
 	"executor/progress": {"executor", "dockerfile", "snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/nearby", "registry/patience", "executor/sandbox", "executor/filecopy", "executor/fetch"},
+	"cmd/bob/help":      {},
 	"cmd/bob": {
+		"cmd/bob/help",
 		"executor", "executor/progress", "executor/sandbox", "executor/filecopy", "executor/fetch", "dockerfile", "snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/nearby", "registry/patience", "registry/proxy", "registry/serve",
 	},
 	"integration":           {},

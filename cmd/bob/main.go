@@ -36,6 +36,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var usage string
 	root := newRoot(stdin, stdout, stderr, func(text string) { usage = text })
 	if len(args) > 0 && args[0] == "help" {
+		if shown, err := helpWith(root, args[1:], stdout); shown || err != nil {
+			return err
+		}
 		args = append(slices.Clone(args[1:]), "-h")
 	}
 	args, err := arrange(root, args)
@@ -76,6 +79,10 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 		prepare(c, usage)
 	}
 	root.Exec = showHelp
+	root.UsageFunc = func(c *ffcli.Command) string {
+		usage(usageText(c) + topicList())
+		return ""
+	}
 	return root
 }
 
@@ -100,16 +107,6 @@ func prepare(c *ffcli.Command, usage func(string)) {
 	c.UsageFunc = func(c *ffcli.Command) string {
 		usage(usageText(c))
 		return ""
-	}
-}
-
-// newHelpCommand lists help among the commands; run turns it into -h.
-func newHelpCommand() *ffcli.Command {
-	return &ffcli.Command{
-		Name:       "help",
-		ShortUsage: "bob help [command]",
-		ShortHelp:  "Show help for a command",
-		Exec:       showHelp,
 	}
 }
 

@@ -142,7 +142,8 @@ func TestBadCommandLines(t *testing.T) {
 		{[]string{"proxy", "--target-ref", "x", "--listen", "unix://here"}, "absolute path"},
 		{[]string{"proxy", "--target-ref", "x", "--listen", "unix://" + file}, "no socket"},
 		{[]string{"version", "x"}, "no arguments"},
-		{[]string{"help", "nothing"}, `unknown command "nothing"`},
+		{[]string{"help", "nothing"}, `unknown command or topic "nothing"`},
+		{[]string{"help", "isolatoin"}, `did you mean isolation?`},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			t.Parallel()
@@ -172,9 +173,12 @@ func TestHelp(t *testing.T) {
 		want []string
 	}{
 		{"", []string{"Usage: bob <command>", "build", "registry", "version", "help"}},
-		{"help", []string{"Usage: bob <command>"}},
+		{"help", []string{"Usage: bob <command>", "Topics (bob help TOPIC):", "isolation"}},
 		{"-h", []string{"Usage: bob <command>"}},
-		{"help build", []string{"Usage: bob build", "-t, --tag reference", "--build-arg NAME=value"}},
+		{"help help", []string{"bob help [command | topic]"}},
+		{"help build", []string{"# build: an image from a Dockerfile", "- `-t`, `--tag`:"}},
+		{"help push", []string{"Usage: bob push"}},
+		{"build -h", []string{"Usage: bob build", "-t, --tag reference", "--build-arg NAME=value"}},
 		{"build --help", []string{"Usage: bob build", "-f, --file path"}},
 		{"help registry serve", []string{"Usage: bob registry serve", "--listen address"}},
 		{"registry", []string{"serve"}},
