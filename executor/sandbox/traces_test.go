@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -298,7 +299,12 @@ func TestOverlay(t *testing.T) {
 				t.Skipf("mount overlay: %v", err)
 			}
 			defer func() {
-				if err := unix.Unmount(root, 0); err != nil {
+				err := unix.Unmount(root, 0)
+				for errors.Is(err, unix.EBUSY) { // what another test has just forked still has the files of this one
+					runtime.Gosched()
+					err = unix.Unmount(root, 0)
+				}
+				if err != nil {
 					t.Error(err)
 				}
 			}()
