@@ -15,11 +15,15 @@ import (
 type unpackLimit struct{ size text }
 
 func (l *unpackLimit) register(fs *flag.FlagSet) {
-	fs.Var(&l.size, "max-unpacked-size", "`size` that a layer, an archive, a repository or a download may have unpacked, 0 for any (default 100g, or nine tenths of the free disk if that is less)")
+	fs.Var(&l.size, "max-unpacked-size", "`size` that a layer, an archive, a repository or a download may have unpacked, 0 for any (default 100g, or nine tenths of the free disk if that is less, but 1g at least)")
 }
 
-// defaultUnpackLimit is the bound for those who don't say one, in bytes.
-const defaultUnpackLimit = 100 << 30
+// The bound for those who don't say one, in bytes. Where less than the least is free, it
+// is the disk that is full and no archive that is too large.
+const (
+	defaultUnpackLimit = 100 << 30
+	leastUnpackLimit   = 1 << 30
+)
 
 // bytes returns the limit, 0 for none. cache is the directory that things are unpacked
 // in, which may not exist yet.
@@ -36,7 +40,7 @@ func (l *unpackLimit) bytes(cache string) (int64, error) {
 		switch err := unix.Statfs(dir, &st); {
 		case err == nil:
 			free := int64(st.Bavail) * st.Bsize
-			return max(1, min(defaultUnpackLimit, free/10*9)), nil
+			return max(leastUnpackLimit, min(defaultUnpackLimit, free/10*9)), nil
 		case errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir):
 		default:
 			return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
