@@ -46,7 +46,8 @@ func programs(t testing.TB) string {
 // built builds them.
 var built = sync.OnceValues(func() (string, error) {
 	dir := programsDir()
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	// A process of the same number may have been killed before it removed its own.
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return "", err
 	}
 	for _, build := range []struct{ name, source, arch string }{

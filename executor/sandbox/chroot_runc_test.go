@@ -71,7 +71,7 @@ func dockerSpec(t testing.TB) *specs.Spec {
 		Process: &specs.Process{
 			// The shell is the first process, which can't be killed.
 			Args: []string{"/bin/sh", "-c", `"$@"; exit $?`, "sh", self, "-test.count=1", "-test.v", "-test.run=^TestInChroot"},
-			Env:  append(os.Environ(), modeVariable+"="+modeChroot),
+			Env:  append(os.Environ(), modeVariable+"="+modeChroot, programsVariable+"="+programs(t)),
 			Cwd:  dir,
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: dockerCapabilities, Effective: dockerCapabilities, Permitted: dockerCapabilities,
