@@ -41,7 +41,7 @@ func TestRacedMountTargets(t *testing.T) {
 	racer.Go(func() {
 		p := shell(newRoot(t), withApplets(strings.ReplaceAll(`echo; cd /shared; while :; do
 			ln -s OUT l; mv -T l x; rm x; ln -s ../../../../../../../../..OUT x; rm x; ln -s /proc/1/root/OUT x; rm x
-			mkdir -p x/y; mv x z; : > x; rm -rf x z; ln -s / x; rm x; mkdir x; ln -s OUT x/y; rm -rf x; done 2> /dev/null`, "OUT", outside)))
+			mkdir -p x/y; mv x z; echo > x; rm -rf x z; ln -s / x; rm x; mkdir x; ln -s OUT x/y; rm -rf x; done 2> /dev/null`, "OUT", outside)))
 		p.Mounts = []sandbox.Mount{{Source: shared, Target: "/shared"}}
 		var once sync.Once
 		p.Stdout = writerFunc(func(b []byte) (int, error) {
