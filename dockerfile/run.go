@@ -137,8 +137,8 @@ func (st *state) shownArgs() []string {
 }
 
 // workdir changes the working directory, which is created unless it is the
-// root. The configuration keeps the path as it was written, but that of Windows has no
-// drive letter there, and backslashes.
+// root. The configuration keeps the path as it was written; a path of Windows loses its
+// drive letter there and gets backslashes.
 func (st *state) workdir(c *instructions.WorkdirCommand) (Op, string, error) {
 	dir, err := system.NormalizeWorkdir(st.image.Config.WorkingDir, c.Path, st.image.OS)
 	if err != nil {

@@ -27,7 +27,7 @@ type Step struct {
 }
 
 // Steps returns the steps of the stage, and the configuration that it ends with. RootFS
-// and History of the configuration are those of the whole image and left empty here. The
+// and History belong to the whole image and are left empty in it. The
 // argument is the configuration of the image that Root().Base names, also when the
 // stage is based on another stage: what that one does to the configuration and to the
 // visible arguments is worked out again. It is zero for a named context that holds no

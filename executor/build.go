@@ -219,7 +219,7 @@ type promise[T any] struct {
 }
 
 // once returns the promise that m holds under key, and starts makeIt for it in
-// the build's group if there is none yet. Its context is the build's, whoever asks
+// the build's group unless it exists. It has the context of the build, whoever asks
 // first. An error is for those who wait: they know which instruction it concerns.
 func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func(context.Context) (T, error)) *promise[T] {
 	b.mu.Lock()

@@ -12,7 +12,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 )
 
-// metaVersion is that of how layers lie on the disk. Since 2 they have all their devices.
+// metaVersion is the version of the form in which layers lie on the disk. Since 2 they have all their devices.
 const metaVersion = 2
 
 // meta is the content of meta.json.

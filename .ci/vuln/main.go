@@ -1,7 +1,7 @@
 // Command vuln looks for known vulnerabilities in what bob calls, with the Go project's
 // database at the version that .ci/vuln.mod names. It runs in the module's directory
-// and fails for those of modules. Those of the standard library depend on the
-// machine's Go: they are told of and fail nothing.
+// and fails for a vulnerability of a module. What the standard library has depends on the
+// machine's Go: it is printed and fails nothing.
 package main
 
 import (

@@ -29,7 +29,7 @@ func fitMemory() {
 }
 
 // memoryLimit returns the least of the memory limits that hold for a process in the
-// cgroups own, by controller, in bytes; math.MaxInt64 if there is none.
+// cgroups own, by controller, in bytes, or math.MaxInt64 without a limit.
 func memoryLimit(root string, own map[string]string) int64 {
 	limit := int64(math.MaxInt64)
 	eachCgroup(root, own, "memory", func(dir string) {

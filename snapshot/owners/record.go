@@ -120,7 +120,7 @@ func (r record) needed() bool {
 	return r.uid != 0 || r.gid != 0 || onDisk(r.mode) != r.mode&permissions || !carries(r.mode)
 }
 
-// become makes st that of the device r.
+// become makes st the status of the device r.
 func (r record) become(st *unix.Stat_t) {
 	st.Rdev, st.Size, st.Blocks = r.rdev, 0, 0
 	st.Mode = st.Mode&permissions | r.mode&unix.S_IFMT

@@ -65,7 +65,7 @@ func (w *walk) directory() error {
 	return nil
 }
 
-// skip notes why something was left out. What has gone is none of it.
+// skip notes why something was left out. A file that has gone meanwhile was not left out.
 func (w *walk) skip(err error) {
 	if w.skipped == nil && !errors.Is(err, os.ErrNotExist) {
 		w.skipped = err

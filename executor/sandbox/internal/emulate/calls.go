@@ -15,7 +15,7 @@ type call struct {
 	name   string
 	number int32
 	handle handler
-	// arch is that of the programs that make it, 0 for bob's own.
+	// arch is the architecture of the programs that make the call, 0 for bob's own.
 	arch uint32
 	// only, if set, says for which values of an argument: the others are the
 	// kernel's.

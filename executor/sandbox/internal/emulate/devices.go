@@ -153,7 +153,7 @@ func (c *caller) as(f func() error) error {
 }
 
 // setGroups sets the supplementary groups of this thread; setgroups of the standard
-// library sets those of all.
+// library sets the groups of all threads.
 func setGroups(groups []uint32) error {
 	var first *uint32
 	if len(groups) > 0 {

@@ -245,7 +245,7 @@ func (w *worker) statOpened(fd int, buffer uint64) answer {
 // EOVERFLOW if it doesn't fit in there.
 type statLayout func(st *unix.Stat_t) ([]byte, unix.Errno)
 
-// nativeStat is that of bob's own architecture.
+// nativeStat is the layout of bob's own architecture.
 func nativeStat(st *unix.Stat_t) ([]byte, unix.Errno) { return bytesOf(st), 0 }
 
 // recorded reports whether the status of fd is another than the kernel tells, and
