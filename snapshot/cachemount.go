@@ -29,7 +29,7 @@ const (
 // held by one user. Its methods may be called concurrently.
 type CacheMount struct {
 	root string
-	lock *os.File
+	lock *heldLock
 }
 
 // Root returns the path of what is mounted: what fill made.
@@ -179,31 +179,24 @@ func (s *Store) intactInstances(dir string, numbers []int) (left []int, err erro
 // openCacheInstance returns the instance in dir, nil if others keep it from
 // being used.
 func (s *Store) openCacheInstance(dir string, sharing Sharing) (*CacheMount, error) {
-	f, err := lockCacheInstance(dir, sharing)
-	if f == nil {
+	lock, err := lockCacheInstance(dir, sharing)
+	if lock == nil {
 		return nil, err
 	}
-	if err := s.touch(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := s.touch(lock.Name()); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
-	return &CacheMount{root: filepath.Join(dir, "fs"), lock: f}, nil
+	return &CacheMount{root: filepath.Join(dir, "fs"), lock: lock}, nil
 }
 
-// lockCacheInstance takes the lock of the instance in dir and returns the file
-// that holds it, nil if others keep it from being taken.
-func lockCacheInstance(dir string, sharing Sharing) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// lockCacheInstance takes the lock of the instance in dir. It returns nil if others
+// keep it from being taken.
+func lockCacheInstance(dir string, sharing Sharing) (*heldLock, error) {
+	lock, err := openLock(filepath.Join(dir, lockName), sharing.how()|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, nil //nolint:nilnil // documented result
 	}
-	if err := flock(f, sharing.how()|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, nil //nolint:nilnil // documented result
-		}
-		return nil, err
-	}
-	return f, nil
+	return lock, err
 }
 
 func (s Sharing) how() int {
@@ -232,7 +225,7 @@ func (s *Store) newCacheInstance(dir string, sharing Sharing, fill func(path str
 	}
 	// Nobody else looks for an instance meanwhile, so that turning the lock
 	// into a shared one, which gives it up for a moment, loses it to nobody.
-	if err := flock(c.lock, sharing.how()); err != nil {
+	if err := flock(c.lock.File, sharing.how()); err != nil {
 		return nil, errors.Join(err, c.lock.Close())
 	}
 	return &CacheMount{root: filepath.Join(dir, "fs"), lock: c.lock}, nil

@@ -23,29 +23,23 @@ const (
 // which other processes tell that the owner is alive.
 type claim struct {
 	path string
-	lock *os.File
+	lock *heldLock
 }
 
 // newClaim makes a claim below parent.
 func newClaim(parent string) (*claim, error) {
 	// sweep takes a directory without a locked file for garbage, so it must not
 	// look between the making of the two.
-	guard, err := os.OpenFile(filepath.Join(parent, guardName), os.O_RDWR|os.O_CREATE, 0o600)
+	guard, err := openLock(filepath.Join(parent, guardName), unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}
 	defer guard.Close()
-	if err := flock(guard, unix.LOCK_SH); err != nil {
-		return nil, err
-	}
 	c := &claim{path: filepath.Join(parent, randomID())}
 	if err := os.Mkdir(c.path, 0o700); err != nil {
 		return nil, err
 	}
-	c.lock, err = os.OpenFile(filepath.Join(c.path, lockName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err == nil {
-		err = flock(c.lock, unix.LOCK_EX|unix.LOCK_NB)
-	}
+	c.lock, err = openLock(filepath.Join(c.path, lockName), unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {
 		return nil, errors.Join(err, c.abandon(parent))
 	}
@@ -78,17 +72,14 @@ func (c *claim) drop() error {
 
 // sweep renames the claims of dead processes below parent into garbage.
 func sweep(parent, garbage string) error {
-	guard, err := os.OpenFile(filepath.Join(parent, guardName), os.O_RDWR|os.O_CREATE, 0o600)
+	guard, err := openLock(filepath.Join(parent, guardName), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil // another one sweeps or makes a claim: the next Open is soon enough
+	}
 	if err != nil {
 		return err
 	}
 	defer guard.Close()
-	if err := flock(guard, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil // another one sweeps or makes a claim: the next Open is soon enough
-		}
-		return err
-	}
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return err
@@ -127,14 +118,14 @@ func isDead(path string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look at the owner of %s: %w", path, err)
 	}
-	defer f.Close()
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return false, nil
-		}
+	lock, err := takeLock(f, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
 		return false, err
 	}
-	return true, nil
+	return true, lock.Close()
 }
 
 // randomID returns 128 random bits in hex.

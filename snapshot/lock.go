@@ -30,6 +30,34 @@ func flock(f *os.File, how int) error {
 	}
 }
 
+// A heldLock is an open file whose flock(2) is held until Close.
+type heldLock struct{ *os.File }
+
+// takeLock takes the lock of f, as flock does. If it can't, it closes f.
+func takeLock(f *os.File, how int) (*heldLock, error) {
+	if err := flock(f, how); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &heldLock{f}, nil
+}
+
+// openLock opens the file path, which it makes, and takes its lock.
+func openLock(path string, how int) (*heldLock, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return takeLock(f, how)
+}
+
+// Close gives the lock up and closes the file. It unlocks by itself because a child
+// that another goroutine has just forked holds the open file until it executes its
+// program: the lock would outlive the closing.
+func (l *heldLock) Close() error {
+	_ = unix.Flock(int(l.Fd()), unix.LOCK_UN) // fails on a closed file, as closing it does
+	return l.File.Close()
+}
+
 // waitLock takes the exclusive lock of the file path, which it makes, and
 // returns the function that gives it back. The same lock excludes other calls in
 // this process too, because each call opens the file anew. If the wait isn't short,
@@ -81,15 +109,11 @@ func (s *Store) Lock(ctx context.Context, name digest.Digest, waiting func(pid i
 
 // tryLock is waitLock without waiting: nil and no error when another has it.
 func tryLock(path string) (func(), error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+	f, err := openLock(path, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, nil
 	}
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, nil
-		}
+	if err != nil {
 		return nil, err
 	}
 	// The holder before unlinked the file: then the lock of f locks nothing.

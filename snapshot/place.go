@@ -111,16 +111,17 @@ func sweepOne(dir, name, garbage string) error {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil || time.Since(fi.ModTime()) < scratchAge {
+		return errors.Join(err, f.Close())
+	}
+	lock, err := takeLock(f, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil
-		}
-		return err
-	}
+	defer lock.Close()
 	return os.Rename(filepath.Join(dir, name), filepath.Join(garbage, randomID()))
 }

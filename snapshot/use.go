@@ -22,17 +22,9 @@ import (
 // used, and exclusive for Prune while it removes.
 const useName = ".use"
 
-// lockUse takes the lock of useName as how says, and returns the file that holds
-// it until it is closed.
-func (s *Store) lockUse(how int) (*os.File, error) {
-	f, err := os.OpenFile(s.path(useName), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := flock(f, how); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+// lockUse takes the lock of useName as how says.
+func (s *Store) lockUse(how int) (*heldLock, error) {
+	return openLock(s.path(useName), how)
 }
 
 // use marks the file at path as used now. The error of one that isn't there is
