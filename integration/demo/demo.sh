@@ -11,7 +11,8 @@ work=$(mktemp -d)
 go build -o "$work/show" ./integration/demo/show
 server=
 stop() {
-	[ -z "$server" ] || kill "$server" 2>/dev/null || true
+	# The registry writes until it has ended, and what is written anew isn't removed.
+	[ -z "$server" ] || { kill "$server" && wait "$server"; } 2>/dev/null || true
 	rm -rf "$work" 2>/dev/null || unshare --map-root-user --map-auto rm -rf "$work"
 }
 trap stop EXIT
@@ -38,7 +39,8 @@ cp "$(command -v busybox)" "$work/example/busybox"
 mkdir "$work/home" "$work/images"
 chmod 755 "$work"
 [ -z "$as" ] || chown -R bobdemo: "$work"
-bob="env HOME=$work/home BOB_CACHE_DIR=$work/cache $as $work/bob"
+# The cache goes at the end: no process outlives the build to bring it to the disk.
+bob="env HOME=$work/home BOB_CACHE_DIR=$work/cache BOB_CACHE_SYNC=false $as $work/bob"
 
 $bob registry serve --listen 127.0.0.1:0 --dir "$work/images" >"$work/serving" 2>"$work/serve.log" &
 server=$!
