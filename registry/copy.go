@@ -37,6 +37,9 @@ type CopyOptions struct {
 	// TempDir is where layers of docker archives are while they are compressed
 	// and sent; "" is the system's directory for that.
 	TempDir string
+	// MaxUnpacked is what an archive that is compressed, or a layer in a docker
+	// archive, may have uncompressed, in bytes; 0 has no bound.
+	MaxUnpacked int64
 	// Moving, if set, is told of each blob whose bytes begin to move. It may be
 	// called concurrently.
 	Moving func(ocispec.Descriptor)
@@ -81,7 +84,7 @@ func (c *Client) Copy(ctx context.Context, src, dst string, o CopyOptions) (ocis
 			return none, fmt.Errorf("%s: several destinations have to be at registries", one)
 		}
 	}
-	s, err := c.open(ctx, from, sourceOptions{temp: o.TempDir, docker: to[0].kind == inRegistry})
+	s, err := c.open(ctx, from, sourceOptions{temp: o.TempDir, limit: o.MaxUnpacked, docker: to[0].kind == inRegistry})
 	if err != nil {
 		return none, err
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/distribution/reference"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/pgzip"
@@ -112,22 +113,22 @@ func chooseEntry(entries []dockerEntry, ref string) (dockerEntry, error) {
 // dockerLayout is an OCI image layout made of a docker archive. It is in memory,
 // but for the layers: those are in the archive or in files without a name.
 type dockerLayout struct {
+	sourceOptions
 	members
 	packed         []*os.File
 	gzipped, plain string // the media types of layers
 }
 
-// layout makes the image into an OCI image layout: with its layers as they are if
-// keep, else all compressed and verified. The manifest's types are docker's if
-// docker. temp is where layers go that aren't compressed yet. The caller closes
-// the layout, after an error too.
-func (i *dockerImage) layout(ctx context.Context, temp string, keep, docker bool) (*dockerLayout, error) {
+// layout makes the image into an OCI image layout: its layers stay as they are if the
+// options say so, else all are compressed and verified. The caller closes the layout,
+// after an error too.
+func (i *dockerImage) layout(ctx context.Context, o sourceOptions) (*dockerLayout, error) {
 	l := &dockerLayout{
-		members: make(members),
+		sourceOptions: o, members: make(members),
 		gzipped: ocispec.MediaTypeImageLayerGzip, plain: ocispec.MediaTypeImageLayer,
 	}
 	manifestType, configType := ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig
-	if docker {
+	if o.docker {
 		l.gzipped, l.plain = mediaTypeDockerLayer, mediaTypeDockerLayerTar
 		manifestType, configType = mediaTypeDockerManifest, mediaTypeDockerConfig
 	}
@@ -142,7 +143,7 @@ func (i *dockerImage) layout(ctx context.Context, temp string, keep, docker bool
 		if content == nil {
 			return l, fmt.Errorf("%w: its layer %s is missing", ErrNotFound, words(name))
 		}
-		d, err := l.layer(ctx, content, i.diffIDs[n], temp, keep)
+		d, err := l.layer(ctx, content, i.diffIDs[n])
 		if err != nil {
 			return l, fmt.Errorf("layer %s: %w", words(name), err)
 		}
@@ -176,18 +177,18 @@ func (l *dockerLayout) add(mediaType string, body []byte) ocispec.Descriptor {
 	return d
 }
 
-// layer adds a layer, which is compressed first unless it is or keep is set.
-func (l *dockerLayout) layer(ctx context.Context, content *io.SectionReader, diffID digest.Digest, temp string, keep bool) (ocispec.Descriptor, error) {
+// layer adds a layer, which is compressed first unless it is already or keep is set.
+func (l *dockerLayout) layer(ctx context.Context, content *io.SectionReader, diffID digest.Digest) (ocispec.Descriptor, error) {
 	d := ocispec.Descriptor{MediaType: l.plain, Digest: diffID}
 	if isGzip(content) {
 		var err error
-		if d.Digest, err = digestOf(ctx, content, diffID); err != nil {
+		if d.Digest, err = digestOf(ctx, content, diffID, l.limit); err != nil {
 			return d, err
 		}
 		d.MediaType = l.gzipped
-	} else if !keep {
+	} else if !l.keep {
 		sum := digest.SHA256.Digester()
-		f, err := spool(temp, func(w io.Writer) error {
+		f, err := spool(l.temp, func(w io.Writer) error {
 			return pack(ctx, io.MultiWriter(w, sum.Hash()), content, diffID)
 		})
 		if err != nil {
@@ -219,15 +220,15 @@ func pack(ctx context.Context, w io.Writer, content *io.SectionReader, diffID di
 }
 
 // digestOf returns the digest of a layer that is compressed already. One whose
-// bytes inside have another digest than diffID is an error.
-func digestOf(ctx context.Context, content *io.SectionReader, diffID digest.Digest) (digest.Digest, error) {
+// bytes inside have another digest than diffID, or are more than limit, is an error.
+func digestOf(ctx context.Context, content *io.SectionReader, diffID digest.Digest, limit int64) (digest.Digest, error) {
 	sum := digest.SHA256.Digester()
 	packed := io.TeeReader(io.NewSectionReader(content, 0, content.Size()), sum.Hash())
 	zr, err := gzip.NewReader(packed)
 	if err != nil {
 		return "", err
 	}
-	if err := copyVerified(ctx, io.Discard, zr, diffID); err != nil {
+	if err := copyVerified(ctx, io.Discard, bounded.NewBudget(limit).Reader(zr), diffID); err != nil {
 		return "", err
 	}
 	if _, err := io.Copy(io.Discard, packed); err != nil { // what decompressing left

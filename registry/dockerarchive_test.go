@@ -184,7 +184,7 @@ func TestDockerArchiveInspect(t *testing.T) {
 	t.Parallel()
 	l := newLegacy(t)
 	manifest := "[" + l.entry(`"me/app:5"`) + "]"
-	in, err := newClient(t, nil).Inspect(t.Context(), writeTar(t, l.files(manifest)...), &amd64)
+	in, err := newClient(t, nil).Inspect(t.Context(), writeTar(t, l.files(manifest)...), registry.InspectOptions{Platform: &amd64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,6 +289,22 @@ func TestHostileArchives(t *testing.T) {
 			checkRefused(t, writeTar(t, tt.files...), tt.want)
 		})
 	}
+	const much = maxUnpacked + 1
+	for name, archive := range map[string]string{
+		"bomb":            packFile(t, writeTar(t, append(good, file{name: "zeros", body: strings.Repeat("\x00", much)})...)),
+		"bomb behind":     packFile(t, writeTar(t, good...), make([]byte, much)...),
+		"bomb in a layer": writeTar(t, replace(1, file{name: "b/layer.tar", body: string(pack(t, make([]byte, much)))})...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const want = "more than the 1 MiB that --max-unpacked-size allows"
+			checkRefused(t, archive, want)
+			_, err := newClient(t, nil).Inspect(t.Context(), archive, registry.InspectOptions{MaxUnpacked: maxUnpacked, TempDir: t.TempDir()})
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("inspect: %v, want %q", err, want)
+			}
+		})
+	}
 	whole, err := os.ReadFile(writeTar(t, good...))
 	if err != nil {
 		t.Fatal(err)
@@ -304,12 +320,39 @@ func TestHostileArchives(t *testing.T) {
 	}
 }
 
+// maxUnpacked is what an archive may have unpacked in the tests of hostile ones.
+const maxUnpacked = 1 << 20
+
+// pack compresses by gzip.
+func pack(t *testing.T, plain []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	zw := gzip.NewWriter(&b)
+	if _, err := zw.Write(plain); err != nil {
+		t.Fatal(err)
+	}
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// packFile compresses a file with what comes behind it, and returns the path.
+func packFile(t *testing.T, name string, behind ...byte) string {
+	t.Helper()
+	plain, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeBytes(t, pack(t, append(plain, behind...)))
+}
+
 // checkRefused wants an archive to be refused with its name and a reason, and no
 // manifest to be pushed.
 func checkRefused(t *testing.T, archive, want string) {
 	t.Helper()
 	target, host := newDiary(t)
-	_, err := newClient(t, nil).Copy(t.Context(), archive, host+"/app:1", registry.CopyOptions{TempDir: t.TempDir()})
+	_, err := newClient(t, nil).Copy(t.Context(), archive, host+"/app:1", registry.CopyOptions{TempDir: t.TempDir(), MaxUnpacked: maxUnpacked})
 	if err == nil {
 		t.Fatal("no error")
 	}

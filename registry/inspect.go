@@ -31,18 +31,28 @@ type Inspection struct {
 	Config []byte
 }
 
-// Inspect reads what the place src (see [Client.Copy]) says, verified, and no
-// layer. p picks an image of an index; it may be nil.
-func (c *Client) Inspect(ctx context.Context, src string, p *ocispec.Platform) (*Inspection, error) {
+// InspectOptions say what [Client.Inspect] looks at. The zero value is what the place
+// itself names.
+type InspectOptions struct {
+	// Platform picks one image of an index.
+	Platform *ocispec.Platform
+	// TempDir and MaxUnpacked are as in [CopyOptions].
+	TempDir     string
+	MaxUnpacked int64
+}
+
+// Inspect reads what the place src (see [Client.Copy]) says, verified, and no layer
+// but compressed ones of a docker archive, whose digests aren't known otherwise.
+func (c *Client) Inspect(ctx context.Context, src string, o InspectOptions) (*Inspection, error) {
 	from, err := parsePlace(src)
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.open(ctx, from, sourceOptions{keep: true, docker: true})
+	s, err := c.open(ctx, from, sourceOptions{temp: o.TempDir, limit: o.MaxUnpacked, keep: true, docker: true})
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.inspect(ctx, p)
+	in, err := s.inspect(ctx, o.Platform)
 	if err := errors.Join(err, s.Close()); err != nil {
 		return nil, err
 	}

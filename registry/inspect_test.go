@@ -16,7 +16,7 @@ func TestInspect(t *testing.T) {
 	d, host := newDiary(t)
 	b := pushBundle(t, c, host+"/app:1")
 	d.take()
-	in, err := c.Inspect(t.Context(), host+"/app:1", nil)
+	in, err := c.Inspect(t.Context(), host+"/app:1", registry.InspectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestInspect(t *testing.T) {
 		t.Errorf("index: %+v", in)
 	}
 	arm := platforms.MustParse("linux/arm64")
-	im, err := c.Inspect(t.Context(), host+"/app:1", &arm)
+	im, err := c.Inspect(t.Context(), host+"/app:1", registry.InspectOptions{Platform: &arm})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,9 +37,9 @@ func TestInspect(t *testing.T) {
 		}
 	}
 	var artifact *registry.Inspection
-	inner, err := c.Inspect(t.Context(), host+"/app@"+in.Index.Manifests[3].Digest.String(), nil)
+	inner, err := c.Inspect(t.Context(), host+"/app@"+in.Index.Manifests[3].Digest.String(), registry.InspectOptions{})
 	if err == nil {
-		artifact, err = c.Inspect(t.Context(), host+"/app@"+inner.Index.Manifests[0].Digest.String(), nil)
+		artifact, err = c.Inspect(t.Context(), host+"/app@"+inner.Index.Manifests[0].Digest.String(), registry.InspectOptions{})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestInspect(t *testing.T) {
 	if _, err := c.Copy(t.Context(), host+"/app:1", layout, registry.CopyOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if in, err := c.Inspect(t.Context(), layout, nil); err != nil || in.Digest != b.root || in.Reference != layout {
+	if in, err := c.Inspect(t.Context(), layout, registry.InspectOptions{}); err != nil || in.Digest != b.root || in.Reference != layout {
 		t.Errorf("layout: %+v, %v", in, err)
 	}
 }

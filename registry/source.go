@@ -38,6 +38,7 @@ func (s *source) Close() error {
 // sourceOptions say how a docker archive becomes an image.
 type sourceOptions struct {
 	temp   string // directory for layers that have to be compressed
+	limit  int64  // bytes that an archive, or a layer in it, may have uncompressed; 0: any number
 	keep   bool   // leave layers as they are
 	docker bool   // with docker's media types
 }
@@ -79,7 +80,7 @@ func (s *source) openFile(ctx context.Context, p *place, o sourceOptions) error 
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("read %s: it is neither a file nor a directory", p.path)
 	default:
-		files, f, err := openTar(ctx, p.path, o.temp)
+		files, f, err := openTar(ctx, p.path, o.temp, o.limit)
 		if err != nil {
 			return err
 		}
@@ -119,7 +120,7 @@ func (s *source) convert(ctx context.Context, l *LayoutImage, ref string, o sour
 	if s.archived, err = l.members.read(dockerManifestFile, maxManifest); err != nil {
 		return err
 	}
-	made, err := image.layout(ctx, o.temp, o.keep, o.docker)
+	made, err := image.layout(ctx, o)
 	s.closers = append(s.closers, made)
 	l.members = made.members
 	return err

@@ -12,6 +12,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/klauspost/compress/gzip"
 )
 
@@ -54,22 +55,22 @@ func (m members) put(name string, body []byte) {
 }
 
 // openTar opens the tar called name, which may be compressed by gzip: it is
-// decompressed to a file in temp then. Nothing is unpacked. The caller closes the
-// file when the members aren't used any more.
-func openTar(ctx context.Context, name, temp string) (members, *os.File, error) {
+// decompressed to a file in temp then, of at most limit bytes (0: any number). Nothing
+// is unpacked. The caller closes the file when the members aren't used any more.
+func openTar(ctx context.Context, name, temp string, limit int64) (members, *os.File, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	if isGzip(f) {
 		packed := f
-		f, err = spool(temp, func(w io.Writer) error { return gunzip(ctx, w, packed) })
+		f, err = spool(temp, func(w io.Writer) error { return gunzip(ctx, w, packed, limit) })
 		_ = packed.Close() // only read
 		if err != nil {
 			return nil, nil, fmt.Errorf("decompress %s: %w", name, err)
 		}
 	}
-	m, err := listTar(ctx, f)
+	m, err := listTar(ctx, f, bounded.NewBudget(limit))
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("read %s: %w", name, err), f.Close())
 	}
@@ -83,12 +84,13 @@ func isGzip(r io.ReaderAt) bool {
 	return err == nil && magic == [2]byte{0x1f, 0x8b}
 }
 
-func gunzip(ctx context.Context, w io.Writer, r io.Reader) error {
+// gunzip decompresses r, which may have at most limit bytes then, 0 being any number.
+func gunzip(ctx context.Context, w io.Writer, r io.Reader, limit int64) error {
 	zr, err := gzip.NewReader(&contextReader{err: ctx.Err, inner: r})
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(w, zr)
+	_, err = io.Copy(w, bounded.NewBudget(limit).Reader(zr))
 	return err
 }
 
@@ -105,8 +107,8 @@ func spool(dir string, write func(io.Writer) error) (*os.File, error) {
 	return f, nil
 }
 
-// listTar notes where the files of a tar are.
-func listTar(ctx context.Context, f *os.File) (members, error) {
+// listTar notes where the files of a tar are. Their names come out of the budget.
+func listTar(ctx context.Context, f *os.File, budget *bounded.Budget) (members, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
@@ -121,6 +123,9 @@ func listTar(ctx context.Context, f *os.File) (members, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("the tar is damaged or none: %w", err)
+		}
+		if err := budget.Entry(0, len(h.Name)+len(h.Linkname)); err != nil {
+			return nil, err
 		}
 		name := path.Clean(h.Name)
 		if !fs.ValidPath(name) {

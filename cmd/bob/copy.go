@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/bobbuild/bob/registry"
@@ -19,6 +20,7 @@ import (
 type copyConfig struct {
 	platform       text
 	registries     registryConfig
+	unpacked       unpackLimit
 	quiet          bool
 	jobs           int
 	stdout, stderr io.Writer
@@ -53,6 +55,7 @@ func (cfg *copyConfig) register(fs *flag.FlagSet) {
 	fs.Var(&cfg.platform, "platform", "copy only the image for `os/arch[/variant]`, without the index around it")
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
+	cfg.unpacked.register(fs)
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print only the digest, and errors")
 	fs.IntVar(&cfg.jobs, "jobs", 0, "`number` of blobs that may move at once (default 4)")
 }
@@ -69,14 +72,18 @@ func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error
 		errJobs = about("jobs", "", usageErrorf("--jobs %d: a negative number", cfg.jobs))
 	}
 	p, err := optionalPlatform(cfg.platform)
-	if err := errors.Join(errJobs, err, cfg.registries.check(ctx)); err != nil {
+	temp := os.TempDir()
+	limit, errLimit := cfg.unpacked.bytes(temp)
+	if err := errors.Join(errJobs, errLimit, err, cfg.registries.check(ctx)); err != nil {
 		return err
 	}
 	notice := notices(cfg.stderr, cfg.quiet)
 	d, err := cfg.registries.client(notice).Copy(ctx, src, dst[0], registry.CopyOptions{
-		Platform: p,
-		Also:     dst[1:],
-		Jobs:     cfg.jobs,
+		Platform:    p,
+		Also:        dst[1:],
+		Jobs:        cfg.jobs,
+		TempDir:     temp,
+		MaxUnpacked: limit,
 		Moving: func(d ocispec.Descriptor) {
 			notice(fmt.Sprintf("copying %s, %s", d.Digest, units.HumanSize(float64(d.Size))))
 		},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -27,6 +28,7 @@ type inspectConfig struct {
 	platform       text
 	format         string
 	raw, quiet     bool
+	unpacked       unpackLimit
 	registries     registryConfig
 	stdout, stderr io.Writer
 }
@@ -39,6 +41,7 @@ func newInspectCommand(stdout, stderr io.Writer) *ffcli.Command {
 	fs.BoolVar(&cfg.raw, "raw", false, "print the manifest or index byte for byte and nothing else")
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
+	cfg.unpacked.register(fs)
 	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but the result, and errors")
 	return &ffcli.Command{
 		Name:       "inspect",
@@ -64,10 +67,13 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 		errFormat = about("format", "", usageErrorf("--format %s: want text or json", cfg.format))
 	}
 	p, err := optionalPlatform(cfg.platform)
-	if err := errors.Join(errFormat, err, cfg.registries.check(ctx)); err != nil {
+	o := registry.InspectOptions{Platform: p, TempDir: os.TempDir()}
+	var errLimit error
+	o.MaxUnpacked, errLimit = cfg.unpacked.bytes(o.TempDir)
+	if err := errors.Join(errFormat, errLimit, err, cfg.registries.check(ctx)); err != nil {
 		return err
 	}
-	found, err := cfg.registries.client(notices(cfg.stderr, cfg.quiet)).Inspect(ctx, args[0], p)
+	found, err := cfg.registries.client(notices(cfg.stderr, cfg.quiet)).Inspect(ctx, args[0], o)
 	if err != nil {
 		return interrupted(ctx, err)
 	}
