@@ -39,6 +39,7 @@ type call struct {
 func (ep *endpoint) exchange(ctx context.Context, c *call, authorization string) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	dog := newWatchdog(ep.client.idle, cancel)
+	dog.watch(c.method, c.url)
 	stop := func() {
 		dog.stop()
 		cancel(nil)
@@ -52,7 +53,13 @@ func (ep *endpoint) exchange(ctx context.Context, c *call, authorization string)
 		req.Header.Set("Authorization", authorization)
 	}
 	dog.resume()
-	resp, err := ep.http.Do(req)
+	carrier := *ep.http
+	carrier.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		dog.watch(req.Method, req.URL)
+		dog.resume()
+		return ep.http.CheckRedirect(req, via)
+	}
+	resp, err := carrier.Do(req)
 	if err != nil {
 		defer stop()
 		return nil, exchangeError(ctx, sent, err)
@@ -231,22 +238,30 @@ func closeBody(body io.ReadCloser) {
 type watchdog struct {
 	idle time.Duration
 
-	mu    sync.Mutex
-	limit time.Duration
-	timer *time.Timer
-	ended bool
+	mu      sync.Mutex
+	request string // see stallError
+	limit   time.Duration
+	timer   *time.Timer
+	ended   bool
 }
 
 func newWatchdog(idle time.Duration, cancel context.CancelCauseFunc) *watchdog {
 	w := &watchdog{idle: idle, limit: idle}
 	w.timer = time.AfterFunc(time.Hour, func() {
 		w.mu.Lock()
-		limit := w.limit
+		stall := &stallError{w.request, w.limit}
 		w.mu.Unlock()
-		cancel(&stallError{limit})
+		cancel(stall)
 	})
 	w.timer.Stop()
 	return w
+}
+
+// watch names the request for the error.
+func (w *watchdog) watch(method string, to *url.URL) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.request = method + " to " + to.Host
 }
 
 // allow changes the time that may pass without a byte.

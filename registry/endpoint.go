@@ -153,7 +153,7 @@ func (ep *endpoint) url(path string) *url.URL {
 func (ep *endpoint) pingSoon(ctx context.Context, another bool) error {
 	if another && ep.scheme == "https" && isLoopback(ep.registry.RegistryStr()) {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &stallError{loopbackTimeout})
+		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &stallError{"GET to " + ep.registry.RegistryStr(), loopbackTimeout})
 		defer cancel()
 	}
 	return ep.ping(ctx)

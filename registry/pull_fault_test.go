@@ -317,33 +317,6 @@ func TestDown(t *testing.T) {
 	checkError(t, err, "nowhere.invalid", nil)
 }
 
-func TestStalls(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, amd64, 1<<20)
-	half := func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(f.layers[0])))
-		_, _ = w.Write(f.layers[0][:1000])
-		_ = http.NewResponseController(w).Flush()
-		hang(w, r)
-	}
-	for name, fault := range map[string]func(http.ResponseWriter, *http.Request) bool{
-		"ping":     on("GET", "/v2/", always(hang)),
-		"manifest": on("GET", "/manifests/", always(hang)),
-		"blob":     on("GET", "/blobs/"+f.descs[0].Digest.String(), always(half)),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			host := newFaulty(t, f, fault)
-			c := newClient(t, func(o *registry.Options) { o.IdleTimeout, o.Patience.Limit = 100*time.Millisecond, time.Second })
-			im, err := c.Resolve(t.Context(), host+"/app:1", amd64)
-			if err == nil {
-				_, err = readBlob(t.Context(), im, f.descs[0].Descriptor)
-			}
-			checkError(t, err, host, nil, "stalled", "no byte moved for 100ms")
-		})
-	}
-}
-
 // TestSlowReader checks that time the caller takes isn't held against the registry.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()

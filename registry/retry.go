@@ -14,10 +14,13 @@ import (
 const maxSpoiled = 2
 
 // stallError ends a request in which nothing moves any more.
-type stallError struct{ after time.Duration }
+type stallError struct {
+	request string // its method and host
+	after   time.Duration
+}
 
 func (e *stallError) Error() string {
-	return fmt.Sprintf("the registry stalled: no byte moved for %s", e.after)
+	return fmt.Sprintf("%s stalled: no byte moved for %s", e.request, e.after)
 }
 
 // Timeout and Temporary implement net.Error.

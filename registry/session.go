@@ -276,13 +276,16 @@ func (s *session) authorize(ctx context.Context) error {
 
 // fetchToken gets a token from the server that the challenge names.
 func (s *session) fetchToken(ctx context.Context, config *authn.AuthConfig) error {
-	idle := s.client.idle
-	tokenCtx, cancel := context.WithTimeoutCause(ctx, idle, &stallError{idle})
-	defer cancel()
 	realm, err := url.Parse(s.challenge.Parameters["realm"])
 	if err != nil {
 		return s.fail(opAuthenticate, "", errors.New("the registry's challenge names no token server"))
 	}
+	method, idle := http.MethodGet, s.client.idle
+	if config.IdentityToken != "" {
+		method = http.MethodPost
+	}
+	tokenCtx, cancel := context.WithTimeoutCause(ctx, idle, &stallError{method + " to " + realm.Host, idle})
+	defer cancel()
 	carrier := tokenTransport{s.endpoint.transport, realm}
 	token, err := transport.Exchange(tokenCtx, s.realmKeeper(), s.auth, carrier, s.scopes, s.challenge)
 	if err != nil {

@@ -58,6 +58,9 @@ func (c *Client) Download(ctx context.Context, f File, known *Version, dir func(
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
+		if d.host != "" {
+			what += " (redirected to " + d.host + ")"
+		}
 		err = fmt.Errorf("%s: %w", what, bare(err))
 	}
 	return v, err
@@ -71,7 +74,11 @@ type download struct {
 	known    *Version
 	dir      func() (string, error)
 	progress func(got, of int64)
+	host     string // that the last request was redirected to; "" if it wasn't
 }
+
+// maxRedirects is how often a server may send elsewhere, as in net/http.
+const maxRedirects = 10
 
 // request makes one request and takes what it brings.
 func (d *download) request(ctx context.Context, moved func()) (*Version, error) {
@@ -87,7 +94,16 @@ func (d *download) request(ctx context.Context, moved func()) (*Version, error) 
 			req.Header.Set("If-Modified-Since", d.known.LastModified)
 		}
 	}
-	resp, err := d.client.http.Do(req)
+	d.host = ""
+	carrier := *d.client.http
+	carrier.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		moved()
+		if d.host = req.URL.Host; len(via) >= maxRedirects {
+			return fmt.Errorf("stopped after %d redirects", maxRedirects)
+		}
+		return nil
+	}
+	resp, err := carrier.Do(req)
 	if err != nil {
 		return nil, err
 	}

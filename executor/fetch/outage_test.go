@@ -148,22 +148,32 @@ func TestSilentServers(t *testing.T) {
 			t.Parallel()
 			srv := httptest.NewServer(handler)
 			t.Cleanup(srv.CloseClientConnections)
-			silentAddress(t, srv.URL, strings.HasPrefix(name, "git"))
+			_ = silentAddress(t, srv.URL, strings.HasPrefix(name, "git"))
 		})
 	}
+	t.Run("file, redirected", func(t *testing.T) {
+		t.Parallel()
+		guilty := httptest.NewServer(http.HandlerFunc(hang))
+		t.Cleanup(guilty.CloseClientConnections)
+		srv := httptest.NewServer(http.RedirectHandler(guilty.URL+"/f", http.StatusFound))
+		t.Cleanup(srv.CloseClientConnections)
+		if err := silentAddress(t, srv.URL, false); !strings.Contains(err.Error(), "/f (redirected to "+guilty.Listener.Addr().String()+"): ") {
+			t.Errorf("the error is %v", err)
+		}
+	})
 	t.Run("git protocol", func(t *testing.T) {
 		t.Parallel()
-		silentAddress(t, "git://"+listenSilently(t), true)
+		_ = silentAddress(t, "git://"+listenSilently(t), true)
 	})
 	t.Run("ssh", func(t *testing.T) {
 		t.Parallel()
-		silentAddress(t, "ssh://"+listenSilently(t), true)
+		_ = silentAddress(t, "ssh://"+listenSilently(t), true)
 	})
 }
 
 // silentAddress fetches from an address and wants an error that names it and says for
 // how long nothing came.
-func silentAddress(t *testing.T, address string, git bool) {
+func silentAddress(t *testing.T, address string, git bool) error {
 	t.Helper()
 	known := filepath.Join(t.TempDir(), "known_hosts")
 	err := os.WriteFile(known, []byte("x ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8YPSgfNPZ1ZWoxD5+iVzI7eKHVrTn5c+GgHjwJ9c6d\n"), 0o600)
@@ -184,8 +194,9 @@ func silentAddress(t *testing.T, address string, git bool) {
 		_, err = c.Download(t.Context(), fetch.File{URL: address + "/f", Name: "f"}, nil, func() (string, error) { return t.TempDir(), nil }, nil)
 	}
 	if err == nil || !strings.Contains(err.Error(), address) || !strings.Contains(err.Error(), "the server is silent: nothing came for ") {
-		t.Errorf("the error is %v", err)
+		t.Fatalf("the error is %v", err)
 	}
+	return err
 }
 
 // listenSilently accepts connections and says nothing.

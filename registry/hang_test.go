@@ -1,0 +1,238 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bobbuild/bob/registry"
+)
+
+// shortIdle is how long servers may be silent in these tests.
+const shortIdle = 200 * time.Millisecond
+
+// half answers as inner does, and stops in the middle of the body.
+func half(inner http.Handler) func(http.ResponseWriter, *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) {
+		got := httptest.NewRecorder()
+		inner.ServeHTTP(got, r)
+		maps.Copy(w.Header(), got.Header())
+		w.WriteHeader(got.Code)
+		_, _ = w.Write(got.Body.Bytes()[:got.Body.Len()/2])
+		_ = http.NewResponseController(w).Flush()
+		hang(w, r)
+	}
+}
+
+// A hanging is a kind of request, and what makes it.
+type hanging struct {
+	method, path string // a part of the path
+	op           string // of the error
+	use          func(context.Context, *registry.Client, string) error
+	says         bool                                             // its answer has a body, which may stop
+	before       func(http.ResponseWriter, *http.Request) bool    // may answer in place of what hangs; nil: never
+	elsewhere    func(inner http.Handler, to string) http.Handler // sends it to another host; nil: it stays
+	keychain     authn.Keychain
+}
+
+// hangings are all kinds of requests that a client makes.
+func hangings(f *fixture) map[string]hanging {
+	push, pull, large := f.uses()
+	stream := func(ctx context.Context, c *registry.Client, ref string) error {
+		p, err := c.Push(ctx, ref)
+		if err != nil {
+			return err
+		}
+		u, err := p.Stream(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = u.Close() }()
+		if _, err := u.Write(f.layers[0]); err != nil {
+			return err
+		}
+		return u.Commit(f.descs[0].Digest)
+	}
+	cut := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(f.layers[0])))
+		_, _ = w.Write(f.layers[0][:1000])
+	}
+	layer, config := f.descs[0].Digest.String(), digest.FromBytes(f.config).String()
+	return map[string]hanging{
+		"API":                {method: "GET", path: "/v2/", use: pull, op: "connect to"},
+		"manifest":           {method: "GET", path: "/manifests/", use: pull, op: "pull manifest", says: true},
+		"config":             {method: "GET", path: config, use: pull, op: "pull config", says: true},
+		"blob":               {method: "GET", path: layer, use: pull, op: "pull blob", says: true},
+		"rest of a blob":     {method: "GET", path: layer, use: pull, op: "pull blob", says: true, before: on("GET", layer, times(1, cut))},
+		"blob elsewhere":     {method: "GET", path: layer, use: pull, op: "pull blob", says: true, elsewhere: redirectBlobs},
+		"look for a blob":    {method: "HEAD", path: "/blobs/", use: push, op: "push blob"},
+		"begin of an upload": {method: "POST", path: "/uploads/", use: push, op: "prepare push to"},
+		"upload at once":     {method: "PUT", path: "/uploads/", use: push, op: "push blob"},
+		"upload in parts":    {method: "PATCH", path: "/uploads/", use: large, op: "push blob"},
+		"upload of a stream": {method: "PATCH", path: "/uploads/", use: stream, op: "push blob"},
+		"upload elsewhere":   {method: "PATCH", path: "/uploads/", use: stream, op: "push blob", elsewhere: moveUploads},
+		"end of a stream":    {method: "PUT", path: "/uploads/", use: stream, op: "push blob"},
+		"state of an upload": {method: "GET", path: "/uploads/", use: large, op: "push blob", before: on("PATCH", "/uploads/", always(reset))},
+		"push of a manifest": {method: "PUT", path: "/manifests/", use: push, op: "push manifest"},
+		"token":              {method: "GET", path: "/token", use: pull, op: "authenticate for", says: true, elsewhere: wantToken, keychain: login{user, password}},
+		"token for a token":  {method: "POST", path: "/token", use: pull, op: "authenticate for", says: true, elsewhere: wantToken, keychain: identity{password}},
+	}
+}
+
+// uses are a push and a pull of the fixture, and a push of a blob that is sent in
+// parts.
+func (f *fixture) uses() (push, pull, large func(context.Context, *registry.Client, string) error) {
+	push = func(ctx context.Context, c *registry.Client, ref string) error {
+		p, err := c.Push(ctx, strings.Replace(ref, "/app:", "/new:", 1))
+		if err == nil {
+			err = p.Blob(ctx, f.descs[0].Descriptor, "", opener(f.layers[0]))
+		}
+		if err == nil {
+			err = p.Blob(ctx, descriptor(ocispec.MediaTypeImageConfig, f.config), "", opener(f.config))
+		}
+		if err == nil {
+			_, err = p.Manifest(ctx, f.mediaType, f.manifest)
+		}
+		return err
+	}
+	pull = func(ctx context.Context, c *registry.Client, ref string) error {
+		im, err := c.Resolve(ctx, ref, amd64)
+		if err == nil {
+			_, err = readBlob(ctx, im, f.descs[0].Descriptor)
+		}
+		return err
+	}
+	content := bytes.Repeat([]byte("12345678"), 1<<20)
+	large = func(ctx context.Context, c *registry.Client, ref string) error {
+		p, err := c.Push(ctx, ref)
+		if err == nil {
+			err = p.Blob(ctx, descriptor("", content), "", opener(content))
+		}
+		return err
+	}
+	return push, pull, large
+}
+
+// redirectBlobs is a registry that has its layers elsewhere.
+func redirectBlobs(inner http.Handler, to string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/blobs/sha256:") && r.Method == http.MethodGet {
+			http.Redirect(w, r, "http://"+to+r.URL.Path, http.StatusTemporaryRedirect)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+}
+
+// moveUploads is a registry that takes uploads elsewhere.
+func moveUploads(inner http.Handler, to string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			w = &moved{w, to}
+		}
+		inner.ServeHTTP(w, r)
+	})
+}
+
+type moved struct {
+	http.ResponseWriter
+	to string
+}
+
+func (m *moved) WriteHeader(status int) {
+	location, err := url.Parse(m.Header().Get("Location"))
+	if err != nil {
+		panic(err)
+	}
+	m.Header().Set("Location", "http://"+m.to+location.RequestURI())
+	m.ResponseWriter.WriteHeader(status)
+}
+
+// wantToken is a registry that wants tokens of a server elsewhere.
+func wantToken(_ http.Handler, to string) http.Handler { return say401(to) }
+
+// TestEveryRequestHangs has servers take each kind of request and not answer it, or stop
+// in the middle of the answer: there is an error that names what was asked, and of whom.
+func TestEveryRequestHangs(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, amd64, 300_000)
+	for name, tt := range hangings(f) {
+		inner := newInner(t)
+		f.push(t.Context(), t, newClient(t, nil), serve(t, inner)+"/app:1")
+		faults := map[string]func(http.ResponseWriter, *http.Request){"no answer": hang}
+		if tt.says {
+			faults["half an answer"] = half(inner)
+		}
+		for how, fault := range faults {
+			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				hanging := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if tt.before != nil && tt.before(w, r) || on(tt.method, tt.path, always(fault))(w, r) {
+						return
+					}
+					inner.ServeHTTP(w, r)
+				})
+				guilty := serve(t, hanging)
+				host := guilty
+				if tt.elsewhere != nil {
+					host = serve(t, tt.elsewhere(inner, guilty))
+				}
+				c := newClient(t, func(o *registry.Options) {
+					o.IdleTimeout, o.Patience.Limit = shortIdle, shortIdle/2
+					if tt.keychain != nil {
+						o.Keychain = tt.keychain
+					}
+				})
+				err := tt.use(t.Context(), c, host+"/app:1")
+				checkError(t, err, host, nil, tt.op, tt.method+" to "+guilty+" stalled: no byte moved for ")
+			})
+		}
+	}
+}
+
+// TestMirrorHangs has a mirror that takes requests and doesn't answer: the image comes
+// from the registry.
+func TestMirrorHangs(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, amd64, 300_000)
+	inner := newInner(t)
+	upstream := serve(t, inner)
+	f.push(t.Context(), t, newClient(t, nil), upstream+"/app:1")
+	f.push(t.Context(), t, newClient(t, nil), upstream+"/cache/app:1") // as the mirror has it
+	for _, path := range []string{"/v2/", "/manifests/", "/blobs/" + f.descs[0].Digest.String()} {
+		for how, fault := range map[string]func(http.ResponseWriter, *http.Request){"no answer": hang, "half an answer": half(inner)} {
+			t.Run(path+", "+how, func(t *testing.T) {
+				t.Parallel()
+				mirror := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if !on("GET", path, always(fault))(w, r) {
+						inner.ServeHTTP(w, r)
+					}
+				}))
+				conf, err := readConf(t, map[string]string{"UPSTREAM": upstream, "MIRROR": mirror}, mirrorConf)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var notices []string
+				c := newClient(t, func(o *registry.Options) {
+					o.IdleTimeout, o.Conf = shortIdle, conf
+					o.Notice = func(s string) { notices = append(notices, s) }
+				})
+				f.check(t.Context(), t, c, upstream+"/app:1")
+				if want := "GET to " + mirror + " stalled"; path != "/v2/" && (len(notices) != 1 || !strings.Contains(notices[0], want)) {
+					t.Errorf("notices %q, want one with %q", notices, want)
+				}
+			})
+		}
+	}
+}
