@@ -9,7 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"time"
+
+	"github.com/bobbuild/bob/registry/patience"
 )
 
 const (
@@ -37,41 +38,36 @@ type call struct {
 // exchange makes the request once. The body of the response ends with an
 // error when the registry stalls, and must be closed.
 func (ep *endpoint) exchange(ctx context.Context, c *call, authorization string) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	dog := newWatchdog(ep.client.idle, cancel)
-	dog.watch(c.method, c.url)
-	stop := func() {
-		dog.stop()
-		cancel(nil)
-	}
+	ctx, dog := patience.Watch(ctx, ep.client.idle)
+	dog.Name(c.method, c.url.Host)
 	req, sent, err := c.request(ctx, dog)
 	if err != nil {
-		stop()
+		dog.End()
 		return nil, err
 	}
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	dog.resume()
+	dog.Wake()
 	carrier := *ep.http
 	carrier.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		dog.watch(req.Method, req.URL)
-		dog.resume()
+		dog.Name(req.Method, req.URL.Host)
+		dog.Moved()
 		return ep.http.CheckRedirect(req, via)
 	}
 	resp, err := carrier.Do(req)
 	if err != nil {
-		defer stop()
+		defer dog.End()
 		return nil, exchangeError(ctx, sent, err)
 	}
-	dog.pause()
-	resp.Body = &guardedBody{inner: resp.Body, dog: dog, stop: stop, cause: func() error { return stalled(ctx) }}
+	dog.Sleep()
+	resp.Body = &guardedBody{inner: resp.Body, dog: dog, cause: func() error { return patience.Stalled(ctx) }}
 	return resp, nil
 }
 
 // exchangeError finds out why a request ended without an answer.
 func exchangeError(ctx context.Context, sent *sendBody, err error) error {
-	if stall := stalled(ctx); stall != nil {
+	if stall := patience.Stalled(ctx); stall != nil {
 		return stall
 	}
 	if sent != nil {
@@ -82,34 +78,26 @@ func exchangeError(ctx context.Context, sent *sendBody, err error) error {
 	return bareCause(err)
 }
 
-// stalled returns the watchdog's error if it is what ended ctx.
-func stalled(ctx context.Context) error {
-	if stall, ok := errors.AsType[*stallError](context.Cause(ctx)); ok {
-		return stall
-	}
-	return nil
-}
-
 // request builds the request; sent is its body, nil when there is none.
-func (c *call) request(ctx context.Context, dog *watchdog) (req *http.Request, sent *sendBody, err error) {
+func (c *call) request(ctx context.Context, dog *patience.Watchdog) (req *http.Request, sent *sendBody, err error) {
 	req, err = http.NewRequestWithContext(ctx, c.method, c.url.String(), http.NoBody)
 	if err != nil {
 		return nil, nil, bareCause(err)
 	}
 	maps.Copy(req.Header, c.header)
-	patience := dog.idle
+	times := 1
 	if c.commit {
-		patience *= commitPatience
+		times = commitPatience
 	}
 	if c.body == nil {
-		dog.allow(patience)
+		dog.Allow(times)
 		return req, nil, nil
 	}
 	content, err := c.body()
 	if err != nil {
 		return nil, nil, &sourceError{err}
 	}
-	sent = &sendBody{inner: content, dog: dog, size: c.size, patience: patience}
+	sent = &sendBody{inner: content, dog: dog, size: c.size, times: times}
 	req.ContentLength = c.size
 	req.Body = sent
 	req.GetBody = nil // a new attempt is ours to make
@@ -128,10 +116,10 @@ func (e *sourceError) Unwrap() error { return e.err }
 // sendBody is a request body. The watchdog sleeps while it is being read: then
 // it's this process that isn't ready.
 type sendBody struct {
-	inner    io.ReadCloser
-	dog      *watchdog
-	size     int64 // -1: unknown
-	patience time.Duration
+	inner io.ReadCloser
+	dog   *patience.Watchdog
+	size  int64 // -1: unknown
+	times int   // the idle time, for the answer
 
 	mu   sync.Mutex // net/http may still read after it has returned
 	read int64
@@ -140,7 +128,7 @@ type sendBody struct {
 
 // Read implements io.Reader.
 func (b *sendBody) Read(p []byte) (int, error) {
-	b.dog.pause()
+	b.dog.Sleep()
 	n, err := b.inner.Read(p)
 	b.mu.Lock()
 	b.read += int64(n)
@@ -150,11 +138,11 @@ func (b *sendBody) Read(p []byte) (int, error) {
 	case b.size >= 0 && (read > b.size || (errors.Is(err, io.EOF) && read < b.size)):
 		err = b.fail(fmt.Errorf("%w: it has not the %d bytes of its descriptor", ErrCorrupt, b.size))
 	case errors.Is(err, io.EOF):
-		b.dog.allow(b.patience)
+		b.dog.Allow(b.times)
 	case err != nil:
 		err = b.fail(err)
 	}
-	b.dog.resume()
+	b.dog.Wake()
 	return n, err
 }
 
@@ -183,15 +171,15 @@ type sendChunks struct {
 
 // WriteTo implements io.WriterTo.
 func (b *sendChunks) WriteTo(w io.Writer) (int64, error) {
-	b.dog.pause()
+	b.dog.Sleep()
 	n, err := b.chunks.WriteTo(writerFunc(func(p []byte) (int, error) {
-		b.dog.resume()
+		b.dog.Wake()
 		n, err := w.Write(p)
-		b.dog.pause()
+		b.dog.Sleep()
 		return n, err
 	}))
-	b.dog.allow(b.patience)
-	b.dog.resume()
+	b.dog.Allow(b.times)
+	b.dog.Wake()
 	return n, err
 }
 
@@ -203,16 +191,15 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // at other times it's this process that isn't ready.
 type guardedBody struct {
 	inner io.ReadCloser
-	dog   *watchdog
-	stop  func()
+	dog   *patience.Watchdog
 	cause func() error
 }
 
 // Read implements io.Reader.
 func (b *guardedBody) Read(p []byte) (int, error) {
-	b.dog.resume()
+	b.dog.Wake()
 	n, err := b.inner.Read(p)
-	b.dog.pause()
+	b.dog.Sleep()
 	if err != nil && !errors.Is(err, io.EOF) {
 		if stall := b.cause(); stall != nil {
 			err = stall
@@ -223,7 +210,7 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 
 // Close implements io.Closer.
 func (b *guardedBody) Close() error {
-	b.stop()
+	b.dog.End()
 	return b.inner.Close()
 }
 
@@ -231,64 +218,4 @@ func (b *guardedBody) Close() error {
 func closeBody(body io.ReadCloser) {
 	_, _ = io.CopyN(io.Discard, body, maxDrain) // only to keep the connection
 	_ = body.Close()                            // nothing was written to it
-}
-
-// watchdog cancels a request in which nothing moves for too long. It starts
-// asleep. Its methods may be called concurrently.
-type watchdog struct {
-	idle time.Duration
-
-	mu      sync.Mutex
-	request string // see stallError
-	limit   time.Duration
-	timer   *time.Timer
-	ended   bool
-}
-
-func newWatchdog(idle time.Duration, cancel context.CancelCauseFunc) *watchdog {
-	w := &watchdog{idle: idle, limit: idle}
-	w.timer = time.AfterFunc(time.Hour, func() {
-		w.mu.Lock()
-		stall := &stallError{w.request, w.limit}
-		w.mu.Unlock()
-		cancel(stall)
-	})
-	w.timer.Stop()
-	return w
-}
-
-// watch names the request for the error.
-func (w *watchdog) watch(method string, to *url.URL) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.request = method + " to " + to.Host
-}
-
-// allow changes the time that may pass without a byte.
-func (w *watchdog) allow(limit time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.limit = limit
-}
-
-// resume wakes it, or notes that something moved.
-func (w *watchdog) resume() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.ended {
-		w.timer.Reset(w.limit)
-	}
-}
-
-func (w *watchdog) pause() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.timer.Stop()
-}
-
-func (w *watchdog) stop() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ended = true
-	w.timer.Stop()
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -153,7 +154,7 @@ func (ep *endpoint) url(path string) *url.URL {
 func (ep *endpoint) pingSoon(ctx context.Context, another bool) error {
 	if another && ep.scheme == "https" && isLoopback(ep.registry.RegistryStr()) {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &stallError{"GET to " + ep.registry.RegistryStr(), loopbackTimeout})
+		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &patience.StallError{Request: "GET to " + ep.registry.RegistryStr(), After: loopbackTimeout})
 		defer cancel()
 	}
 	return ep.ping(ctx)

@@ -196,7 +196,7 @@ func explainCause(err error, host string) (what, hint string) {
 	var (
 		dns     *net.DNSError
 		cert    *tls.CertificateVerificationError
-		stalled *stallError
+		stalled *patience.StallError
 		netErr  net.Error
 		proxy   *proxyError
 		op      *net.OpError

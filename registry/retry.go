@@ -13,20 +13,6 @@ import (
 // the time that it takes is that of whole layers.
 const maxSpoiled = 2
 
-// stallError ends a request in which nothing moves any more.
-type stallError struct {
-	request string // its method and host
-	after   time.Duration
-}
-
-func (e *stallError) Error() string {
-	return fmt.Sprintf("%s stalled: no byte moved for %s", e.request, e.after)
-}
-
-// Timeout and Temporary implement net.Error.
-func (e *stallError) Timeout() bool   { return true }
-func (e *stallError) Temporary() bool { return true }
-
 // spoiledError is that bytes aren't those that a digest or a size promises. They may
 // have been damaged on their way.
 type spoiledError struct{ error }
@@ -88,7 +74,7 @@ func (r *retrier) wait(ctx context.Context, err error) error {
 		}
 	}
 	// A registry that is silent for longer than one is patient isn't asked again.
-	if stall, ok := errors.AsType[*stallError](err); ok && stall.after > r.attempts.Limit() {
+	if stall, ok := errors.AsType[*patience.StallError](err); ok && stall.After > r.attempts.Limit() {
 		return err
 	}
 	wait, left, ok := r.attempts.Next(asked)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -284,12 +285,12 @@ func (s *session) fetchToken(ctx context.Context, config *authn.AuthConfig) erro
 	if config.IdentityToken != "" {
 		method = http.MethodPost
 	}
-	tokenCtx, cancel := context.WithTimeoutCause(ctx, idle, &stallError{method + " to " + realm.Host, idle})
+	tokenCtx, cancel := context.WithTimeoutCause(ctx, idle, &patience.StallError{Request: method + " to " + realm.Host, After: idle})
 	defer cancel()
 	carrier := tokenTransport{s.endpoint.transport, realm}
 	token, err := transport.Exchange(tokenCtx, s.realmKeeper(), s.auth, carrier, s.scopes, s.challenge)
 	if err != nil {
-		if stall := stalled(tokenCtx); stall != nil && ctx.Err() == nil {
+		if stall := patience.Stalled(tokenCtx); stall != nil && ctx.Err() == nil {
 			err = stall
 		}
 		e := s.tokenError(err)

@@ -53,14 +53,11 @@ func (c *Client) Download(ctx context.Context, f File, known *Version, dir func(
 	}
 	what := "download " + Redact(f.URL)
 	var v *Version
-	err := c.retried(ctx, what, func(ctx context.Context, dog *watchdog) (err error) {
-		v, err = d.request(ctx, dog.move)
+	err := c.retried(ctx, what, func(ctx context.Context, dog *patience.Watchdog) (err error) {
+		v, err = d.request(ctx, dog)
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		if d.host != "" {
-			what += " (redirected to " + d.host + ")"
-		}
 		err = fmt.Errorf("%s: %w", what, bare(err))
 	}
 	return v, err
@@ -74,14 +71,13 @@ type download struct {
 	known    *Version
 	dir      func() (string, error)
 	progress func(got, of int64)
-	host     string // that the last request was redirected to; "" if it wasn't
 }
 
 // maxRedirects is how often a server may send elsewhere, as in net/http.
 const maxRedirects = 10
 
 // request makes one request and takes what it brings.
-func (d *download) request(ctx context.Context, moved func()) (*Version, error) {
+func (d *download) request(ctx context.Context, dog *patience.Watchdog) (*Version, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.URL, nil)
 	if err != nil {
 		return nil, err
@@ -94,11 +90,12 @@ func (d *download) request(ctx context.Context, moved func()) (*Version, error) 
 			req.Header.Set("If-Modified-Since", d.known.LastModified)
 		}
 	}
-	d.host = ""
+	dog.Name(req.Method, req.URL.Host)
 	carrier := *d.client.http
 	carrier.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		moved()
-		if d.host = req.URL.Host; len(via) >= maxRedirects {
+		dog.Name(req.Method, req.URL.Host)
+		dog.Moved()
+		if len(via) >= maxRedirects {
 			return fmt.Errorf("stopped after %d redirects", maxRedirects)
 		}
 		return nil
@@ -108,14 +105,14 @@ func (d *download) request(ctx context.Context, moved func()) (*Version, error) 
 		return nil, err
 	}
 	defer resp.Body.Close()
-	moved()
+	dog.Moved()
 	switch {
 	case d.known != nil && d.same(resp):
 		return d.known, nil
 	case resp.StatusCode != http.StatusOK:
 		return nil, &statusError{resp.StatusCode, resp.Status, patience.RetryAfter(resp.Header, time.Now())}
 	}
-	return d.save(resp, moved)
+	return d.save(resp, dog.Moved)
 }
 
 // same reports whether the answer is that the known version is still current:

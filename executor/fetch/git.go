@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -158,7 +159,7 @@ func (c *Client) list(ctx context.Context, remote string) (map[string]*plumbing.
 	if err != nil {
 		return nil, err
 	}
-	found, err := askGit(ctx, c, remote, func(ctx context.Context, dog *watchdog) ([]*plumbing.Reference, error) {
+	found, err := askGit(ctx, c, remote, func(ctx context.Context, dog *patience.Watchdog) ([]*plumbing.Reference, error) {
 		rem := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{address}})
 		return rem.ListContext(listed(ctx, address, dog), &git.ListOptions{Auth: auth, PeelingOption: git.AppendPeeled, CABundle: c.o.CABundle})
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5"
@@ -90,7 +91,7 @@ func (r *repository) pullAll(ctx context.Context, specs []config.RefSpec, depth 
 			return fmt.Errorf("reference %s: %w", specs[i].Src(), err)
 		}
 	}
-	_, err = askGit(ctx, r.client, r.remote, func(ctx context.Context, dog *watchdog) (none struct{}, err error) {
+	_, err = askGit(ctx, r.client, r.remote, func(ctx context.Context, dog *patience.Watchdog) (none struct{}, err error) {
 		rem := git.NewRemote(&watchedRepository{r, dog}, &config.RemoteConfig{Name: "origin", URLs: []string{address}})
 		err = rem.FetchContext(listed(ctx, address, dog), &git.FetchOptions{
 			RefSpecs: specs, Depth: depth, Auth: auth, Tags: git.NoTags, Force: true, CABundle: r.client.o.CABundle, Progress: heard{dog},

@@ -6,6 +6,8 @@ import (
 	"net/http/httptrace"
 	"strings"
 	"time"
+
+	"github.com/bobbuild/bob/registry/patience"
 )
 
 const (
@@ -23,12 +25,12 @@ func (e *leftError) Unwrap() error { return e.error }
 
 // askGit has f ask remote, as [Client.retried] does. What doesn't end with its context
 // is left behind, and isn't tried again.
-func askGit[T any](ctx context.Context, c *Client, remote string, f func(context.Context, *watchdog) (T, error)) (answer T, err error) {
+func askGit[T any](ctx context.Context, c *Client, remote string, f func(context.Context, *patience.Watchdog) (T, error)) (answer T, err error) {
 	type result struct {
 		answer T
 		err    error
 	}
-	err = c.retried(ctx, "git repository "+Redact(remote), func(ctx context.Context, dog *watchdog) error {
+	err = c.retried(ctx, "git repository "+Redact(remote), func(ctx context.Context, dog *patience.Watchdog) error {
 		done := make(chan result, 1)
 		go func() {
 			got, err := f(ctx, dog)
@@ -53,19 +55,19 @@ func askGit[T any](ctx context.Context, c *Client, remote string, f func(context
 // listed returns the context for a request that begins with a list of references. How
 // much of it has come shows in no way: dog lets it have some time in all, by HTTP from
 // its first byte on.
-func listed(ctx context.Context, address string, dog *watchdog) context.Context {
+func listed(ctx context.Context, address string, dog *patience.Watchdog) context.Context {
 	if !strings.HasPrefix(address, "http") {
-		dog.allow(listPatience)
+		dog.Allow(listPatience)
 		return ctx
 	}
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { dog.allow(listPatience) }})
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { dog.Allow(listPatience) }})
 }
 
 // A watchedRepository notes the bytes of packs that come.
 type watchedRepository struct {
 	*repository
 
-	dog *watchdog
+	dog *patience.Watchdog
 }
 
 // PackfileWriter implements storer.PackfileWriter.
@@ -74,35 +76,35 @@ func (r *watchedRepository) PackfileWriter() (io.WriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.dog.allow(1)
+	r.dog.Allow(1)
 	return &watchedPack{w, r.dog}, nil
 }
 
 type watchedPack struct {
 	io.WriteCloser
 
-	dog *watchdog
+	dog *patience.Watchdog
 }
 
 // Write implements io.Writer.
 func (p *watchedPack) Write(b []byte) (int, error) {
-	p.dog.sleep() // the disk isn't the server's
+	p.dog.Sleep() // the disk isn't the server's
 	n, err := p.WriteCloser.Write(b)
-	p.dog.wake()
+	p.dog.Wake()
 	return n, err
 }
 
 // Close implements io.Closer. It makes the pack's index, which takes its time.
 func (p *watchedPack) Close() error {
-	p.dog.sleep()
+	p.dog.Sleep()
 	return p.WriteCloser.Close()
 }
 
 // heard is told what a server says of its work.
-type heard struct{ dog *watchdog }
+type heard struct{ dog *patience.Watchdog }
 
 // Write implements io.Writer.
 func (h heard) Write(b []byte) (int, error) {
-	h.dog.move()
+	h.dog.Moved()
 	return len(b), nil
 }

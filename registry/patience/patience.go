@@ -1,6 +1,7 @@
 // Package patience says how long, and after which waits, something is tried again
 // that fails for a passing reason. All that bob asks of the network has the same: an
-// outage that is shorter than the limit is survived, wherever it begins.
+// outage that is shorter than the limit is survived, wherever it begins. A [Watchdog]
+// ends an attempt of which nothing moves any more.
 //
 // A library for this (cenkalti/backoff, hashicorp/go-retryablehttp) calls a function
 // until it succeeds. Here bytes are handed out between the attempts, and their
