@@ -22,7 +22,8 @@ type goPackage struct {
 }
 
 // arrows says which of bob's own packages each package may reach, directly or
-// not. What is not listed here must be added here, with thought.
+// not. What is not listed here must be added here, with thought. Whoever may reach a
+// package may reach what is internal to it.
 var arrows = map[string][]string{
 	"dockerfile":        {},
 	"snapshot":          {"snapshot/owners", "snapshot/bounded"},
@@ -31,7 +32,7 @@ var arrows = map[string][]string{
 	"registry":          {"snapshot/bounded", "registry/patience"},
 	"registry/nearby":   {},
 	"registry/patience": {},
-	"registry/proxy":    {"registry/nearby", "registry/patience"},
+	"registry/proxy":    {"registry/nearby", "registry/patience", "registry/internal/auth", "registry/internal/host", "registry/internal/words"},
 	"registry/serve":    {},
 	"executor/sandbox":  {"snapshot/owners", "registry/nearby"},
 	"executor/filecopy": {"snapshot/owners", "snapshot/bounded"},
@@ -68,7 +69,8 @@ func TestArrows(t *testing.T) {
 			t.Errorf("package %s: no arrows are written down for it", name)
 		}
 		for _, d := range p.Deps {
-			if own, ok := strings.CutPrefix(d, module+"/"); ok && outer(own) != outer(name) && !slices.Contains(may, outer(own)) {
+			own, ok := strings.CutPrefix(d, module+"/")
+			if ok && outer(own) != outer(name) && !slices.Contains(may, outer(own)) && !slices.Contains(may, own) {
 				t.Errorf("package %s reaches %s", name, own)
 			}
 		}

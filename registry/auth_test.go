@@ -1,7 +1,6 @@
 package registry_test
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -365,41 +364,5 @@ func TestDefaultKeychain(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-func TestParseChallenges(t *testing.T) {
-	t.Parallel()
-	got := registry.ParseChallenges(`Negotiate, Basic realm="a, \"b\"", Bearer Realm=https://x/y,service="s" , scope="repository:a:pull,push"`)
-	want := `[{"Scheme":"Negotiate","Parameters":{},"Insecure":false},` +
-		`{"Scheme":"Basic","Parameters":{"realm":"a, \"b\""},"Insecure":false},` +
-		`{"Scheme":"Bearer","Parameters":{"realm":"https://x/y","scope":"repository:a:pull,push","service":"s"},"Insecure":false}]`
-	if encoded := encode(t, got); !bytes.Equal(encoded, []byte(want)) {
-		t.Errorf("got  %s\nwant %s", encoded, want)
-	}
-}
-
-func FuzzParseChallenges(f *testing.F) {
-	for _, seed := range []string{"", "Basic", `Bearer realm="x",service=y`, `a="`, `Basic realm="\`, ",,=,", "\x00 \"", "=x"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(_ *testing.T, header string) {
-		registry.ParseChallenges(header) // ends, and doesn't panic
-	})
-}
-
-func TestRedactText(t *testing.T) {
-	t.Parallel()
-	for _, secret := range []string{
-		"https://ann:SECRET99@host/path", "https://host/v2/?token=SECRET99&x=SECRET99", "Authorization: Bearer SECRET99",
-		"basic SECRET99==", `{"access_token":"SECRET99"}`, "password=SECRET99", "refresh_token: SECRET99",
-	} {
-		if got := registry.RedactText(secret); strings.Contains(got, "SECRET99") {
-			t.Errorf("%q became %q", secret, got)
-		}
-	}
-	const plain = "no such host index.docker.io (404 Not Found): the basic thing"
-	if got := registry.RedactText(plain); got != plain {
-		t.Errorf("%q became %q", plain, got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -33,7 +34,7 @@ func (s *session) blob(
 	ctx context.Context, op string, d ocispec.Descriptor, next func(failed *session, err error) (*session, error),
 ) (io.ReadCloser, error) {
 	if err := d.Digest.Validate(); err != nil {
-		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words(d.Digest.String()), err))
+		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words.Line(d.Digest.String()), err))
 	}
 	r := &blobReader{
 		session:  s,
@@ -233,7 +234,7 @@ func (r *blobReader) connect(ctx context.Context) error {
 func (r *blobReader) position(resp *http.Response) error {
 	if resp.StatusCode == http.StatusPartialContent {
 		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", r.offset)) {
-			return r.corrupt("asked for the bytes from %d on it sent %q", r.offset, words(resp.Header.Get("Content-Range")))
+			return r.corrupt("asked for the bytes from %d on it sent %q", r.offset, words.Line(resp.Header.Get("Content-Range")))
 		}
 		return nil
 	}

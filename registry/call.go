@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"sync"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/registry/patience"
 )
 
@@ -75,14 +76,14 @@ func exchangeError(ctx context.Context, sent *sendBody, err error) error {
 			return own
 		}
 	}
-	return bareCause(err)
+	return words.Bare(err)
 }
 
 // request builds the request; sent is its body, nil when there is none.
 func (c *call) request(ctx context.Context, dog *patience.Watchdog) (req *http.Request, sent *sendBody, err error) {
 	req, err = http.NewRequestWithContext(ctx, c.method, c.url.String(), http.NoBody)
 	if err != nil {
-		return nil, nil, bareCause(err)
+		return nil, nil, words.Bare(err)
 	}
 	maps.Copy(req.Header, c.header)
 	times := 1

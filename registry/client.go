@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -272,11 +272,11 @@ type hostTransport struct {
 // it when it goes to another host than the registry: net/http strips it on
 // redirects too, but counts subdomains and other ports as the same host.
 func (t *hostTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	home := sameHost(req.URL, t.host)
+	home := host.Same(req.URL, t.host)
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", t.client.userAgent)
 	if !home {
-		// A token server gets its credentials by tokenTransport.
+		// A token server gets its credentials by package auth.
 		req.Header.Del("Authorization")
 		req.Header.Del("Cookie")
 	}
@@ -290,47 +290,20 @@ func (t *hostTransport) pick(home bool) http.RoundTripper {
 	return t.client.verified
 }
 
-// tokenTransport carries requests to a registry's token server. Its caller
-// adds credentials, and only for that server's host.
-type tokenTransport struct {
-	*hostTransport
-
-	realm *url.URL // of the token server
+// picking carries requests as they are, each by the way that is meant for its host.
+func (t *hostTransport) picking() http.RoundTripper {
+	return roundTripper(func(req *http.Request) (*http.Response, error) {
+		return t.pick(host.Same(req.URL, t.host)).RoundTrip(req)
+	})
 }
 
-// maxToken bounds what is read of a token server's answer, bytes.
-const maxToken = 1 << 20
+type roundTripper func(*http.Request) (*http.Response, error)
 
-var errRedirectedLogin = errors.New("the token server redirects a login to another host")
-
-// RoundTrip implements http.RoundTripper. What a redirect leads to gets no
-// credentials, and no request that holds them in its body.
-func (t tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	away := req.URL.Host != t.realm.Host || req.URL.Scheme != t.realm.Scheme
-	if away && req.Method != http.MethodGet {
-		return nil, errRedirectedLogin
-	}
-	req = req.Clone(req.Context())
-	req.Header.Set("User-Agent", t.client.userAgent)
-	if away {
-		req.Header.Del("Authorization")
-	}
-	resp, err := t.pick(sameHost(req.URL, t.host)).RoundTrip(req)
-	if err == nil {
-		resp.Body = &shortened{io.LimitReader(resp.Body, maxToken), resp.Body}
-	}
-	return resp, err
-}
-
-// shortened is the beginning of a body.
-type shortened struct {
-	io.Reader
-	io.Closer
-}
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 var (
 	errTooManyRedirects = errors.New("stopped after 10 redirects")
-	errDowngrade        = errors.New("redirect from https to plain http refused")
 	errRedirectedWrite  = errors.New("redirect would turn the request into another one")
 )
 
@@ -340,7 +313,7 @@ func (t *hostTransport) checkRedirect(req *http.Request, via []*http.Request) er
 	case len(via) >= 10:
 		return errTooManyRedirects
 	case via[0].URL.Scheme == "https" && req.URL.Scheme != "https" && !t.lax:
-		return errDowngrade
+		return host.ErrDowngrade
 	case req.Method != via[0].Method:
 		return errRedirectedWrite
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/google/go-containerregistry/pkg/name"
 )
@@ -134,7 +135,7 @@ func (r *rule) complete() error {
 	for _, p := range places {
 		*p = strings.TrimRight(*p, "/")
 		if strings.Contains(*p, "://") {
-			return fmt.Errorf("%s: write it without a scheme", redactText(*p))
+			return fmt.Errorf("%s: write it without a scheme", words.Redact(*p))
 		}
 		// References that begin otherwise are Docker Hub's.
 		if host, _, _ := strings.Cut(*p, "/"); *p != "" && !strings.ContainsAny(host, ".:") && host != "localhost" {

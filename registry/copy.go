@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
@@ -126,7 +127,7 @@ func (c *Client) transfer(ctx context.Context, s *source, to []*place, o CopyOpt
 		return nil, err
 	}
 	for _, d := range g.foreign {
-		c.notice(fmt.Sprintf("layer %s is not copied: it stays at %s", d.Digest, words(strings.Join(d.URLs, ", "))))
+		c.notice(fmt.Sprintf("layer %s is not copied: it stays at %s", d.Digest, words.Line(strings.Join(d.URLs, ", "))))
 	}
 	if to[0].kind == inLayout {
 		return s.root, g.write(ctx, to[0])
@@ -352,23 +353,15 @@ func (g *cargo) fill(ctx context.Context, p *Push, from string) error {
 
 // document pushes a document as ref, which is in the repository of the push.
 func (p *Push) document(ctx context.Context, ref name.Reference, doc *document) error {
-	at, err := p.session.at(ctx, ref)
-	if err != nil {
-		return err
-	}
-	_, err = (&Push{session: at}).Manifest(ctx, doc.mediaType, doc.body)
+	_, err := (&Push{session: p.session.at(ref)}).Manifest(ctx, doc.mediaType, doc.body)
 	return err
 }
 
-// at returns a session for another reference to the same repository.
-func (s *session) at(ctx context.Context, ref name.Reference) (*session, error) {
-	if err := s.gate.lock(ctx); err != nil {
-		return nil, s.fail(opAuthenticate, "", err)
-	}
-	defer s.gate.unlock()
+// at returns the session for another reference to the same repository.
+func (s *session) at(ref name.Reference) *session {
 	other := *s
-	other.ref, other.gate = ref, newGate()
-	return &other, nil
+	other.ref = ref
+	return &other
 }
 
 // write makes an OCI image layout of all.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/docker/docker-credential-helpers/client"
 	"github.com/docker/docker-credential-helpers/credentials"
@@ -48,7 +49,7 @@ func ParseAuths(text []byte, origin string) (*Auths, error) {
 	for _, key := range keys {
 		var entry authn.AuthConfig
 		if err := json.Unmarshal(outer[key], &entry); err != nil {
-			return nil, fmt.Errorf("%s: entry %q: want an object whose auth is base64 of user:password", origin, redactText(key))
+			return nil, fmt.Errorf("%s: entry %q: want an object whose auth is base64 of user:password", origin, words.Redact(key))
 		}
 		if entry != (authn.AuthConfig{}) { // docker leaves empty ones beside a helper
 			a.entries[authKey(key)] = entry
@@ -177,7 +178,7 @@ func (f authFile) ask(helper, host string) (authn.Authenticator, error) {
 	case credentials.IsErrCredentialsNotFound(err):
 		return authn.Anonymous, nil
 	case err != nil:
-		return nil, fmt.Errorf("%s, named in %s: %s; install or mend it, or take it out of that file", program, f, redactText(err.Error()))
+		return nil, fmt.Errorf("%s, named in %s: %s; install or mend it, or take it out of that file", program, f, words.Redact(err.Error()))
 	case found.Username == "" && found.Secret == "":
 		return authn.Anonymous, nil
 	}

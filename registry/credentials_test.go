@@ -45,27 +45,27 @@ func resolved(t *testing.T, k authn.Keychain, repository string) string {
 	return ""
 }
 
-func auth(user, password string) string {
+func basic64(user, password string) string {
 	return `{"auth":"` + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + `"}`
 }
 
 func TestAuths(t *testing.T) {
 	t.Parallel()
 	inner := `{
-		"a.test": ` + auth("host", "1") + `,
-		"https://a.test/v2/": ` + auth("old", "0") + `,
-		"a.test/team": ` + auth("team", "2:3") + `,
-		"a.test/team/app": ` + auth("app", "4") + `,
+		"a.test": ` + basic64("host", "1") + `,
+		"https://a.test/v2/": ` + basic64("old", "0") + `,
+		"a.test/team": ` + basic64("team", "2:3") + `,
+		"a.test/team/app": ` + basic64("app", "4") + `,
 		"b.test:5000": {"auth":"` + base64.RawStdEncoding.EncodeToString([]byte("unpadded:12")) + `"},
 		"https://c.test:5000/v1/": {"username":"plain","password":"p w"},
-		"https://index.docker.io/v1/": ` + auth("hub", "5") + `,
-		"docker.io/team": ` + auth("hubteam", "6") + `,
+		"https://index.docker.io/v1/": ` + basic64("hub", "5") + `,
+		"docker.io/team": ` + basic64("hubteam", "6") + `,
 		"d.test": {"identitytoken":"refresh"},
 		"e.test": {"registrytoken":"bearer"},
 		"f.test": {},
-		"zz.test": ` + auth("bare", "7") + `,
-		"http://zz.test": ` + auth("url", "8") + `,
-		"localhost:5000/v2": ` + auth("v2", "9") + `
+		"zz.test": ` + basic64("bare", "7") + `,
+		"http://zz.test": ` + basic64("url", "8") + `,
+		"localhost:5000/v2": ` + basic64("v2", "9") + `
 	}`
 	for name, text := range map[string]string{"bare": inner, "wrapped": `{"auths":` + inner + `,"credsStore":"x"}`} {
 		a, err := registry.ParseAuths([]byte(text), name)
@@ -111,17 +111,17 @@ func TestAuthFile(t *testing.T) {
 	for text, want := range map[string][]string{ // a.test/team/app, docker.io/library/debian
 		``:   {"", ""},
 		`{}`: {"", ""},
-		`{"auths":{"a.test":` + auth("file", "1") + `}}`:                                                 {"file 1", ""},
-		`{"auths":{"a.test":{}},"credsStore":"good"}`:                                                    {"a.test of-helper", "https://index.docker.io/v1/ of-helper"},
-		`{"auths":{"a.test/team":` + auth("team", "2") + `},"credHelpers":{"a.test":"empty"}}`:           {"team 2", ""},
-		`{"auths":{"a.test/team":` + auth("team", "2") + `},"credHelpers":{"a.test":"good"}}`:            {"a.test of-helper", ""},
-		`{"credHelpers":{"https://index.docker.io/v1/":"token"},"credsStore":"empty"}`:                   {"", "identity refresh"},
-		`{"credHelpers":{"docker.io":"good"}}`:                                                           {"", "https://index.docker.io/v1/ of-helper"},
-		`{"credHelpers":{"a.test":"broken"}}`:                                                            {"error: docker-credential-broken, named in FILE: ", ""},
-		`{"credHelpers":{"a.test":"none"}}`:                                                              {"error: docker-credential-none, named in FILE: ", ""},
-		`{"auths":{"a.test":"hunter2"}}`:                                                                 {"error: FILE: entry \"a.test\"", "error: FILE: "},
-		`{"auths": hunter2}`:                                                                             {"error: FILE: not JSON", "error: FILE: "},
-		`{"auths":{"a.test":` + auth("file", "1") + `},"HttpHeaders":{},"proxies":{"default":{}},"x":1}`: {"file 1", ""},
+		`{"auths":{"a.test":` + basic64("file", "1") + `}}`:                                                 {"file 1", ""},
+		`{"auths":{"a.test":{}},"credsStore":"good"}`:                                                       {"a.test of-helper", "https://index.docker.io/v1/ of-helper"},
+		`{"auths":{"a.test/team":` + basic64("team", "2") + `},"credHelpers":{"a.test":"empty"}}`:           {"team 2", ""},
+		`{"auths":{"a.test/team":` + basic64("team", "2") + `},"credHelpers":{"a.test":"good"}}`:            {"a.test of-helper", ""},
+		`{"credHelpers":{"https://index.docker.io/v1/":"token"},"credsStore":"empty"}`:                      {"", "identity refresh"},
+		`{"credHelpers":{"docker.io":"good"}}`:                                                              {"", "https://index.docker.io/v1/ of-helper"},
+		`{"credHelpers":{"a.test":"broken"}}`:                                                               {"error: docker-credential-broken, named in FILE: ", ""},
+		`{"credHelpers":{"a.test":"none"}}`:                                                                 {"error: docker-credential-none, named in FILE: ", ""},
+		`{"auths":{"a.test":"hunter2"}}`:                                                                    {"error: FILE: entry \"a.test\"", "error: FILE: "},
+		`{"auths": hunter2}`:                                                                                {"error: FILE: not JSON", "error: FILE: "},
+		`{"auths":{"a.test":` + basic64("file", "1") + `},"HttpHeaders":{},"proxies":{"default":{}},"x":1}`: {"file 1", ""},
 	} {
 		path := filepath.Join(dir, "config.json")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -221,7 +221,7 @@ func TestUnseal(t *testing.T) {
 func TestCredentialIsTold(t *testing.T) {
 	t.Parallel()
 	guarded, open := serve(t, basicOnly(newInner(t))), serveEmbedded(t)
-	a, err := registry.ParseAuths([]byte(`{"`+guarded+`/team":`+auth(user, password)+`}`), "THE_VARIABLE")
+	a, err := registry.ParseAuths([]byte(`{"`+guarded+`/team":`+basic64(user, password)+`}`), "THE_VARIABLE")
 	if err != nil {
 		t.Fatal(err)
 	}

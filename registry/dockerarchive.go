@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/distribution/reference"
 	"github.com/klauspost/compress/gzip"
@@ -100,7 +101,7 @@ func chooseEntry(entries []dockerEntry, ref string) (dockerEntry, error) {
 			if named, err := normalizeName(tag); err == nil && reference.FamiliarString(named) == wanted {
 				return e, nil
 			}
-			there = append(there, words(tag))
+			there = append(there, words.Line(tag))
 		}
 	}
 	if wanted == "" {
@@ -141,11 +142,11 @@ func (i *dockerImage) layout(ctx context.Context, o sourceOptions) (*dockerLayou
 	for n, name := range i.entry.Layers {
 		content := i.files[path.Clean(name)]
 		if content == nil {
-			return l, fmt.Errorf("%w: its layer %s is missing", ErrNotFound, words(name))
+			return l, fmt.Errorf("%w: its layer %s is missing", ErrNotFound, words.Line(name))
 		}
 		d, err := l.layer(ctx, content, i.diffIDs[n])
 		if err != nil {
-			return l, fmt.Errorf("layer %s: %w", words(name), err)
+			return l, fmt.Errorf("layer %s: %w", words.Line(name), err)
 		}
 		manifest.Layers = append(manifest.Layers, d)
 	}

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/auth"
+	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -21,9 +22,10 @@ var errSpeaksTLS = errors.New("server speaks https, not plain HTTP")
 // endpoint is a registry host that has answered: how it is reached and what it
 // asks of those who come.
 type endpoint struct {
+	host.Address
+
 	client    *Client
 	registry  name.Registry
-	scheme    string
 	challenge *transport.Challenge // nil: the host lets everybody in
 	transport *hostTransport
 	http      *http.Client
@@ -86,7 +88,7 @@ func (c *Client) probe(ctx context.Context, reg name.Registry, insecure bool) (*
 		found, err = firstAnswer(ctx, c.ways(reg, insecure, certs))
 		return err
 	})
-	if err == nil && found.scheme == "http" && !isLoopback(reg.RegistryStr()) {
+	if err == nil && found.Scheme == "http" && !host.Loopback(reg.RegistryStr()) {
 		c.notice(displayHost(reg) + " does not answer to https: plain HTTP is used")
 	}
 	return found, err
@@ -103,12 +105,12 @@ const (
 // ways are how a host may be reached, the best first. As with docker, a loopback host
 // is as one that --insecure is given for: any certificate will do, and plain HTTP.
 func (c *Client) ways(reg name.Registry, insecure bool, certs hostCertificates) []*endpoint {
-	host := reg.RegistryStr()
+	at := reg.RegistryStr()
 	plain := c.newEndpoint(reg, "http", true, certs)
 	switch {
-	case c.socket != "" && slices.Contains(socketHosts(), withPort(host, "http")):
+	case c.socket != "" && slices.Contains(socketHosts(), host.WithPort(at, "http")):
 		return []*endpoint{plain} // bob proxy
-	case insecure || isLoopback(host):
+	case insecure || host.Loopback(at):
 		return []*endpoint{c.newEndpoint(reg, "https", true, certs), plain}
 	}
 	return []*endpoint{c.newEndpoint(reg, "https", false, certs)}
@@ -136,25 +138,20 @@ func (c *Client) newEndpoint(reg name.Registry, scheme string, lax bool, certs h
 	}
 	carrier.home = certs.carrier(carrier.home)
 	return &endpoint{
+		Address:   host.Address{Scheme: scheme, Host: reg.RegistryStr(), Lax: lax},
 		client:    c,
 		registry:  reg,
-		scheme:    scheme,
 		transport: carrier,
 		http:      &http.Client{Transport: carrier, CheckRedirect: carrier.checkRedirect},
 	}
 }
 
-// url returns the URL of an API path such as "/v2/".
-func (ep *endpoint) url(path string) *url.URL {
-	return &url.URL{Scheme: ep.scheme, Host: ep.registry.RegistryStr(), Path: path}
-}
-
 // pingSoon is ping, which a host on this machine must answer to https soon if there
 // is another way.
 func (ep *endpoint) pingSoon(ctx context.Context, another bool) error {
-	if another && ep.scheme == "https" && isLoopback(ep.registry.RegistryStr()) {
+	if another && ep.Scheme == "https" && host.Loopback(ep.Host) {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &patience.StallError{Request: "GET to " + ep.registry.RegistryStr(), After: loopbackTimeout})
+		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &patience.StallError{Request: "GET to " + ep.Host, After: loopbackTimeout})
 		defer cancel()
 	}
 	return ep.ping(ctx)
@@ -165,10 +162,10 @@ func (ep *endpoint) ping(ctx context.Context) error {
 	fail := func(err error) *Error {
 		return &Error{Op: opConnect, Host: displayHost(ep.registry), Err: err}
 	}
-	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.url("/v2/")}, "") //nolint:bodyclose // closeBody does
+	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.URL("/v2/")}, "") //nolint:bodyclose // closeBody does
 	if err != nil {
 		e := fail(err)
-		if ep.scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {
+		if ep.Scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {
 			e.Err, e.permanent = errSpeaksTLS, true
 		}
 		return e
@@ -178,86 +175,14 @@ func (ep *endpoint) ping(ctx context.Context) error {
 	case http.StatusOK:
 		return nil
 	case http.StatusUnauthorized:
-		ep.challenge = pickChallenge(resp.Header, ep.scheme == "http")
+		ep.challenge = auth.Challenge(resp.Header, ep.Scheme == "http")
 		return nil
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough
-	if ep.scheme == "http" && resp.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTPS") {
+	if ep.Scheme == "http" && resp.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTPS") {
 		return fail(errSpeaksTLS)
 	}
 	e := fail(nil)
 	e.fill(resp, body)
 	return e
-}
-
-// pickChallenge returns the first challenge that can be answered, or the first
-// of all; nil when the header holds none.
-func pickChallenge(h http.Header, plain bool) *transport.Challenge {
-	var first *transport.Challenge
-	for _, header := range h.Values("WWW-Authenticate") {
-		for _, ch := range parseChallenges(header) {
-			ch.Insecure = plain
-			switch strings.ToLower(ch.Scheme) {
-			case "bearer", "basic":
-				return &ch
-			}
-			if first == nil {
-				first = &ch
-			}
-		}
-	}
-	return first
-}
-
-// parseChallenges reads a WWW-Authenticate header (RFC 9110 section 11.6.1):
-// schemes, each followed by name=value parameters, all separated by commas.
-func parseChallenges(header string) []transport.Challenge {
-	var found []transport.Challenge
-	for rest := header; rest != ""; {
-		rest = strings.TrimLeft(rest, " \t,")
-		word, after := cutToken(rest)
-		if word == "" {
-			return found
-		}
-		after = strings.TrimLeft(after, " \t")
-		if !strings.HasPrefix(after, "=") || len(found) == 0 {
-			found = append(found, transport.Challenge{Scheme: word, Parameters: map[string]string{}})
-			rest = after
-			continue
-		}
-		var value string
-		value, rest = cutValue(strings.TrimLeft(after[1:], " \t"))
-		found[len(found)-1].Parameters[strings.ToLower(word)] = value
-	}
-	return found
-}
-
-func cutToken(s string) (token, rest string) {
-	end := strings.IndexAny(s, " \t,=\"")
-	if end < 0 {
-		return s, ""
-	}
-	return s[:end], s[end:]
-}
-
-// cutValue cuts a token or a quoted string off s.
-func cutValue(s string) (value, rest string) {
-	if !strings.HasPrefix(s, `"`) {
-		end := strings.IndexAny(s, " \t,")
-		if end < 0 {
-			return s, ""
-		}
-		return s[:end], s[end:]
-	}
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch {
-		case s[i] == '"':
-			return b.String(), s[i+1:]
-		case s[i] == '\\' && i+1 < len(s):
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String(), ""
 }

@@ -4,19 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -205,10 +203,10 @@ func explainCause(err error, host string) (what, hint string) {
 	case errors.As(err, &proxy):
 		return proxy.Error() + " for " + host, "check HTTPS_PROXY, and whether " + host + " belongs into NO_PROXY"
 	case errors.As(err, &op) && op.Op == "proxyconnect":
-		return "the proxy that HTTP_PROXY or HTTPS_PROXY names doesn't answer: " + redactText(op.Err.Error()),
+		return "the proxy that HTTP_PROXY or HTTPS_PROXY names doesn't answer: " + words.Redact(op.Err.Error()),
 			"check these variables, and whether " + host + " belongs into NO_PROXY"
 	case errors.As(err, &op) && op.Net == "unix":
-		return redactText(err.Error()), "is bob proxy running, and is --proxy its socket?"
+		return words.Redact(err.Error()), "is bob proxy running, and is --proxy its socket?"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &stalled):
 		return err.Error(), ""
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -225,13 +223,13 @@ func explainCause(err error, host string) (what, hint string) {
 	case errors.As(err, &cert):
 		return "certificate not trusted: " + cert.Err.Error(), certHint(cert.Err)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return redactText(err.Error()), "check this machine's network"
+		return words.Redact(err.Error()), "check this machine's network"
 	case errors.Is(err, net.ErrClosed), err == io.EOF: //nolint:errorlint // a wrapped one says more
 		return "the registry closed the connection without an answer", ""
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return "timed out: " + redactText(err.Error()), "is the host reachable from here?"
+		return "timed out: " + words.Redact(err.Error()), "is the host reachable from here?"
 	}
-	return redactText(err.Error()), ""
+	return words.Redact(err.Error()), ""
 }
 
 func certHint(err error) string {
@@ -241,40 +239,25 @@ func certHint(err error) string {
 	return "add its CA to this machine's trust store, name it with --registry-ca, or use --insecure"
 }
 
-// bareCause strips what net/http wraps around a cause: it repeats the URL,
-// which may hold credentials.
-func bareCause(err error) error {
-	var u *url.Error
-	for errors.As(err, &u) {
-		err = u.Err
-	}
-	return err
-}
-
 // fill takes status, codes and message from an answer.
 func (e *Error) fill(resp *http.Response, body []byte) {
 	e.Status = resp.StatusCode
 	e.RetryAfter = patience.RetryAfter(resp.Header, time.Now())
-	var answer struct {
-		Errors []struct {
-			Code    string `json:"code"`
-			Message string `json:"message"`
-		} `json:"errors"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
+	errs, ok := words.Errors(body)
+	if !ok {
 		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
-			e.Message = words(string(body))
+			e.Message = words.Line(string(body))
 		}
 		return
 	}
 	var said []string
-	for _, one := range answer.Errors {
+	for _, one := range errs {
 		e.addCode(one.Code)
-		if m := words(one.Message); m != "" && !slices.Contains(said, m) {
-			said = append(said, m)
+		if one.Message != "" && !slices.Contains(said, one.Message) {
+			said = append(said, one.Message)
 		}
 	}
-	e.Message = words(strings.Join(said, "; "))
+	e.Message = words.Line(strings.Join(said, "; "))
 }
 
 // damaged notes that what was sent has arrived with other bytes, if that is what the
@@ -287,11 +270,8 @@ func (e *Error) damaged() {
 
 func (e *Error) has(code string) bool { return slices.Contains(e.Codes, code) }
 
-// codePattern is what the distribution-spec allows as a code.
-var codePattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
-
 func (e *Error) addCode(code string) {
-	if codePattern.MatchString(code) && !slices.Contains(e.Codes, code) {
+	if code != "" && !slices.Contains(e.Codes, code) {
 		e.Codes = append(e.Codes, code)
 	}
 }

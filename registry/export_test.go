@@ -2,10 +2,7 @@ package registry
 
 // For tests of what has no effect of its own to be seen from outside.
 var (
-	IsLoopback      = isLoopback
-	ParseChallenges = parseChallenges
-	RedactText      = redactText
-	UploadOffset    = uploadOffset
+	UploadOffset = uploadOffset
 )
 
 // PullSites are where ref is looked for, in words.

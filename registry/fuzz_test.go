@@ -20,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/auth"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
 )
@@ -191,7 +192,7 @@ func FuzzAnswers(f *testing.F) {
 		}
 		a := &answering{t: t, image: image, kind: kinds[int(kind)%len(kinds)], status: status, header: http.Header(h), body: body}
 		for _, line := range http.Header(h).Values("WWW-Authenticate") {
-			for _, c := range registry.ParseChallenges(line) {
+			for _, c := range auth.ParseChallenges(line) {
 				if u, err := url.Parse(c.Parameters["realm"]); err == nil {
 					a.realms = append(a.realms, u.Host)
 				}

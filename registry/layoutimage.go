@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -182,7 +183,7 @@ func (l *LayoutImage) open(ctx context.Context, d digest.Digest) (io.ReadCloser,
 		return nil, context.Cause(ctx)
 	}
 	if err := d.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words(d.String()), err)
+		return nil, fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words.Line(d.String()), err)
 	}
 	f, err := l.file(blobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -95,7 +96,7 @@ func readIndex(body []byte, p ocispec.Platform) (named, unnamed []ocispec.Descri
 	for i, d := range index.Manifests {
 		if err := d.Digest.Validate(); err != nil {
 			return nil, nil, nil, fmt.Errorf("%w: entry %d of the index: digest %q: %w",
-				ErrCorrupt, i, words(d.Digest.String()), err)
+				ErrCorrupt, i, words.Line(d.Digest.String()), err)
 		}
 		if d.Size < 0 {
 			return nil, nil, nil, fmt.Errorf("%w: entry %d of the index has %d bytes", ErrCorrupt, i, d.Size)
@@ -172,7 +173,7 @@ func (e *platformError) Is(target error) bool { return target == ErrNotFound }
 
 func noPlatform(s keeper, p ocispec.Platform, there []string) *Error {
 	for i := range there {
-		there[i] = words(there[i])
+		there[i] = words.Line(there[i])
 	}
 	slices.Sort(there)
 	return s.fail("resolve", "", &platformError{wanted: platforms.Format(p), there: slices.Compact(there)})

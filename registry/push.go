@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -120,24 +121,11 @@ func (s *session) subject(dgst string) string {
 	return dgst + " to " + repo
 }
 
-var errNoLocation = errors.New("the registry does not say where the upload goes on (no usable Location header)")
-
-// location reads where an upload goes on. It may be relative, and may hold a
-// query that has to stay as it is.
+// location reads where an upload goes on.
 func (s *session) location(c *call, resp *http.Response) (*url.URL, error) {
-	header := resp.Header.Get("Location")
-	u, err := resp.Request.URL.Parse(header)
-	if header == "" || err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, s.fail(c.op, c.digest, errNoLocation)
-	}
-	u.User, u.Fragment = nil, ""
-	// Registries behind a proxy that ends TLS believe to be on plain HTTP.
-	home := *u
-	home.Scheme = s.endpoint.scheme
-	if sameHost(&home, s.endpoint.registry.RegistryStr()) || sameHost(u, s.endpoint.registry.RegistryStr()) {
-		u.Scheme, u.Host = s.endpoint.scheme, s.endpoint.registry.RegistryStr()
-	} else if u.Scheme == "http" && s.endpoint.scheme == "https" && !s.endpoint.transport.lax {
-		return nil, s.fail(c.op, c.digest, errDowngrade)
+	u, err := s.endpoint.Follow(resp.Request.URL, resp.Header.Get("Location"))
+	if err != nil {
+		return nil, s.fail(c.op, c.digest, err)
 	}
 	return u, nil
 }
@@ -160,7 +148,7 @@ func withDigest(u *url.URL, d digest.Digest) *url.URL {
 // closed, for each attempt; its bytes must be d's or the push fails.
 func (p *Push) Blob(ctx context.Context, d ocispec.Descriptor, from string, open func() (io.ReadCloser, error)) error {
 	if err := d.Digest.Validate(); err != nil || d.Size < 0 {
-		return p.session.fail(opPushBlob, "", fmt.Errorf("%w: descriptor %q of %d bytes", ErrCorrupt, words(d.Digest.String()), d.Size))
+		return p.session.fail(opPushBlob, "", fmt.Errorf("%w: descriptor %q of %d bytes", ErrCorrupt, words.Line(d.Digest.String()), d.Size))
 	}
 	known, repo := p.session.client.known, p.session.ref.Context()
 	if known.has(repo, d.Digest) {

@@ -2,11 +2,9 @@ package registry
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
-	"net/url"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
@@ -18,7 +16,7 @@ const hubHost = "docker.io"
 // tag beside it.
 func parseReference(ref string) (name.Reference, error) {
 	if strings.Contains(ref, "://") {
-		return nil, fmt.Errorf("parse reference %q: write it without a scheme", redactText(ref))
+		return nil, fmt.Errorf("parse reference %q: write it without a scheme", words.Redact(ref))
 	}
 	var (
 		parsed name.Reference
@@ -55,50 +53,4 @@ func displayReference(ref name.Reference) string {
 		separator = "@"
 	}
 	return displayRepository(ref.Context()) + separator + ref.Identifier()
-}
-
-// isLoopback says whether host, with or without a port, is this machine:
-// localhost, 127.0.0.0/8 or ::1. Names are not looked up.
-func isLoopback(host string) bool {
-	addr, ok := address(host)
-	return ok && addr.IsLoopback()
-}
-
-// isNear says whether host is this machine or a private address (RFC 1918, RFC
-// 4193).
-func isNear(host string) bool {
-	addr, ok := address(host)
-	return ok && (addr.IsLoopback() || addr.IsPrivate())
-}
-
-// address is the address that host, with or without a port, is; of names, only
-// localhost has one.
-func address(host string) (addr netip.Addr, ok bool) {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if host == "localhost" {
-		host = "127.0.0.1"
-	}
-	addr, err := netip.ParseAddr(host)
-	return addr, err == nil
-}
-
-// sameHost says whether u is on host (name[:port]), a missing port being that
-// of u's scheme.
-func sameHost(u *url.URL, host string) bool {
-	return withPort(u.Host, u.Scheme) == withPort(host, u.Scheme)
-}
-
-func withPort(host, scheme string) string {
-	host = strings.ToLower(host)
-	if h, port, err := net.SplitHostPort(host); err == nil {
-		return net.JoinHostPort(h, port)
-	}
-	port := "443"
-	if scheme == "http" {
-		port = "80"
-	}
-	return net.JoinHostPort(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port)
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -301,7 +302,7 @@ func documentType(body []byte, contentType string) (string, error) {
 	if err := json.Unmarshal(body, &shape); err != nil {
 		what := "is not JSON"
 		if contentType != "" {
-			what += " (it came as " + words(contentType) + ")"
+			what += " (it came as " + words.Line(contentType) + ")"
 		}
 		return "", fmt.Errorf("the manifest %s: %w", what, err)
 	}
@@ -321,7 +322,7 @@ func documentType(body []byte, contentType string) (string, error) {
 	case isManifest:
 		return oneOf(mediaType, ocispec.MediaTypeImageManifest, mediaTypeDockerManifest)
 	}
-	return "", fmt.Errorf("neither a manifest nor an index: media type %q", words(mediaType))
+	return "", fmt.Errorf("neither a manifest nor an index: media type %q", words.Line(mediaType))
 }
 
 // oneOf returns which of the two types, OCI's first, a document has. One whose
@@ -388,7 +389,7 @@ func checkManifest(m *ocispec.Manifest) error {
 type artifactError struct{ configType string }
 
 func (e *artifactError) Error() string {
-	return fmt.Sprintf("not a container image: its config is of type %q", words(e.configType))
+	return fmt.Sprintf("not a container image: its config is of type %q", words.Line(e.configType))
 }
 
 func isImageConfig(mediaType string) bool {
@@ -412,7 +413,7 @@ func checkDescriptors(what string, all []ocispec.Descriptor) error {
 // checkDescriptor refuses a descriptor that can't be true.
 func checkDescriptor(subject string, d ocispec.Descriptor) error {
 	if err := d.Digest.Validate(); err != nil {
-		return fmt.Errorf("%w: the %s's digest %q: %w", ErrCorrupt, subject, words(d.Digest.String()), err)
+		return fmt.Errorf("%w: the %s's digest %q: %w", ErrCorrupt, subject, words.Line(d.Digest.String()), err)
 	}
 	if d.Size < 0 {
 		return fmt.Errorf("%w: the %s has %d bytes", ErrCorrupt, subject, d.Size)
@@ -438,7 +439,7 @@ func layers(m *ocispec.Manifest, config []byte) ([]Layer, error) {
 	joined := make([]Layer, len(ids))
 	for i, id := range ids {
 		if err := id.Validate(); err != nil {
-			return nil, fmt.Errorf("%w: rootfs.diff_ids[%d] %q: %w", ErrCorrupt, i, words(id.String()), err)
+			return nil, fmt.Errorf("%w: rootfs.diff_ids[%d] %q: %w", ErrCorrupt, i, words.Line(id.String()), err)
 		}
 		joined[i] = Layer{Descriptor: m.Layers[i], DiffID: id}
 	}

@@ -43,6 +43,14 @@ type Clock interface {
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
+// Now is the time by the policy's clock.
+func (p Policy) Now() time.Time {
+	if p.Clock == nil {
+		return time.Now()
+	}
+	return p.Clock.Now()
+}
+
 // Attempts counts the attempts at one thing. It is for one goroutine.
 type Attempts struct {
 	policy Policy

@@ -4,10 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"regexp"
 	"strconv"
-	"strings"
-	"unicode"
+
+	"github.com/bobbuild/bob/registry/internal/words"
 )
 
 // A refusal is an answer of the proxy's own: an error of the distribution-spec
@@ -42,16 +41,11 @@ func refuse(w http.ResponseWriter, err error) {
 	if e.retryAfter != "" {
 		w.Header().Set("Retry-After", e.retryAfter)
 	}
-	refuseWith(w, e.status, []apiError{{e.code, e.message}})
+	refuseWith(w, e.status, []words.Error{{Code: e.code, Message: e.message}})
 }
 
-type apiError struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
-}
-
-func refuseWith(w http.ResponseWriter, status int, errs []apiError) {
-	body, err := json.Marshal(map[string][]apiError{"errors": errs})
+func refuseWith(w http.ResponseWriter, status int, errs []words.Error) {
+	body, err := json.Marshal(map[string][]words.Error{"errors": errs})
 	if err != nil {
 		body = []byte(`{"errors":[]}`)
 	}
@@ -61,45 +55,19 @@ func refuseWith(w http.ResponseWriter, status int, errs []apiError) {
 	_, _ = w.Write(body) // the client may be gone
 }
 
-// codePattern is what the distribution-spec allows as a code.
-var codePattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
-
-const maxWords = 512
-
-// errorsOf reads the errors in a registry's answer, without what conceal takes out
-// and without details, whose form nobody knows.
-func errorsOf(body []byte, conceal func(string) string) []apiError {
-	var answer struct {
-		Errors []apiError `json:"errors"`
-	}
-	_ = json.Unmarshal(body, &answer) // what isn't JSON has no errors to pass on
-	var errs []apiError
-	for _, e := range answer.Errors {
-		if codePattern.MatchString(e.Code) {
-			errs = append(errs, apiError{conceal(e.Code), printable(conceal(e.Message))})
+// errorsOf reads the errors in a registry's answer, without what conceal takes out.
+func errorsOf(body []byte, conceal func(string) string) []words.Error {
+	said, _ := words.Errors(body) // what isn't JSON has no errors to pass on
+	var errs []words.Error
+	for _, e := range said {
+		if e.Code != "" {
+			errs = append(errs, words.Error{Code: conceal(e.Code), Message: conceal(e.Message)})
 		}
 	}
 	if len(errs) == 0 {
-		errs = []apiError{{"UNKNOWN", "the registry gives no reason"}}
+		errs = []words.Error{{Code: "UNKNOWN", Message: "the registry gives no reason"}}
 	}
 	return errs
-}
-
-// printable keeps a registry's text to one line of bounded length.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if runes := []rune(s); len(runes) > maxWords {
-		s = string(runes[:maxWords]) + "…"
-	}
-	return s
 }
 
 // A recorder notes what was answered.

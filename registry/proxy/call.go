@@ -7,10 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/bobbuild/bob/registry/internal/auth"
+	"github.com/bobbuild/bob/registry/internal/words"
 )
 
 const (
@@ -32,7 +35,7 @@ type call struct {
 // call returns a request about a path below the session's repository, such as
 // "blobs/uploads/", with those of the client's headers that names lists.
 func (s *session) call(r *http.Request, path string, names ...string) *call {
-	c := &call{method: r.Method, url: s.url("/v2/" + s.repo.RepositoryStr() + "/" + path), header: make(http.Header)}
+	c := &call{method: r.Method, url: s.URL("/v2/" + s.repo.RepositoryStr() + "/" + path), header: make(http.Header)}
 	for _, name := range names {
 		if values := r.Header.Values(name); len(values) > 0 {
 			c.header[name] = values
@@ -68,26 +71,26 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 			body *sendBody
 			resp *http.Response
 		)
-		waiting := repeater{host: s.registry.RegistryStr(), log: s.log, attempts: s.patience.Begin()}
+		waiting := repeater{host: s.Host, log: s.log, attempts: s.patience.Begin()}
 		err := waiting.run(ctx, func() (again bool, err error) {
 			body = c.open()
 			resp, err = s.attempt(ctx, c, to, body, header) //nolint:bodyclose // closeBody does, or the caller
 			return c.mayRepeat(err) && body.takeBack(), err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("reach %s: %w", s.registry.RegistryStr(), s.cleanse(err, header))
+			return nil, fmt.Errorf("reach %s: %w", s.Host, s.cleanse(err, header))
 		}
 		a := &answer{Response: resp, session: s, used: header}
 		switch {
-		case resp.StatusCode == http.StatusUnauthorized && !s.isHome(to):
+		case resp.StatusCode == http.StatusUnauthorized && !s.Is(to):
 			closeBody(resp.Body)
 			return nil, errors.New("the host that the registry names for uploads wants credentials; those of the registry aren't meant for it")
 		case resp.StatusCode == http.StatusUnauthorized:
-			challenge := s.challengeOf(resp)
+			challenge := auth.Challenge(resp.Header, s.Scheme == "http")
 			closeBody(resp.Body)
-			fresh, err := s.renew(ctx, header, challenge)
+			fresh, err := s.auth.Renew(ctx, header, challenge)
 			if err != nil {
-				return nil, err
+				return nil, s.tokenError(err)
 			}
 			if renewed || fresh == header {
 				return nil, s.denied()
@@ -102,8 +105,8 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 		case c.method != http.MethodGet && c.method != http.MethodHead, resp.StatusCode < 300, resp.StatusCode >= 400:
 			return a, nil
 		default:
-			next, err := s.resolve(to, resp.Header.Get("Location"))
-			if err == nil && !s.isHome(next) {
+			next, err := s.Follow(to, resp.Header.Get("Location"))
+			if err == nil && !s.Is(next) {
 				return a, nil
 			}
 			closeBody(resp.Body)
@@ -133,7 +136,7 @@ func (s *session) attempt(ctx context.Context, c *call, to *url.URL, body *sendB
 			req.Header.Set("Expect", "100-continue")
 		}
 	}
-	if !s.isHome(to) {
+	if !s.Is(to) {
 		return s.away.RoundTrip(req)
 	}
 	if header != "" {
@@ -208,18 +211,13 @@ const minSecret = 6
 // conceal takes out of a text the secrets that header and the login hold: a
 // registry may say what it got.
 func (s *session) conceal(text, header string) string {
-	_, token, _ := strings.Cut(header, " ")
-	for _, secret := range []string{token, s.login.Password, s.login.Auth, s.login.IdentityToken, s.login.RegistryToken} {
-		if len(secret) >= minSecret {
-			text = strings.ReplaceAll(text, secret, "[redacted]")
-		}
-	}
-	return text
+	secrets := append(auth.Secrets(header), s.login.Password, s.login.Auth, s.login.IdentityToken, s.login.RegistryToken)
+	return words.Conceal(text, slices.DeleteFunc(secrets, func(one string) bool { return len(one) < minSecret })...)
 }
 
 // cleanse takes URLs and secrets out of an error.
 func (s *session) cleanse(err error, header string) error {
-	err = bareCause(err)
+	err = words.Bare(err)
 	if clean := s.conceal(err.Error(), header); clean != err.Error() {
 		return errors.New(clean)
 	}
@@ -279,7 +277,7 @@ func (a *answer) redirect(w *recorder) error {
 	if a.Request.Method != http.MethodGet && a.Request.Method != http.MethodHead {
 		return fmt.Errorf("the registry redirects a %s", a.Request.Method)
 	}
-	to, err := a.session.resolve(a.Request.URL, a.Header.Get("Location"))
+	to, err := a.session.Follow(a.Request.URL, a.Header.Get("Location"))
 	if err != nil {
 		return err
 	}

@@ -41,28 +41,7 @@ func SchemeOf(ctx context.Context, o Options, host, address string) (string, err
 	if err != nil {
 		return "", err
 	}
-	return up.scheme, nil
-}
-
-// Expire lets the tokens of all sessions end now.
-func (p *Proxy) Expire() {
-	p.sessions.mu.Lock()
-	defer p.sessions.mu.Unlock()
-	for _, e := range p.sessions.entries {
-		e.value.expires = time.Unix(1, 0)
-	}
-}
-
-// LastExpiry is when the last token ends.
-func (p *Proxy) LastExpiry() (last time.Time) {
-	p.sessions.mu.Lock()
-	defer p.sessions.mu.Unlock()
-	for _, e := range p.sessions.entries {
-		if e.value.expires.After(last) {
-			last = e.value.expires
-		}
-	}
-	return last
+	return up.Scheme, nil
 }
 
 // AskVerified asks a proxy whose target is app on a host that srv's certificate is

@@ -108,7 +108,7 @@ func created(w *recorder, repo *repository, blob digest.Digest) error {
 
 // follow notes where an upload goes on.
 func (p *Proxy) follow(a *answer, id, alias string) error {
-	to, err := a.session.resolve(a.Request.URL, a.Header.Get("Location"))
+	to, err := a.session.Follow(a.Request.URL, a.Header.Get("Location"))
 	if err != nil {
 		return err
 	}

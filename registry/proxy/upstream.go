@@ -10,13 +10,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"os"
-	"regexp"
-	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/auth"
+	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -78,9 +76,9 @@ func newCarriers(roots *x509.CertPool, proxy proxyFunc, guarded bool) carriers {
 // An upstream is a registry host that has answered: how it is reached and what
 // it asks of those who come.
 type upstream struct {
+	host.Address
+
 	registry  name.Registry
-	scheme    string
-	lax       bool                 // its certificate isn't verified
 	guarded   bool                 // see newCarriers
 	challenge *transport.Challenge // nil: it lets everybody in
 	home      http.RoundTripper    // to the host
@@ -95,10 +93,11 @@ type hosts struct {
 	patience      patience.Policy
 	insecure      bool
 	free, guarded carriers
-	known         *ledger[*host]
+	known         *ledger[*reached]
 }
 
-type host struct {
+// reached is a host that was asked for, and what is known of it once it has answered.
+type reached struct {
 	gate  *semaphore.Weighted
 	found *upstream
 }
@@ -110,13 +109,13 @@ func newHosts(o *Options, proxy proxyFunc) *hosts {
 		insecure: o.Insecure,
 		free:     newCarriers(o.Roots, proxy, false),
 		guarded:  newCarriers(o.Roots, proxy, true),
-		known:    newLedger[*host](maxHosts),
+		known:    newLedger[*reached](maxHosts),
 	}
 }
 
 func (h *hosts) upstream(ctx context.Context, reg name.Registry, guarded bool) (*upstream, error) {
 	key := fmt.Sprint(reg.RegistryStr(), " ", guarded)
-	one := h.known.getOr(key, func() *host { return &host{gate: semaphore.NewWeighted(1)} })
+	one := h.known.getOr(key, func() *reached { return &reached{gate: semaphore.NewWeighted(1)} })
 	if err := one.gate.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
@@ -146,7 +145,7 @@ func (h *hosts) policy(mirror bool) patience.Policy {
 // transport.Ping isn't used: it takes plain HTTP from every private address
 // without being asked, and none from "localhost" without a port.
 func (h *hosts) probe(ctx context.Context, reg name.Registry, guarded bool) (*upstream, error) {
-	local := isLoopback(reg.RegistryStr())
+	local := host.Loopback(reg.RegistryStr())
 	schemes := []string{"https"}
 	switch {
 	case local, h.insecure:
@@ -159,10 +158,11 @@ func (h *hosts) probe(ctx context.Context, reg name.Registry, guarded bool) (*up
 	var first error
 	for _, scheme := range schemes {
 		up := &upstream{
-			registry: reg, scheme: scheme, lax: local || h.insecure, guarded: guarded,
+			Address:  host.Address{Scheme: scheme, Host: reg.RegistryStr(), Lax: local || h.insecure},
+			registry: reg, guarded: guarded,
 			home: ways.verified, away: h.guarded.verified, patience: h.policy(guarded), log: h.log,
 		}
-		if up.lax {
+		if up.Lax {
 			up.home = ways.lax
 		}
 		if local && !guarded {
@@ -208,7 +208,7 @@ func (up *upstream) pingSoon(ctx context.Context, another bool) error {
 
 // ping asks whether a registry answers, and notes its challenge.
 func (up *upstream) ping(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, up.url("/v2/").String(), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, up.URL("/v2/").String(), http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -223,9 +223,9 @@ func (up *upstream) ping(ctx context.Context) error {
 	defer closeBody(resp.Body)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
-		up.challenge = up.challengeOf(resp)
+		up.challenge = auth.Challenge(resp.Header, up.Scheme == "http")
 		return nil
-	case resp.StatusCode == http.StatusBadRequest && up.scheme == "http":
+	case resp.StatusCode == http.StatusBadRequest && up.Scheme == "http":
 		return errors.New("speaks no plain HTTP")
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
 		return &refusal{
@@ -235,77 +235,6 @@ func (up *upstream) ping(ctx context.Context) error {
 	}
 	return nil
 }
-
-func (up *upstream) url(path string) *url.URL {
-	return &url.URL{Scheme: up.scheme, Host: up.registry.RegistryStr(), Path: path}
-}
-
-// isHome says whether u is on the registry's own host.
-func (up *upstream) isHome(u *url.URL) bool {
-	return u.Scheme == up.scheme && withPort(u.Host, u.Scheme) == withPort(up.registry.RegistryStr(), up.scheme)
-}
-
-// resolve reads a Location: relative to the request, or on another host. Where a
-// registry behind a proxy that ends TLS writes http, its own host is meant
-// all the same; another host may not be worse protected than the registry.
-func (up *upstream) resolve(base *url.URL, location string) (*url.URL, error) {
-	u, err := base.Parse(location)
-	if err != nil || location == "" || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, errors.New("the registry gave no usable Location")
-	}
-	u.User, u.Fragment = nil, ""
-	home := *u
-	home.Scheme = up.scheme
-	switch {
-	case up.isHome(&home), withPort(u.Host, u.Scheme) == withPort(up.registry.RegistryStr(), u.Scheme):
-		u.Scheme, u.Host = up.scheme, up.registry.RegistryStr()
-	case u.Scheme == "http" && up.scheme == "https" && !up.lax:
-		return nil, errors.New("the registry's Location leads from https to plain http")
-	}
-	return u, nil
-}
-
-// challengeOf returns the first challenge of a 401 that can be answered, nil if
-// there is none.
-func (up *upstream) challengeOf(resp *http.Response) *transport.Challenge {
-	for _, header := range resp.Header.Values("WWW-Authenticate") {
-		for _, ch := range parseChallenges(header) {
-			if scheme := strings.ToLower(ch.Scheme); scheme == "bearer" || scheme == "basic" {
-				ch.Insecure = up.scheme == "http"
-				return ch
-			}
-		}
-	}
-	return nil
-}
-
-// authItem is a word of a WWW-Authenticate header, with a value if it is a
-// parameter.
-var authItem = regexp.MustCompile(`^[\s,]*([^\s,="]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,]*))?`)
-
-// parseChallenges reads a WWW-Authenticate header (RFC 9110 section 11.6.1):
-// schemes, each followed by parameters, all separated by commas.
-func parseChallenges(header string) []*transport.Challenge {
-	var found []*transport.Challenge
-	for {
-		match := authItem.FindStringSubmatch(header)
-		if match == nil {
-			return found
-		}
-		word, value := match[1], match[2]
-		header = header[len(match[0]):]
-		if value == "" || len(found) == 0 {
-			found = append(found, &transport.Challenge{Scheme: word, Parameters: make(map[string]string)})
-			continue
-		}
-		if quoted, ok := strings.CutPrefix(value, `"`); ok {
-			value = backslash.ReplaceAllString(strings.TrimSuffix(quoted, `"`), "$1")
-		}
-		found[len(found)-1].Parameters[strings.ToLower(word)] = value
-	}
-}
-
-var backslash = regexp.MustCompile(`\\(.)`)
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
@@ -319,38 +248,4 @@ const maxDrain = 64 << 10
 func closeBody(body io.ReadCloser) {
 	_, _ = io.CopyN(io.Discard, body, maxDrain) // only to keep the connection
 	_ = body.Close()                            // nothing was written to it
-}
-
-// isLoopback says whether host, with or without a port, is this machine:
-// localhost, 127.0.0.0/8 or ::1. Names are not looked up.
-func isLoopback(host string) bool {
-	host, _, err := net.SplitHostPort(withPort(host, "http"))
-	if err != nil {
-		return false
-	}
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || (err == nil && addr.IsLoopback())
-}
-
-// withPort adds the port of scheme to a host without one.
-func withPort(host, scheme string) string {
-	host = strings.ToLower(host)
-	if h, port, err := net.SplitHostPort(host); err == nil {
-		return net.JoinHostPort(h, port)
-	}
-	port := "443"
-	if scheme == "http" {
-		port = "80"
-	}
-	return net.JoinHostPort(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), port)
-}
-
-// bareCause strips what net/http wraps around a cause: it repeats the URL, which
-// may hold credentials.
-func bareCause(err error) error {
-	var u *url.Error
-	for errors.As(err, &u) {
-		err = u.Err
-	}
-	return err
 }

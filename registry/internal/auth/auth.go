@@ -1,0 +1,131 @@
+// Package auth answers the challenges of registries: by a login, or by the token that a
+// token server gives for one. It is for those who reach registries, the client and the
+// proxy alike.
+//
+// A login goes to the registry's own host and to the token server that the registry
+// names, and to no other host, whatever these redirect to. Errors hold no secret.
+//
+// Specifications: Docker Registry v2 token and OAuth2 authentication; RFC 9110 section
+// 11.6.1.
+package auth
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/semaphore"
+)
+
+// Options say who is authorised, at what, and for what.
+type Options struct {
+	// Registry is the host that has the challenge.
+	Registry name.Registry
+	// Login is what is known for it; authn.Anonymous is nothing.
+	Login authn.Authenticator
+	// Scopes are what tokens are asked for, such as "repository:app:pull".
+	Scopes []string
+	// Covers says whether a scope that the registry asks for later may be asked for
+	// too.
+	Covers func(scope string) bool
+	// Carrier carries the requests to the token server, and to what that redirects to.
+	Carrier http.RoundTripper
+	// UserAgent is sent with each of them.
+	UserAgent string
+	// Timeout is how long a token server may take.
+	Timeout time.Duration
+	// Now tells the time, by which tokens end.
+	Now func() time.Time
+}
+
+// An Authoriser knows the Authorization header to send for one purpose. It is safe for
+// concurrent use; whoever waits for another's request to the token server gives up when
+// its own context ends.
+type Authoriser struct {
+	options Options
+
+	gate      *semaphore.Weighted // guards what follows, across requests
+	scopes    []string
+	challenge *transport.Challenge // nil: everybody is let in
+	header    string               // the Authorization in use; "" is none
+	expires   time.Time            // of header; zero is never
+}
+
+// New returns an authoriser for a challenge, nil if there was none. It asks for nothing
+// yet.
+func New(o Options, challenge *transport.Challenge) *Authoriser {
+	return &Authoriser{options: o, gate: semaphore.NewWeighted(1), scopes: o.Scopes, challenge: challenge}
+}
+
+// Header returns the Authorization header for the next request, "" when none is needed
+// or none is known.
+func (a *Authoriser) Header(ctx context.Context) (string, error) {
+	if err := a.gate.Acquire(ctx, 1); err != nil {
+		return "", err
+	}
+	defer a.gate.Release(1)
+	if a.challenge == nil || a.header != "" && (a.expires.IsZero() || a.options.Now().Before(a.expires)) {
+		return a.header, nil
+	}
+	err := a.authorise(ctx)
+	return a.header, err
+}
+
+// Renew answers the challenge to a request that was sent with the header used. It returns
+// used when there is no other answer.
+func (a *Authoriser) Renew(ctx context.Context, used string, challenge *transport.Challenge) (string, error) {
+	if challenge == nil {
+		return used, nil
+	}
+	if err := a.gate.Acquire(ctx, 1); err != nil {
+		return "", err
+	}
+	defer a.gate.Release(1)
+	if a.header != used && a.header != "" {
+		return a.header, nil // somebody else was faster, and got one
+	}
+	a.challenge = challenge
+	if scope := challenge.Parameters["scope"]; scope != "" && !slices.Contains(a.scopes, scope) && a.options.Covers(scope) {
+		// Some token servers look at the first scope only.
+		a.scopes = append([]string{scope}, a.scopes...)
+	}
+	err := a.authorise(ctx)
+	return a.header, err
+}
+
+// authorise answers the challenge. The gate is held.
+func (a *Authoriser) authorise(ctx context.Context) error {
+	login, err := authn.Authorization(ctx, a.options.Login)
+	if err != nil {
+		return &LoginError{err}
+	}
+	a.header, a.expires = "", time.Time{}
+	switch scheme := strings.ToLower(a.challenge.Scheme); {
+	case login.RegistryToken != "":
+		a.header = "Bearer " + login.RegistryToken
+	case scheme == "basic" && login.Username != "":
+		a.header = "Basic " + base64.StdEncoding.EncodeToString([]byte(login.Username+":"+login.Password))
+	case scheme == "basic" && login.Auth != "":
+		a.header = "Basic " + login.Auth
+	case scheme == "bearer":
+		return a.fetchToken(ctx, login)
+	}
+	return nil
+}
+
+// Secrets returns what of an Authorization header must not be shown.
+func Secrets(header string) []string {
+	_, secret, _ := strings.Cut(header, " ")
+	plain, err := base64.StdEncoding.DecodeString(secret)
+	if err != nil {
+		return []string{secret}
+	}
+	_, password, _ := strings.Cut(string(plain), ":")
+	return []string{secret, password}
+}
