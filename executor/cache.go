@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,8 +23,8 @@ const CacheConfigType = "application/vnd.bob.cache.config.v1+json"
 // A CacheSource is a cache to import: one made by a [CacheTarget], or an image that
 // holds one itself. Exactly one field is set.
 type CacheSource struct {
-	Ref    string                // in a registry
-	Layout *registry.LayoutImage // in a directory
+	Ref    string               // in a registry
+	Layout *archive.LayoutImage // in a directory
 }
 
 // String returns the source as errors name it.

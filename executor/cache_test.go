@@ -21,6 +21,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -284,7 +285,7 @@ func TestLocalCache(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
 	to := []executor.CacheTarget{{Dir: dir, Tag: "latest"}}
 	first := k.mustBuild(text, executor.Options{CacheTo: to})
-	from := []executor.CacheSource{{Layout: &registry.LayoutImage{Dir: dir}}}
+	from := []executor.CacheSource{{Layout: &archive.LayoutImage{Dir: dir}}}
 	k.elsewhere()
 	again := k.mustBuild(text, executor.Options{CacheFrom: from, CacheTo: to, Tags: []string{k.host + "/app:1"}})
 	if ran := k.taken(); len(ran) > 0 || again.Manifest.Digest != first.Manifest.Digest {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -253,15 +254,15 @@ func (b *build) pushCache(ctx context.Context, t *CacheTarget, blobs []*blob, co
 
 // writeCache writes a cache to the directory of t.
 func (b *build) writeCache(ctx context.Context, t *CacheTarget, blobs []*blob, config, manifest []byte) error {
-	img := registry.ArchivedImage{Manifest: manifest, MediaType: ocispec.MediaTypeImageManifest, Config: config}
+	img := archive.Image{Manifest: manifest, MediaType: ocispec.MediaTypeImageManifest, Config: config}
 	byDigest := make(map[digest.Digest]*blob)
 	for _, bl := range blobs {
 		img.Layers = append(img.Layers, registry.Layer{Descriptor: layerBlob(bl.desc), DiffID: bl.diffID})
 		byDigest[bl.desc.Digest] = bl
 	}
-	return registry.WriteOCIDir(ctx, t.Dir, registry.Archive{
+	return archive.WriteOCIDir(ctx, t.Dir, archive.Contents{
 		Refs:   []string{"cache:" + t.Tag},
-		Images: []registry.ArchivedImage{img},
+		Images: []archive.Image{img},
 		Open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 			return b.open(ctx, byDigest[d.Digest])
 		},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -81,7 +82,7 @@ func (b *build) importCache(ctx context.Context, src CacheSource) ([]*importedCa
 		var img *registry.Image
 		var err error
 		if src.Layout != nil {
-			img, err = registry.ResolveLayoutArtifact(ctx, *src.Layout, p, CacheConfigType)
+			img, err = src.Layout.ResolveArtifact(ctx, p, CacheConfigType)
 		} else {
 			img, err = b.Registry.ResolveArtifact(ctx, src.Ref, p, CacheConfigType)
 		}
@@ -165,11 +166,8 @@ func (b *build) imported(ctx context.Context, below *rootfs, key digest.Digest) 
 // other end, and where part of an output is out that can't be taken back.
 func (b *build) lostLayer(err error) digest.Digest {
 	var is func(registry.Layer) bool
-	for e, ok := errors.AsType[*registry.Error](err); ok; e, ok = errors.AsType[*registry.Error](e.Err) {
-		if e.Op == registry.OpPullBlob && (errors.Is(e, registry.ErrNotFound) || errors.Is(e, registry.ErrCorrupt)) {
-			err, is = e, func(l registry.Layer) bool { return l.Digest.String() == e.Digest }
-			break
-		}
+	if lost, why := oci.LostBlob(err); lost != "" {
+		err, is = why, func(l registry.Layer) bool { return l.Digest == lost }
 	}
 	if e, ok := errors.AsType[*snapshot.DiffIDError](err); ok {
 		err, is = e, func(l registry.Layer) bool { return l.DiffID == e.Want }

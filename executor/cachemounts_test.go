@@ -15,7 +15,7 @@ import (
 
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/sandbox"
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -89,7 +89,7 @@ func TestCacheMountsOnAnotherMachine(t *testing.T) {
 		},
 		"directory": func(k *kit) (executor.CacheTarget, executor.CacheSource) {
 			dir := filepath.Join(k.t.TempDir(), "cache")
-			return executor.CacheTarget{Dir: dir, Tag: "latest"}, executor.CacheSource{Layout: &registry.LayoutImage{Dir: dir}}
+			return executor.CacheTarget{Dir: dir, Tag: "latest"}, executor.CacheSource{Layout: &archive.LayoutImage{Dir: dir}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

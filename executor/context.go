@@ -8,6 +8,7 @@ import (
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -19,12 +20,12 @@ type Context struct {
 	Ignore     []string               // patterns of its .dockerignore, in their order
 	Repository *dockerfile.Repository // a tree of a git repository
 	URL        string                 // a file, which is called "context"
-	Layout     *registry.LayoutImage  // an image in an OCI image layout
+	Layout     *archive.LayoutImage   // an image in an OCI image layout
 }
 
 // layout returns the promise of the image l for p.
-func (b *build) layout(l *registry.LayoutImage, p ocispec.Platform) *promise[*baseImage] {
-	return b.imageOf(l.String(), p, func(ctx context.Context) (*registry.Image, error) { return registry.ResolveLayout(ctx, *l, p) })
+func (b *build) layout(l *archive.LayoutImage, p ocispec.Platform) *promise[*baseImage] {
+	return b.imageOf(l.String(), p, func(ctx context.Context) (*registry.Image, error) { return l.Resolve(ctx, p) })
 }
 
 // contextBase returns the state of FROM a named context. Files that are no image

@@ -13,6 +13,7 @@ import (
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -166,7 +167,7 @@ func TestFormatOfAnOutput(t *testing.T) {
 	if m := k.manifest(k.host + "/app:1"); r.Manifest.MediaType != dockerManifest || layerTypes(m) != dockerGzip+" "+dockerGzip {
 		t.Errorf("pushed %s, %s", r.Manifest.MediaType, layerTypes(m))
 	}
-	im, err := registry.ResolveLayout(t.Context(), registry.LayoutImage{Dir: dir, Tag: "1"}, linuxAMD64)
+	im, err := (&archive.LayoutImage{Dir: dir, Tag: "1"}).Resolve(t.Context(), linuxAMD64)
 	if err != nil {
 		t.Fatal(err)
 	}

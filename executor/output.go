@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -72,7 +72,7 @@ func (b *build) write(ctx context.Context, o *Output, states []*state, products 
 func (b *build) writeImage(ctx context.Context, o *Output, states []*state, p *product) (err error) {
 	v := b.progress.start("exporting to " + string(o.Type) + " image format")
 	defer func() { v.done(err) }()
-	a := registry.Archive{
+	a := archive.Contents{
 		Refs:        o.Names,
 		Index:       p.index,
 		IndexType:   p.desc.MediaType,
@@ -82,17 +82,17 @@ func (b *build) writeImage(ctx context.Context, o *Output, states []*state, p *p
 		},
 	}
 	for _, img := range p.images {
-		a.Images = append(a.Images, registry.ArchivedImage{
+		a.Images = append(a.Images, archive.Image{
 			Manifest: img.manifest, MediaType: img.desc.MediaType, Config: img.config, Layers: img.layers,
 		})
 	}
 	switch {
 	case o.Type == OutputDocker:
-		return b.put(o, func(w io.Writer) error { return registry.WriteDocker(ctx, w, a) })
+		return b.put(o, func(w io.Writer) error { return archive.WriteDocker(ctx, w, a) })
 	case o.Dir:
-		return registry.WriteOCIDir(ctx, o.Dest, a)
+		return archive.WriteOCIDir(ctx, o.Dest, a)
 	default:
-		return b.put(o, func(w io.Writer) error { return registry.WriteOCI(ctx, w, a) })
+		return b.put(o, func(w io.Writer) error { return archive.WriteOCI(ctx, w, a) })
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -186,7 +186,7 @@ func TestPoisonedCaches(t *testing.T) {
 			k.elsewhere()
 			// What comes over the cached steps reads their files.
 			ref := k.host + "/app:1"
-			o := executor.Options{CacheFrom: []executor.CacheSource{{Layout: &registry.LayoutImage{Dir: dir}}}, Tags: []string{ref}}
+			o := executor.Options{CacheFrom: []executor.CacheSource{{Layout: &archive.LayoutImage{Dir: dir}}}, Tags: []string{ref}}
 			k.mustBuild(text+"RUN four=4\n", o)
 			warned := k.warnings()
 			ran := k.taken()
@@ -252,7 +252,7 @@ func TestPoisonedCacheMounts(t *testing.T) {
 			p.object("layers", len(p.manifest.Layers)-1)["compression"] = "uncompressed"
 			p.close()
 			k.elsewhere()
-			k.mustBuild(text+"two\n", executor.Options{CacheFrom: []executor.CacheSource{{Layout: &registry.LayoutImage{Dir: dir}}}})
+			k.mustBuild(text+"two\n", executor.Options{CacheFrom: []executor.CacheSource{{Layout: &archive.LayoutImage{Dir: dir}}}})
 			if warned := k.warnings(); len(warned) > 1 || tt.warned != (len(warned) > 0) {
 				t.Errorf("warned %q", warned)
 			}

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/containerd/platforms"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -171,7 +171,7 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	case s.Base.Reference != "":
 		img, err := b.image(s.Base.Reference, s.Platform).wait(ctx)
 		if err != nil {
-			if errors.Is(err, registry.ErrNotFound) {
+			if errors.Is(err, oci.ErrNotFound) {
 				err = fmt.Errorf("%w%s", err, s.DidYouMean())
 			}
 			return nil, &StepError{Step: "FROM " + s.Base.Reference, Location: s.Location, Err: err}

@@ -19,7 +19,9 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 // tarLayer makes a real layer: one file, gzipped.
@@ -45,25 +47,25 @@ func tarLayer(t *testing.T, name, content string) (blob []byte, diffID digest.Di
 }
 
 // newArchive makes an image of real layers, the first of them twice.
-func newArchive(t *testing.T, refs ...string) registry.Archive {
+func newArchive(t *testing.T, refs ...string) archive.Contents {
 	t.Helper()
 	blobs := make(map[digest.Digest][]byte)
-	im := registry.ArchivedImage{MediaType: ocispec.MediaTypeImageManifest}
+	im := archive.Image{MediaType: ocispec.MediaTypeImageManifest}
 	image := ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers"}}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: im.MediaType}
 	for _, name := range []string{"one", "two", "one"} {
 		blob, id := tarLayer(t, name, strings.Repeat(name, 1000))
 		d := descriptor(ocispec.MediaTypeImageLayerGzip, blob)
 		blobs[d.Digest] = blob
-		im.Layers = append(im.Layers, registry.Layer{Descriptor: d, DiffID: id})
+		im.Layers = append(im.Layers, oci.Layer{Descriptor: d, DiffID: id})
 		image.RootFS.DiffIDs = append(image.RootFS.DiffIDs, id)
 		manifest.Layers = append(manifest.Layers, d)
 	}
 	im.Config = encode(t, image)
 	manifest.Config = descriptor(ocispec.MediaTypeImageConfig, im.Config)
 	im.Manifest = encode(t, manifest)
-	return registry.Archive{
-		Refs: refs, Images: []registry.ArchivedImage{im},
+	return archive.Contents{
+		Refs: refs, Images: []archive.Image{im},
 		Open: func(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(blobs[d.Digest])), nil
 		},
@@ -115,13 +117,13 @@ func TestArchives(t *testing.T) {
 	t.Parallel()
 	a := newArchive(t, "app:1", "localhost:5000/team/app")
 	var oci, docker, again bytes.Buffer
-	if err := registry.WriteOCI(t.Context(), &oci, a); err != nil {
+	if err := archive.WriteOCI(t.Context(), &oci, a); err != nil {
 		t.Fatal(err)
 	}
-	if err := registry.WriteDocker(t.Context(), &docker, a); err != nil {
+	if err := archive.WriteDocker(t.Context(), &docker, a); err != nil {
 		t.Fatal(err)
 	}
-	if err := registry.WriteDocker(t.Context(), &again, newArchive(t, a.Refs...)); err != nil {
+	if err := archive.WriteDocker(t.Context(), &again, newArchive(t, a.Refs...)); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(docker.Bytes(), again.Bytes()) {
@@ -158,7 +160,7 @@ func TestArchives(t *testing.T) {
 }
 
 // newIndex is newArchive under an index, as of two platforms.
-func newIndex(t *testing.T, refs ...string) registry.Archive {
+func newIndex(t *testing.T, refs ...string) archive.Contents {
 	t.Helper()
 	a := newArchive(t, refs...)
 	amd := descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Manifest)
@@ -182,7 +184,7 @@ func TestArchivedIndex(t *testing.T) {
 	t.Parallel()
 	a := newIndex(t, "app:1")
 	dir := t.TempDir()
-	if err := registry.WriteOCIDir(t.Context(), dir, a); err != nil {
+	if err := archive.WriteOCIDir(t.Context(), dir, a); err != nil {
 		t.Fatal(err)
 	}
 	var index ocispec.Index
@@ -199,7 +201,7 @@ func TestArchivedIndex(t *testing.T) {
 		t.Errorf("index.json: %s", body)
 	}
 	for i, p := range []ocispec.Platform{amd64, {OS: "linux", Architecture: "arm", Variant: "v7"}} {
-		im, err := registry.ResolveLayout(t.Context(), registry.LayoutImage{Dir: dir, Tag: "1"}, p)
+		im, err := (&archive.LayoutImage{Dir: dir, Tag: "1"}).Resolve(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,13 +210,13 @@ func TestArchivedIndex(t *testing.T) {
 		}
 	}
 	var packed bytes.Buffer
-	if err := registry.WriteOCI(t.Context(), &packed, a); err != nil {
+	if err := archive.WriteOCI(t.Context(), &packed, a); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(t, packed.Bytes()); len(got) != 2+2+6 {
 		t.Errorf("the tar holds %q", got)
 	}
-	if err := registry.WriteDocker(t.Context(), io.Discard, a); err == nil || !strings.Contains(err.Error(), "no index") {
+	if err := archive.WriteDocker(t.Context(), io.Discard, a); err == nil || !strings.Contains(err.Error(), "no index") {
 		t.Errorf("docker's format took an index: %v", err)
 	}
 }
@@ -223,9 +225,9 @@ func TestUnnamedArchives(t *testing.T) {
 	t.Parallel()
 	a := newArchive(t)
 	dir := t.TempDir()
-	for source, write := range map[string]func(context.Context, io.Writer, registry.Archive) error{
-		"oci-archive":    registry.WriteOCI,
-		"docker-archive": registry.WriteDocker,
+	for source, write := range map[string]func(context.Context, io.Writer, archive.Contents) error{
+		"oci-archive":    archive.WriteOCI,
+		"docker-archive": archive.WriteDocker,
 	} {
 		path := filepath.Join(dir, source)
 		f, err := os.Create(path)
@@ -243,7 +245,7 @@ func TestOCIDir(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new", "layout")
 	for _, ref := range []string{"app:1", "app:2", "other/app:2"} {
-		if err := registry.WriteOCIDir(t.Context(), dir, newArchive(t, ref)); err != nil {
+		if err := archive.WriteOCIDir(t.Context(), dir, newArchive(t, ref)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -295,7 +297,7 @@ func TestOCIDirRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{full, file, damaged, linked} {
-		if err := registry.WriteOCIDir(t.Context(), dir, newArchive(t, "a:1")); err == nil {
+		if err := archive.WriteOCIDir(t.Context(), dir, newArchive(t, "a:1")); err == nil {
 			t.Errorf("%s was taken", dir)
 		} else {
 			t.Log(err)
@@ -315,31 +317,31 @@ func TestArchiveLies(t *testing.T) {
 			return io.NopCloser(strings.NewReader(s)), nil
 		}
 	}
-	for name, change := range map[string]func(*registry.Archive){
-		"too short": func(a *registry.Archive) { a.Open = content("x") },
-		"too long":  func(a *registry.Archive) { a.Open = content(strings.Repeat("x", 1<<20)) },
-		"other": func(a *registry.Archive) {
+	for name, change := range map[string]func(*archive.Contents){
+		"too short": func(a *archive.Contents) { a.Open = content("x") },
+		"too long":  func(a *archive.Contents) { a.Open = content(strings.Repeat("x", 1<<20)) },
+		"other": func(a *archive.Contents) {
 			a.Open = func(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(make([]byte, d.Size))), nil
 			}
 		},
-		"does not open": func(a *registry.Archive) {
+		"does not open": func(a *archive.Contents) {
 			a.Open = func(context.Context, ocispec.Descriptor) (io.ReadCloser, error) { return nil, errDisk }
 		},
-		"digest":       func(a *registry.Archive) { a.Images[0].Layers[0].Digest = "sha256:../../etc/passwd" },
-		"config":       func(a *registry.Archive) { a.Images[0].Config = []byte("{") },
-		"name":         func(a *registry.Archive) { a.Refs = []string{"UPPER"} },
-		"two images":   func(a *registry.Archive) { a.Images = append(a.Images, a.Images[0]) },
-		"digest, name": func(a *registry.Archive) { a.Refs = []string{"a@" + digest.FromString("").String()} },
+		"digest":       func(a *archive.Contents) { a.Images[0].Layers[0].Digest = "sha256:../../etc/passwd" },
+		"config":       func(a *archive.Contents) { a.Images[0].Config = []byte("{") },
+		"name":         func(a *archive.Contents) { a.Refs = []string{"UPPER"} },
+		"two images":   func(a *archive.Contents) { a.Images = append(a.Images, a.Images[0]) },
+		"digest, name": func(a *archive.Contents) { a.Refs = []string{"a@" + digest.FromString("").String()} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, write := range []func(registry.Archive) error{
-				func(a registry.Archive) error { return registry.WriteOCI(t.Context(), io.Discard, a) },
-				func(a registry.Archive) error { return registry.WriteDocker(t.Context(), io.Discard, a) },
-				func(a registry.Archive) error {
+			for _, write := range []func(archive.Contents) error{
+				func(a archive.Contents) error { return archive.WriteOCI(t.Context(), io.Discard, a) },
+				func(a archive.Contents) error { return archive.WriteDocker(t.Context(), io.Discard, a) },
+				func(a archive.Contents) error {
 					dir := t.TempDir()
-					err := registry.WriteOCIDir(t.Context(), dir, a)
+					err := archive.WriteOCIDir(t.Context(), dir, a)
 					if _, statErr := os.Stat(filepath.Join(dir, "index.json")); statErr == nil {
 						t.Error("there is an index.json")
 					}
@@ -358,7 +360,7 @@ func TestArchiveLies(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := registry.WriteOCI(ctx, io.Discard, newArchive(t)); !errors.Is(err, context.Canceled) {
+	if err := archive.WriteOCI(ctx, io.Discard, newArchive(t)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

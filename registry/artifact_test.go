@@ -8,7 +8,11 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
+
+	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/transfer"
 )
 
 // TestResolveArtifact finds a manifest with a config of its own kind, at a registry and
@@ -37,13 +41,13 @@ func TestResolveArtifact(t *testing.T) {
 	want := pushDocument(t, c, ref, m.MediaType, encode(t, m))
 	amd64 := platforms.MustParse("linux/amd64")
 	dir := filepath.Join(t.TempDir(), "layout")
-	if _, err := c.Copy(t.Context(), ref, "oci:"+dir, registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, ref, "oci:"+dir, transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	for name, resolve := range map[string]func(kind string) (*registry.Image, error){
-		"registry": func(kind string) (*registry.Image, error) { return c.ResolveArtifact(t.Context(), ref, amd64, kind) },
-		"layout": func(kind string) (*registry.Image, error) {
-			return registry.ResolveLayoutArtifact(t.Context(), registry.LayoutImage{Dir: dir}, amd64, kind)
+	for name, resolve := range map[string]func(kind string) (*oci.Image, error){
+		"registry": func(kind string) (*oci.Image, error) { return c.ResolveArtifact(t.Context(), ref, amd64, kind) },
+		"layout": func(kind string) (*oci.Image, error) {
+			return (&archive.LayoutImage{Dir: dir}).ResolveArtifact(t.Context(), amd64, kind)
 		},
 	} {
 		im, err := resolve(kind)
@@ -57,7 +61,7 @@ func TestResolveArtifact(t *testing.T) {
 		if got, err := readBlob(t.Context(), im, im.Manifest.Layers[0]); err != nil || string(got) != string(layer) {
 			t.Errorf("%s: layer %q, %v", name, got, err)
 		}
-		if _, err := resolve("application/vnd.example.other+json"); err == nil || errors.Is(err, registry.ErrNotFound) {
+		if _, err := resolve("application/vnd.example.other+json"); err == nil || errors.Is(err, oci.ErrNotFound) {
 			t.Errorf("%s: another kind: %v", name, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/bobbuild/bob/registry/internal/words"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 )
 
@@ -137,7 +138,7 @@ func (b *sendBody) Read(p []byte) (int, error) {
 	b.mu.Unlock()
 	switch {
 	case b.size >= 0 && (read > b.size || (errors.Is(err, io.EOF) && read < b.size)):
-		err = b.fail(fmt.Errorf("%w: it has not the %d bytes of its descriptor", ErrCorrupt, b.size))
+		err = b.fail(fmt.Errorf("%w: it has not the %d bytes of its descriptor", oci.ErrCorrupt, b.size))
 	case errors.Is(err, io.EOF):
 		b.dog.Allow(b.times)
 	case err != nil:

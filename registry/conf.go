@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -89,7 +90,7 @@ func (c *Conf) read(ctx context.Context, path string) error {
 	}
 	if len(file.Search) > 0 {
 		c.searches = ""
-		if file.Search[0] != hubHost {
+		if file.Search[0] != reference.Hub {
 			c.searches = path
 		}
 	}
@@ -192,13 +193,13 @@ type site struct {
 	mirror   bool // there is another site behind it
 }
 
-func (s site) host() string { return displayHost(s.ref.Context().Registry) }
+func (s site) host() string { return reference.Host(s.ref.Context().Registry) }
 
 var errBlocked = errors.New("the registry is blocked")
 
 // pushSite is where a push to ref goes: never to a mirror or another location.
 func (c *Conf) pushSite(ref name.Reference) (site, error) {
-	r, _ := c.rule(displayReference(ref))
+	r, _ := c.rule(reference.String(ref))
 	if r == nil {
 		return site{ref: ref}, nil
 	}
@@ -208,7 +209,7 @@ func (c *Conf) pushSite(ref name.Reference) (site, error) {
 // pullSites are where ref is to be looked for: mirrors first, the registry
 // itself last.
 func (c *Conf) pullSites(ref name.Reference) ([]site, error) {
-	text := displayReference(ref)
+	text := reference.String(ref)
 	r, length := c.rule(text)
 	if r == nil {
 		return []site{{ref: ref}}, nil
@@ -243,7 +244,7 @@ func relocated(location, rest string) (name.Reference, error) {
 	if !strings.Contains(location+rest, "/") {
 		return nil, errors.New("as the prefix is a whole repository, it has to be one too")
 	}
-	return parseReference(location + rest)
+	return reference.Parse(location + rest)
 }
 
 func (r *rule) allow() error {

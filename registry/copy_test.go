@@ -17,7 +17,11 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
+
+	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/transfer"
 )
 
 func TestCopyEverything(t *testing.T) {
@@ -29,12 +33,12 @@ func TestCopyEverything(t *testing.T) {
 
 	var mu sync.Mutex
 	moved := make(map[digest.Digest]int)
-	o := registry.CopyOptions{Moving: func(d ocispec.Descriptor) {
+	o := transfer.Options{Moving: func(d ocispec.Descriptor) {
 		mu.Lock()
 		defer mu.Unlock()
 		moved[d.Digest]++
 	}}
-	got, err := c.Copy(t.Context(), "docker://"+from+"/app:1", to+"/deep/copy:2", o)
+	got, err := transfer.Copy(t.Context(), c, "docker://"+from+"/app:1", to+"/deep/copy:2", o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +64,7 @@ func TestCopyEverything(t *testing.T) {
 
 	// Again nothing moves.
 	target.take()
-	if _, err := c.Copy(t.Context(), from+"/app:1", to+"/deep/copy:3", registry.CopyOptions{
+	if _, err := transfer.Copy(t.Context(), c, from+"/app:1", to+"/deep/copy:3", transfer.Options{
 		Moving: func(d ocispec.Descriptor) { t.Errorf("%s moves again", d.Digest) },
 	}); err != nil {
 		t.Fatal(err)
@@ -74,7 +78,7 @@ func TestCopyPlatform(t *testing.T) {
 	host := serveEmbedded(t)
 	b := pushBundle(t, c, host+"/app:1")
 	arm := platforms.MustParse("linux/arm64")
-	got, err := c.Copy(t.Context(), host+"/app:1", host+"/arm:1", registry.CopyOptions{Platform: &arm})
+	got, err := transfer.Copy(t.Context(), c, host+"/app:1", host+"/arm:1", transfer.Options{Platform: &arm})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +92,8 @@ func TestCopyPlatform(t *testing.T) {
 	windows := platforms.MustParse("windows/amd64")
 	// Of an index, and of an image for another platform.
 	for _, src := range []string{host + "/app:1", host + "/arm:1"} {
-		_, err := c.Copy(t.Context(), src, host+"/windows:1", registry.CopyOptions{Platform: &windows})
-		checkError(t, err, host, registry.ErrNotFound, "no image for platform windows/amd64", "linux/arm64")
+		_, err := transfer.Copy(t.Context(), c, src, host+"/windows:1", transfer.Options{Platform: &windows})
+		checkError(t, err, host, oci.ErrNotFound, "no image for platform windows/amd64", "linux/arm64")
 	}
 }
 
@@ -107,7 +111,7 @@ func TestCopyMounts(t *testing.T) {
 	})
 	b := pushBundle(t, c, host+"/base:1")
 	target.take()
-	_, err := c.Copy(t.Context(), host+"/base:1", host+"/target:1", registry.CopyOptions{
+	_, err := transfer.Copy(t.Context(), c, host+"/base:1", host+"/target:1", transfer.Options{
 		Moving: func(d ocispec.Descriptor) { t.Errorf("%s moves", d.Digest) },
 	})
 	if err != nil {
@@ -155,7 +159,7 @@ func TestCopyThroughAliases(t *testing.T) {
 	target, to := newDiary(t)
 	b := pushBundle(t, c, from+"/some/image:1")
 	proxy := serve(t, aliases{"base": {from, "some/image"}, "target": {to, "owner/workspace"}})
-	if _, err := c.Copy(t.Context(), proxy+"/base:1", proxy+"/target:1", registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, proxy+"/base:1", proxy+"/target:1", transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	mounts := target.take("POST /v2/owner/workspace/blobs/uploads/?from=base&mount=")
@@ -172,10 +176,10 @@ func TestCopyToSeveral(t *testing.T) {
 	second, secondHost := newDiary(t)
 	a := newArchive(t)
 	dir := t.TempDir()
-	if err := registry.WriteOCIDir(t.Context(), dir, a); err != nil {
+	if err := archive.WriteOCIDir(t.Context(), dir, a); err != nil {
 		t.Fatal(err)
 	}
-	d, err := c.Copy(t.Context(), dir, firstHost+"/app:1", registry.CopyOptions{
+	d, err := transfer.Copy(t.Context(), c, dir, firstHost+"/app:1", transfer.Options{
 		Also: []string{firstHost + "/app:2", firstHost + "/other:1", secondHost + "/app:latest"},
 	})
 	if err != nil {
@@ -200,15 +204,9 @@ func TestCopyToSeveral(t *testing.T) {
 
 func TestCopyForeignLayers(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
 	var notices []string
-	c := newClient(t, func(o *registry.Options) {
-		o.Notice = func(s string) {
-			mu.Lock()
-			defer mu.Unlock()
-			notices = append(notices, s)
-		}
-	})
+	o := transfer.Options{Notice: func(s string) { notices = append(notices, s) }}
+	c := newClient(t, nil)
 	from := serveEmbedded(t)
 	target, to := newDiary(t)
 	f := newFixture(t, platforms.MustParse("windows/amd64"), 10, 20)
@@ -225,7 +223,7 @@ func TestCopyForeignLayers(t *testing.T) {
 		Layers:    []ocispec.Descriptor{elsewhere, mirrored},
 	})
 	want := pushDocument(t, c, from+"/app:1", ocispec.MediaTypeImageManifest, manifest)
-	got, err := c.Copy(t.Context(), from+"/app:1", to+"/app:1", registry.CopyOptions{})
+	got, err := transfer.Copy(t.Context(), c, from+"/app:1", to+"/app:1", o)
 	if err != nil || got.Digest != want {
 		t.Fatalf("copied %s, %v", got.Digest, err)
 	}
@@ -235,7 +233,7 @@ func TestCopyForeignLayers(t *testing.T) {
 	if len(notices) != 1 || !strings.Contains(notices[0], elsewhere.Digest.String()) || !strings.Contains(notices[0], "https://example.com/layer") {
 		t.Errorf("notices: %q", notices)
 	}
-	_, err = c.Copy(t.Context(), from+"/app:1", "docker-archive:"+filepath.Join(t.TempDir(), "x.tar"), registry.CopyOptions{})
+	_, err = transfer.Copy(t.Context(), c, from+"/app:1", "docker-archive:"+filepath.Join(t.TempDir(), "x.tar"), transfer.Options{})
 	if err == nil || !strings.Contains(err.Error(), elsewhere.Digest.String()) {
 		t.Errorf("an archive without its layer: %v", err)
 	}
@@ -247,7 +245,7 @@ func TestCopyRetriesBlobs(t *testing.T) {
 	from := newFaulty(t, f, on(http.MethodGet, "/blobs/", times(2, reset)))
 	to := newFaulty(t, nil, on(http.MethodPut, "/blobs/", times(2, say(http.StatusServiceUnavailable, "UNAVAILABLE"))))
 	c := newClient(t, nil)
-	if _, err := c.Copy(t.Context(), from+"/app:1", to+"/app:1", registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, from+"/app:1", to+"/app:1", transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	f.check(t.Context(), t, c, to+"/app:1")
@@ -276,7 +274,7 @@ func TestCopyFailures(t *testing.T) {
 			from := newFaulty(t, f, tt.fault)
 			target, to := newDiary(t)
 			c := newClient(t, nil)
-			_, err := c.Copy(t.Context(), from+"/app:1", to+"/app:1", registry.CopyOptions{})
+			_, err := transfer.Copy(t.Context(), c, from+"/app:1", to+"/app:1", transfer.Options{})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -290,7 +288,7 @@ func TestCopyFailures(t *testing.T) {
 				t.Errorf("manifests were pushed: %s", puts)
 			}
 			out := filepath.Join(t.TempDir(), "x.tar")
-			if _, err := c.Copy(t.Context(), from+"/app:1", "oci:"+out, registry.CopyOptions{}); err == nil {
+			if _, err := transfer.Copy(t.Context(), c, from+"/app:1", "oci:"+out, transfer.Options{}); err == nil {
 				t.Error("an archive was made")
 			}
 			if left, err := os.ReadDir(filepath.Dir(out)); err != nil || len(left) > 0 {
@@ -307,12 +305,12 @@ func TestCopyByDigest(t *testing.T) {
 	target, host := newDiary(t)
 	f.push(t.Context(), t, c, host+"/app:1")
 	d := digest.FromBytes(f.manifest)
-	if _, err := c.Copy(t.Context(), host+"/app@"+d.String(), host+"/copy@"+d.String(), registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, host+"/app@"+d.String(), host+"/copy@"+d.String(), transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	f.check(t.Context(), t, c, host+"/copy@"+d.String())
 	target.take()
-	_, err := c.Copy(t.Context(), host+"/app:1", host+"/other@"+digest.FromString("x").String(), registry.CopyOptions{})
+	_, err := transfer.Copy(t.Context(), c, host+"/app:1", host+"/other@"+digest.FromString("x").String(), transfer.Options{})
 	if err == nil || !strings.Contains(err.Error(), d.String()) {
 		t.Errorf("copied to a digest of something else: %v", err)
 	}
@@ -333,20 +331,20 @@ func TestCopyLayouts(t *testing.T) {
 		"oci-archive:" + dir + "/archive:v3", "oci:" + dir + "/layout:v4",
 	}
 	for i := 1; i < len(at); i++ {
-		if d, err := c.Copy(t.Context(), at[i-1], at[i], registry.CopyOptions{}); err != nil || d.Digest != b.root {
+		if d, err := transfer.Copy(t.Context(), c, at[i-1], at[i], transfer.Options{}); err != nil || d.Digest != b.root {
 			t.Fatalf("%s: %s, %v", at[i], d.Digest, err)
 		}
 	}
 	for i, src := range append(at[1:], "oci:"+dir+"/layout@"+b.root.String(), dir+"/a.tar", dir+"/layout") {
 		to := serveEmbedded(t)
-		if d, err := c.Copy(t.Context(), src, to+"/back:1", registry.CopyOptions{}); err != nil || d.Digest != b.root {
+		if d, err := transfer.Copy(t.Context(), c, src, to+"/back:1", transfer.Options{}); err != nil || d.Digest != b.root {
 			t.Errorf("%d: %s: %s, %v", i, src, d.Digest, err)
 			continue
 		}
 		b.check(t, to, "back", "1")
 	}
 	for _, src := range []string{"oci:" + dir + "/layout:v9", "oci:" + dir + "/nowhere", dir + "/nowhere.tar"} {
-		if _, err := c.Copy(t.Context(), src, host+"/not:1", registry.CopyOptions{}); err == nil || !strings.Contains(err.Error(), dir) {
+		if _, err := transfer.Copy(t.Context(), c, src, host+"/not:1", transfer.Options{}); err == nil || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v", src, err)
 		}
 	}
@@ -367,11 +365,11 @@ func TestCopyRefusesPlaces(t *testing.T) {
 		{good, dir + "/file", "docker-archive:"},
 		{good, "http://host/x", "without a scheme"},
 	} {
-		if _, err := c.Copy(t.Context(), tt.src, tt.dst, registry.CopyOptions{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := transfer.Copy(t.Context(), c, tt.src, tt.dst, transfer.Options{}); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s to %s: %v", tt.src, tt.dst, err)
 		}
 	}
-	if _, err := c.Copy(t.Context(), good, good, registry.CopyOptions{Also: []string{"host/x"}}); err == nil || !strings.Contains(err.Error(), "host/x") {
+	if _, err := transfer.Copy(t.Context(), c, good, good, transfer.Options{Also: []string{"host/x"}}); err == nil || !strings.Contains(err.Error(), "host/x") {
 		t.Errorf("a layout and a registry at once: %v", err)
 	}
 }
@@ -385,7 +383,7 @@ func TestCopyCancelled(t *testing.T) {
 		hang(w, r)
 	})))
 	target, to := newDiary(t)
-	if _, err := newClient(t, nil).Copy(ctx, from+"/app:1", to+"/app:1", registry.CopyOptions{}); err == nil {
+	if _, err := transfer.Copy(ctx, newClient(t, nil), from+"/app:1", to+"/app:1", transfer.Options{}); err == nil {
 		t.Error("no error")
 	}
 	if puts := target.take("PUT /v2/app/manifests/"); len(puts) > 0 {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/docker/docker-credential-helpers/client"
@@ -80,7 +81,7 @@ func authKey(key string) string {
 	host = strings.ToLower(host)
 	switch host {
 	case "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com":
-		host = hubHost
+		host = reference.Hub
 	}
 	return strings.TrimSuffix(host+"/"+path, "/")
 }
@@ -170,7 +171,7 @@ func (f authFile) ResolveContext(ctx context.Context, target authn.Resource) (au
 func (f authFile) ask(helper, host string) (authn.Authenticator, error) {
 	program := "docker-credential-" + helper
 	server := host
-	if host == hubHost {
+	if host == reference.Hub {
 		server = authn.DefaultAuthKey
 	}
 	found, err := client.Get(client.NewShellProgramFunc(program), server)

@@ -15,6 +15,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/archive"
 )
 
 // serveDistribution starts Debian's docker-registry (distribution 2.8) and
@@ -123,7 +125,7 @@ func checkSkopeo(t *testing.T, c *registry.Client, host string) {
 	}
 	dir := t.TempDir()
 	a := newArchive(t, "app:1")
-	if err := registry.WriteOCIDir(t.Context(), dir, a); err != nil {
+	if err := archive.WriteOCIDir(t.Context(), dir, a); err != nil {
 		t.Fatal(err)
 	}
 	// Not the user's own file, which may be another user's.

@@ -15,6 +15,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/archive"
+
+	"github.com/bobbuild/bob/registry/transfer"
 )
 
 // file is an entry of a tar: a link if it has a target.
@@ -152,7 +156,7 @@ func TestDockerArchive(t *testing.T) {
 		"docker-archive:" + several + ":docker.io/me/app:5", "docker-archive:" + several + ":me/app",
 	} {
 		ref := host + "/app" + string(rune('0'+i)) + ":1"
-		if _, err := c.Copy(t.Context(), src, ref, registry.CopyOptions{TempDir: temp}); err != nil {
+		if _, err := transfer.Copy(t.Context(), c, src, ref, transfer.Options{TempDir: temp}); err != nil {
 			t.Errorf("%s: %v", src, err)
 			continue
 		}
@@ -164,16 +168,16 @@ func TestDockerArchive(t *testing.T) {
 
 	// In a layout it's OCI's.
 	layout := "oci:" + t.TempDir()
-	if _, err := c.Copy(t.Context(), single, layout, registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, single, layout, transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Copy(t.Context(), layout, host+"/oci:1", registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, layout, host+"/oci:1", transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	l.check(t, c, host+"/oci:1", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip)
 
 	for src, want := range map[string]string{several: "name one of them", "docker-archive:" + several + ":me/other": "no image me/other:latest"} {
-		_, err := c.Copy(t.Context(), src, host+"/not:1", registry.CopyOptions{})
+		_, err := transfer.Copy(t.Context(), c, src, host+"/not:1", transfer.Options{})
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "x/y:1, me/app:5") {
 			t.Errorf("%s: %v", src, err)
 		}
@@ -184,7 +188,7 @@ func TestDockerArchiveInspect(t *testing.T) {
 	t.Parallel()
 	l := newLegacy(t)
 	manifest := "[" + l.entry(`"me/app:5"`) + "]"
-	in, err := newClient(t, nil).Inspect(t.Context(), writeTar(t, l.files(manifest)...), registry.InspectOptions{Platform: &amd64})
+	in, err := transfer.Inspect(t.Context(), newClient(t, nil), writeTar(t, l.files(manifest)...), transfer.InspectOptions{Platform: &amd64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,18 +208,18 @@ func TestDockerArchiveWritten(t *testing.T) {
 	host := serveEmbedded(t)
 	a := newArchive(t)
 	dir := t.TempDir()
-	if err := registry.WriteOCIDir(t.Context(), dir+"/layout", a); err != nil {
+	if err := archive.WriteOCIDir(t.Context(), dir+"/layout", a); err != nil {
 		t.Fatal(err)
 	}
 	out := dir + "/out.tar"
-	if _, err := c.Copy(t.Context(), dir+"/layout", "docker-archive:"+out+":me/app:5", registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, dir+"/layout", "docker-archive:"+out+":me/app:5", transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	inspect(t, "docker-archive:"+out+":me/app:5")
 	// It is a layout too, which keeps the digest, and layers that are compressed
 	// already stay so.
 	for src, mediaType := range map[string]string{out: ocispec.MediaTypeImageManifest, "docker-archive:" + out: dockerManifest} {
-		d, err := c.Copy(t.Context(), src, host+"/app:1", registry.CopyOptions{})
+		d, err := transfer.Copy(t.Context(), c, src, host+"/app:1", transfer.Options{})
 		if err != nil || d.MediaType != mediaType || (src == out) != (d.Digest == digest.FromBytes(a.Images[0].Manifest)) {
 			t.Errorf("%s: %+v, %v", src, d, err)
 		}
@@ -299,7 +303,7 @@ func TestHostileArchives(t *testing.T) {
 			t.Parallel()
 			const want = "more than the 1 MiB that --max-unpacked-size allows"
 			checkRefused(t, archive, want)
-			_, err := newClient(t, nil).Inspect(t.Context(), archive, registry.InspectOptions{MaxUnpacked: maxUnpacked, TempDir: t.TempDir()})
+			_, err := transfer.Inspect(t.Context(), newClient(t, nil), archive, transfer.InspectOptions{MaxUnpacked: maxUnpacked, TempDir: t.TempDir()})
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("inspect: %v, want %q", err, want)
 			}
@@ -352,7 +356,7 @@ func packFile(t *testing.T, name string, behind ...byte) string {
 func checkRefused(t *testing.T, archive, want string) {
 	t.Helper()
 	target, host := newDiary(t)
-	_, err := newClient(t, nil).Copy(t.Context(), archive, host+"/app:1", registry.CopyOptions{TempDir: t.TempDir(), MaxUnpacked: maxUnpacked})
+	_, err := transfer.Copy(t.Context(), newClient(t, nil), archive, host+"/app:1", transfer.Options{TempDir: t.TempDir(), MaxUnpacked: maxUnpacked})
 	if err == nil {
 		t.Fatal("no error")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bobbuild/bob/registry/internal/auth"
 	"github.com/bobbuild/bob/registry/internal/host"
+	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -55,7 +56,7 @@ func (c *Client) endpoint(ctx context.Context, reg name.Registry, insecure bool)
 	c.mu.Unlock()
 
 	if err := entry.gate.lock(ctx); err != nil {
-		return nil, &Error{Op: opConnect, Host: displayHost(reg), Err: err}
+		return nil, &Error{Op: opConnect, Host: reference.Host(reg), Err: err}
 	}
 	defer entry.gate.unlock()
 	if entry.endpoint != nil {
@@ -77,19 +78,19 @@ const opConnect = "connect to"
 // every private address without being asked, and none from "localhost" without
 // a port.
 func (c *Client) probe(ctx context.Context, reg name.Registry, insecure bool) (*endpoint, error) {
-	certs, err := c.hostCertificates(ctx, displayHost(reg))
+	certs, err := c.hostCertificates(ctx, reference.Host(reg))
 	if err != nil {
-		return nil, &Error{Op: "read the certificates for", Host: displayHost(reg), Err: err, permanent: true}
+		return nil, &Error{Op: "read the certificates for", Host: reference.Host(reg), Err: err, permanent: true}
 	}
-	slow := time.AfterFunc(slowAnswer, func() { c.notice("waiting for " + displayHost(reg) + " to answer") })
+	slow := time.AfterFunc(slowAnswer, func() { c.notice("waiting for " + reference.Host(reg) + " to answer") })
 	var found *endpoint
-	err = c.run(ctx, opConnect+" "+displayHost(reg), func() (err error) {
+	err = c.run(ctx, opConnect+" "+reference.Host(reg), func() (err error) {
 		defer slow.Stop() // from then on other notices tell it
 		found, err = firstAnswer(ctx, c.ways(reg, insecure, certs))
 		return err
 	})
 	if err == nil && found.Scheme == "http" && !host.Loopback(reg.RegistryStr()) {
-		c.notice(displayHost(reg) + " does not answer to https: plain HTTP is used")
+		c.notice(reference.Host(reg) + " does not answer to https: plain HTTP is used")
 	}
 	return found, err
 }
@@ -160,7 +161,7 @@ func (ep *endpoint) pingSoon(ctx context.Context, another bool) error {
 // ping asks whether a registry answers, and notes its challenge.
 func (ep *endpoint) ping(ctx context.Context) error {
 	fail := func(err error) *Error {
-		return &Error{Op: opConnect, Host: displayHost(ep.registry), Err: err}
+		return &Error{Op: opConnect, Host: reference.Host(ep.registry), Err: err}
 	}
 	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.URL("/v2/")}, "") //nolint:bodyclose // closeBody does
 	if err != nil {

@@ -15,23 +15,14 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry/internal/words"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/opencontainers/go-digest"
 )
 
-// What an [*Error] is to callers that branch; use errors.Is.
-var (
-	// ErrNotFound is a manifest, repository or blob that the registry
-	// doesn't have, or doesn't show to whom it doesn't know.
-	ErrNotFound = errors.New("not found")
-	// ErrDenied is an answer of 401 or 403.
-	ErrDenied = errors.New("access denied")
-	// ErrCorrupt is content that isn't what its digest or size promises.
-	ErrCorrupt = errors.New("content is not what was promised")
-)
-
-// OpPullBlob is [Error.Op] where the bytes of a blob were to be read.
-const OpPullBlob = "pull blob"
+// ErrDenied is an answer of 401 or 403. Use errors.Is.
+var ErrDenied = errors.New("access denied")
 
 // Error is a failed operation on a registry. Its text names the host and the
 // repository and says what to do; credentials never appear in it.
@@ -58,10 +49,10 @@ type Error struct {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is matches [ErrNotFound] and [ErrDenied] by status.
+// Is matches [oci.ErrNotFound] and [ErrDenied] by status.
 func (e *Error) Is(target error) bool {
 	switch target {
-	case ErrNotFound:
+	case oci.ErrNotFound:
 		return e.Status == http.StatusNotFound
 	case ErrDenied:
 		return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
@@ -73,6 +64,10 @@ func (e *Error) Is(target error) bool {
 // once more: its bytes are others than its digest promises, which nobody knew before
 // the last of them, and may be right the next time or at the next mirror.
 func (e *Error) Again() bool { return e.again }
+
+// Blob returns what was to be done with which blob; "" if the error isn't about one. See
+// [oci.LostBlob].
+func (e *Error) Blob() (op string, d digest.Digest) { return e.Op, digest.Digest(e.Digest) }
 
 // Error says what failed, on what, why, and what to do.
 func (e *Error) Error() string {
@@ -264,7 +259,7 @@ func (e *Error) fill(resp *http.Response, body []byte) {
 // registry says.
 func (e *Error) damaged() {
 	if e.Err == nil && e.has("DIGEST_INVALID") {
-		e.Err = &spoiledError{ErrCorrupt}
+		e.Err = oci.Spoiled("the registry says so")
 	}
 }
 

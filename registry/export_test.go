@@ -1,5 +1,7 @@
 package registry
 
+import "github.com/bobbuild/bob/registry/internal/reference"
+
 // For tests of what has no effect of its own to be seen from outside.
 var (
 	UploadOffset = uploadOffset
@@ -7,14 +9,14 @@ var (
 
 // PullSites are where ref is looked for, in words.
 func PullSites(c *Conf, ref string) ([]string, error) {
-	parsed, err := parseReference(ref)
+	parsed, err := reference.Parse(ref)
 	if err != nil {
 		return nil, err
 	}
 	sites, err := c.pullSites(parsed)
 	var words []string
 	for _, at := range sites {
-		text := displayReference(at.ref)
+		text := reference.String(at.ref)
 		if at.insecure {
 			text += " insecure"
 		}

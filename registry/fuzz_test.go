@@ -23,6 +23,8 @@ import (
 	"github.com/bobbuild/bob/registry/internal/auth"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 const (
@@ -240,7 +242,7 @@ func FuzzAnswers(f *testing.F) {
 func fuzzedImage() *fixture {
 	layer := []byte("layer")
 	f := &fixture{mediaType: ocispec.MediaTypeImageManifest, layers: [][]byte{layer}}
-	f.descs = []registry.Layer{{Descriptor: descriptor(ocispec.MediaTypeImageLayer, layer), DiffID: digest.FromBytes(layer)}}
+	f.descs = []oci.Layer{{Descriptor: descriptor(ocispec.MediaTypeImageLayer, layer), DiffID: digest.FromBytes(layer)}}
 	f.config = []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["` + f.descs[0].DiffID.String() + `"]}}`)
 	config := descriptor(ocispec.MediaTypeImageConfig, f.config)
 	f.manifest = []byte(`{"schemaVersion":2,"mediaType":"` + f.mediaType + `","config":{"mediaType":"` + config.MediaType + `","digest":"` + config.Digest.String() +

@@ -22,6 +22,8 @@ import (
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 func TestMain(m *testing.M) {
@@ -77,7 +79,7 @@ type fixture struct {
 	mediaType string
 	config    []byte
 	layers    [][]byte
-	descs     []registry.Layer
+	descs     []oci.Layer
 }
 
 func descriptor(mediaType string, body []byte) ocispec.Descriptor {
@@ -100,7 +102,7 @@ func newFixture(t *testing.T, p ocispec.Platform, sizes ...int) *fixture {
 		d := descriptor(ocispec.MediaTypeImageLayerGzip, body)
 		id := digest.FromBytes(append([]byte("diff"), body...))
 		f.layers = append(f.layers, body)
-		f.descs = append(f.descs, registry.Layer{Descriptor: d, DiffID: id})
+		f.descs = append(f.descs, oci.Layer{Descriptor: d, DiffID: id})
 		manifest.Layers = append(manifest.Layers, d)
 		image.RootFS.DiffIDs = append(image.RootFS.DiffIDs, id)
 	}
@@ -164,7 +166,7 @@ func (f *fixture) push(ctx context.Context, t *testing.T, c *registry.Client, re
 }
 
 // check compares what a reference resolves to with the fixture, layers included.
-func (f *fixture) check(ctx context.Context, t *testing.T, c *registry.Client, ref string) *registry.Image {
+func (f *fixture) check(ctx context.Context, t *testing.T, c *registry.Client, ref string) *oci.Image {
 	t.Helper()
 	im, err := c.Resolve(ctx, ref, amd64)
 	if err != nil {
@@ -188,7 +190,7 @@ func (f *fixture) check(ctx context.Context, t *testing.T, c *registry.Client, r
 	return im
 }
 
-func readBlob(ctx context.Context, im *registry.Image, d ocispec.Descriptor) ([]byte, error) {
+func readBlob(ctx context.Context, im *oci.Image, d ocispec.Descriptor) ([]byte, error) {
 	r, err := im.Blob(ctx, d)
 	if err != nil {
 		return nil, err

@@ -7,7 +7,7 @@ import (
 
 	"github.com/containerd/platforms"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/transfer"
 )
 
 func TestInspect(t *testing.T) {
@@ -16,7 +16,7 @@ func TestInspect(t *testing.T) {
 	d, host := newDiary(t)
 	b := pushBundle(t, c, host+"/app:1")
 	d.take()
-	in, err := c.Inspect(t.Context(), host+"/app:1", registry.InspectOptions{})
+	in, err := transfer.Inspect(t.Context(), c, host+"/app:1", transfer.InspectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestInspect(t *testing.T) {
 		t.Errorf("index: %+v", in)
 	}
 	arm := platforms.MustParse("linux/arm64")
-	im, err := c.Inspect(t.Context(), host+"/app:1", registry.InspectOptions{Platform: &arm})
+	im, err := transfer.Inspect(t.Context(), c, host+"/app:1", transfer.InspectOptions{Platform: &arm})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,10 +36,10 @@ func TestInspect(t *testing.T) {
 			t.Errorf("a layer was downloaded: %s", get)
 		}
 	}
-	var artifact *registry.Inspection
-	inner, err := c.Inspect(t.Context(), host+"/app@"+in.Index.Manifests[3].Digest.String(), registry.InspectOptions{})
+	var artifact *transfer.Inspection
+	inner, err := transfer.Inspect(t.Context(), c, host+"/app@"+in.Index.Manifests[3].Digest.String(), transfer.InspectOptions{})
 	if err == nil {
-		artifact, err = c.Inspect(t.Context(), host+"/app@"+inner.Index.Manifests[0].Digest.String(), registry.InspectOptions{})
+		artifact, err = transfer.Inspect(t.Context(), c, host+"/app@"+inner.Index.Manifests[0].Digest.String(), transfer.InspectOptions{})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -48,10 +48,10 @@ func TestInspect(t *testing.T) {
 		t.Errorf("artifact: %+v", artifact)
 	}
 	layout := "oci:" + t.TempDir()
-	if _, err := c.Copy(t.Context(), host+"/app:1", layout, registry.CopyOptions{}); err != nil {
+	if _, err := transfer.Copy(t.Context(), c, host+"/app:1", layout, transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if in, err := c.Inspect(t.Context(), layout, registry.InspectOptions{}); err != nil || in.Digest != b.root || in.Reference != layout {
+	if in, err := transfer.Inspect(t.Context(), c, layout, transfer.InspectOptions{}); err != nil || in.Digest != b.root || in.Reference != layout {
 		t.Errorf("layout: %+v, %v", in, err)
 	}
 }

@@ -7,12 +7,15 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/bobbuild/bob/registry"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bobbuild/bob/registry/archive"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 func TestResolveLayout(t *testing.T) {
@@ -35,8 +38,8 @@ func TestResolveLayout(t *testing.T) {
 	}
 	amd64 := ocispec.Platform{OS: "linux", Architecture: "amd64"}
 	want := digest.Digest(hash.String())
-	for _, l := range []registry.LayoutImage{{Dir: dir, Tag: "v1"}, {Dir: dir, Digest: want}, {Dir: dir}} {
-		im, err := registry.ResolveLayout(t.Context(), l, amd64)
+	for _, l := range []archive.LayoutImage{{Dir: dir, Tag: "v1"}, {Dir: dir, Digest: want}, {Dir: dir}} {
+		im, err := l.Resolve(t.Context(), amd64)
 		if err != nil {
 			t.Fatalf("%s: %v", l.String(), err)
 		}
@@ -44,16 +47,16 @@ func TestResolveLayout(t *testing.T) {
 			t.Errorf("%s: got %s with %d layers", l.String(), im.Digest, len(im.Layers))
 		}
 	}
-	for _, l := range []registry.LayoutImage{
+	for _, l := range []archive.LayoutImage{
 		{Dir: dir, Tag: "v2"},
 		{Dir: dir, Digest: digest.FromString("x")},
 		{Dir: filepath.Join(dir, "nowhere")},
 	} {
-		if _, err := registry.ResolveLayout(t.Context(), l, amd64); err == nil {
+		if _, err := l.Resolve(t.Context(), amd64); err == nil {
 			t.Errorf("%s was found", l.String())
 		}
 	}
-	im, err := registry.ResolveLayout(t.Context(), registry.LayoutImage{Dir: dir, Tag: "v1"}, amd64)
+	im, err := (&archive.LayoutImage{Dir: dir, Tag: "v1"}).Resolve(t.Context(), amd64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,14 +70,14 @@ func TestResolveLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if _, err := io.ReadAll(r); !errors.Is(err, registry.ErrCorrupt) {
+	if _, err := io.ReadAll(r); !errors.Is(err, oci.ErrCorrupt) {
 		t.Errorf("a changed blob gave error %v, want ErrCorrupt", err)
 	}
 	manifest := filepath.Join(dir, "blobs", "sha256", want.Encoded())
 	if err := os.WriteFile(manifest, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := registry.ResolveLayout(t.Context(), registry.LayoutImage{Dir: dir, Tag: "v1"}, amd64); !errors.Is(err, registry.ErrCorrupt) {
+	if _, err := (&archive.LayoutImage{Dir: dir, Tag: "v1"}).Resolve(t.Context(), amd64); !errors.Is(err, oci.ErrCorrupt) {
 		t.Errorf("a changed manifest gave error %v, want ErrCorrupt", err)
 	}
 }

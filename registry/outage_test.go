@@ -17,6 +17,10 @@ import (
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/transfer"
 )
 
 // outage is a network that fails from its n-th request on, for a time.
@@ -101,9 +105,9 @@ func TestOutages(t *testing.T) {
 // fault is as newFaulty takes it.
 type fault = func(http.ResponseWriter, *http.Request) bool
 
-// readAgain reads a blob as [registry.Image.Blob] says: again as long as the error
+// readAgain reads a blob as [oci.Image.Blob] says: again as long as the error
 // says so.
-func readAgain(ctx context.Context, im *registry.Image, d ocispec.Descriptor) (body []byte, times int, err error) {
+func readAgain(ctx context.Context, im *oci.Image, d ocispec.Descriptor) (body []byte, times int, err error) {
 	for times = 1; ; times++ {
 		body, err = readBlob(ctx, im, d)
 		var e *registry.Error
@@ -147,7 +151,7 @@ func TestDamagedPulls(t *testing.T) {
 					got, _, err = readAgain(t.Context(), im, f.descs[0].Descriptor)
 				}
 				if n == 3 {
-					checkError(t, err, host, registry.ErrCorrupt, "tried 3 times")
+					checkError(t, err, host, oci.ErrCorrupt, "tried 3 times")
 					return
 				}
 				if err != nil || string(got) != string(f.layers[0]) {
@@ -163,7 +167,7 @@ func TestDamagedPulls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, times, err := readAgain(t.Context(), im, f.descs[0].Descriptor); times != 1 || !errors.Is(err, registry.ErrCorrupt) {
+		if _, times, err := readAgain(t.Context(), im, f.descs[0].Descriptor); times != 1 || !errors.Is(err, oci.ErrCorrupt) {
 			t.Errorf("read %d times: %v", times, err)
 		}
 	})
@@ -219,7 +223,7 @@ func TestDamagedPushes(t *testing.T) {
 		lie[len(lie)-1] ^= 1
 		from := newFaulty(t, f, on("GET", "/blobs/"+f.descs[0].Digest.String(), times(2, body("", string(lie)))))
 		to := serveEmbedded(t)
-		if _, err := newClient(t, nil).Copy(t.Context(), from+"/app:1", to+"/app:1", registry.CopyOptions{}); err != nil {
+		if _, err := transfer.Copy(t.Context(), newClient(t, nil), from+"/app:1", to+"/app:1", transfer.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		f.checkStored(t, to, "app", "1")

@@ -12,6 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 const dockerList = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -86,7 +88,7 @@ func TestPlatforms(t *testing.T) {
 		}
 	}
 	_, err := c.Resolve(t.Context(), repo+":index", platforms.MustParse("linux/s390x"))
-	checkError(t, err, host, registry.ErrNotFound,
+	checkError(t, err, host, oci.ErrNotFound,
 		"no image for platform linux/s390x; it has linux/amd64, linux/arm/v6, linux/arm/v7, linux/arm64, windows/amd64")
 	// A manifest that is named itself offers no choice.
 	if im, err := c.Resolve(t.Context(), repo+":part1", platforms.MustParse("linux/arm64")); err != nil || im.Root != im.Digest {
@@ -124,7 +126,7 @@ func TestIndexWithoutPlatforms(t *testing.T) {
 			t.Errorf("%s: %v, %v", tag, im, err)
 		}
 		_, err = c.Resolve(t.Context(), repo+tag, platforms.MustParse("linux/ppc64le"))
-		checkError(t, err, host, registry.ErrNotFound, "it has linux/amd64, linux/arm64")
+		checkError(t, err, host, oci.ErrNotFound, "it has linux/amd64, linux/arm64")
 	}
 }
 
@@ -137,15 +139,15 @@ func TestHostileIndexes(t *testing.T) {
 		index, want string
 		is          error
 	}{
-		"path as digest":   {`{"manifests":[{"digest":"sha256:../../../etc",` + platform + `}]}`, "entry 0", registry.ErrCorrupt},
-		"negative size":    {`{"manifests":[{"size":-1,"digest":"` + digest.FromString("").String() + `",` + platform + `}]}`, "-1 bytes", registry.ErrCorrupt},
-		"huge child":       {`{"manifests":[{"size":5000000,"digest":"` + digest.FromString("").String() + `",` + platform + `}]}`, "4 MiB", registry.ErrCorrupt},
-		"child's size":     {`{"manifests":[{"size":7,"digest":"` + digest.FromString(child).String() + `",` + platform + `}]}`, "instead of 7", registry.ErrCorrupt},
-		"child's digest":   {`{"manifests":[{"size":` + fmt.Sprint(len(child)) + `,"digest":"` + digest.FromString("x").String() + `",` + platform + `}]}`, "digest", registry.ErrCorrupt},
-		"child's config":   {`{"manifests":[{"size":` + fmt.Sprint(len(child)) + `,"digest":"` + digest.FromString(child).String() + `",` + platform + `}]}`, "the config's digest", registry.ErrCorrupt},
-		"nothing":          {`{"manifests":[]}`, "it has none that can be told", registry.ErrNotFound},
-		"null":             {`{"manifests":[null]}`, "entry 0", registry.ErrCorrupt},
-		"terminal escapes": {`{"manifests":[{"digest":"` + digest.FromString("").String() + `","platform":{"os":"linux","architecture":"\u001b[2J"}}]}`, "[2J", registry.ErrNotFound},
+		"path as digest":   {`{"manifests":[{"digest":"sha256:../../../etc",` + platform + `}]}`, "entry 0", oci.ErrCorrupt},
+		"negative size":    {`{"manifests":[{"size":-1,"digest":"` + digest.FromString("").String() + `",` + platform + `}]}`, "-1 bytes", oci.ErrCorrupt},
+		"huge child":       {`{"manifests":[{"size":5000000,"digest":"` + digest.FromString("").String() + `",` + platform + `}]}`, "4 MiB", oci.ErrCorrupt},
+		"child's size":     {`{"manifests":[{"size":7,"digest":"` + digest.FromString(child).String() + `",` + platform + `}]}`, "instead of 7", oci.ErrCorrupt},
+		"child's digest":   {`{"manifests":[{"size":` + fmt.Sprint(len(child)) + `,"digest":"` + digest.FromString("x").String() + `",` + platform + `}]}`, "digest", oci.ErrCorrupt},
+		"child's config":   {`{"manifests":[{"size":` + fmt.Sprint(len(child)) + `,"digest":"` + digest.FromString(child).String() + `",` + platform + `}]}`, "the config's digest", oci.ErrCorrupt},
+		"nothing":          {`{"manifests":[]}`, "it has none that can be told", oci.ErrNotFound},
+		"null":             {`{"manifests":[null]}`, "entry 0", oci.ErrCorrupt},
+		"terminal escapes": {`{"manifests":[{"digest":"` + digest.FromString("").String() + `","platform":{"os":"linux","architecture":"\u001b[2J"}}]}`, "[2J", oci.ErrNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,7 +181,7 @@ func TestDiffIDMismatch(t *testing.T) {
 	})
 	f.push(t.Context(), t, c, host+"/app:1")
 	_, err := c.Resolve(t.Context(), host+"/app:1", amd64)
-	checkError(t, err, host, registry.ErrCorrupt, "the manifest has 2 layers, the config 1")
+	checkError(t, err, host, oci.ErrCorrupt, "the manifest has 2 layers, the config 1")
 }
 
 func TestDockerSchema2(t *testing.T) {

@@ -19,6 +19,8 @@ import (
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/patience"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 // faulty wraps the embedded registry: fault may answer a request in its place,
@@ -154,22 +156,22 @@ func TestPullFaults(t *testing.T) {
 		{
 			"no manifest", on("GET", manifests, always(say(404, "MANIFEST_UNKNOWN"))),
 			[]string{"no such image", "app:1"},
-			registry.ErrNotFound,
+			oci.ErrNotFound,
 		},
 		{
 			"no repository", on("GET", manifests, always(say(404, "NAME_UNKNOWN"))),
 			[]string{"no such repository", "log in"},
-			registry.ErrNotFound,
+			oci.ErrNotFound,
 		},
 		{
 			"no blob", on("GET", blobs, always(say(404, "BLOB_UNKNOWN"))),
 			[]string{"no such blob", "sha256:", "incomplete"},
-			registry.ErrNotFound,
+			oci.ErrNotFound,
 		},
 		{
 			"no registry", on("GET", "/v2/", always(say(404, "PAGE"))),
 			[]string{"connect to", "is this a registry?"},
-			registry.ErrNotFound,
+			oci.ErrNotFound,
 		},
 		{
 			"broken JSON", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest, `{"schemaVersion":2,`))),
@@ -189,12 +191,12 @@ func TestPullFaults(t *testing.T) {
 		{
 			"both", on("GET", manifests, always(body("application/json", `{"manifests":[],"layers":[],"config":{}}`))),
 			[]string{"both a manifest and an index"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{
 			"index that is a manifest", on("GET", manifests, always(body(ocispec.MediaTypeImageIndex, `{"layers":[],"config":{}}`))),
 			[]string{"something else"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{"schema 1", on("GET", manifests, always(body("application/vnd.docker.distribution.manifest.v1+prettyjws",
 			`{"schemaVersion":1,"fsLayers":[]}`))), []string{"schema 1", "not supported"}, nil},
@@ -208,27 +210,27 @@ func TestPullFaults(t *testing.T) {
 			"path as digest", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
 				`{"config":{"digest":"sha256:../../etc/passwd","size":1},"layers":[]}`))),
 			[]string{"the config's digest"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{
 			"huge manifest", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest, strings.Repeat(" ", 5<<20)))),
 			[]string{"larger than the 4 MiB"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{
 			"huge config", on("GET", manifests, always(body(ocispec.MediaTypeImageManifest,
 				`{"config":{"digest":"`+digest.FromString("").String()+`","size":9000000},"layers":[]}`))),
 			[]string{"8 MiB"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{"manifest digest lie", on("GET", manifests, always(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Docker-Content-Digest", digest.FromString("other").String())
 			_, _ = w.Write(f.manifest)
-		})), []string{"digest"}, registry.ErrCorrupt},
+		})), []string{"digest"}, oci.ErrCorrupt},
 		{
 			"blob digest lie", on("GET", blobs+f.descs[0].Digest.String(), always(body("", string(lie)))),
 			[]string{"another digest"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{
 			"blob too long", on("GET", blobs+f.descs[0].Digest.String(), always(func(w http.ResponseWriter, _ *http.Request) {
@@ -236,22 +238,22 @@ func TestPullFaults(t *testing.T) {
 				_, _ = w.Write(append(lie, 'y'))
 			})),
 			[]string{"300001 bytes instead of 300000"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{"blob too long, unannounced", on("GET", blobs+f.descs[0].Digest.String(), always(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write(f.layers[0])
 			_ = http.NewResponseController(w).Flush()
 			_, _ = io.WriteString(w, "y")
-		})), []string{"more than 300000 bytes"}, registry.ErrCorrupt},
+		})), []string{"more than 300000 bytes"}, oci.ErrCorrupt},
 		{
 			"blob too short", on("GET", blobs+f.descs[0].Digest.String(), always(body("", "short"))),
 			[]string{"5 bytes instead of 300000"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{
 			"config lie", on("GET", blobs, always(body("", strings.Repeat("z", len(f.config))))),
 			[]string{"pull config", "another digest"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 	}
 	for _, tt := range tests {
@@ -392,7 +394,7 @@ func TestResume(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = readBlob(t.Context(), im, f.descs[0].Descriptor)
-		checkError(t, err, host, registry.ErrCorrupt, "bytes 0-5/6")
+		checkError(t, err, host, oci.ErrCorrupt, "bytes 0-5/6")
 	})
 	t.Run("no retries", func(t *testing.T) {
 		t.Parallel()

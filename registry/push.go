@@ -12,7 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/internal/words"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -49,7 +51,7 @@ type Push struct {
 // client share what they know: a blob is sent once for all tags of a repository,
 // and mounted from there into others of the same registry.
 func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
-	parsed, err := parseReference(ref)
+	parsed, err := reference.Parse(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +116,7 @@ func (s *session) start(op, dgst string) *call {
 
 // subject is a blob and the repository it goes to, for notices.
 func (s *session) subject(dgst string) string {
-	repo := displayRepository(s.ref.Context())
+	repo := reference.Repository(s.ref.Context())
 	if dgst == "" {
 		return repo
 	}
@@ -148,7 +150,7 @@ func withDigest(u *url.URL, d digest.Digest) *url.URL {
 // closed, for each attempt; its bytes must be d's or the push fails.
 func (p *Push) Blob(ctx context.Context, d ocispec.Descriptor, from string, open func() (io.ReadCloser, error)) error {
 	if err := d.Digest.Validate(); err != nil || d.Size < 0 {
-		return p.session.fail(opPushBlob, "", fmt.Errorf("%w: descriptor %q of %d bytes", ErrCorrupt, words.Line(d.Digest.String()), d.Size))
+		return p.session.fail(opPushBlob, "", fmt.Errorf("%w: descriptor %q of %d bytes", oci.ErrCorrupt, words.Line(d.Digest.String()), d.Size))
 	}
 	known, repo := p.session.client.known, p.session.ref.Context()
 	if known.has(repo, d.Digest) {
@@ -218,7 +220,7 @@ func (p *Push) existsOnce(ctx context.Context, d digest.Digest) (there bool, err
 // began instead is returned, or nil. It never fails: uploading will tell.
 func (p *Push) mount(ctx context.Context, d digest.Digest, from string) (location *url.URL, mounted bool) {
 	here := p.session.ref.Context()
-	if source, err := parseReference(from); err == nil {
+	if source, err := reference.Parse(from); err == nil {
 		location, mounted = p.mountFrom(ctx, d, source.Context())
 	}
 	if there, ok := p.session.client.origin(here, d); ok && location == nil && !mounted {
@@ -269,7 +271,7 @@ func (s *session) checkDigest(op string, want digest.Digest, resp *http.Response
 	if err != nil || said == want || said.Algorithm() != want.Algorithm() {
 		return nil //nolint:nilerr // the header is optional
 	}
-	return s.fail(op, want.String(), spoiled("the registry stored it as %s", said))
+	return s.fail(op, want.String(), oci.Spoiled("the registry stored it as %s", said))
 }
 
 // Manifest pushes a manifest or an index of at most 4 MiB to the push's tag or,
@@ -289,13 +291,23 @@ func (p *Push) Child(ctx context.Context, mediaType string, body []byte) (digest
 	return p.put(ctx, d.String(), mediaType, body, d)
 }
 
+// As returns the push of the same repository to another tag, or to a digest.
+func (p *Push) As(identifier string) *Push {
+	s := *p.session
+	s.ref = s.ref.Context().Tag(identifier)
+	if strings.Contains(identifier, ":") {
+		s.ref = s.ref.Context().Digest(identifier)
+	}
+	return &Push{session: &s, mounting: make(map[string]*session)}
+}
+
 // put stores the manifest body, whose digest has to be d, under a tag or digest.
 func (p *Push) put(ctx context.Context, identifier, mediaType string, body []byte, d digest.Digest) (digest.Digest, error) {
 	s := p.session
-	if len(body) > maxManifest {
-		return "", s.fail(opPushManifest, "", tooLarge(int64(len(body)), maxManifest))
+	if len(body) > oci.MaxManifest {
+		return "", s.fail(opPushManifest, "", oci.TooLarge(int64(len(body)), oci.MaxManifest))
 	}
-	if err := verify(body, ocispec.Descriptor{Digest: d, Size: -1}); err != nil {
+	if err := oci.Verify(body, ocispec.Descriptor{Digest: d, Size: -1}); err != nil {
 		return "", s.fail(opPushManifest, "", err)
 	}
 	c := &call{
@@ -308,7 +320,7 @@ func (p *Push) put(ctx context.Context, identifier, mediaType string, body []byt
 		size:   int64(len(body)),
 		commit: true,
 	}
-	err := s.client.run(ctx, opPushManifest+" "+displayReference(s.ref), func() error {
+	err := s.client.run(ctx, opPushManifest+" "+reference.String(s.ref), func() error {
 		err := s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, d, resp) })
 		if e, ok := errors.AsType[*Error](err); ok {
 			e.oci = strings.HasPrefix(mediaType, ociTypes)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 func TestPushFaults(t *testing.T) {
@@ -59,7 +61,7 @@ func TestPushFaults(t *testing.T) {
 		{
 			"stored as another", on("PUT", uploads, always(say(201, "", "Docker-Content-Digest", digest.FromString("x").String()))),
 			[]string{"the registry stored it as"},
-			registry.ErrCorrupt,
+			oci.ErrCorrupt,
 		},
 		{
 			"manifest refused", on("PUT", "/manifests/", always(say(400, "MANIFEST_INVALID"))),
@@ -75,7 +77,7 @@ func TestPushFaults(t *testing.T) {
 			err := pushBlobs(t, c, f, host+"/app:1")
 			if len(tt.want) > 0 {
 				checkError(t, err, host, tt.is, tt.want...)
-				if _, err := c.Resolve(t.Context(), host+"/app:1", amd64); !errors.Is(err, registry.ErrNotFound) {
+				if _, err := c.Resolve(t.Context(), host+"/app:1", amd64); !errors.Is(err, oci.ErrNotFound) {
 					t.Errorf("after a failed push the tag is there: %v", err)
 				}
 				return
@@ -121,7 +123,7 @@ func TestPushBadSource(t *testing.T) {
 		"breaks": {func() (io.ReadCloser, error) {
 			return io.NopCloser(io.MultiReader(bytes.NewReader(content[:1<<20]), brokenReader{errDisk})), nil
 		}, errDisk, "disk on fire"},
-		"too short":   {opener(content[:1000]), registry.ErrCorrupt, "2097152 bytes"},
+		"too short":   {opener(content[:1000]), oci.ErrCorrupt, "2097152 bytes"},
 		"too long":    {opener(append(content, 'x')), nil, ""}, // caught by whoever is first
 		"other bytes": {opener(bytes.Repeat([]byte("c"), 2<<20)), nil, "DIGEST_INVALID"},
 	}
@@ -380,7 +382,7 @@ func TestPushByDigest(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = p.Manifest(t.Context(), f.mediaType, f.manifest)
-	checkError(t, err, host, registry.ErrCorrupt)
+	checkError(t, err, host, oci.ErrCorrupt)
 	_, err = p.Manifest(t.Context(), f.mediaType, bytes.Repeat([]byte(" "), 5<<20))
 	checkError(t, err, host, nil, "4 MiB")
 }
@@ -405,7 +407,7 @@ func TestPushChild(t *testing.T) {
 	if err != nil || !bytes.Equal(im.Raw, body) {
 		t.Errorf("%v", err)
 	}
-	if _, err := c.Resolve(t.Context(), host+"/app:index", amd64); !errors.Is(err, registry.ErrNotFound) {
+	if _, err := c.Resolve(t.Context(), host+"/app:index", amd64); !errors.Is(err, oci.ErrNotFound) {
 		t.Errorf("the tag: %v", err)
 	}
 	_, err = p.Child(t.Context(), f.mediaType, bytes.Repeat([]byte(" "), 5<<20))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
@@ -16,7 +17,7 @@ import (
 // not be there. A word without dot, colon and slash is a reference, as in Docker.
 func (c *Client) Reach(ctx context.Context, target string) error {
 	if host, _, slash := strings.Cut(target, "/"); slash || !strings.ContainsAny(host, ".:") && host != "localhost" {
-		if _, err := c.Annotations(ctx, target); err != nil && !errors.Is(err, ErrNotFound) {
+		if _, err := c.Annotations(ctx, target); err != nil && !errors.Is(err, oci.ErrNotFound) {
 			return err
 		}
 		return nil

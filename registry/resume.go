@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -132,7 +133,7 @@ func (u *blobUpload) attempt(ctx context.Context) error {
 		return err
 	}
 	// Of bytes that turn out wrong the registry may keep none.
-	_, damaged := errors.AsType[*spoiledError](err)
+	_, damaged := errors.AsType[*oci.SpoiledError](err)
 	if e.has("DIGEST_INVALID") || damaged || e.again {
 		u.location = nil
 		e.damaged()

@@ -6,23 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 )
 
 // maxSpoiled is how often content that arrives damaged is asked for, or sent, again:
 // the time that it takes is that of whole layers.
 const maxSpoiled = 2
-
-// spoiledError is that bytes aren't those that a digest or a size promises. They may
-// have been damaged on their way.
-type spoiledError struct{ error }
-
-func (e *spoiledError) Unwrap() error { return e.error }
-
-// spoiled says that bytes aren't what was promised.
-func spoiled(format string, args ...any) error {
-	return &spoiledError{fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)}
-}
 
 // retrier counts the attempts of one operation.
 type retrier struct {
@@ -68,7 +58,7 @@ func (r *retrier) wait(ctx context.Context, err error) error {
 	if ctx.Err() != nil || !transient(err) {
 		return err
 	}
-	if _, damage := errors.AsType[*spoiledError](err); damage {
+	if _, damage := errors.AsType[*oci.SpoiledError](err); damage {
 		if r.spoiled++; r.spoiled > maxSpoiled {
 			return err
 		}
@@ -109,7 +99,7 @@ func transient(err error) bool {
 	if ours && e.permanent {
 		return false
 	}
-	if _, damage := errors.AsType[*spoiledError](err); damage {
+	if _, damage := errors.AsType[*oci.SpoiledError](err); damage {
 		return true
 	}
 	if ours {
@@ -124,5 +114,5 @@ func transient(err error) bool {
 		}
 		err = e.Err
 	}
-	return !errors.Is(err, ErrCorrupt) && patience.Passing(err)
+	return !errors.Is(err, oci.ErrCorrupt) && patience.Passing(err)
 }

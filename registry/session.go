@@ -10,6 +10,7 @@ import (
 
 	"github.com/bobbuild/bob/registry/internal/auth"
 	"github.com/bobbuild/bob/registry/internal/host"
+	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -39,7 +40,7 @@ func (c *Client) session(ctx context.Context, at site, actions string) (*session
 	ep, err := c.endpoint(ctx, ref.Context().Registry, c.insecure || at.insecure)
 	if err != nil {
 		if e, ok := errors.AsType[*Error](err); ok {
-			e.Repository = displayRepository(ref.Context())
+			e.Repository = reference.Repository(ref.Context())
 		}
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func (c *Client) session(ctx context.Context, at site, actions string) (*session
 	s.anonymous = s.login == authn.Anonymous
 	s.tellCredential()
 	s.auth = s.authoriser(ref.Scope(actions))
-	err = c.run(ctx, opAuthenticate+" "+displayRepository(ref.Context()), func() error {
+	err = c.run(ctx, opAuthenticate+" "+reference.Repository(ref.Context()), func() error {
 		_, err := s.authorization(ctx)
 		return err
 	})
@@ -91,7 +92,7 @@ func (s *session) authoriser(scopes ...string) *auth.Authoriser {
 
 // tellCredential says where the credential comes from.
 func (s *session) tellCredential() {
-	at, origin := displayHost(s.ref.Context().Registry), ""
+	at, origin := reference.Host(s.ref.Context().Registry), ""
 	switch found := s.login.(type) {
 	case *credential:
 		origin = found.origin
@@ -114,9 +115,9 @@ func (s *session) fail(op, digest string, cause error) *Error {
 	again := errors.As(cause, &inner) && inner.again
 	return &Error{
 		Op:         op,
-		Host:       displayHost(s.ref.Context().Registry),
-		Repository: displayRepository(s.ref.Context()),
-		Reference:  displayReference(s.ref),
+		Host:       reference.Host(s.ref.Context().Registry),
+		Repository: reference.Repository(s.ref.Context()),
+		Reference:  reference.String(s.ref),
 		Digest:     digest,
 		Err:        cause,
 		anonymous:  s.anonymous,

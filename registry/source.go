@@ -5,123 +5,153 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 
+	"github.com/bobbuild/bob/registry/internal/reference"
+	"github.com/bobbuild/bob/registry/oci"
+	"github.com/google/go-containerregistry/pkg/name"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// source is where a copy comes from.
-type source struct {
-	content
-	root    *document
-	ref     string // at a registry, to mount from; "" elsewhere
-	closers []io.Closer
-	// archived is the manifest.json of a docker archive, whose root was made up.
-	archived []byte
+// A Source is where an image is got from: the first of its sites that can be used, and
+// those behind it for when that one fails. It is an [oci.Keeper], and safe for concurrent
+// use.
+type Source struct {
+	client *Client
+	named  name.Reference // as it was asked for
+
+	gate    gate     // guards what follows
+	session *session // at the first site; nil: not begun
+	sites   []site
 }
 
-// content is the documents and blobs of a repository or a layout.
-type content interface {
-	keeper
-	blob(ctx context.Context, op string, d ocispec.Descriptor) (io.ReadCloser, error)
-}
-
-// Close implements io.Closer.
-func (s *source) Close() error {
-	var errs []error
-	for _, c := range s.closers {
-		errs = append(errs, c.Close())
+// Source returns where the image, index or artifact that ref names is got from: mirrors
+// that [Options.Conf] names first. It reaches nothing yet.
+func (c *Client) Source(ref string) (*Source, error) {
+	parsed, err := reference.Parse(ref)
+	if err != nil {
+		return nil, err
 	}
-	return errors.Join(errs...)
+	sites, err := c.conf.pullSites(parsed)
+	if err != nil {
+		return nil, refused(oci.OpPullManifest, parsed, err)
+	}
+	if c.conf != nil && c.conf.searches != "" && parsed.Context().RegistryStr() == name.DefaultRegistry && c.first("searches") {
+		c.notice("unqualified-search-registries in " + c.conf.searches + " is not followed: names without a host are Docker Hub's")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sites = slices.DeleteFunc(sites, func(at site) bool { return at.mirror && c.down[at.host()] })
+	return &Source{client: c, named: parsed, gate: newGate(), sites: sites}, nil
 }
 
-// sourceOptions say how a docker archive becomes an image.
-type sourceOptions struct {
-	temp   string // directory for layers that have to be compressed
-	limit  int64  // bytes that an archive, or a layer in it, may have uncompressed; 0: any number
-	keep   bool   // leave layers as they are
-	docker bool   // with docker's media types
+// refused is an operation that isn't even tried.
+func refused(op string, ref name.Reference, err error) *Error {
+	return &Error{
+		Op: op, Host: reference.Host(ref.Context().Registry), Repository: reference.Repository(ref.Context()),
+		Reference: reference.String(ref), Err: err, permanent: true,
+	}
 }
 
-// open reaches what is at p. The caller closes the source.
-func (c *Client) open(ctx context.Context, p *place, o sourceOptions) (*source, error) {
-	if p.kind == inRegistry {
-		m, err := c.mirrors(p.ref)
-		if err != nil {
+// current returns the session to use.
+func (m *Source) current(ctx context.Context) (*session, error) { return m.after(ctx, nil, nil) }
+
+// after returns the session to use when failed, if it isn't nil, has failed with
+// err: that of the next site, unless somebody else has moved on already. Without
+// a next site it returns err.
+func (m *Source) after(ctx context.Context, failed *session, err error) (*session, error) {
+	if err := m.gate.lock(ctx); err != nil {
+		return nil, refused(oci.OpPullManifest, m.named, err)
+	}
+	defer m.gate.unlock()
+	if failed != nil && failed == m.session && !m.leave(ctx, err) {
+		return nil, err
+	}
+	for m.session == nil {
+		if err := m.open(ctx); err != nil && !m.leave(ctx, err) {
 			return nil, err
 		}
-		root, err := m.root(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return &source{content: m, root: root, ref: displayReference(p.ref)}, nil
 	}
-	s := &source{}
-	err := s.openFile(ctx, p, o)
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
+	return m.session, nil
 }
 
-// openFile opens a layout or an archive.
-func (s *source) openFile(ctx context.Context, p *place, o sourceOptions) error {
-	l := p.layout
-	if l == nil {
-		l = &LayoutImage{Dir: p.path, name: p.text}
+// open makes a session at the first site.
+func (m *Source) open(ctx context.Context) error {
+	c, at := m.client, m.sites[0]
+	if at.mirror {
+		c = c.impatient()
 	}
-	info, err := os.Stat(p.path)
+	session, err := c.session(ctx, at, actionsPull)
 	if err != nil {
 		return err
 	}
-	kind := p.kind
-	switch {
-	case info.IsDir():
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("read %s: it is neither a file nor a directory", p.path)
-	default:
-		files, f, err := openTar(ctx, p.path, o.temp, o.limit)
-		if err != nil {
-			return err
-		}
-		s.closers = append(s.closers, f)
-		l.members = files
-		// bob's own docker archives are both, and lose nothing as a layout.
-		if kind == inFile && files[ocispec.ImageIndexFile] == nil {
-			kind = inDockerArchive
-			if files[dockerManifestFile] == nil {
-				return fmt.Errorf("read %s: neither an OCI image layout nor a docker archive", p.path)
-			}
-		}
-	}
-	if kind == inDockerArchive {
-		if err := s.convert(ctx, l, p.tag, o); err != nil {
-			return fmt.Errorf("read %s: %w", p.path, err)
-		}
-	}
-	s.content = l
-	want, err := l.find()
-	if err != nil {
-		return l.fail("resolve", "", err)
-	}
-	s.root, err = l.manifest(ctx, want.Digest.String(), want)
-	return err
+	session.named = m.named.Context()
+	m.session = session
+	return nil
 }
 
-// convert makes l the layout of an image of a docker archive.
-func (s *source) convert(ctx context.Context, l *LayoutImage, ref string, o sourceOptions) error {
-	if l.members == nil {
-		return errors.New("a docker archive is a file, and this is a directory")
+// leave gives a mirror up because of err and says so; there is always a site
+// behind it. It is false at the last site, and when ctx has ended.
+func (m *Source) leave(ctx context.Context, err error) bool {
+	at := m.sites[0]
+	if !at.mirror || ctx.Err() != nil {
+		return false
 	}
-	image, err := findDockerImage(l.members, ref)
+	if e, ok := errors.AsType[*Error](err); ok && e.Op == opConnect {
+		m.client.mu.Lock()
+		m.client.down[at.host()] = true
+		m.client.mu.Unlock()
+	}
+	m.session, m.sites = nil, m.sites[1:]
+	m.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", reference.Repository(at.ref.Context()),
+		reference.Repository(m.named.Context()), reason(err), m.sites[0].host()))
+	return true
+}
+
+// ask has f ask the sites, one after the other until one answers.
+func ask[T any](ctx context.Context, m *Source, f func(*session) (T, error)) (T, error) {
+	s, err := m.current(ctx)
+	for err == nil {
+		var answer T
+		if answer, err = f(s); err == nil {
+			return answer, nil
+		}
+		s, err = m.after(ctx, s, err)
+	}
+	var none T
+	return none, err
+}
+
+// Root gets the manifest or index that the reference names, verified.
+func (m *Source) Root(ctx context.Context) (*oci.Document, error) {
+	return ask(ctx, m, func(s *session) (*oci.Document, error) { return s.root(ctx) })
+}
+
+// Manifest implements oci.Keeper.
+func (m *Source) Manifest(ctx context.Context, want ocispec.Descriptor) (*oci.Document, error) {
+	return ask(ctx, m, func(s *session) (*oci.Document, error) { return s.manifest(ctx, want.Digest.String(), want) })
+}
+
+// Config implements oci.Keeper.
+func (m *Source) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	return ask(ctx, m, func(s *session) ([]byte, error) { return s.config(ctx, d) })
+}
+
+// Blob implements oci.Keeper.
+func (m *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	at, err := m.current(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if s.archived, err = l.members.read(dockerManifestFile, maxManifest); err != nil {
-		return err
+	return at.blob(ctx, oci.OpPullBlob, d, func(failed *session, err error) (*session, error) {
+		return m.after(ctx, failed, err)
+	})
+}
+
+// Fail implements oci.Keeper.
+func (m *Source) Fail(op, digest string, cause error) error {
+	return &Error{
+		Op: op, Host: reference.Host(m.named.Context().Registry), Repository: reference.Repository(m.named.Context()),
+		Reference: reference.String(m.named), Digest: digest, Err: cause,
 	}
-	made, err := image.layout(ctx, o)
-	s.closers = append(s.closers, made)
-	l.members = made.members
-	return err
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -176,7 +177,7 @@ func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) e
 			accept: partStored(),
 			commit: true,
 		}, func(resp *http.Response) error { return p.session.checkDigest(opPushBlob, d, resp) })
-		if tried && errors.Is(err, ErrNotFound) {
+		if tried && errors.Is(err, oci.ErrNotFound) {
 			// The answer to an earlier try may have been lost, not the try.
 			if there, existsErr := p.existsOnce(ctx, d); existsErr == nil && there {
 				return nil

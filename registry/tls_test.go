@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 // dialTo is a transport to which every host is srv.
@@ -230,7 +232,7 @@ func TestHub(t *testing.T) {
 		}
 	}
 	_, err := c.Resolve(t.Context(), "ghost:2", amd64)
-	checkError(t, err, "docker.io", registry.ErrNotFound, "docker.io/library/ghost:2", `"docker login docker.io"`)
+	checkError(t, err, "docker.io", oci.ErrNotFound, "docker.io/library/ghost:2", `"docker login docker.io"`)
 }
 
 // plainTransport is nobody's http.Transport, and hides what bodies can do.
@@ -254,5 +256,5 @@ func TestOwnTransport(t *testing.T) {
 		t.Errorf("DELETE answers %d", status)
 	}
 	_, err := readBlob(t.Context(), im, f.descs[1].Descriptor)
-	checkError(t, err, host, registry.ErrNotFound, "no such blob")
+	checkError(t, err, host, oci.ErrNotFound, "no such blob")
 }

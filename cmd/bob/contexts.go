@@ -11,7 +11,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
 )
 
@@ -93,8 +93,8 @@ func directoryContext(ctx context.Context, dir string) (*executor.Context, error
 }
 
 // layoutImage parses PATH[:TAG][@DIGEST].
-func layoutImage(spec string) (*registry.LayoutImage, error) {
-	l, err := registry.ParseLayoutImage(spec)
+func layoutImage(spec string) (*archive.LayoutImage, error) {
+	l, err := archive.ParseLayoutImage(spec)
 	if err != nil {
 		return nil, err
 	}

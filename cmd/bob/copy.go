@@ -9,7 +9,7 @@ import (
 	"os"
 	"sync"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -63,7 +63,7 @@ func (cfg *copyConfig) register(fs *flag.FlagSet) {
 // copy copies from src to all of dst.
 func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error {
 	for _, place := range append([]string{src}, dst...) {
-		if err := registry.CheckPlace(place); err != nil {
+		if err := transfer.CheckPlace(place); err != nil {
 			return usageErrorf("%v", err)
 		}
 	}
@@ -78,12 +78,13 @@ func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error
 		return err
 	}
 	notice := notices(cfg.stderr, cfg.quiet)
-	d, err := cfg.registries.client(notice).Copy(ctx, src, dst[0], registry.CopyOptions{
+	d, err := transfer.Copy(ctx, cfg.registries.client(notice), src, dst[0], transfer.Options{
 		Platform:    p,
 		Also:        dst[1:],
 		Jobs:        cfg.jobs,
 		TempDir:     temp,
 		MaxUnpacked: limit,
+		Notice:      notice,
 		Moving: func(d ocispec.Descriptor) {
 			notice(fmt.Sprintf("copying %s, %s", d.Digest, units.HumanSize(float64(d.Size))))
 		},

@@ -14,7 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -59,7 +59,7 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return usageErrorf("bob inspect takes one name")
 	}
-	if err := registry.CheckPlace(args[0]); err != nil {
+	if err := transfer.CheckPlace(args[0]); err != nil {
 		return usageErrorf("%v", err)
 	}
 	var errFormat error
@@ -67,13 +67,13 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 		errFormat = about("format", "", usageErrorf("--format %s: want text or json", cfg.format))
 	}
 	p, err := optionalPlatform(cfg.platform)
-	o := registry.InspectOptions{Platform: p, TempDir: os.TempDir()}
+	o := transfer.InspectOptions{Platform: p, TempDir: os.TempDir()}
 	var errLimit error
 	o.MaxUnpacked, errLimit = cfg.unpacked.bytes(o.TempDir)
 	if err := errors.Join(errFormat, errLimit, err, cfg.registries.check(ctx)); err != nil {
 		return err
 	}
-	found, err := cfg.registries.client(notices(cfg.stderr, cfg.quiet)).Inspect(ctx, args[0], o)
+	found, err := transfer.Inspect(ctx, cfg.registries.client(notices(cfg.stderr, cfg.quiet)), args[0], o)
 	if err != nil {
 		return interrupted(ctx, err)
 	}
@@ -122,7 +122,7 @@ type inspectedManifest struct {
 	Platform string `json:"platform,omitempty"` // in place of the descriptor's
 }
 
-func newInspected(found *registry.Inspection) (*inspected, error) {
+func newInspected(found *transfer.Inspection) (*inspected, error) {
 	v := &inspected{Reference: found.Reference, Digest: found.Digest, MediaType: found.MediaType}
 	if index := found.Index; index != nil {
 		v.ArtifactType, v.Subject, v.Annotations = index.ArtifactType, index.Subject, index.Annotations

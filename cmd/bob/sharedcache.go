@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 )
@@ -104,7 +104,7 @@ func parseCacheFrom(spec string) (*executor.CacheSource, error) {
 		if err := onlyFields(values, "src", "tag", "digest"); err != nil {
 			return nil, err
 		}
-		l := &registry.LayoutImage{Dir: values["src"], Tag: values["tag"], Digest: digest.Digest(values["digest"])}
+		l := &archive.LayoutImage{Dir: values["src"], Tag: values["tag"], Digest: digest.Digest(values["digest"])}
 		if l.Dir == "" {
 			return nil, errors.New("src, the directory, is missing")
 		}

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 )
 
@@ -14,7 +14,7 @@ func TestSharedCacheFlags(t *testing.T) {
 	o := parsedOptions(t, "--cache-from h/c --cache-from type=registry,ref=h/d:1 --cache-from type=local,src=x,tag=t"+
 		" --cache-to type=registry,ref=h/c,mode=max,compression=zstd,force-compression=true,image-manifest=true,oci-mediatypes=true,ignore-error=true"+
 		" --cache-to h/d --cache-to type=local,dest=y,mode=min --cache-to type=inline")
-	from := []executor.CacheSource{{Ref: "h/c"}, {Ref: "h/d:1"}, {Layout: &registry.LayoutImage{Dir: "x", Tag: "t"}}}
+	from := []executor.CacheSource{{Ref: "h/c"}, {Ref: "h/d:1"}, {Layout: &archive.LayoutImage{Dir: "x", Tag: "t"}}}
 	to := []executor.CacheTarget{
 		{Ref: "h/c", Max: true, Compression: &snapshot.Compression{Method: snapshot.Zstd}, IgnoreError: true},
 		{Ref: "h/d"},

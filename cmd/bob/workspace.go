@@ -14,6 +14,8 @@ import (
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/oci"
+	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/distribution/reference"
 )
 
@@ -240,7 +242,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 // Dockerfile names.
 func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *inputs, o *options) (_ bool, err error) {
 	annotations, err := cfg.registries.client(cfg.workspace.say).Annotations(ctx, string(cfg.workspace.baseRef))
-	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrDenied) {
+	if errors.Is(err, oci.ErrNotFound) || errors.Is(err, registry.ErrDenied) {
 		return false, nil // some registries deny what isn't there
 	}
 	if err != nil {
@@ -263,7 +265,7 @@ func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *inputs, o *option
 // copyToTarget makes the base layer the workspace image, and prints its digest.
 func (cfg *buildConfig) copyToTarget(ctx context.Context) error {
 	w := &cfg.workspace
-	d, err := cfg.registries.client(cfg.workspace.say).Copy(ctx, string(w.baseRef), string(w.targetRef), registry.CopyOptions{})
+	d, err := transfer.Copy(ctx, cfg.registries.client(cfg.workspace.say), string(w.baseRef), string(w.targetRef), transfer.Options{})
 	if err != nil {
 		return err
 	}

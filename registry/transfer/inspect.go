@@ -1,4 +1,4 @@
-package registry
+package transfer
 
 import (
 	"context"
@@ -8,6 +8,10 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
+	"github.com/bobbuild/bob/registry/oci"
 )
 
 // Inspection is what a place says of an image, an index or an artifact.
@@ -31,29 +35,29 @@ type Inspection struct {
 	Config []byte
 }
 
-// InspectOptions say what [Client.Inspect] looks at. The zero value is what the place
+// InspectOptions say what [Inspect] looks at. The zero value is what the place
 // itself names.
 type InspectOptions struct {
 	// Platform picks one image of an index.
 	Platform *ocispec.Platform
-	// TempDir and MaxUnpacked are as in [CopyOptions].
+	// TempDir and MaxUnpacked are as in [Options].
 	TempDir     string
 	MaxUnpacked int64
 }
 
-// Inspect reads what the place src (see [Client.Copy]) says, verified, and no layer
+// Inspect reads what the place src (see [Copy]) says, verified, and no layer
 // but compressed ones of a docker archive, whose digests aren't known otherwise.
-func (c *Client) Inspect(ctx context.Context, src string, o InspectOptions) (*Inspection, error) {
+func Inspect(ctx context.Context, c *registry.Client, src string, o InspectOptions) (*Inspection, error) {
 	from, err := parsePlace(src)
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.open(ctx, from, sourceOptions{temp: o.TempDir, limit: o.MaxUnpacked, keep: true, docker: true})
+	s, err := open(ctx, c, from, archive.Options{TempDir: o.TempDir, MaxUnpacked: o.MaxUnpacked, Keep: true, DockerTypes: true})
 	if err != nil {
 		return nil, err
 	}
 	in, err := s.inspect(ctx, o.Platform)
-	if err := errors.Join(err, s.Close()); err != nil {
+	if err := errors.Join(err, s.close()); err != nil {
 		return nil, err
 	}
 	in.Reference = src
@@ -66,41 +70,41 @@ func (c *Client) Inspect(ctx context.Context, src string, o InspectOptions) (*In
 func (s *source) inspect(ctx context.Context, p *ocispec.Platform) (*Inspection, error) {
 	doc := s.root
 	if p != nil {
-		im, err := s.pick(ctx, *p)
+		im, err := oci.Pick(ctx, s, s.root, *p)
 		if err != nil {
 			return nil, err
 		}
-		doc = im.document()
+		doc = im.Document()
 	}
-	in := &Inspection{Digest: doc.digest, MediaType: doc.mediaType, Raw: doc.body}
-	if s.archived != nil {
-		in.Digest, in.Raw = "", s.archived
+	in := &Inspection{Digest: doc.Digest, MediaType: doc.MediaType, Raw: doc.Body}
+	if s.dockerManifest != nil {
+		in.Digest, in.Raw = "", s.dockerManifest
 	}
-	if doc.isIndex() {
+	if doc.IsIndex() {
 		return in, s.read(doc, &in.Index)
 	}
 	if err := s.read(doc, &in.Manifest); err != nil {
 		return nil, err
 	}
 	config := in.Manifest.Config
-	if !isImageConfig(config.MediaType) {
+	if !oci.IsImageConfig(config.MediaType) {
 		return in, nil
 	}
-	if err := checkDescriptor("config", config); err != nil {
-		return nil, s.fail(opPullManifest, "", err)
+	if err := oci.CheckDescriptor("config", config); err != nil {
+		return nil, s.Fail(oci.OpPullManifest, "", err)
 	}
-	if config.Size > maxConfig {
-		return nil, s.fail(opPullConfig, config.Digest.String(), tooLarge(config.Size, maxConfig))
+	if config.Size > oci.MaxConfig {
+		return nil, s.Fail(oci.OpPullConfig, config.Digest.String(), oci.TooLarge(config.Size, oci.MaxConfig))
 	}
 	var err error
-	in.Config, err = s.config(ctx, config)
+	in.Config, err = s.Config(ctx, config)
 	return in, err
 }
 
 // read reads what a document says.
-func (s *source) read(doc *document, into any) error {
-	if err := json.Unmarshal(doc.body, into); err != nil {
-		return s.fail(opPullManifest, "", fmt.Errorf("read manifest: %w", err))
+func (s *source) read(doc *oci.Document, into any) error {
+	if err := json.Unmarshal(doc.Body, into); err != nil {
+		return s.Fail(oci.OpPullManifest, "", fmt.Errorf("read manifest: %w", err))
 	}
 	return nil
 }

@@ -1,16 +1,16 @@
-package registry
+package oci
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/containerd/platforms"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -18,59 +18,92 @@ import (
 // platforms are opened to find out.
 const maxUnnamed = 16
 
-// A keeper has the documents of images: a repository of a registry, or a layout.
-type keeper interface {
-	// manifest gets a manifest or index by tag or digest, verified.
-	manifest(ctx context.Context, identifier string, want ocispec.Descriptor) (*document, error)
-	// config gets a config blob, verified.
-	config(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
-	// reference names an image for ever.
-	reference(d digest.Digest) string
-	fail(op, digest string, cause error) *Error
+// A Keeper has documents and blobs: a repository of a registry, or a layout.
+type Keeper interface {
+	// Manifest gets a manifest or index by its digest, verified.
+	Manifest(ctx context.Context, want ocispec.Descriptor) (*Document, error)
+	// Config gets a config, verified.
+	Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
+	// Blob opens a blob as [Image.Blob] says.
+	Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+	// Fail makes an error of the cause why op failed, on the blob if digest isn't "".
+	Fail(op, digest string, cause error) error
 }
 
-// choose follows doc to the image for p. What a reference names directly, at depth
-// 0, is taken whatever its platform: only an index offers a choice. BuildKit does
-// so too, and warns.
-func choose(ctx context.Context, s keeper, doc *document, p ocispec.Platform, depth int) (*Image, error) {
-	if !doc.isIndex() {
-		im, err := image(ctx, s, doc)
+// Choose follows doc to the image for p. A manifest is taken whatever its platform: only
+// an index offers a choice. BuildKit does so too, and warns. Variants match as containerd
+// matches them: an arm/v7 image does for arm64, 386 for amd64, when there is nothing
+// better. An index without an image for p is an error that lists those there are.
+func Choose(ctx context.Context, k Keeper, doc *Document, p ocispec.Platform) (*Image, error) {
+	return rooted(doc)(choose(ctx, k, doc, p, 0))
+}
+
+// Pick is [Choose] that refuses a manifest of another platform too.
+func Pick(ctx context.Context, k Keeper, doc *Document, p ocispec.Platform) (*Image, error) {
+	return rooted(doc)(choose(ctx, k, doc, p, 1))
+}
+
+// ChooseArtifact is [Choose] that also takes a manifest which is no image but whose config
+// is of type configType. The result then has no Layers: what the blobs of its Manifest are
+// is for the config to tell.
+func ChooseArtifact(ctx context.Context, k Keeper, doc *Document, p ocispec.Platform, configType string) (*Image, error) {
+	if doc.IsIndex() || doc.configType() != configType {
+		return Choose(ctx, k, doc, p)
+	}
+	return rooted(doc)(artifact(ctx, k, doc))
+}
+
+// rooted notes what an image was found by.
+func rooted(doc *Document) func(*Image, error) (*Image, error) {
+	return func(im *Image, err error) (*Image, error) {
+		if err == nil {
+			im.Root = doc.Digest
+		}
+		return im, err
+	}
+}
+
+// choose follows doc to the image for p. A manifest at depth 0 is taken whatever its
+// platform.
+func choose(ctx context.Context, k Keeper, doc *Document, p ocispec.Platform, depth int) (*Image, error) {
+	if !doc.IsIndex() {
+		im, err := image(ctx, k, doc)
 		if err != nil || depth == 0 {
 			return im, err
 		}
 		has, err := configPlatform(im.Config, p)
 		if err != nil {
-			return nil, s.fail(opPullConfig, im.Manifest.Config.Digest.String(), err)
+			return nil, k.Fail(OpPullConfig, im.Manifest.Config.Digest.String(), err)
 		}
 		if !platforms.Only(p).Match(has) {
-			return nil, noPlatform(s, p, []string{platforms.Format(has)})
+			return nil, noPlatform(k, p, []string{platforms.Format(has)})
 		}
 		return im, nil
 	}
-	if depth == maxNesting {
-		return nil, s.fail(opPullManifest, "", fmt.Errorf("%w: indexes nested more than %d deep", ErrCorrupt, maxNesting))
+	if depth == MaxNesting {
+		return nil, k.Fail(OpPullManifest, "", fmt.Errorf("%w: indexes nested more than %d deep", ErrCorrupt, MaxNesting))
 	}
-	named, unnamed, there, err := readIndex(doc.body, p)
+	named, unnamed, there, err := readIndex(doc.Body, p)
 	if err != nil {
-		return nil, s.fail(opPullManifest, "", err)
+		return nil, k.Fail(OpPullManifest, "", err)
 	}
 	if len(named) > 0 {
-		child, err := s.manifest(ctx, named[0].Digest.String(), named[0])
+		child, err := k.Manifest(ctx, named[0])
 		if err != nil {
 			return nil, err
 		}
-		if child.isIndex() {
-			return choose(ctx, s, child, p, depth+1)
+		if child.IsIndex() {
+			return choose(ctx, k, child, p, depth+1)
 		}
 		// The index has spoken: configs of old tools know less.
-		return image(ctx, s, child)
+		return image(ctx, k, child)
 	}
 	for _, d := range unnamed[:min(len(unnamed), maxUnnamed)] {
-		child, err := s.manifest(ctx, d.Digest.String(), d)
+		child, err := k.Manifest(ctx, d)
 		if err != nil {
 			return nil, err
 		}
-		im, err := choose(ctx, s, child, p, depth+1)
+		im, err := choose(ctx, k, child, p, depth+1)
 		var mismatch *platformError
 		switch {
 		case err == nil:
@@ -82,7 +115,7 @@ func choose(ctx context.Context, s keeper, doc *document, p ocispec.Platform, de
 			return nil, err
 		}
 	}
-	return nil, noPlatform(s, p, there)
+	return nil, noPlatform(k, p, there)
 }
 
 // readIndex returns the entries that match p, best first, those that name no
@@ -102,7 +135,7 @@ func readIndex(body []byte, p ocispec.Platform) (named, unnamed []ocispec.Descri
 			return nil, nil, nil, fmt.Errorf("%w: entry %d of the index has %d bytes", ErrCorrupt, i, d.Size)
 		}
 		switch {
-		case isAttestation(d), !isManifestType(d.MediaType):
+		case isAttestation(d), !IsManifestType(d.MediaType):
 		case d.Platform == nil:
 			unnamed = append(unnamed, d)
 		default:
@@ -128,14 +161,6 @@ func readIndex(body []byte, p ocispec.Platform) (named, unnamed []ocispec.Descri
 func isAttestation(d ocispec.Descriptor) bool {
 	return d.Annotations["vnd.docker.reference.type"] != "" ||
 		(d.Platform != nil && d.Platform.OS == "unknown")
-}
-
-func isManifestType(mediaType string) bool {
-	switch mediaType {
-	case "", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, mediaTypeDockerManifest, mediaTypeDockerList:
-		return true
-	}
-	return false
 }
 
 // configPlatform returns the platform a config claims; what it leaves open
@@ -171,10 +196,10 @@ func (e *platformError) Error() string {
 // Is says that what was asked for isn't there.
 func (e *platformError) Is(target error) bool { return target == ErrNotFound }
 
-func noPlatform(s keeper, p ocispec.Platform, there []string) *Error {
+func noPlatform(k Keeper, p ocispec.Platform, there []string) error {
 	for i := range there {
 		there[i] = words.Line(there[i])
 	}
 	slices.Sort(there)
-	return s.fail("resolve", "", &platformError{wanted: platforms.Format(p), there: slices.Compact(there)})
+	return k.Fail(OpResolve, "", &platformError{wanted: platforms.Format(p), there: slices.Compact(there)})
 }

@@ -1,4 +1,4 @@
-package registry
+package archive
 
 import (
 	"archive/tar"
@@ -12,6 +12,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/klauspost/compress/gzip"
 )
@@ -42,7 +43,7 @@ func (m members) read(name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := readBounded(f, limit)
+	body, err := oci.ReadBounded(f, limit)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -54,23 +55,22 @@ func (m members) put(name string, body []byte) {
 	m[name] = io.NewSectionReader(bytes.NewReader(body), 0, int64(len(body)))
 }
 
-// openTar opens the tar called name, which may be compressed by gzip: it is
-// decompressed to a file in temp then, of at most limit bytes (0: any number). Nothing
-// is unpacked. The caller closes the file when the members aren't used any more.
-func openTar(ctx context.Context, name, temp string, limit int64) (members, *os.File, error) {
+// openTar opens the tar called name, which may be compressed by gzip: it is decompressed
+// to a file without a name then. Nothing is unpacked. The caller closes the file when the members aren't used any more.
+func openTar(ctx context.Context, name string, o Options) (members, *os.File, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	if isGzip(f) {
 		packed := f
-		f, err = spool(temp, func(w io.Writer) error { return gunzip(ctx, w, packed, limit) })
+		f, err = spool(o.TempDir, func(w io.Writer) error { return gunzip(ctx, w, packed, o.MaxUnpacked) })
 		_ = packed.Close() // only read
 		if err != nil {
 			return nil, nil, fmt.Errorf("decompress %s: %w", name, err)
 		}
 	}
-	m, err := listTar(ctx, f, bounded.NewBudget(limit))
+	m, err := listTar(ctx, f, bounded.NewBudget(o.MaxUnpacked))
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("read %s: %w", name, err), f.Close())
 	}
@@ -129,10 +129,10 @@ func listTar(ctx context.Context, f *os.File, budget *bounded.Budget) (members, 
 		}
 		name := path.Clean(h.Name)
 		if !fs.ValidPath(name) {
-			return nil, fmt.Errorf("%w: the entry %q lies outside of the archive", ErrCorrupt, h.Name)
+			return nil, fmt.Errorf("%w: the entry %q lies outside of the archive", oci.ErrCorrupt, h.Name)
 		}
 		if len(list)+len(links) == maxMembers {
-			return nil, fmt.Errorf("%w: more than %d entries", ErrCorrupt, maxMembers)
+			return nil, fmt.Errorf("%w: more than %d entries", oci.ErrCorrupt, maxMembers)
 		}
 		switch h.Typeflag {
 		case tar.TypeReg, tar.TypeGNUSparse:

@@ -1,4 +1,4 @@
-package registry
+package archive
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/registry/internal/words"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/distribution/reference"
 	"github.com/klauspost/compress/gzip"
@@ -50,7 +51,7 @@ type dockerImage struct {
 
 // findDockerImage finds the image called ref, "" being the only one.
 func findDockerImage(files members, ref string) (*dockerImage, error) {
-	body, err := files.read(dockerManifestFile, maxManifest)
+	body, err := files.read(dockerManifestFile, oci.MaxManifest)
 	if err != nil {
 		return nil, fmt.Errorf("no docker archive: %w", err)
 	}
@@ -62,15 +63,15 @@ func findDockerImage(files members, ref string) (*dockerImage, error) {
 	if i.entry, err = chooseEntry(entries, ref); err != nil {
 		return nil, err
 	}
-	if i.config, err = files.read(path.Clean(i.entry.Config), maxConfig); err != nil {
+	if i.config, err = files.read(path.Clean(i.entry.Config), oci.MaxConfig); err != nil {
 		return nil, fmt.Errorf("the image's config: %w", err)
 	}
 	// The name is a digest, in docker's older format too.
 	said := digest.NewDigestFromEncoded(digest.SHA256, strings.TrimSuffix(path.Base(i.entry.Config), ".json"))
 	if got := digest.FromBytes(i.config); said.Validate() == nil && got != said {
-		return nil, fmt.Errorf("%w: the config %s has the digest %s", ErrCorrupt, i.entry.Config, got)
+		return nil, fmt.Errorf("%w: the config %s has the digest %s", oci.ErrCorrupt, i.entry.Config, got)
 	}
-	all, err := layers(&ocispec.Manifest{Layers: make([]ocispec.Descriptor, len(i.entry.Layers))}, i.config)
+	all, err := oci.Layers(&ocispec.Manifest{Layers: make([]ocispec.Descriptor, len(i.entry.Layers))}, i.config)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func findDockerImage(files members, ref string) (*dockerImage, error) {
 func chooseEntry(entries []dockerEntry, ref string) (dockerEntry, error) {
 	switch {
 	case len(entries) == 0:
-		return dockerEntry{}, fmt.Errorf("%w: it holds no image", ErrNotFound)
+		return dockerEntry{}, fmt.Errorf("%w: it holds no image", oci.ErrNotFound)
 	case ref == "" && len(entries) == 1:
 		return entries[0], nil
 	}
@@ -108,13 +109,13 @@ func chooseEntry(entries []dockerEntry, ref string) (dockerEntry, error) {
 		return dockerEntry{}, fmt.Errorf("it holds %d images: name one of them, as in docker-archive:FILE:REF; there are %s",
 			len(entries), strings.Join(there, ", "))
 	}
-	return dockerEntry{}, fmt.Errorf("%w: it has no image %s; there are %s", ErrNotFound, wanted, strings.Join(there, ", "))
+	return dockerEntry{}, fmt.Errorf("%w: it has no image %s; there are %s", oci.ErrNotFound, wanted, strings.Join(there, ", "))
 }
 
 // dockerLayout is an OCI image layout made of a docker archive. It is in memory,
 // but for the layers: those are in the archive or in files without a name.
 type dockerLayout struct {
-	sourceOptions
+	Options
 	members
 	packed         []*os.File
 	gzipped, plain string // the media types of layers
@@ -123,15 +124,15 @@ type dockerLayout struct {
 // layout makes the image into an OCI image layout: its layers stay as they are if the
 // options say so, else all are compressed and verified. The caller closes the layout,
 // after an error too.
-func (i *dockerImage) layout(ctx context.Context, o sourceOptions) (*dockerLayout, error) {
+func (i *dockerImage) layout(ctx context.Context, o Options) (*dockerLayout, error) {
 	l := &dockerLayout{
-		sourceOptions: o, members: make(members),
+		Options: o, members: make(members),
 		gzipped: ocispec.MediaTypeImageLayerGzip, plain: ocispec.MediaTypeImageLayer,
 	}
 	manifestType, configType := ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig
-	if o.docker {
+	if o.DockerTypes {
 		l.gzipped, l.plain = mediaTypeDockerLayer, mediaTypeDockerLayerTar
-		manifestType, configType = mediaTypeDockerManifest, mediaTypeDockerConfig
+		manifestType, configType = oci.DockerManifest, oci.DockerConfig
 	}
 	manifest := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -142,7 +143,7 @@ func (i *dockerImage) layout(ctx context.Context, o sourceOptions) (*dockerLayou
 	for n, name := range i.entry.Layers {
 		content := i.files[path.Clean(name)]
 		if content == nil {
-			return l, fmt.Errorf("%w: its layer %s is missing", ErrNotFound, words.Line(name))
+			return l, fmt.Errorf("%w: its layer %s is missing", oci.ErrNotFound, words.Line(name))
 		}
 		d, err := l.layer(ctx, content, i.diffIDs[n])
 		if err != nil {
@@ -178,18 +179,18 @@ func (l *dockerLayout) add(mediaType string, body []byte) ocispec.Descriptor {
 	return d
 }
 
-// layer adds a layer, which is compressed first unless it is already or keep is set.
+// layer adds a layer, which is compressed first unless it is already or Keep is set.
 func (l *dockerLayout) layer(ctx context.Context, content *io.SectionReader, diffID digest.Digest) (ocispec.Descriptor, error) {
 	d := ocispec.Descriptor{MediaType: l.plain, Digest: diffID}
 	if isGzip(content) {
 		var err error
-		if d.Digest, err = digestOf(ctx, content, diffID, l.limit); err != nil {
+		if d.Digest, err = digestOf(ctx, content, diffID, l.MaxUnpacked); err != nil {
 			return d, err
 		}
 		d.MediaType = l.gzipped
-	} else if !l.keep {
+	} else if !l.Keep {
 		sum := digest.SHA256.Digester()
-		f, err := spool(l.temp, func(w io.Writer) error {
+		f, err := spool(l.TempDir, func(w io.Writer) error {
 			return pack(ctx, io.MultiWriter(w, sum.Hash()), content, diffID)
 		})
 		if err != nil {
@@ -246,7 +247,7 @@ func copyVerified(ctx context.Context, w io.Writer, r io.Reader, want digest.Dig
 		return err
 	}
 	if !verifier.Verified() {
-		return fmt.Errorf("%w: its bytes have another digest than %s, which the config names", ErrCorrupt, want)
+		return fmt.Errorf("%w: its bytes have another digest than %s, which the config names", oci.ErrCorrupt, want)
 	}
 	return nil
 }

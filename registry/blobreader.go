@@ -9,24 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/internal/words"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// Blob opens a blob of the image's repository. The reader verifies size and
-// digest: when they aren't d's its last Read returns an error that is
-// [ErrCorrupt] in place of io.EOF, so that nothing may be believed before
-// io.EOF. [Error.Again] then says whether to open it once more, which waits a little
-// and asks the next place if it was a mirror's. The reader continues where it was
-// after transient failures, and at the next place when a mirror fails. The caller
-// closes it; cancelling ctx ends it. It is for one goroutine.
-func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	if i.layout != nil {
-		return i.layout.blob(ctx, OpPullBlob, d)
-	}
-	return i.mirrors.blob(ctx, OpPullBlob, d)
-}
 
 // blob opens a blob. next, if it isn't nil, names another session that may have
 // it when s has failed, else the error to end with.
@@ -34,7 +22,7 @@ func (s *session) blob(
 	ctx context.Context, op string, d ocispec.Descriptor, next func(failed *session, err error) (*session, error),
 ) (io.ReadCloser, error) {
 	if err := d.Digest.Validate(); err != nil {
-		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", ErrCorrupt, words.Line(d.Digest.String()), err))
+		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", oci.ErrCorrupt, words.Line(d.Digest.String()), err))
 	}
 	r := &blobReader{
 		session:  s,
@@ -72,7 +60,7 @@ func (s *session) blob(
 }
 
 func (s *session) blobRetrier(op string, d ocispec.Descriptor) *retrier {
-	return s.client.retrier(op + " " + d.Digest.String() + " of " + displayRepository(s.ref.Context()))
+	return s.client.retrier(op + " " + d.Digest.String() + " of " + reference.Repository(s.ref.Context()))
 }
 
 // pauseSpoiled waits before a blob that came damaged is read again, and says so.
@@ -160,14 +148,14 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 }
 
 func (r *blobReader) corrupt(format string, args ...any) error {
-	return r.session.fail(r.op, r.want.Digest.String(), spoiled(format, args...))
+	return r.session.fail(r.op, r.want.Digest.String(), oci.Spoiled(format, args...))
 }
 
 // spoil is corrupt for bytes that the caller has had already. It is the caller's to
 // read the blob again, at the next place if there is one.
 func (r *blobReader) spoil(format string, args ...any) error {
 	r.disconnect()
-	err := r.session.fail(r.op, r.want.Digest.String(), spoiled(format, args...))
+	err := r.session.fail(r.op, r.want.Digest.String(), oci.Spoiled(format, args...))
 	if r.next != nil {
 		if other, none := r.next(r.session, err); none == nil && other != r.session {
 			err.again = true

@@ -1,8 +1,7 @@
-package registry
+package archive
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,24 +10,15 @@ import (
 	"os"
 	"path"
 
+	"github.com/bobbuild/bob/registry/oci"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// WriteOCIDir writes an OCI image layout to the directory dir, made if need be.
-// A layout that is there already keeps its other images; those of the same name
-// are replaced. A directory with anything else in it is refused. index.json is
-// replaced last and at once: an error leaves at worst unused blobs. Two writers
-// of one directory must not run at the same time.
-func WriteOCIDir(ctx context.Context, dir string, a Archive) error {
-	l, err := a.layout()
-	if err != nil {
-		return err
-	}
-	return l.writeTo(ctx, dir)
-}
-
-// writeTo writes the layout to a directory as [WriteOCIDir] does.
-func (l *layout) writeTo(ctx context.Context, dir string) error {
+// WriteDir writes the layout to the directory dir, made if need be. A layout that is there
+// already keeps its other images; those of the same name are replaced. A directory with
+// anything else in it is refused. index.json is replaced last and at once: an error leaves
+// at worst unused blobs. Two writers of one directory must not run at the same time.
+func (l *Layout) WriteDir(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // images are for others to read
 		return fmt.Errorf("write layout: %w", err)
 	}
@@ -43,17 +33,17 @@ func (l *layout) writeTo(ctx context.Context, dir string) error {
 	return nil
 }
 
-func (l *layout) writeDir(ctx context.Context, root *os.Root) error {
+func (l *Layout) writeDir(ctx context.Context, root *os.Root) error {
 	others, err := readLayout(root)
 	if err != nil {
 		return err
 	}
-	for _, blob := range l.blobs {
+	for _, blob := range l.Blobs {
 		if err := blob.writeFile(ctx, root); err != nil {
 			return err
 		}
 	}
-	index, err := encodeIndex(append(without(others, l.entries), l.entries...))
+	index, err := encodeIndex(append(without(others, l.Entries), l.Entries...))
 	if err != nil {
 		return err
 	}
@@ -93,7 +83,7 @@ func readLayout(root *os.Root) ([]ocispec.Descriptor, error) {
 
 // readEntries reads an index.json.
 func readEntries(r io.Reader) ([]ocispec.Descriptor, error) {
-	body, err := readBounded(r, maxManifest)
+	body, err := oci.ReadBounded(r, oci.MaxManifest)
 	if err != nil {
 		return nil, fmt.Errorf("read index.json: %w", err)
 	}
@@ -122,7 +112,7 @@ func without(old, added []ocispec.Descriptor) []ocispec.Descriptor {
 }
 
 // writeFile writes the blob unless it's there.
-func (b *layoutBlob) writeFile(ctx context.Context, root *os.Root) error {
+func (b *Blob) writeFile(ctx context.Context, root *os.Root) error {
 	name := blobPath(b.Digest)
 	if info, err := root.Stat(name); err == nil && info.Mode().IsRegular() && info.Size() == b.Size {
 		return nil
@@ -137,7 +127,10 @@ func (b *layoutBlob) writeFile(ctx context.Context, root *os.Root) error {
 				return err
 			})
 		})
-		if e, ok := errors.AsType[*Error](err); !ok || !e.again {
+		if e, ok := errors.AsType[interface {
+			error
+			Again() bool
+		}](err); !ok || !e.Again() {
 			return err
 		}
 	}
@@ -148,21 +141,4 @@ func replaceFile(root *os.Root, name string, body []byte) error {
 		_, err := w.Write(body)
 		return err
 	})
-}
-
-// writeThenRename makes name appear with all of its content or not at all.
-func writeThenRename(root *os.Root, name string, write func(io.Writer) error) error {
-	temporary := path.Join(path.Dir(name), ".tmp-"+rand.Text())
-	f, err := root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(write(f), f.Close())
-	if err == nil {
-		err = root.Rename(temporary, name)
-	}
-	if err != nil {
-		_ = root.Remove(temporary) // the first error counts
-	}
-	return err
 }

@@ -1,0 +1,25 @@
+// Package archive reads and writes images as files: OCI image layouts, which are
+// directories or tars, and the archives of docker save.
+//
+// # Terms
+//
+//   - A layout has an index.json, which names manifests and indexes, and their blobs by
+//     digest.
+//   - A docker archive is a tar with a manifest.json. It has neither a manifest nor, as a
+//     rule, compressed layers, and it is read as the layout that is made of it.
+//
+// # Specifications
+//
+// OCI image-spec v1.1, image layout v1.0; docker's image format v1.2.
+//
+// # Trust
+//
+// What is read is not trusted. Every document and blob is verified, no link leads out of
+// a layout, and what is compressed may have only so many bytes uncompressed as the caller
+// allows.
+//
+// # Not here
+//
+// No layer is unpacked. Nothing is kept on disk but what is written, and until it is
+// closed what an archive is read from.
+package archive

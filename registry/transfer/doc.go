@@ -1,0 +1,14 @@
+// Package transfer copies and inspects images wherever they are: at registries, in OCI
+// image layouts and in docker archives.
+//
+// # Terms
+//
+//   - A place is where an image is or is to go, as users write it. See [Copy].
+//   - The cargo is all that a copy moves: documents, each after those that it names, and
+//     blobs.
+//
+// # Not here
+//
+// How a registry is spoken to is package registry's, and what files look like package
+// archive's.
+package transfer
