@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log"
 	"math/big"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // authority signs certificates for tests.
@@ -222,4 +224,19 @@ func TestSocket(t *testing.T) {
 	c = newClient(t, func(o *registry.Options) { o.Socket = socket + "none" })
 	_, err = c.Push(t.Context(), "localhost:8080/base:1")
 	checkError(t, err, "localhost:8080", nil, socket+"none", "is bob proxy running")
+}
+
+// A file of certificates may be anything that is named, but not without end.
+func TestCertificatesAreBounded(t *testing.T) {
+	t.Parallel()
+	endless := filepath.Join(t.TempDir(), "x.crt")
+	if err := os.Symlink("/dev/zero", endless); err != nil {
+		t.Fatal(err)
+	}
+	_, errPair := registry.KeyPair(t.Context(), endless, endless)
+	for what, err := range map[string]error{"key pair": errPair, "authorities": registry.AddCA(t.Context(), x509.NewCertPool(), endless)} {
+		if !errors.As(err, new(*bounded.LimitError)) || !strings.Contains(err.Error(), endless) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/bobbuild/bob/registry/conf"
 )
 
 const (
@@ -42,7 +44,7 @@ type Options struct {
 	PushKeychain authn.Keychain
 	// Conf is what registries.conf says: mirrors for pulls, and which
 	// registries are insecure or blocked. nil says nothing.
-	Conf *Conf
+	Conf *conf.Rules
 	// Roots are the authorities that certificates are checked with; nil is the
 	// machine's.
 	Roots *x509.CertPool
@@ -91,7 +93,7 @@ type Options struct {
 type Client struct {
 	keychain     authn.Keychain
 	pushKeychain authn.Keychain
-	conf         *Conf
+	conf         *conf.Rules
 	userAgent    string
 	insecure     bool
 	patience     patience.Policy

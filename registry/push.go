@@ -55,7 +55,7 @@ func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, err := c.conf.pushSite(parsed)
+	at, err := c.conf.PushSite(parsed)
 	if err != nil {
 		return nil, refused(opPreparePush, parsed, err)
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/bobbuild/bob/registry/conf"
 )
 
 // What a session may do in its repository.
@@ -35,9 +37,9 @@ type session struct {
 
 // session reaches the registry of ref and gets the right to do actions ("pull",
 // "pull,push") in its repository.
-func (c *Client) session(ctx context.Context, at site, actions string) (*session, error) {
-	ref := at.ref
-	ep, err := c.endpoint(ctx, ref.Context().Registry, c.insecure || at.insecure)
+func (c *Client) session(ctx context.Context, at conf.Site, actions string) (*session, error) {
+	ref := at.Ref
+	ep, err := c.endpoint(ctx, ref.Context().Registry, c.insecure || at.Insecure)
 	if err != nil {
 		if e, ok := errors.AsType[*Error](err); ok {
 			e.Repository = reference.Repository(ref.Context())
@@ -93,13 +95,10 @@ func (s *session) authoriser(scopes ...string) *auth.Authoriser {
 // tellCredential says where the credential comes from.
 func (s *session) tellCredential() {
 	at, origin := reference.Host(s.ref.Context().Registry), ""
-	switch found := s.login.(type) {
-	case *credential:
-		origin = found.origin
-	default:
-		if !s.anonymous {
-			origin = "the keychain"
-		}
+	if found, ok := s.login.(interface{ Origin() string }); ok {
+		origin = found.Origin()
+	} else if !s.anonymous {
+		origin = "the keychain"
 	}
 	if s.client.first("credential\x00" + at + "\x00" + origin) {
 		s.client.credential(at, origin)

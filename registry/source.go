@@ -11,6 +11,8 @@ import (
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/google/go-containerregistry/pkg/name"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bobbuild/bob/registry/conf"
 )
 
 // A Source is where an image is got from: the first of its sites that can be used, and
@@ -22,7 +24,7 @@ type Source struct {
 
 	gate    gate     // guards what follows
 	session *session // at the first site; nil: not begun
-	sites   []site
+	sites   []conf.Site
 }
 
 // Source returns where the image, index or artifact that ref names is got from: mirrors
@@ -32,16 +34,16 @@ func (c *Client) Source(ref string) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	sites, err := c.conf.pullSites(parsed)
+	sites, err := c.conf.PullSites(parsed)
 	if err != nil {
 		return nil, refused(oci.OpPullManifest, parsed, err)
 	}
-	if c.conf != nil && c.conf.searches != "" && parsed.Context().RegistryStr() == name.DefaultRegistry && c.first("searches") {
-		c.notice("unqualified-search-registries in " + c.conf.searches + " is not followed: names without a host are Docker Hub's")
+	if c.conf != nil && c.conf.Searches != "" && parsed.Context().RegistryStr() == name.DefaultRegistry && c.first("searches") {
+		c.notice("unqualified-search-registries in " + c.conf.Searches + " is not followed: names without a host are Docker Hub's")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sites = slices.DeleteFunc(sites, func(at site) bool { return at.mirror && c.down[at.host()] })
+	sites = slices.DeleteFunc(sites, func(at conf.Site) bool { return at.Mirror && c.down[at.Host()] })
 	return &Source{client: c, named: parsed, gate: newGate(), sites: sites}, nil
 }
 
@@ -78,7 +80,7 @@ func (m *Source) after(ctx context.Context, failed *session, err error) (*sessio
 // open makes a session at the first site.
 func (m *Source) open(ctx context.Context) error {
 	c, at := m.client, m.sites[0]
-	if at.mirror {
+	if at.Mirror {
 		c = c.impatient()
 	}
 	session, err := c.session(ctx, at, actionsPull)
@@ -94,17 +96,17 @@ func (m *Source) open(ctx context.Context) error {
 // behind it. It is false at the last site, and when ctx has ended.
 func (m *Source) leave(ctx context.Context, err error) bool {
 	at := m.sites[0]
-	if !at.mirror || ctx.Err() != nil {
+	if !at.Mirror || ctx.Err() != nil {
 		return false
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Op == opConnect {
 		m.client.mu.Lock()
-		m.client.down[at.host()] = true
+		m.client.down[at.Host()] = true
 		m.client.mu.Unlock()
 	}
 	m.session, m.sites = nil, m.sites[1:]
-	m.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", reference.Repository(at.ref.Context()),
-		reference.Repository(m.named.Context()), reason(err), m.sites[0].host()))
+	m.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", reference.Repository(at.Ref.Context()),
+		reference.Repository(m.named.Context()), reason(err), m.sites[0].Host()))
 	return true
 }
 

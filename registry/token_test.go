@@ -18,6 +18,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/logins"
 )
 
 // issuer is a server of tokens as the Docker Registry v2 token specification has
@@ -192,14 +194,14 @@ func TestTokens(t *testing.T) {
 	}
 
 	// An identity token in place of a password.
-	a, err := registry.ParseAuths([]byte(`{"`+host+`":{"identitytoken":"refresh-`+password+`"}}`), "x")
+	a, err := logins.Parse([]byte(`{"`+host+`":{"identitytoken":"refresh-`+password+`"}}`), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.check(t.Context(), t, newClient(t, func(o *registry.Options) { o.Keychain = a }), host+"/late:1")
 	// A token of the registry itself.
 	token, _ := s.last()
-	a, err = registry.ParseAuths([]byte(`{"`+host+`":{"registrytoken":"`+token+`"}}`), "x")
+	a, err = logins.Parse([]byte(`{"`+host+`":{"registrytoken":"`+token+`"}}`), "x")
 	if err != nil {
 		t.Fatal(err)
 	}

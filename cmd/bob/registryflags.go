@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/conf"
+	"github.com/bobbuild/bob/registry/logins"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -62,7 +64,7 @@ func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	var wrong []error
 	o.Patience, err = patient(cfg.retryFor)
 	wrong = append(wrong, err)
-	if o.Conf, err = registry.ReadConf(ctx, cfg.confFiles()...); err != nil {
+	if o.Conf, err = conf.Read(ctx, cfg.confFiles()...); err != nil {
 		wrong = append(wrong, about("registries-conf", "", usageErrorf("%v", err)))
 	}
 	o.Roots, err = addCA(ctx, nil, "registry-ca", string(cfg.ca))
@@ -174,24 +176,24 @@ func keychains() (pull, push authn.Keychain, err error) {
 	}
 	var files []authn.Keychain
 	for _, file := range authFiles() {
-		files = append(files, registry.AuthFile(file))
+		files = append(files, logins.File(file))
 	}
 	stored := authn.NewMultiKeychain(files...)
 	return authn.NewMultiKeychain(base, target, stored), authn.NewMultiKeychain(target, base, stored), nil
 }
 
 // authVariable reads the credentials in a variable; without it there are none.
-func authVariable(variable string) (*registry.Auths, error) {
+func authVariable(variable string) (*logins.Auths, error) {
 	text := []byte(os.Getenv(variable))
 	if len(text) == 0 {
 		text = []byte("{}")
 	} else if key := os.Getenv(keyVariable); key != "" {
 		var err error
-		if text, err = registry.Unseal([]byte(key), string(text)); err != nil {
+		if text, err = logins.Unseal([]byte(key), string(text)); err != nil {
 			return nil, usageErrorf("%s, with the key in %s: %v", variable, keyVariable, err)
 		}
 	}
-	auths, err := registry.ParseAuths(text, variable)
+	auths, err := logins.Parse(text, variable)
 	if err != nil {
 		return nil, usageErrorf("%v", err)
 	}

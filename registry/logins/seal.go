@@ -1,4 +1,4 @@
-package registry
+package logins
 
 import (
 	"crypto/aes"

@@ -1,4 +1,9 @@
-package registry
+// Package logins finds the credentials for registries: in docker's config.json, in
+// containers' auth.json, at credential helpers, and in texts of that form. It decrypts what
+// was handed over encrypted.
+//
+// Errors hold nothing of a text but the names of its entries.
+package logins
 
 import (
 	"cmp"
@@ -28,10 +33,10 @@ type Auths struct {
 	entries map[string]authn.AuthConfig
 }
 
-// ParseAuths reads {"auths":{…}}, or the inner map alone. origin is where the
-// text comes from, for [Options.Credential] and for errors, which hold nothing of
+// Parse reads {"auths":{…}}, or the inner map alone. origin is where the
+// text comes from, for whoever tells it and for errors, which hold nothing of
 // the text but names of entries.
-func ParseAuths(text []byte, origin string) (*Auths, error) {
+func Parse(text []byte, origin string) (*Auths, error) {
 	var outer map[string]json.RawMessage
 	if err := json.Unmarshal(text, &outer); err != nil {
 		return nil, fmt.Errorf("%s: %w", origin, jsonError(err))
@@ -103,37 +108,40 @@ type credential struct {
 	origin string
 }
 
+// Origin returns where the credential comes from.
+func (c *credential) Origin() string { return c.origin }
+
 // Authorization implements authn.Authenticator.
 func (c *credential) Authorization() (*authn.AuthConfig, error) {
 	config := c.config
 	return &config, nil
 }
 
-// maxSettings bounds a file of credentials or of settings, in bytes.
-const maxSettings = 4 << 20
+// maxFile bounds a file of credentials, in bytes.
+const maxFile = 4 << 20
 
-// AuthFile is a keychain of docker's config.json, or containers' auth.json, at
+// File is a keychain of docker's config.json, or containers' auth.json, at
 // path: in that order its credHelpers, its auths and its credsStore. A file that
 // isn't there holds nothing. Helpers are programs docker-credential-NAME in PATH.
-func AuthFile(path string) authn.Keychain { return authFile(path) }
+func File(path string) authn.Keychain { return file(path) }
 
-type authFile string
+type file string
 
 // Resolve implements authn.Keychain.
-func (f authFile) Resolve(target authn.Resource) (authn.Authenticator, error) {
+func (f file) Resolve(target authn.Resource) (authn.Authenticator, error) {
 	return f.ResolveContext(context.Background(), target)
 }
 
 // ResolveContext implements authn.ContextKeychain.
-func (f authFile) ResolveContext(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
-	text, err := bounded.ReadFile(ctx, string(f), maxSettings)
+func (f file) ResolveContext(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
+	text, err := bounded.ReadFile(ctx, string(f), maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return authn.Anonymous, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	var file struct {
+	var settings struct {
 		Auths   json.RawMessage   `json:"auths"`
 		Helpers map[string]string `json:"credHelpers"`
 		Store   string            `json:"credsStore"`
@@ -141,19 +149,19 @@ func (f authFile) ResolveContext(ctx context.Context, target authn.Resource) (au
 	if len(strings.TrimSpace(string(text))) == 0 {
 		return authn.Anonymous, nil
 	}
-	if err := json.Unmarshal(text, &file); err != nil {
+	if err := json.Unmarshal(text, &settings); err != nil {
 		return nil, fmt.Errorf("%s: %w", f, jsonError(err))
 	}
 	host, _, _ := strings.Cut(authKey(target.String()), "/")
-	for key, helper := range file.Helpers {
+	for key, helper := range settings.Helpers {
 		if authKey(key) == host && helper != "" {
 			if found, err := f.ask(helper, host); found != authn.Anonymous || err != nil {
 				return found, err
 			}
 		}
 	}
-	if file.Auths != nil {
-		auths, err := ParseAuths(file.Auths, string(f))
+	if settings.Auths != nil {
+		auths, err := Parse(settings.Auths, string(f))
 		if err != nil {
 			return nil, err
 		}
@@ -161,14 +169,14 @@ func (f authFile) ResolveContext(ctx context.Context, target authn.Resource) (au
 			return found, err
 		}
 	}
-	if file.Store == "" {
+	if settings.Store == "" {
 		return authn.Anonymous, nil
 	}
-	return f.ask(file.Store, host)
+	return f.ask(settings.Store, host)
 }
 
 // ask asks a credential helper for a host.
-func (f authFile) ask(helper, host string) (authn.Authenticator, error) {
+func (f file) ask(helper, host string) (authn.Authenticator, error) {
 	program := "docker-credential-" + helper
 	server := host
 	if host == reference.Hub {

@@ -1,4 +1,8 @@
-package registry
+// Package conf reads registries.conf, which says where images are got from in place of
+// the registries that their names tell, and which registries are insecure or blocked.
+//
+// It follows a subset of containers-registries.conf(5), version 2.
+package conf
 
 import (
 	"context"
@@ -15,16 +19,17 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// Conf is what registries.conf files say of registries: a subset of
-// containers-registries.conf(5), version 2. nil says nothing.
-type Conf struct {
+// Rules are what registries.conf files say of registries. nil says
+// nothing.
+type Rules struct {
 	// Ignored are settings that bob doesn't follow, a sentence each.
 	Ignored []string
 
+	// Searches is the file whose search list begins with another registry than Docker
+	// Hub, "" if none does. bob doesn't follow the list.
+	Searches string
+
 	rules []rule
-	// searches is the file whose search list begins with another registry than
-	// Docker Hub, "" if none does.
-	searches string
 }
 
 // rule is one [[registry]].
@@ -46,10 +51,10 @@ type mirror struct {
 	Pulls    string `toml:"pull-from-mirror"`
 }
 
-// ReadConf reads registries.conf files. A [[registry]] of a later one replaces
+// Read reads registries.conf files. A [[registry]] of a later one replaces
 // that with the same prefix of an earlier one.
-func ReadConf(ctx context.Context, paths ...string) (*Conf, error) {
-	c := &Conf{}
+func Read(ctx context.Context, paths ...string) (*Rules, error) {
+	c := &Rules{}
 	for _, path := range paths {
 		if err := c.read(ctx, path); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -58,8 +63,8 @@ func ReadConf(ctx context.Context, paths ...string) (*Conf, error) {
 	return c, nil
 }
 
-func (c *Conf) read(ctx context.Context, path string) error {
-	text, err := bounded.ReadFile(ctx, path, maxSettings)
+func (c *Rules) read(ctx context.Context, path string) error {
+	text, err := bounded.ReadFile(ctx, path, maxFile)
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err // the caller names the path
 	}
@@ -89,9 +94,9 @@ func (c *Conf) read(ctx context.Context, path string) error {
 			"and mirror (location, insecure, pull-from-mirror) of a registry", unknown[0].String())
 	}
 	if len(file.Search) > 0 {
-		c.searches = ""
+		c.Searches = ""
 		if file.Search[0] != reference.Hub {
-			c.searches = path
+			c.Searches = path
 		}
 	}
 	if helpers := slices.DeleteFunc(file.Helpers, func(h string) bool { return h == "containers-auth.json" }); len(helpers) > 0 {
@@ -169,7 +174,7 @@ func (r *rule) matched(ref string) int {
 
 // rule returns the rule with the longest prefix that ref begins with, nil if
 // there is none, and how long the beginning is.
-func (c *Conf) rule(ref string) (best *rule, length int) {
+func (c *Rules) rule(ref string) (best *rule, length int) {
 	if c == nil {
 		return nil, 0
 	}
@@ -186,39 +191,43 @@ func (c *Conf) rule(ref string) (best *rule, length int) {
 // name that it covers.
 func (r *rule) weight() int { return len(strings.TrimPrefix(r.Prefix, "*")) }
 
-// site is where an image is got from or pushed to.
-type site struct {
-	ref      name.Reference
-	insecure bool
-	mirror   bool // there is another site behind it
+// A Site is where an image is got from or pushed to.
+type Site struct {
+	Ref      name.Reference
+	Insecure bool // plain HTTP and any certificate will do
+	Mirror   bool // there is another site behind it
 }
 
-func (s site) host() string { return reference.Host(s.ref.Context().Registry) }
+// Host returns its host as people write it.
+func (s Site) Host() string { return reference.Host(s.Ref.Context().Registry) }
+
+// maxFile bounds a file of rules, in bytes.
+const maxFile = 4 << 20
 
 var errBlocked = errors.New("the registry is blocked")
 
-// pushSite is where a push to ref goes: never to a mirror or another location.
-func (c *Conf) pushSite(ref name.Reference) (site, error) {
+// PushSite is where a push to ref goes: never to a mirror or another location.
+func (c *Rules) PushSite(ref name.Reference) (Site, error) {
 	r, _ := c.rule(reference.String(ref))
 	if r == nil {
-		return site{ref: ref}, nil
+		return Site{Ref: ref}, nil
 	}
-	return site{ref: ref, insecure: r.Insecure}, r.allow()
+	return Site{Ref: ref, Insecure: r.Insecure}, r.allow()
 }
 
-// pullSites are where ref is to be looked for: mirrors first, the registry
+// PullSites are where ref is to be looked for: mirrors first, the registry
 // itself last.
-func (c *Conf) pullSites(ref name.Reference) ([]site, error) {
+func (c *Rules) PullSites(ref name.Reference) ([]Site, error) {
 	text := reference.String(ref)
 	r, length := c.rule(text)
 	if r == nil {
-		return []site{{ref: ref}}, nil
+		return []Site{{Ref: ref}}, nil
 	}
 	if err := r.allow(); err != nil {
 		return nil, err
 	}
 	_, byDigest := ref.(name.Digest)
-	var sites []site
+	var sites []Site
 	for _, m := range r.Mirrors {
 		if (r.ByDigestOnly || m.Pulls == "digest-only") && !byDigest || m.Pulls == "tag-only" && byDigest {
 			continue
@@ -227,7 +236,7 @@ func (c *Conf) pullSites(ref name.Reference) ([]site, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s in %s: %w", m.Location, r.file, err)
 		}
-		sites = append(sites, site{ref: at, insecure: m.Insecure, mirror: true})
+		sites = append(sites, Site{Ref: at, Insecure: m.Insecure, Mirror: true})
 	}
 	if r.Location != "" {
 		at, err := relocated(r.Location, text[length:])
@@ -236,7 +245,7 @@ func (c *Conf) pullSites(ref name.Reference) ([]site, error) {
 		}
 		ref = at
 	}
-	return append(sites, site{ref: ref, insecure: r.Insecure}), nil
+	return append(sites, Site{Ref: ref, Insecure: r.Insecure}), nil
 }
 
 // relocated is the reference with location in the place of its beginning.
