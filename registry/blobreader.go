@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry/internal/reference"
+	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/opencontainers/go-digest"
@@ -65,7 +66,7 @@ func (s *session) blobRetrier(op string, d ocispec.Descriptor) *retrier {
 
 // pauseSpoiled waits before a blob that came damaged is read again, and says so.
 func (s *session) pauseSpoiled(ctx context.Context, op string, d ocispec.Descriptor) error {
-	n := s.client.spoiled(s.ref.Context(), d.Digest)
+	n := s.client.blobs.spoiled(s.ref.Context(), d.Digest)
 	if n == 0 {
 		return nil
 	}
@@ -137,7 +138,7 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 		if !r.verifier.Verified() {
 			return 0, r.spoil("its bytes have another digest")
 		}
-		r.session.client.arrived(r.session.ref.Context(), r.want.Digest)
+		r.session.client.blobs.arrived(r.session.ref.Context(), r.want.Digest)
 		return 0, io.EOF
 	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
@@ -162,7 +163,7 @@ func (r *blobReader) spoil(format string, args ...any) error {
 			return err
 		}
 	}
-	n := r.session.client.spoil(r.session.ref.Context(), r.want.Digest)
+	n := r.session.client.blobs.spoil(r.session.ref.Context(), r.want.Digest)
 	err.Attempts = n
 	err.again = n <= maxSpoiled && r.session.client.patience.Limit >= 0
 	return err
@@ -189,21 +190,23 @@ func (r *blobReader) connect(ctx context.Context) error {
 	c := &call{
 		op:     r.op,
 		digest: r.want.Digest.String(),
-		method: http.MethodGet,
-		url:    r.session.url("blobs/" + r.want.Digest.String()),
-		// The bytes themselves, not a compression of them.
-		header: http.Header{"Accept-Encoding": {"identity"}},
 		accept: []int{http.StatusOK},
+		Call: wire.Call{
+			Method: http.MethodGet,
+			URL:    r.session.url("blobs/" + r.want.Digest.String()),
+			// The bytes themselves, not a compression of them.
+			Header: http.Header{"Accept-Encoding": {"identity"}},
+		},
 	}
 	if r.offset > 0 {
-		c.header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.offset, max(r.want.Size-1, 0)))
+		c.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.offset, max(r.want.Size-1, 0)))
 		c.accept = []int{http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable}
 	}
 	resp, err := r.session.do(ctx, c)
 	if err == nil && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		// It can't begin in the middle: what is there already is read again.
-		closeBody(resp.Body)
-		c.header.Del("Range")
+		wire.Drain(resp.Body)
+		c.Header.Del("Range")
 		c.accept = []int{http.StatusOK}
 		resp, err = r.session.do(ctx, c)
 	}

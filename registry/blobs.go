@@ -2,10 +2,24 @@ package registry
 
 import (
 	"net/url"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
 )
+
+// blobLedger is what a client has found out of blobs, and of who takes them. It is safe
+// for concurrent use.
+type blobLedger struct {
+	mu     sync.Mutex
+	blobs  map[blobKey]*blobEntry
+	probed map[string]bool // repositories that may be pushed to
+}
+
+func newBlobLedger() *blobLedger {
+	return &blobLedger{blobs: make(map[blobKey]*blobEntry), probed: make(map[string]bool)}
+}
 
 // blobKey is a blob on a registry, whatever its repository.
 type blobKey struct {
@@ -18,24 +32,24 @@ type blobEntry struct {
 	seen   []name.Repository   // an image there names it: it may be mounted from
 	stored map[string]bool     // repositories that have it for sure
 	broken map[string]*url.URL // streamed uploads of it, by repository, that may be gone on with
-	gate   gate                // held by who brings it to a repository
+	gate   *semaphore.Weighted // held by who brings it to a repository
 
 	spoiled int // how often it came with other bytes than it should have, since it came right
 }
 
 // blob returns the entry of a blob. k.mu is held.
-func (k *known) blob(repo name.Repository, d digest.Digest) *blobEntry {
+func (k *blobLedger) blob(repo name.Repository, d digest.Digest) *blobEntry {
 	key := blobKey{repo.RegistryStr(), d}
 	e := k.blobs[key]
 	if e == nil {
-		e = &blobEntry{stored: make(map[string]bool), broken: make(map[string]*url.URL), gate: newGate()}
+		e = &blobEntry{stored: make(map[string]bool), broken: make(map[string]*url.URL), gate: semaphore.NewWeighted(1)}
 		k.blobs[key] = e
 	}
 	return e
 }
 
 // seen notes that a repository should have a blob.
-func (k *known) seen(repo name.Repository, d digest.Digest) {
+func (k *blobLedger) seen(repo name.Repository, d digest.Digest) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e := k.blob(repo, d)
@@ -43,7 +57,7 @@ func (k *known) seen(repo name.Repository, d digest.Digest) {
 }
 
 // note notes that a repository has a blob.
-func (k *known) note(repo name.Repository, d digest.Digest) {
+func (k *blobLedger) note(repo name.Repository, d digest.Digest) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e := k.blob(repo, d)
@@ -54,7 +68,7 @@ func (k *known) note(repo name.Repository, d digest.Digest) {
 }
 
 // has says whether a repository has a blob for sure.
-func (k *known) has(repo name.Repository, d digest.Digest) bool {
+func (k *blobLedger) has(repo name.Repository, d digest.Digest) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.blob(repo, d).stored[repo.RepositoryStr()]
@@ -62,7 +76,7 @@ func (k *known) has(repo name.Repository, d digest.Digest) bool {
 
 // origin returns another repository of the same registry that a blob may be mounted
 // from, the likeliest one.
-func (k *known) origin(repo name.Repository, d digest.Digest) (from name.Repository, ok bool) {
+func (k *blobLedger) origin(repo name.Repository, d digest.Digest) (from name.Repository, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, r := range k.blob(repo, d).seen {
@@ -75,7 +89,7 @@ func (k *known) origin(repo name.Repository, d digest.Digest) (from name.Reposit
 
 // bringing is held by whoever brings a blob to a repository: the next one finds it
 // there, or mounts it.
-func (k *known) bringing(repo name.Repository, d digest.Digest) gate {
+func (k *blobLedger) bringing(repo name.Repository, d digest.Digest) *semaphore.Weighted {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.blob(repo, d).gate
@@ -83,7 +97,7 @@ func (k *known) bringing(repo name.Repository, d digest.Digest) gate {
 
 // spoil notes that a blob came with other bytes than it should have, and returns how
 // often that was so in a row.
-func (k *known) spoil(repo name.Repository, d digest.Digest) int {
+func (k *blobLedger) spoil(repo name.Repository, d digest.Digest) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e := k.blob(repo, d)
@@ -92,21 +106,21 @@ func (k *known) spoil(repo name.Repository, d digest.Digest) int {
 }
 
 // spoiled returns how often a blob came with other bytes than it should have.
-func (k *known) spoiled(repo name.Repository, d digest.Digest) int {
+func (k *blobLedger) spoiled(repo name.Repository, d digest.Digest) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.blob(repo, d).spoiled
 }
 
 // arrived notes that a blob came as it should.
-func (k *known) arrived(repo name.Repository, d digest.Digest) {
+func (k *blobLedger) arrived(repo name.Repository, d digest.Digest) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.blob(repo, d).spoiled = 0
 }
 
 // leave keeps the streamed upload of a blob that broke.
-func (k *known) leave(repo name.Repository, d digest.Digest, location *url.URL) {
+func (k *blobLedger) leave(repo name.Repository, d digest.Digest, location *url.URL) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.blob(repo, d).broken[repo.RepositoryStr()] = location
@@ -114,7 +128,7 @@ func (k *known) leave(repo name.Repository, d digest.Digest, location *url.URL) 
 
 // takeBroken returns the streamed upload of a blob that broke, once; nil if there
 // was none.
-func (k *known) takeBroken(repo name.Repository, d digest.Digest) *url.URL {
+func (k *blobLedger) takeBroken(repo name.Repository, d digest.Digest) *url.URL {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	broken := k.blob(repo, d).broken
@@ -124,14 +138,14 @@ func (k *known) takeBroken(repo name.Repository, d digest.Digest) *url.URL {
 }
 
 // mayPush says whether a repository was found to take pushes.
-func (k *known) mayPush(repo name.Repository) bool {
+func (k *blobLedger) mayPush(repo name.Repository) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.probed[repo.Name()]
 }
 
 // takesPushes notes that a repository does.
-func (k *known) takesPushes(repo name.Repository) {
+func (k *blobLedger) takesPushes(repo name.Repository) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.probed[repo.Name()] = true

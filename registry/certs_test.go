@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"io"
 	"log"
 	"math/big"
@@ -22,7 +21,6 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
-	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // authority signs certificates for tests.
@@ -167,37 +165,6 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-func TestAddCA(t *testing.T) {
-	t.Parallel()
-	ca, caPEM := (*authority)(nil).issue(t)
-	server, _ := ca.issue(t, "registry.test")
-	path := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(path, caPEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := registry.AddCA(t.Context(), pool, path); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := server.cert.Verify(x509.VerifyOptions{DNSName: "registry.test", Roots: pool}); err != nil {
-		t.Error(err)
-	}
-	system, err := x509.SystemCertPool()
-	if err != nil {
-		t.Fatal(err)
-	}
-	system.AddCert(ca.cert)
-	if !pool.Equal(system) {
-		t.Error("the machine's authorities aren't trusted any more")
-	}
-	if err := registry.AddCA(t.Context(), pool, filepath.Join(t.TempDir(), "none")); err == nil {
-		t.Error("a missing file is no error")
-	}
-}
-
 // TestSocket checks that requests to port 8080 of this machine, and no others,
 // travel through a socket.
 func TestSocket(t *testing.T) {
@@ -224,19 +191,4 @@ func TestSocket(t *testing.T) {
 	c = newClient(t, func(o *registry.Options) { o.Socket = socket + "none" })
 	_, err = c.Push(t.Context(), "localhost:8080/base:1")
 	checkError(t, err, "localhost:8080", nil, socket+"none", "is bob proxy running")
-}
-
-// A file of certificates may be anything that is named, but not without end.
-func TestCertificatesAreBounded(t *testing.T) {
-	t.Parallel()
-	endless := filepath.Join(t.TempDir(), "x.crt")
-	if err := os.Symlink("/dev/zero", endless); err != nil {
-		t.Fatal(err)
-	}
-	_, errPair := registry.KeyPair(t.Context(), endless, endless)
-	for what, err := range map[string]error{"key pair": errPair, "authorities": registry.AddCA(t.Context(), x509.NewCertPool(), endless)} {
-		if !errors.As(err, new(*bounded.LimitError)) || !strings.Contains(err.Error(), endless) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
 }

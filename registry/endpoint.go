@@ -5,31 +5,41 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/registry/certs"
 	"github.com/bobbuild/bob/registry/internal/auth"
 	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/internal/reference"
+	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/semaphore"
 )
-
-// errSpeaksTLS is what a server says that got plain HTTP and wanted TLS.
-var errSpeaksTLS = errors.New("server speaks https, not plain HTTP")
 
 // endpoint is a registry host that has answered: how it is reached and what it
 // asks of those who come.
 type endpoint struct {
-	host.Address
+	*wire.Host
 
-	client    *Client
 	registry  name.Registry
 	challenge *transport.Challenge // nil: the host lets everybody in
-	transport *hostTransport
-	http      *http.Client
+}
+
+// endpoints finds out, once for each host, how to reach it. It is safe for concurrent use.
+type endpoints struct {
+	network *wire.Network
+	dirs    certs.Dirs
+
+	mu      sync.Mutex
+	entries map[endpointKey]*endpointEntry
+}
+
+func newEndpoints(network *wire.Network, dirs certs.Dirs) *endpoints {
+	return &endpoints{network: network, dirs: dirs, entries: make(map[endpointKey]*endpointEntry)}
 }
 
 // endpointKey is a host and whether plain HTTP and any certificate will do.
@@ -40,29 +50,29 @@ type endpointKey struct {
 
 // endpointEntry holds the endpoint of one host once it is known.
 type endpointEntry struct {
-	gate     gate
+	gate     *semaphore.Weighted
 	endpoint *endpoint
 }
 
-// endpoint finds out, once for each host, how to reach it.
-func (c *Client) endpoint(ctx context.Context, reg name.Registry, insecure bool) (*endpoint, error) {
+// find returns the endpoint of a host. r says how patiently it is asked.
+func (e *endpoints) find(ctx context.Context, r *retries, reg name.Registry, insecure bool) (*endpoint, error) {
 	key := endpointKey{reg.RegistryStr(), insecure}
-	c.mu.Lock()
-	entry := c.endpoints[key]
+	e.mu.Lock()
+	entry := e.entries[key]
 	if entry == nil {
-		entry = &endpointEntry{gate: newGate()}
-		c.endpoints[key] = entry
+		entry = &endpointEntry{gate: semaphore.NewWeighted(1)}
+		e.entries[key] = entry
 	}
-	c.mu.Unlock()
+	e.mu.Unlock()
 
-	if err := entry.gate.lock(ctx); err != nil {
+	if err := entry.gate.Acquire(ctx, 1); err != nil {
 		return nil, &Error{Op: opConnect, Host: reference.Host(reg), Err: err}
 	}
-	defer entry.gate.unlock()
+	defer entry.gate.Release(1)
 	if entry.endpoint != nil {
 		return entry.endpoint, nil
 	}
-	found, err := c.probe(ctx, reg, insecure)
+	found, err := e.probe(ctx, r, reg, insecure)
 	if err != nil {
 		return nil, err
 	}
@@ -70,27 +80,25 @@ func (c *Client) endpoint(ctx context.Context, reg name.Registry, insecure bool)
 	return found, nil
 }
 
-const opConnect = "connect to"
-
 // probe asks host for /v2/ by the schemes that are allowed for it.
 //
 // go-containerregistry's transport.Ping isn't used: it takes plain HTTP from
 // every private address without being asked, and none from "localhost" without
 // a port.
-func (c *Client) probe(ctx context.Context, reg name.Registry, insecure bool) (*endpoint, error) {
-	certs, err := c.hostCertificates(ctx, reference.Host(reg))
+func (e *endpoints) probe(ctx context.Context, r *retries, reg name.Registry, insecure bool) (*endpoint, error) {
+	own, err := e.dirs.For(ctx, reference.Host(reg))
 	if err != nil {
 		return nil, &Error{Op: "read the certificates for", Host: reference.Host(reg), Err: err, permanent: true}
 	}
-	slow := time.AfterFunc(slowAnswer, func() { c.notice("waiting for " + reference.Host(reg) + " to answer") })
+	slow := time.AfterFunc(slowAnswer, func() { r.notice("waiting for " + reference.Host(reg) + " to answer") })
 	var found *endpoint
-	err = c.run(ctx, opConnect+" "+reference.Host(reg), func() (err error) {
+	err = r.run(ctx, opConnect+" "+reference.Host(reg), func() (err error) {
 		defer slow.Stop() // from then on other notices tell it
-		found, err = firstAnswer(ctx, c.ways(reg, insecure, certs))
+		found, err = firstAnswer(ctx, e.ways(reg, insecure, own))
 		return err
 	})
 	if err == nil && found.Scheme == "http" && !host.Loopback(reg.RegistryStr()) {
-		c.notice(reference.Host(reg) + " does not answer to https: plain HTTP is used")
+		r.notice(reference.Host(reg) + " does not answer to https: plain HTTP is used")
 	}
 	return found, err
 }
@@ -105,16 +113,19 @@ const (
 
 // ways are how a host may be reached, the best first. As with docker, a loopback host
 // is as one that --insecure is given for: any certificate will do, and plain HTTP.
-func (c *Client) ways(reg name.Registry, insecure bool, certs hostCertificates) []*endpoint {
+func (e *endpoints) ways(reg name.Registry, insecure bool, own certs.Certificates) []*endpoint {
 	at := reg.RegistryStr()
-	plain := c.newEndpoint(reg, "http", true, certs)
+	way := func(scheme string, lax bool) *endpoint {
+		return &endpoint{Host: e.network.Host(host.Address{Scheme: scheme, Host: at, Lax: lax}, own), registry: reg}
+	}
+	plain := way("http", true)
 	switch {
-	case c.socket != "" && slices.Contains(socketHosts(), host.WithPort(at, "http")):
+	case e.network.BySocket(at):
 		return []*endpoint{plain} // bob proxy
 	case insecure || host.Loopback(at):
-		return []*endpoint{c.newEndpoint(reg, "https", true, certs), plain}
+		return []*endpoint{way("https", true), plain}
 	}
-	return []*endpoint{c.newEndpoint(reg, "https", false, certs)}
+	return []*endpoint{way("https", false)}
 }
 
 // firstAnswer returns the first of ways by which the host answers.
@@ -132,27 +143,12 @@ func firstAnswer(ctx context.Context, ways []*endpoint) (*endpoint, error) {
 	return nil, first
 }
 
-func (c *Client) newEndpoint(reg name.Registry, scheme string, lax bool, certs hostCertificates) *endpoint {
-	carrier := &hostTransport{client: c, host: reg.RegistryStr(), lax: lax, home: c.verified}
-	if lax {
-		carrier.home = c.unverified
-	}
-	carrier.home = certs.carrier(carrier.home)
-	return &endpoint{
-		Address:   host.Address{Scheme: scheme, Host: reg.RegistryStr(), Lax: lax},
-		client:    c,
-		registry:  reg,
-		transport: carrier,
-		http:      &http.Client{Transport: carrier, CheckRedirect: carrier.checkRedirect},
-	}
-}
-
 // pingSoon is ping, which a host on this machine must answer to https soon if there
 // is another way.
 func (ep *endpoint) pingSoon(ctx context.Context, another bool) error {
-	if another && ep.Scheme == "https" && host.Loopback(ep.Host) {
+	if another && ep.Scheme == "https" && host.Loopback(ep.Address.Host) {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &patience.StallError{Request: "GET to " + ep.Host, After: loopbackTimeout})
+		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &patience.StallError{Request: "GET to " + ep.Address.Host, After: loopbackTimeout})
 		defer cancel()
 	}
 	return ep.ping(ctx)
@@ -163,7 +159,7 @@ func (ep *endpoint) ping(ctx context.Context) error {
 	fail := func(err error) *Error {
 		return &Error{Op: opConnect, Host: reference.Host(ep.registry), Err: err}
 	}
-	resp, err := ep.exchange(ctx, &call{op: opConnect, method: http.MethodGet, url: ep.URL("/v2/")}, "") //nolint:bodyclose // closeBody does
+	resp, err := ep.Exchange(ctx, &wire.Call{Method: http.MethodGet, URL: ep.URL("/v2/")}, "") //nolint:bodyclose // closeBody does
 	if err != nil {
 		e := fail(err)
 		if ep.Scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {
@@ -171,7 +167,7 @@ func (ep *endpoint) ping(ctx context.Context) error {
 		}
 		return e
 	}
-	defer closeBody(resp.Body)
+	defer wire.Drain(resp.Body)
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return nil

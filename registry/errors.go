@@ -14,12 +14,29 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
 )
+
+// What can fail besides what package oci names, as errors name it.
+const (
+	opConnect      = "connect to"
+	opReadLogin    = "read the credentials for"
+	opAuthenticate = "authenticate for"
+	opPreparePush  = "prepare push to"
+	opPushBlob     = "push blob"
+	opPushManifest = "push manifest"
+)
+
+// maxErrorBody is how much of an answer is read for what went wrong, bytes.
+const maxErrorBody = 64 << 10
+
+// errSpeaksTLS is what a server says that got plain HTTP and wanted TLS.
+var errSpeaksTLS = errors.New("server speaks https, not plain HTTP")
 
 // ErrDenied is an answer of 401 or 403. Use errors.Is.
 var ErrDenied = errors.New("access denied")
@@ -191,7 +208,7 @@ func explainCause(err error, host string) (what, hint string) {
 		cert    *tls.CertificateVerificationError
 		stalled *patience.StallError
 		netErr  net.Error
-		proxy   *proxyError
+		proxy   *wire.ProxyError
 		op      *net.OpError
 	)
 	switch {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry/internal/reference"
+	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,15 +24,9 @@ import (
 // ociTypes is what OCI's media types begin with.
 const ociTypes = "application/vnd.oci."
 
-const (
-	opPreparePush  = "prepare push to"
-	opPushBlob     = "push blob"
-	opPushManifest = "push manifest"
-
-	// spareLife is how long the upload that [Client.Push] began to see
-	// whether it may is kept for the first blob.
-	spareLife = 2 * time.Minute
-)
+// spareLife is how long the upload that [Client.Push] began to see whether it may is kept
+// for the first blob.
+const spareLife = 2 * time.Minute
 
 // Push is the pushing of one image to one reference. It is safe for concurrent
 // use: blobs may go up side by side. The order is the caller's: every blob that
@@ -64,14 +59,14 @@ func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
 		return nil, err
 	}
 	p := &Push{session: s, mounting: make(map[string]*session)}
-	if c.mayPush(parsed.Context()) {
+	if c.blobs.mayPush(parsed.Context()) {
 		return p, nil
 	}
 	location, err := s.begin(ctx, opPreparePush, "")
 	if err != nil {
 		return nil, err
 	}
-	c.takesPushes(parsed.Context())
+	c.blobs.takesPushes(parsed.Context())
 	p.spare, p.spareUntil = location, time.Now().Add(spareLife)
 	return p, nil
 }
@@ -89,60 +84,6 @@ func (p *Push) takeSpare() *url.URL {
 	return spare
 }
 
-// begin starts an upload and returns where it goes on.
-func (s *session) begin(ctx context.Context, op, dgst string) (location *url.URL, err error) {
-	err = s.client.run(ctx, op+" "+s.subject(dgst), func() error {
-		location, err = s.beginOnce(ctx, op, dgst)
-		return err
-	})
-	return location, err
-}
-
-// beginOnce is begin without a second attempt.
-func (s *session) beginOnce(ctx context.Context, op, dgst string) (location *url.URL, err error) {
-	c := s.start(op, dgst)
-	c.accept = uploadBegun()
-	err = s.perform(ctx, c, func(resp *http.Response) (err error) {
-		location, err = s.location(c, resp)
-		return err
-	})
-	return location, err
-}
-
-// start is the request that starts an upload.
-func (s *session) start(op, dgst string) *call {
-	return &call{op: op, digest: dgst, method: http.MethodPost, url: s.url("blobs/uploads/")}
-}
-
-// subject is a blob and the repository it goes to, for notices.
-func (s *session) subject(dgst string) string {
-	repo := reference.Repository(s.ref.Context())
-	if dgst == "" {
-		return repo
-	}
-	return dgst + " to " + repo
-}
-
-// location reads where an upload goes on.
-func (s *session) location(c *call, resp *http.Response) (*url.URL, error) {
-	u, err := s.endpoint.Follow(resp.Request.URL, resp.Header.Get("Location"))
-	if err != nil {
-		return nil, s.fail(c.op, c.digest, err)
-	}
-	return u, nil
-}
-
-// withDigest adds the digest parameter that ends an upload, leaving the rest of
-// the query as it came: it may be signed.
-func withDigest(u *url.URL, d digest.Digest) *url.URL {
-	closing := *u
-	if closing.RawQuery != "" {
-		closing.RawQuery += "&"
-	}
-	closing.RawQuery += "digest=" + url.QueryEscape(d.String())
-	return &closing
-}
-
 // Blob makes sure that the registry has the blob d in the repository of the
 // push: by asking, else by mounting it from the repository of the reference
 // from ("" when none is known; one on another registry is as good as none),
@@ -152,15 +93,15 @@ func (p *Push) Blob(ctx context.Context, d ocispec.Descriptor, from string, open
 	if err := d.Digest.Validate(); err != nil || d.Size < 0 {
 		return p.session.fail(opPushBlob, "", fmt.Errorf("%w: descriptor %q of %d bytes", oci.ErrCorrupt, words.Line(d.Digest.String()), d.Size))
 	}
-	known, repo := p.session.client.known, p.session.ref.Context()
+	known, repo := p.session.client.blobs, p.session.ref.Context()
 	if known.has(repo, d.Digest) {
 		return nil
 	}
 	bringing := known.bringing(repo, d.Digest)
-	if err := bringing.lock(ctx); err != nil {
+	if err := bringing.Acquire(ctx, 1); err != nil {
 		return p.session.fail(opPushBlob, d.Digest.String(), err)
 	}
-	defer bringing.unlock()
+	defer bringing.Release(1)
 	if known.has(repo, d.Digest) {
 		return nil
 	}
@@ -173,11 +114,11 @@ func (p *Push) Blob(ctx context.Context, d ocispec.Descriptor, from string, open
 
 // bring makes sure that the repository has a blob.
 func (p *Push) bring(ctx context.Context, d ocispec.Descriptor, from string, open func() (io.ReadCloser, error)) error {
-	if there, err := p.exists(ctx, d.Digest); there || err != nil {
+	if there, err := p.session.exists(ctx, d.Digest); there || err != nil {
 		return err
 	}
-	broken := p.session.client.takeBroken(p.session.ref.Context(), d.Digest)
-	up := &blobUpload{push: p, want: d, open: open, location: broken}
+	broken := p.session.client.blobs.takeBroken(p.session.ref.Context(), d.Digest)
+	up := &blobUpload{session: p.session, want: d, open: open, location: broken}
 	if up.location == nil {
 		var mounted bool
 		if up.location, mounted = p.mount(ctx, d.Digest, from); mounted {
@@ -191,31 +132,6 @@ func (p *Push) bring(ctx context.Context, d ocispec.Descriptor, from string, ope
 	return up.run(ctx)
 }
 
-// exists asks whether the registry has a blob.
-func (p *Push) exists(ctx context.Context, d digest.Digest) (there bool, err error) {
-	err = p.session.client.run(ctx, "look for "+p.session.subject(d.String()), func() error {
-		there, err = p.existsOnce(ctx, d)
-		return err
-	})
-	return there, err
-}
-
-// existsOnce is exists without a second attempt.
-func (p *Push) existsOnce(ctx context.Context, d digest.Digest) (there bool, err error) {
-	c := &call{
-		op:     opPushBlob,
-		digest: d.String(),
-		method: http.MethodHead,
-		url:    p.session.url("blobs/" + d.String()),
-		accept: blobLooked(),
-	}
-	err = p.session.perform(ctx, c, func(resp *http.Response) error {
-		there = resp.StatusCode == http.StatusOK
-		return nil
-	})
-	return there, err
-}
-
 // mount tries to mount a blob. When the registry won't, the upload that it
 // began instead is returned, or nil. It never fails: uploading will tell.
 func (p *Push) mount(ctx context.Context, d digest.Digest, from string) (location *url.URL, mounted bool) {
@@ -223,7 +139,7 @@ func (p *Push) mount(ctx context.Context, d digest.Digest, from string) (locatio
 	if source, err := reference.Parse(from); err == nil {
 		location, mounted = p.mountFrom(ctx, d, source.Context())
 	}
-	if there, ok := p.session.client.origin(here, d); ok && location == nil && !mounted {
+	if there, ok := p.session.client.blobs.origin(here, d); ok && location == nil && !mounted {
 		location, mounted = p.mountFrom(ctx, d, there)
 	}
 	return location, mounted
@@ -238,7 +154,7 @@ func (p *Push) mountFrom(ctx context.Context, d digest.Digest, there name.Reposi
 	}
 	s := p.mountSession(there)
 	c := s.start(opPushBlob, d.String())
-	c.url.RawQuery = url.Values{"mount": {d.String()}, "from": {there.RepositoryStr()}}.Encode()
+	c.URL.RawQuery = url.Values{"mount": {d.String()}, "from": {there.RepositoryStr()}}.Encode()
 	c.accept = append(uploadBegun(), http.StatusCreated)
 	err := s.perform(ctx, c, func(resp *http.Response) (err error) {
 		if mounted = resp.StatusCode == http.StatusCreated; !mounted {
@@ -263,15 +179,6 @@ func (p *Push) mountSession(from name.Repository) *session {
 		p.mounting[from.RepositoryStr()] = s
 	}
 	return s
-}
-
-// checkDigest compares what the registry says it has stored, if it says so.
-func (s *session) checkDigest(op string, want digest.Digest, resp *http.Response) error {
-	said, err := digest.Parse(resp.Header.Get("Docker-Content-Digest"))
-	if err != nil || said == want || said.Algorithm() != want.Algorithm() {
-		return nil //nolint:nilerr // the header is optional
-	}
-	return s.fail(op, want.String(), oci.Spoiled("the registry stored it as %s", said))
 }
 
 // Manifest pushes a manifest or an index of at most 4 MiB to the push's tag or,
@@ -312,13 +219,15 @@ func (p *Push) put(ctx context.Context, identifier, mediaType string, body []byt
 	}
 	c := &call{
 		op:     opPushManifest,
-		method: http.MethodPut,
-		url:    s.url("manifests/" + identifier),
-		header: http.Header{"Content-Type": {mediaType}},
 		accept: partStored(),
-		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-		size:   int64(len(body)),
-		commit: true,
+		Call: wire.Call{
+			Method: http.MethodPut,
+			URL:    s.url("manifests/" + identifier),
+			Header: http.Header{"Content-Type": {mediaType}},
+			Body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+			Size:   int64(len(body)),
+			Commit: true,
+		},
 	}
 	err := s.client.run(ctx, opPushManifest+" "+reference.String(s.ref), func() error {
 		err := s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushManifest, d, resp) })

@@ -26,6 +26,6 @@ func (c *Client) Reach(ctx context.Context, target string) error {
 	if err != nil {
 		return fmt.Errorf("parse registry %q: %w", target, err)
 	}
-	_, err = c.endpoint(ctx, reg, c.insecure)
+	_, err = c.endpoints.find(ctx, &c.retries, reg, c.insecure)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,9 +23,9 @@ const resumable = 8 << 20
 
 // blobUpload brings one blob to a repository, over as many requests as it takes.
 type blobUpload struct {
-	push *Push
-	want ocispec.Descriptor
-	open func() (io.ReadCloser, error)
+	session *session
+	want    ocispec.Descriptor
+	open    func() (io.ReadCloser, error)
 
 	location *url.URL // where the upload goes on; nil: there is none
 	fresh    bool     // nothing was sent to location yet
@@ -35,7 +36,7 @@ type blobUpload struct {
 // run tries until the blob is there. As with downloads, progress starts the count
 // of retries anew.
 func (u *blobUpload) run(ctx context.Context) error {
-	s := u.push.session
+	s := u.session
 	r := s.client.retrier(opPushBlob + " " + s.subject(u.want.Digest.String()))
 	for first := true; ; first = false {
 		err := u.prepare(ctx, first)
@@ -68,13 +69,13 @@ func (u *blobUpload) prepare(ctx context.Context, first bool) error {
 		return nil
 	}
 	if !first {
-		if there, err := u.push.existsOnce(ctx, u.want.Digest); there || err != nil {
+		if there, err := u.session.existsOnce(ctx, u.want.Digest); there || err != nil {
 			return err
 		}
 	}
 	u.offset = 0
 	var err error
-	u.location, err = u.push.session.beginOnce(ctx, opPushBlob, u.want.Digest.String())
+	u.location, err = u.session.beginOnce(ctx, opPushBlob, u.want.Digest.String())
 	return err
 }
 
@@ -83,7 +84,7 @@ func (u *blobUpload) prepare(ctx context.Context, first bool) error {
 func (u *blobUpload) status(ctx context.Context) error {
 	c := u.call(http.MethodGet, u.location)
 	c.accept = uploadKnown()
-	err := u.push.session.perform(ctx, c, func(resp *http.Response) error {
+	err := u.session.perform(ctx, c, func(resp *http.Response) error {
 		offset, ok := uploadOffset(resp.Header.Get("Range"))
 		if !ok || offset > u.want.Size {
 			u.location = nil
@@ -113,7 +114,7 @@ func uploadOffset(header string) (offset int64, ok bool) {
 // move notes where the upload goes on after a response.
 func (u *blobUpload) move(c *call, resp *http.Response) (err error) {
 	if resp.Header.Get("Location") != "" { // else it stays where it was
-		u.location, err = u.push.session.location(c, resp)
+		u.location, err = u.session.location(c, resp)
 	}
 	return err
 }
@@ -157,12 +158,12 @@ func (u *blobUpload) sendParts(ctx context.Context) error {
 	if rest := u.want.Size - u.offset; rest > 0 {
 		c := u.call(http.MethodPatch, u.location)
 		c.accept = partStored()
-		c.body, c.size = u.rest, rest
-		c.commit = true
+		c.Body, c.Size = u.rest, rest
+		c.Commit = true
 		if u.offset > 0 {
-			c.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.want.Size-1))
+			c.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.want.Size-1))
 		}
-		err := u.push.session.perform(ctx, c, func(resp *http.Response) error { return u.move(c, resp) })
+		err := u.session.perform(ctx, c, func(resp *http.Response) error { return u.move(c, resp) })
 		if err != nil {
 			return err
 		}
@@ -192,9 +193,9 @@ func (u *blobUpload) rest() (io.ReadCloser, error) {
 func (u *blobUpload) finish(ctx context.Context, body func() (io.ReadCloser, error), size int64) error {
 	c := u.call(http.MethodPut, withDigest(u.location, u.want.Digest))
 	c.accept = partStored()
-	c.body, c.size = body, size
-	c.commit = true
-	s := u.push.session
+	c.Body, c.Size = body, size
+	c.Commit = true
+	s := u.session
 	return s.perform(ctx, c, func(resp *http.Response) error { return s.checkDigest(opPushBlob, u.want.Digest, resp) })
 }
 
@@ -202,8 +203,10 @@ func (u *blobUpload) call(method string, to *url.URL) *call {
 	return &call{
 		op:     opPushBlob,
 		digest: u.want.Digest.String(),
-		method: method,
-		url:    to,
-		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		Call: wire.Call{
+			Method: method,
+			URL:    to,
+			Header: http.Header{"Content-Type": {"application/octet-stream"}},
+		},
 	}
 }

@@ -14,27 +14,33 @@ import (
 // the time that it takes is that of whole layers.
 const maxSpoiled = 2
 
+// retries says how operations are tried again, and whom that is told.
+type retries struct {
+	patience patience.Policy
+	notice   func(string)
+}
+
 // retrier counts the attempts of one operation.
 type retrier struct {
-	client   *Client
+	notice   func(string)
 	what     string // for notices: "pull sha256:… of host/repo"
 	attempts *patience.Attempts
 	spoiled  int // of them, because of damage
 }
 
-func (c *Client) retrier(what string) *retrier {
-	return &retrier{client: c, what: what, attempts: c.patience.Begin()}
+func (r *retries) retrier(what string) *retrier {
+	return &retrier{notice: r.notice, what: what, attempts: r.patience.Begin()}
 }
 
 // run calls attempt until it succeeds, fails for good, or patience is at its end.
-func (c *Client) run(ctx context.Context, what string, attempt func() error) error {
-	r := c.retrier(what)
+func (r *retries) run(ctx context.Context, what string, attempt func() error) error {
+	one := r.retrier(what)
 	for {
 		err := attempt()
 		if err == nil {
 			return nil
 		}
-		if err := r.wait(ctx, err); err != nil {
+		if err := one.wait(ctx, err); err != nil {
 			return err
 		}
 	}
@@ -71,7 +77,7 @@ func (r *retrier) wait(ctx context.Context, err error) error {
 	if !ok {
 		return err
 	}
-	r.client.notice(fmt.Sprintf("%s: %s; trying again in %s, for another %s at most",
+	r.notice(fmt.Sprintf("%s: %s; trying again in %s, for another %s at most",
 		r.what, reason(err), wait.Round(time.Millisecond), (wait + left).Round(time.Second)))
 	if r.attempts.Sleep(ctx, wait) == nil {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/bobbuild/bob/registry/internal/auth"
 	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/internal/reference"
+	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -39,7 +40,7 @@ type session struct {
 // "pull,push") in its repository.
 func (c *Client) session(ctx context.Context, at conf.Site, actions string) (*session, error) {
 	ref := at.Ref
-	ep, err := c.endpoint(ctx, ref.Context().Registry, c.insecure || at.Insecure)
+	ep, err := c.endpoints.find(ctx, &c.retries, ref.Context().Registry, c.insecure || at.Insecure)
 	if err != nil {
 		if e, ok := errors.AsType[*Error](err); ok {
 			e.Repository = reference.Repository(ref.Context())
@@ -73,11 +74,6 @@ func (c *Client) session(ctx context.Context, at conf.Site, actions string) (*se
 	return s, nil
 }
 
-const (
-	opAuthenticate = "authenticate for"
-	opReadLogin    = "read the credentials for"
-)
-
 // authoriser returns an authoriser for scopes at the session's host.
 func (s *session) authoriser(scopes ...string) *auth.Authoriser {
 	return auth.New(auth.Options{
@@ -85,7 +81,7 @@ func (s *session) authoriser(scopes ...string) *auth.Authoriser {
 		Login:     s.login,
 		Scopes:    scopes,
 		Covers:    func(string) bool { return true },
-		Carrier:   s.endpoint.transport.picking(),
+		Carrier:   s.endpoint.Carrier(),
 		UserAgent: s.client.userAgent,
 		Timeout:   s.client.idle,
 		Now:       s.client.patience.Now,
@@ -100,7 +96,7 @@ func (s *session) tellCredential() {
 	} else if !s.anonymous {
 		origin = "the keychain"
 	}
-	if s.client.first("credential\x00" + at + "\x00" + origin) {
+	if s.client.news.first("credential\x00" + at + "\x00" + origin) {
 		s.client.credential(at, origin)
 	}
 }
@@ -108,7 +104,7 @@ func (s *session) tellCredential() {
 // fail makes an error of a cause.
 func (s *session) fail(op, digest string, cause error) *Error {
 	var (
-		source *sourceError
+		source *wire.SourceError
 		inner  *Error
 	)
 	again := errors.As(cause, &inner) && inner.again
@@ -128,6 +124,16 @@ func (s *session) fail(op, digest string, cause error) *Error {
 // url returns the URL of a path below the repository, such as "blobs/uploads/".
 func (s *session) url(path string) *url.URL {
 	return s.endpoint.URL("/v2/" + s.ref.Context().RepositoryStr() + "/" + path)
+}
+
+// call is one request about a repository.
+type call struct {
+	wire.Call
+
+	op     string
+	digest string // of the blob in question, for errors
+	accept []int  // statuses that mean success
+	single bool   // the body can be opened once only
 }
 
 // do makes the request once, with credentials, and once more with fresh ones if
@@ -160,12 +166,12 @@ func (s *session) perform(ctx context.Context, c *call, use func(*http.Response)
 	if err != nil {
 		return err
 	}
-	defer closeBody(resp.Body)
+	defer wire.Drain(resp.Body)
 	return use(resp)
 }
 
 func (s *session) attempt(ctx context.Context, c *call, header string) (*http.Response, error) {
-	resp, err := s.endpoint.exchange(ctx, c, header)
+	resp, err := s.endpoint.Exchange(ctx, &c.Call, header)
 	if err != nil {
 		return nil, s.fail(c.op, c.digest, err)
 	}
@@ -173,11 +179,11 @@ func (s *session) attempt(ctx context.Context, c *call, header string) (*http.Re
 		return resp, nil
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough
-	closeBody(resp.Body)
+	wire.Drain(resp.Body)
 	e := s.fail(c.op, c.digest, nil)
 	e.fill(resp, body)
 	e.Message = words.Conceal(e.Message, auth.Secrets(header)...)
-	if host.Same(resp.Request.URL, s.endpoint.Host) {
+	if host.Same(resp.Request.URL, s.endpoint.Address.Host) {
 		e.challenge = auth.Challenge(resp.Header, s.endpoint.Scheme == "http")
 	}
 	return nil, e

@@ -11,6 +11,7 @@ import (
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/google/go-containerregistry/pkg/name"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/bobbuild/bob/registry/conf"
 )
@@ -22,8 +23,8 @@ type Source struct {
 	client *Client
 	named  name.Reference // as it was asked for
 
-	gate    gate     // guards what follows
-	session *session // at the first site; nil: not begun
+	gate    *semaphore.Weighted // guards what follows
+	session *session            // at the first site; nil: not begun
 	sites   []conf.Site
 }
 
@@ -38,13 +39,11 @@ func (c *Client) Source(ref string) (*Source, error) {
 	if err != nil {
 		return nil, refused(oci.OpPullManifest, parsed, err)
 	}
-	if c.conf != nil && c.conf.Searches != "" && parsed.Context().RegistryStr() == name.DefaultRegistry && c.first("searches") {
+	if c.conf != nil && c.conf.Searches != "" && parsed.Context().RegistryStr() == name.DefaultRegistry && c.news.first("searches") {
 		c.notice("unqualified-search-registries in " + c.conf.Searches + " is not followed: names without a host are Docker Hub's")
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	sites = slices.DeleteFunc(sites, func(at conf.Site) bool { return at.Mirror && c.down[at.Host()] })
-	return &Source{client: c, named: parsed, gate: newGate(), sites: sites}, nil
+	sites = slices.DeleteFunc(sites, func(at conf.Site) bool { return at.Mirror && c.news.isLost(at.Host()) })
+	return &Source{client: c, named: parsed, gate: semaphore.NewWeighted(1), sites: sites}, nil
 }
 
 // refused is an operation that isn't even tried.
@@ -62,10 +61,10 @@ func (m *Source) current(ctx context.Context) (*session, error) { return m.after
 // err: that of the next site, unless somebody else has moved on already. Without
 // a next site it returns err.
 func (m *Source) after(ctx context.Context, failed *session, err error) (*session, error) {
-	if err := m.gate.lock(ctx); err != nil {
+	if err := m.gate.Acquire(ctx, 1); err != nil {
 		return nil, refused(oci.OpPullManifest, m.named, err)
 	}
-	defer m.gate.unlock()
+	defer m.gate.Release(1)
 	if failed != nil && failed == m.session && !m.leave(ctx, err) {
 		return nil, err
 	}
@@ -100,9 +99,7 @@ func (m *Source) leave(ctx context.Context, err error) bool {
 		return false
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Op == opConnect {
-		m.client.mu.Lock()
-		m.client.down[at.Host()] = true
-		m.client.mu.Unlock()
+		m.client.news.lost(at.Host())
 	}
 	m.session, m.sites = nil, m.sites[1:]
 	m.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", reference.Repository(at.Ref.Context()),

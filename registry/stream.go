@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/opencontainers/go-digest"
 )
@@ -72,14 +73,16 @@ func (u *Upload) send(ctx context.Context, to *url.URL) {
 	defer close(u.answered)
 	c := &call{
 		op:     opPushBlob,
-		method: http.MethodPatch,
-		url:    to,
-		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		accept: partStored(),
-		body:   func() (io.ReadCloser, error) { return u.pipe, nil },
-		size:   -1,
 		single: true,
-		commit: true,
+		Call: wire.Call{
+			Method: http.MethodPatch,
+			URL:    to,
+			Header: http.Header{"Content-Type": {"application/octet-stream"}},
+			Body:   func() (io.ReadCloser, error) { return u.pipe, nil },
+			Size:   -1,
+			Commit: true,
+		},
 	}
 	u.err = u.push.session.perform(ctx, c, func(resp *http.Response) (err error) {
 		if !u.pipe.drained() {
@@ -136,7 +139,7 @@ func (u *Upload) Commit(d digest.Digest) error {
 	}
 	u.closed = true
 	u.cancel()
-	known, repo := u.push.session.client.known, u.push.session.ref.Context()
+	known, repo := u.push.session.client.blobs, u.push.session.ref.Context()
 	if err != nil {
 		known.leave(repo, d, u.location)
 		return err
@@ -172,14 +175,16 @@ func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) e
 		err := p.session.perform(ctx, &call{
 			op:     opPushBlob,
 			digest: d.String(),
-			method: http.MethodPut,
-			url:    withDigest(location, d),
 			accept: partStored(),
-			commit: true,
+			Call: wire.Call{
+				Method: http.MethodPut,
+				URL:    withDigest(location, d),
+				Commit: true,
+			},
 		}, func(resp *http.Response) error { return p.session.checkDigest(opPushBlob, d, resp) })
 		if tried && errors.Is(err, oci.ErrNotFound) {
 			// The answer to an earlier try may have been lost, not the try.
-			if there, existsErr := p.existsOnce(ctx, d); existsErr == nil && there {
+			if there, existsErr := p.session.existsOnce(ctx, d); existsErr == nil && there {
 				return nil
 			}
 		}
@@ -195,10 +200,12 @@ func (p *Push) abandon(ctx context.Context, location *url.URL) {
 	defer cancel()
 	_ = p.session.perform(ctx, &call{
 		op:     opPushBlob,
-		method: http.MethodDelete,
-		url:    location,
 		accept: []int{http.StatusNoContent},
-		single: true, // not worth a new token
+		single: true, // not worth a new token,
+		Call: wire.Call{
+			Method: http.MethodDelete,
+			URL:    location,
+		},
 	}, func(*http.Response) error { return nil })
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/certs"
 	"github.com/bobbuild/bob/registry/conf"
 	"github.com/bobbuild/bob/registry/logins"
 	"github.com/bobbuild/bob/registry/patience"
@@ -73,7 +74,7 @@ func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	wrong = append(wrong, err)
 	switch {
 	case cfg.cert != "" && cfg.key != "":
-		pair, err := registry.KeyPair(ctx, string(cfg.cert), string(cfg.key))
+		pair, err := certs.KeyPair(ctx, string(cfg.cert), string(cfg.key))
 		if err != nil {
 			wrong = append(wrong, about("registry-cert", "", usageErrorf("--registry-cert: %v", err)))
 		}
@@ -108,7 +109,7 @@ func addCA(ctx context.Context, roots *x509.CertPool, flag, file string) (*x509.
 			return nil, err
 		}
 	}
-	if err := registry.AddCA(ctx, roots, file); err != nil {
+	if err := certs.AddCA(ctx, roots, file); err != nil {
 		return nil, about(flag, "", usageErrorf("--%s: %v", flag, err))
 	}
 	return roots, nil

@@ -14,10 +14,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// annotationImageName is where containerd and docker look for the whole name of
-// an image in a layout; org.opencontainers.image.ref.name holds the tag alone.
-const annotationImageName = "io.containerd.image.name"
-
 // Contents are an image, or an index of images, to be written as a file or a directory.
 type Contents struct {
 	// Refs are the names, [host/]repository[:tag] each. None is fine.
@@ -161,24 +157,6 @@ func namedEntries(root ocispec.Descriptor, refs []string) ([]ocispec.Descriptor,
 		entries = append(entries, entry)
 	}
 	return entries, nil
-}
-
-// CheckName says why ref can't name an image of a docker archive.
-func CheckName(ref string) error {
-	_, err := normalizeName(ref)
-	return err
-}
-
-func normalizeName(ref string) (reference.NamedTagged, error) {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return nil, fmt.Errorf("name %q: %w", ref, err)
-	}
-	tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged)
-	if !ok {
-		return nil, fmt.Errorf("name %q: a tag is needed, not a digest", ref)
-	}
-	return tagged, nil
 }
 
 // dockerManifest is the manifest.json of docker's image format.

@@ -23,8 +23,6 @@ import (
 )
 
 const (
-	dockerManifestFile = "manifest.json"
-
 	mediaTypeDockerLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 	mediaTypeDockerLayerTar = "application/vnd.docker.image.rootfs.diff.tar"
 

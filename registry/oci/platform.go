@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -17,18 +16,6 @@ import (
 // maxUnnamed bounds how many manifests of an index that doesn't tell their
 // platforms are opened to find out.
 const maxUnnamed = 16
-
-// A Keeper has documents and blobs: a repository of a registry, or a layout.
-type Keeper interface {
-	// Manifest gets a manifest or index by its digest, verified.
-	Manifest(ctx context.Context, want ocispec.Descriptor) (*Document, error)
-	// Config gets a config, verified.
-	Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
-	// Blob opens a blob as [Image.Blob] says.
-	Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
-	// Fail makes an error of the cause why op failed, on the blob if digest isn't "".
-	Fail(op, digest string, cause error) error
-}
 
 // Choose follows doc to the image for p. A manifest is taken whatever its platform: only
 // an index offers a choice. BuildKit does so too, and warns. Variants match as containerd

@@ -12,37 +12,14 @@ package auth
 import (
 	"context"
 	"encoding/base64"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/semaphore"
 )
-
-// Options say who is authorised, at what, and for what.
-type Options struct {
-	// Registry is the host that has the challenge.
-	Registry name.Registry
-	// Login is what is known for it; authn.Anonymous is nothing.
-	Login authn.Authenticator
-	// Scopes are what tokens are asked for, such as "repository:app:pull".
-	Scopes []string
-	// Covers says whether a scope that the registry asks for later may be asked for
-	// too.
-	Covers func(scope string) bool
-	// Carrier carries the requests to the token server, and to what that redirects to.
-	Carrier http.RoundTripper
-	// UserAgent is sent with each of them.
-	UserAgent string
-	// Timeout is how long a token server may take.
-	Timeout time.Duration
-	// Now tells the time, by which tokens end.
-	Now func() time.Time
-}
 
 // An Authoriser knows the Authorization header to send for one purpose. It is safe for
 // concurrent use; whoever waits for another's request to the token server gives up when
@@ -114,7 +91,8 @@ func (a *Authoriser) authorise(ctx context.Context) error {
 	case scheme == "basic" && login.Auth != "":
 		a.header = "Basic " + login.Auth
 	case scheme == "bearer":
-		return a.fetchToken(ctx, login)
+		a.header, a.expires, err = a.options.fetchToken(ctx, login, a.scopes, a.challenge)
+		return err
 	}
 	return nil
 }

@@ -46,28 +46,29 @@ func (e *TokenError) Unwrap() error { return e.Err }
 // authentication).
 const defaultLife = 60 * time.Second
 
-// fetchToken gets a token from the server that the challenge names.
-func (a *Authoriser) fetchToken(ctx context.Context, login *authn.AuthConfig) error {
-	realm, err := url.Parse(a.challenge.Parameters["realm"])
+// fetchToken gets a token for scopes from the server that the challenge names, and returns
+// the Authorization header that holds it and when that ends.
+func (o *Options) fetchToken(
+	ctx context.Context, login *authn.AuthConfig, scopes []string, challenge *transport.Challenge,
+) (header string, expires time.Time, err error) {
+	realm, err := url.Parse(challenge.Parameters["realm"])
 	if err != nil {
-		return &TokenError{Err: errors.New("the registry's challenge names no token server")}
+		return "", time.Time{}, &TokenError{Err: errors.New("the registry's challenge names no token server")}
 	}
 	method := http.MethodGet
 	if login.IdentityToken != "" {
 		method = http.MethodPost
 	}
-	asking, cancel := context.WithTimeoutCause(ctx, a.options.Timeout,
-		&patience.StallError{Request: method + " to " + realm.Host, After: a.options.Timeout})
+	asking, cancel := context.WithTimeoutCause(ctx, o.Timeout, &patience.StallError{Request: method + " to " + realm.Host, After: o.Timeout})
 	defer cancel()
-	begin := a.options.Now()
-	keeper := realmKeeper(a.options.Registry, realm)
-	carrier := &tokenCarrier{realm: realm, userAgent: a.options.UserAgent, inner: a.options.Carrier}
-	token, err := transport.Exchange(asking, keeper, a.options.Login, carrier, a.scopes, a.challenge)
+	begin := o.Now()
+	carrier := &tokenCarrier{realm: realm, userAgent: o.UserAgent, inner: o.Carrier}
+	token, err := transport.Exchange(asking, realmKeeper(o.Registry, realm), o.Login, carrier, scopes, challenge)
 	if err != nil {
 		if stall := patience.Stalled(asking); stall != nil && ctx.Err() == nil {
 			err = stall
 		}
-		return tokenError(err, login)
+		return "", time.Time{}, tokenError(err, login)
 	}
 	value := token.Token
 	if token.AccessToken != "" {
@@ -77,10 +78,8 @@ func (a *Authoriser) fetchToken(ctx context.Context, login *authn.AuthConfig) er
 	if token.ExpiresIn > 0 {
 		life = time.Duration(token.ExpiresIn) * time.Second
 	}
-	a.header = "Bearer " + value
 	// Renewed ahead of time, since an upload can't be asked to start again.
-	a.expires = begin.Add(life - min(life/4, 30*time.Second))
-	return nil
+	return "Bearer " + value, begin.Add(life - min(life/4, 30*time.Second)), nil
 }
 
 // realmKeeper is the registry that the token server at realm is held against. Exchange

@@ -1,4 +1,6 @@
-package registry
+// Package certs finds the certificates for registries: what those of a host are checked
+// with, and what is shown to it.
+package certs
 
 import (
 	"context"
@@ -16,19 +18,29 @@ import (
 	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
-// hostCertificates are what one registry's certificate is checked with and what
+// Certificates are what one registry's certificate is checked with and what
 // is shown to it. The zero value is what all hosts have.
-type hostCertificates struct {
+type Certificates struct {
 	roots *x509.CertPool // nil: those of all hosts
 	own   []tls.Certificate
 }
 
-// hostCertificates reads the first of the directories that has one for host, as
-// docker and podman do: every *.crt in it is trusted, every *.cert is shown to
-// the registry with its *.key.
-func (c *Client) hostCertificates(ctx context.Context, host string) (hostCertificates, error) {
-	found := hostCertificates{own: c.certificates}
-	for _, parent := range c.certDirs {
+// Dirs are where the certificates of hosts are.
+type Dirs struct {
+	// Paths are directories with a directory for each host ("registry.example.com:5000"),
+	// as docker's and podman's certs.d. The first that has one for a host counts.
+	Paths []string
+	// Roots are the authorities of all hosts; nil is the machine's.
+	Roots *x509.CertPool
+	// Own are shown to all hosts that ask for one.
+	Own []tls.Certificate
+}
+
+// For reads the certificates of a host, as docker and podman do: every *.crt in its
+// directory is trusted, every *.cert is shown to the registry with its *.key.
+func (d *Dirs) For(ctx context.Context, host string) (Certificates, error) {
+	found := Certificates{own: d.Own}
+	for _, parent := range d.Paths {
 		dir := filepath.Join(parent, host)
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -38,7 +50,7 @@ func (c *Client) hostCertificates(ctx context.Context, host string) (hostCertifi
 			return found, err
 		}
 		for _, e := range entries {
-			if err := found.add(ctx, c.roots, filepath.Join(dir, e.Name())); err != nil {
+			if err := found.add(ctx, d.Roots, filepath.Join(dir, e.Name())); err != nil {
 				return found, err
 			}
 		}
@@ -47,7 +59,7 @@ func (c *Client) hostCertificates(ctx context.Context, host string) (hostCertifi
 	return found, nil
 }
 
-func (h *hostCertificates) add(ctx context.Context, all *x509.CertPool, path string) error {
+func (h *Certificates) add(ctx context.Context, all *x509.CertPool, path string) error {
 	switch filepath.Ext(path) {
 	case ".crt":
 		if h.roots == nil {
@@ -103,8 +115,9 @@ func AddCA(ctx context.Context, pool *x509.CertPool, path string) error {
 	return nil
 }
 
-// carrier is what carries the requests to a host with certificates of its own.
-func (h *hostCertificates) carrier(base http.RoundTripper) http.RoundTripper {
+// Carrier returns what carries the requests to the host: base, or a copy of it with the
+// certificates.
+func (h *Certificates) Carrier(base http.RoundTripper) http.RoundTripper {
 	t, ok := base.(*http.Transport)
 	if !ok || h.roots == nil && len(h.own) == 0 {
 		return base

@@ -1,4 +1,4 @@
-package registry
+package wire
 
 import (
 	"context"
@@ -16,32 +16,30 @@ import (
 )
 
 const (
-	maxErrorBody = 64 << 10
+	// commitPatience is how many idle times a registry may take to answer once it has
+	// all of a blob: those on object stores copy it then.
+	commitPatience = 5
 	// maxDrain is how much of an unwanted body is read so that its connection
 	// can be used again.
 	maxDrain = 64 << 10
 )
 
-// call is one HTTP request that can be made any number of times.
-type call struct {
-	op     string
-	digest string // of the blob in question, for errors
-	method string
-	url    *url.URL
-	header http.Header
-	accept []int // statuses that mean success
+// A Call is one HTTP request that can be made any number of times.
+type Call struct {
+	Method string
+	URL    *url.URL
+	Header http.Header
 
-	body   func() (io.ReadCloser, error) // nil: none
-	size   int64                         // of body, bytes; -1: unknown, sent in chunks
-	single bool                          // body can be opened once only
-	commit bool                          // the registry has work to do once it has all bytes
+	Body   func() (io.ReadCloser, error) // nil: none
+	Size   int64                         // of the body, bytes; -1: unknown, sent in chunks
+	Commit bool                          // the registry has work to do once it has all bytes
 }
 
-// exchange makes the request once. The body of the response ends with an
-// error when the registry stalls, and must be closed.
-func (ep *endpoint) exchange(ctx context.Context, c *call, authorization string) (*http.Response, error) {
-	ctx, dog := patience.Watch(ctx, ep.client.idle)
-	dog.Name(c.method, c.url.Host)
+// Exchange makes a request once. The body of the response ends with a
+// [patience.StallError] when the registry stalls, and must be closed.
+func (h *Host) Exchange(ctx context.Context, c *Call, authorization string) (*http.Response, error) {
+	ctx, dog := patience.Watch(ctx, h.network.options.Idle)
+	dog.Name(c.Method, c.URL.Host)
 	req, sent, err := c.request(ctx, dog)
 	if err != nil {
 		dog.End()
@@ -51,11 +49,11 @@ func (ep *endpoint) exchange(ctx context.Context, c *call, authorization string)
 		req.Header.Set("Authorization", authorization)
 	}
 	dog.Wake()
-	carrier := *ep.http
+	carrier := http.Client{Transport: h}
 	carrier.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		dog.Name(req.Method, req.URL.Host)
 		dog.Moved()
-		return ep.http.CheckRedirect(req, via)
+		return h.checkRedirect(req, via)
 	}
 	resp, err := carrier.Do(req)
 	if err != nil {
@@ -81,39 +79,42 @@ func exchangeError(ctx context.Context, sent *sendBody, err error) error {
 }
 
 // request builds the request; sent is its body, nil when there is none.
-func (c *call) request(ctx context.Context, dog *patience.Watchdog) (req *http.Request, sent *sendBody, err error) {
-	req, err = http.NewRequestWithContext(ctx, c.method, c.url.String(), http.NoBody)
+func (c *Call) request(ctx context.Context, dog *patience.Watchdog) (req *http.Request, sent *sendBody, err error) {
+	req, err = http.NewRequestWithContext(ctx, c.Method, c.URL.String(), http.NoBody)
 	if err != nil {
 		return nil, nil, words.Bare(err)
 	}
-	maps.Copy(req.Header, c.header)
+	maps.Copy(req.Header, c.Header)
 	times := 1
-	if c.commit {
+	if c.Commit {
 		times = commitPatience
 	}
-	if c.body == nil {
+	if c.Body == nil {
 		dog.Allow(times)
 		return req, nil, nil
 	}
-	content, err := c.body()
+	content, err := c.Body()
 	if err != nil {
-		return nil, nil, &sourceError{err}
+		return nil, nil, &SourceError{err}
 	}
-	sent = &sendBody{inner: content, dog: dog, size: c.size, times: times}
-	req.ContentLength = c.size
+	sent = &sendBody{inner: content, dog: dog, size: c.Size, times: times}
+	req.ContentLength = c.Size
 	req.Body = sent
 	req.GetBody = nil // a new attempt is ours to make
-	if chunks, ok := content.(io.WriterTo); ok && c.size < 0 {
+	if chunks, ok := content.(io.WriterTo); ok && c.Size < 0 {
 		req.Body = &sendChunks{sendBody: sent, chunks: chunks}
 	}
 	return req, sent, nil
 }
 
-// sourceError is a failure of what was to be sent: trying again won't help.
-type sourceError struct{ err error }
+// A SourceError is a failure of what was to be sent: trying again won't help.
+type SourceError struct{ err error }
 
-func (e *sourceError) Error() string { return "read what is to be sent: " + e.err.Error() }
-func (e *sourceError) Unwrap() error { return e.err }
+// Error tells the cause.
+func (e *SourceError) Error() string { return "read what is to be sent: " + e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *SourceError) Unwrap() error { return e.err }
 
 // sendBody is a request body. The watchdog sleeps while it is being read: then
 // it's this process that isn't ready.
@@ -154,7 +155,7 @@ func (b *sendBody) Close() error { return b.inner.Close() }
 func (b *sendBody) fail(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.err = &sourceError{err}
+	b.err = &SourceError{err}
 	return b.err
 }
 
@@ -216,8 +217,8 @@ func (b *guardedBody) Close() error {
 	return b.inner.Close()
 }
 
-// closeBody reads what little is left of body and closes it.
-func closeBody(body io.ReadCloser) {
+// Drain reads what little is left of body and closes it.
+func Drain(body io.ReadCloser) {
 	_, _ = io.CopyN(io.Discard, body, maxDrain) // only to keep the connection
 	_ = body.Close()                            // nothing was written to it
 }

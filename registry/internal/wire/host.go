@@ -1,0 +1,79 @@
+package wire
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/bobbuild/bob/registry/certs"
+	"github.com/bobbuild/bob/registry/internal/host"
+)
+
+// A Host carries the requests that are meant for one registry, and what they are
+// redirected to.
+type Host struct {
+	host.Address
+
+	network *Network
+	home    http.RoundTripper // to the address
+}
+
+// Host returns the way to a host.
+func (n *Network) Host(at host.Address, c certs.Certificates) *Host {
+	home := n.verified
+	if at.Lax {
+		home = n.unverified
+	}
+	return &Host{Address: at, network: n, home: c.Carrier(home)}
+}
+
+// RoundTrip implements http.RoundTripper. Whatever authorises a request leaves
+// it when it goes to another host than the registry: net/http strips it on
+// redirects too, but counts subdomains and other ports as the same host.
+func (h *Host) RoundTrip(req *http.Request) (*http.Response, error) {
+	home := host.Same(req.URL, h.Address.Host)
+	req = req.Clone(req.Context())
+	req.Header.Set("User-Agent", h.network.options.UserAgent)
+	if !home {
+		// A token server gets its credentials by package auth.
+		req.Header.Del("Authorization")
+		req.Header.Del("Cookie")
+	}
+	return h.pick(home).RoundTrip(req)
+}
+
+func (h *Host) pick(home bool) http.RoundTripper {
+	if home {
+		return h.home
+	}
+	return h.network.verified
+}
+
+// Carrier carries requests as they are, each by the way that is meant for its host.
+func (h *Host) Carrier() http.RoundTripper {
+	return roundTripper(func(req *http.Request) (*http.Response, error) {
+		return h.pick(host.Same(req.URL, h.Address.Host)).RoundTrip(req)
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+var (
+	errTooManyRedirects = errors.New("stopped after 10 redirects")
+	errRedirectedWrite  = errors.New("redirect would turn the request into another one")
+)
+
+// checkRedirect is the http.Client policy of one host.
+func (h *Host) checkRedirect(req *http.Request, via []*http.Request) error {
+	switch {
+	case len(via) >= 10:
+		return errTooManyRedirects
+	case via[0].URL.Scheme == "https" && req.URL.Scheme != "https" && !h.Lax:
+		return host.ErrDowngrade
+	case req.Method != via[0].Method:
+		return errRedirectedWrite
+	}
+	return nil
+}
