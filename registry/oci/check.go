@@ -20,11 +20,12 @@ func ReadBounded(r io.Reader, limit int64) ([]byte, error) {
 	return body, nil
 }
 
+// TooLarge says that something has more bytes than the limit.
 func TooLarge(size, limit int64) error {
 	return fmt.Errorf("%w: %d bytes are more than the %d MiB allowed", ErrCorrupt, size, limit>>20)
 }
 
-// Verify checks a body against its descriptor.
+// Verify checks a body against its descriptor. A size of -1 isn't known.
 func Verify(body []byte, want ocispec.Descriptor) error {
 	if want.Size >= 0 && int64(len(body)) != want.Size {
 		return Spoiled("%d bytes instead of %d", len(body), want.Size)

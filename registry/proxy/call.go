@@ -5,15 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"github.com/bobbuild/bob/registry/internal/auth"
-	"github.com/bobbuild/bob/registry/internal/words"
+	"github.com/bobbuild/bob/registry/patience"
 )
 
 const (
@@ -145,6 +145,26 @@ func (s *session) attempt(ctx context.Context, c *call, to *url.URL, body *sendB
 	return s.home.RoundTrip(req)
 }
 
+// mayRepeat says whether the request may be made again after err, as far as its body
+// allows. Of a request that changes an upload nothing may have been sent, since its
+// place in the upload would be another then.
+func (c *call) mayRepeat(err error) bool {
+	if err == nil || !patience.Passing(err) {
+		return false
+	}
+	switch {
+	case c.method == http.MethodGet, c.method == http.MethodHead, c.method == http.MethodPost:
+		return true
+	case c.method == http.MethodPut && c.body != nil && !c.once: // a manifest
+		return true
+	}
+	if _, unknown := errors.AsType[*net.DNSError](err); unknown {
+		return true
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
+}
+
 // A sendBody lends the client's body to one attempt. net/http may still want to
 // read it when the attempt is over.
 type sendBody struct {
@@ -204,25 +224,6 @@ func copyStream(w io.Writer, r io.Reader) (int64, error) {
 }
 
 type writerOnly struct{ io.Writer }
-
-// minSecret is the length from which on a secret is looked for in texts, bytes.
-const minSecret = 6
-
-// conceal takes out of a text the secrets that header and the login hold: a
-// registry may say what it got.
-func (s *session) conceal(text, header string) string {
-	secrets := append(auth.Secrets(header), s.login.Password, s.login.Auth, s.login.IdentityToken, s.login.RegistryToken)
-	return words.Conceal(text, slices.DeleteFunc(secrets, func(one string) bool { return len(one) < minSecret })...)
-}
-
-// cleanse takes URLs and secrets out of an error.
-func (s *session) cleanse(err error, header string) error {
-	err = words.Bare(err)
-	if clean := s.conceal(err.Error(), header); clean != err.Error() {
-		return errors.New(clean)
-	}
-	return err
-}
 
 func (a *answer) conceal(text string) string { return a.session.conceal(text, a.used) }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/bobbuild/bob/registry/nearby"
 )
 
+const dialTimeout = 30 * time.Second
+
 type proxyFunc func(*http.Request) (*url.URL, error)
 
 // A guard carries requests to any address but those nearby, which are only for hosts

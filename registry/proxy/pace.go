@@ -82,11 +82,3 @@ func gaveUp(r *http.Request) bool {
 
 // past is a deadline that ends what waits.
 func past() time.Time { return time.Unix(1, 0) }
-
-// paced has the client send its body and take the answer's at the proxy's pace.
-func (p *Proxy) paced(w *recorder, r *http.Request) {
-	client := http.NewResponseController(w.ResponseWriter)
-	// Only a server of another kind has no deadlines, and its own limits.
-	w.pace = p.paces.begin(func() { _ = client.SetWriteDeadline(past()) })
-	r.Body = &pacedBody{ReadCloser: r.Body, pace: p.paces.begin(func() { _ = client.SetReadDeadline(past()) })}
-}

@@ -47,20 +47,17 @@ func (p *pushes) begin(alias string) { p.change(func() { p.running[alias] = true
 // end notes that a push to alias has come to its manifest.
 func (p *pushes) end(alias string) { p.change(func() { delete(p.running, alias) }) }
 
-// Drain waits until no push is running: each has come to its manifest, or there
-// was no request for the time patience. From now on no new push begins; all other
-// requests are served as ever. Requests that run when Drain returns are left to
-// [http.Server.Shutdown]. The error is that of ctx.
-func (p *Proxy) Drain(ctx context.Context, patience time.Duration) error {
-	p.pushes.change(func() { p.pushes.draining = true })
+// drain waits as [Proxy.Drain] does.
+func (p *pushes) drain(ctx context.Context, patience time.Duration) error {
+	p.change(func() { p.draining = true })
 	for {
-		p.pushes.mu.Lock()
-		running, changed := len(p.pushes.running), p.pushes.changed
+		p.mu.Lock()
+		running, changed := len(p.running), p.changed
 		wait := patience
-		if p.pushes.requests == 0 {
-			wait -= time.Since(p.pushes.last)
+		if p.requests == 0 {
+			wait -= time.Since(p.last)
 		}
-		p.pushes.mu.Unlock()
+		p.mu.Unlock()
 		if running == 0 || wait <= 0 {
 			return nil
 		}

@@ -2,10 +2,7 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net"
-	"net/http"
 
 	"github.com/bobbuild/bob/registry/patience"
 )
@@ -34,24 +31,4 @@ func (r *repeater) run(ctx context.Context, attempt func() (again bool, err erro
 			return err
 		}
 	}
-}
-
-// mayRepeat says whether the request may be made again after err, as far as its body
-// allows. Of a request that changes an upload nothing may have been sent, since its
-// place in the upload would be another then.
-func (c *call) mayRepeat(err error) bool {
-	if err == nil || !patience.Passing(err) {
-		return false
-	}
-	switch {
-	case c.method == http.MethodGet, c.method == http.MethodHead, c.method == http.MethodPost:
-		return true
-	case c.method == http.MethodPut && c.body != nil && !c.once: // a manifest
-		return true
-	}
-	if _, unknown := errors.AsType[*net.DNSError](err); unknown {
-		return true
-	}
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial"
 }

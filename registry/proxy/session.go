@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/bobbuild/bob/registry/internal/auth"
+	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-const (
-	tokenTimeout = 60 * time.Second
-	maxSessions  = 1024
-)
+// tokenTimeout is how long a token server may take.
+const tokenTimeout = 60 * time.Second
 
 // A session is the right to do some things in repositories of one host.
 type session struct {
@@ -28,32 +27,20 @@ type session struct {
 	auth *auth.Authoriser
 }
 
-// session returns the right to do actions in repo and, for a mount, to pull from
-// another repository of the same host.
-func (p *Proxy) session(ctx context.Context, repo *repository, actions string, from *repository) (*session, error) {
-	up, err := p.hosts.upstream(ctx, repo.Registry, repo.guarded)
-	if err != nil {
-		return nil, err
-	}
-	scopes := []string{repo.Scope(actions)}
-	if from != nil {
-		scopes = append(scopes, from.Scope(transport.PullScope))
-	}
-	key := strings.Join(append([]string{repo.alias, repo.Name()}, scopes...), " ")
-	return p.sessions.getOr(key, func() *session {
-		s := &session{upstream: up, repo: repo, paces: p.paces, login: repo.login}
-		s.auth = auth.New(auth.Options{
-			Registry:  up.registry,
-			Login:     authn.FromConfig(s.login),
-			Scopes:    scopes,
-			Covers:    s.covers,
-			Carrier:   s.carrier(),
-			UserAgent: userAgent,
-			Timeout:   tokenTimeout,
-			Now:       up.patience.Now,
-		}, up.challenge)
-		return s
-	}), nil
+// newSession returns the right to scopes in repo, whose registry is at up.
+func newSession(up *upstream, repo *repository, scopes []string, paces paces) *session {
+	s := &session{upstream: up, repo: repo, paces: paces, login: repo.login}
+	s.auth = auth.New(auth.Options{
+		Registry:  up.registry,
+		Login:     authn.FromConfig(s.login),
+		Scopes:    scopes,
+		Covers:    s.covers,
+		Carrier:   s.carrier(),
+		UserAgent: userAgent,
+		Timeout:   tokenTimeout,
+		Now:       up.patience.Now,
+	}, up.challenge)
+	return s
 }
 
 // authorization returns the Authorization header for the next request, "" when none is
@@ -100,4 +87,23 @@ func (s *session) denied() *refusal {
 		message = "the registry wants credentials and the proxy has none for this repository"
 	}
 	return &refusal{status: http.StatusForbidden, code: "DENIED", message: message}
+}
+
+// minSecret is the length from which on a secret is looked for in texts, bytes.
+const minSecret = 6
+
+// conceal takes out of a text the secrets that header and the login hold: a
+// registry may say what it got.
+func (s *session) conceal(text, header string) string {
+	secrets := append(auth.Secrets(header), s.login.Password, s.login.Auth, s.login.IdentityToken, s.login.RegistryToken)
+	return words.Conceal(text, slices.DeleteFunc(secrets, func(one string) bool { return len(one) < minSecret })...)
+}
+
+// cleanse takes URLs and secrets out of an error.
+func (s *session) cleanse(err error, header string) error {
+	err = words.Bare(err)
+	if clean := s.conceal(err.Error(), header); clean != err.Error() {
+		return errors.New(clean)
+	}
+	return err
 }

@@ -13,12 +13,6 @@ import (
 // pushScope is what a push may do (Docker Registry v2 token scopes).
 const pushScope = "pull,push"
 
-// An upload is one that the registry has begun.
-type upload struct {
-	alias string
-	url   *url.URL // where it goes on; may be on any host
-}
-
 // startUpload begins an upload, or mounts a blob from the other alias. A body isn't
 // read: a registry that takes no blob by POST answers the same.
 func (p *Proxy) startUpload(w *recorder, r *http.Request, repo *repository) error {

@@ -22,7 +22,6 @@ import (
 )
 
 const (
-	dialTimeout = 30 * time.Second
 	// continueTimeout is how long a registry may take to say that it wants a
 	// body before it gets it unasked.
 	continueTimeout = time.Second

@@ -51,7 +51,7 @@ func Copy(ctx context.Context, c *registry.Client, src, dst string, o Options) (
 			return none, err
 		}
 		to = append(to, p)
-		if len(to) > 1 && !(p.atRegistry() && to[0].atRegistry()) {
+		if len(to) > 1 && (!p.atRegistry() || !to[0].atRegistry()) {
 			return none, fmt.Errorf("%s: several destinations have to be at registries", one)
 		}
 	}

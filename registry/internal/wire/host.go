@@ -30,7 +30,7 @@ func (n *Network) Host(at host.Address, c certs.Certificates) *Host {
 // it when it goes to another host than the registry: net/http strips it on
 // redirects too, but counts subdomains and other ports as the same host.
 func (h *Host) RoundTrip(req *http.Request) (*http.Response, error) {
-	home := host.Same(req.URL, h.Address.Host)
+	home := host.Same(req.URL, h.Host)
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", h.network.options.UserAgent)
 	if !home {
@@ -51,7 +51,7 @@ func (h *Host) pick(home bool) http.RoundTripper {
 // Carrier carries requests as they are, each by the way that is meant for its host.
 func (h *Host) Carrier() http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
-		return h.pick(host.Same(req.URL, h.Address.Host)).RoundTrip(req)
+		return h.pick(host.Same(req.URL, h.Host)).RoundTrip(req)
 	})
 }
 
