@@ -65,6 +65,22 @@ func entry(dir int, name string) file {
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
+// held calls f for the file called name in dir, itself if it is a link. It opens the
+// file first: between two calls of f another process may put a link in its place, which
+// chmod(2) would follow out of the tree.
+func held(dir int, name string, f func(file) error) error {
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f(opened(fd))
+}
+
 // Fstat is fstat(2), also of a descriptor opened with O_PATH.
 func (k Keeper) Fstat(fd int, st *unix.Stat_t) error {
 	if err := retry(func() error { return unix.Fstat(fd, st) }); err != nil {
@@ -109,7 +125,7 @@ func (k Keeper) Fchownat(dir int, name string, uid, gid int) error {
 	if k != Records {
 		return retry(func() error { return unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW) })
 	}
-	return entry(dir, name).chown(uid, gid)
+	return held(dir, name, func(f file) error { return f.chown(uid, gid) })
 }
 
 // Fchmod is fchmod(2). With Records fd may be one of O_PATH.
@@ -125,7 +141,7 @@ func (k Keeper) Fchmodat(dir int, name string, mode uint32) error {
 	if k != Records {
 		return retry(func() error { return unix.Fchmodat(dir, name, mode&permissions, 0) })
 	}
-	return entry(dir, name).chmod(mode)
+	return held(dir, name, func(f file) error { return f.chmod(mode) })
 }
 
 // Fset is Fchown and then Fchmod of a regular file or a directory.

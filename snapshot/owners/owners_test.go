@@ -407,3 +407,35 @@ func TestOverlayKeepsRecords(t *testing.T) {
 		want(t, filepath.Join(dir, "upper/d", kind+"-moved"), strings.Replace(before, "5:7", "8:9", 1))
 	}
 }
+
+// A link that another process puts in the place of a file leads a change nowhere.
+func TestLinkInPlaceOfFile(t *testing.T) {
+	dir := t.TempDir()
+	victim, path, link := filepath.Join(t.TempDir(), "victim"), filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	must(t, os.WriteFile(victim, nil, 0o600), unix.Mkfifo(path, 0o600), os.Symlink(victim, link))
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(fd, "a", fd, "b", unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	for range 2000 {
+		must(t, owners.Records.Fchownat(fd, "a", 1, 2), owners.Records.Fchmodat(fd, "a", 0o666))
+	}
+	close(stop)
+	<-stopped
+	fi, err := os.Stat(victim)
+	must(t, err)
+	if fi.Mode() != 0o600 {
+		t.Errorf("what the link leads to has the mode %v", fi.Mode())
+	}
+}
