@@ -2,11 +2,15 @@ package executor
 
 import (
 	"bytes"
-	"io"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
 // Where RUN finds the authorities of [Options.CABundle], and a configuration of apt,
@@ -34,13 +38,16 @@ var systemBundles = []string{
 
 // trust has p trust the authorities of [Options.CABundle] beside those of its image or,
 // where that has none, of this machine. Variables that the Dockerfile sets stay.
-func (b *build) trust(p *sandbox.Process) {
+func (b *build) trust(ctx context.Context, p *sandbox.Process) error {
 	if len(b.opts.CABundle) == 0 {
-		return
+		return nil
 	}
-	bundle := systemBundle(p.Root)
-	if bundle == nil {
-		bundle = systemBundle("/")
+	bundle, err := systemBundle(ctx, p.Root)
+	if err == nil && bundle == nil {
+		bundle, err = systemBundle(ctx, "/")
+	}
+	if err != nil {
+		return err
 	}
 	bundle = append(append(bundle, '\n'), b.opts.CABundle...)
 	for target, content := range map[string][]byte{
@@ -59,24 +66,29 @@ func (b *build) trust(p *sandbox.Process) {
 		set(name, caFile)
 	}
 	set("APT_CONFIG", aptFile)
+	return nil
 }
 
 // MaxBundleSize is how many bytes a file of authorities may have.
 const MaxBundleSize = 16 << 20
 
 // systemBundle reads the authorities of the system below root, nil if it has none that
-// can be read.
-func systemBundle(root string) []byte {
+// can be read. A file of more than [MaxBundleSize] is an error: of a part of it nobody
+// would know which authorities are missing.
+func systemBundle(ctx context.Context, root string) ([]byte, error) {
 	for _, name := range systemBundles {
 		f, err := openRegular(root, name)
 		if err != nil {
 			continue
 		}
-		data, err := io.ReadAll(io.LimitReader(f, MaxBundleSize))
+		data, err := bounded.ReadAll(ctx, f, MaxBundleSize)
 		_ = f.Close() // it was only read
+		if _, tooLarge := errors.AsType[*bounded.LimitError](err); tooLarge || ctx.Err() != nil {
+			return nil, fmt.Errorf("read the authorities in %s: %w", filepath.Join(root, name), err)
+		}
 		if err == nil && bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) {
-			return data
+			return data, nil
 		}
 	}
-	return nil
+	return nil, nil
 }

@@ -19,6 +19,7 @@ var (
 	LastCreated     = lastCreated
 	LookupUser      = lookupUser
 	LookupOwner     = lookupOwner
+	SystemBundle    = systemBundle
 	OCIMediaType    = ociMediaType
 )
 

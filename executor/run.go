@@ -193,7 +193,9 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		p.Env = append(slices.Clip(p.Env), "HOME="+who.Home)
 	}
-	b.trust(p)
+	if err := b.trust(ctx, p); err != nil {
+		return nil, err
+	}
 	mounts, err := b.mount(ctx, p, op, found, v)
 	defer func() { err = errors.Join(err, mounts.close()) }()
 	if err != nil {
