@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -183,6 +184,31 @@ func TestShowFile(t *testing.T) {
 	sn, err := a.Commit()
 	must(t, err)
 	wantNames(t, "what was only shown", tarNames(t, readDiff(t, sn)))
+}
+
+// A file of any size is shown without being held in memory.
+func TestShowLargeFile(t *testing.T) {
+	const size = 32 << 20
+	s := openIndexing(t)
+	base := unpack(t, s, layer(t, file("large", strings.Repeat("0123456789abcdef", size/16))))
+	show := func() (allocated uint64) {
+		a, err := s.Prepare(t.Context(), base)
+		must(t, err)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		must(t, a.ShowFile(t.Context(), "large"))
+		runtime.ReadMemStats(&after)
+		fi, err := os.Stat(filepath.Join(a.Root(), "large"))
+		must(t, err, a.Discard())
+		if fi.Size() != size {
+			t.Errorf("%d bytes of %d", fi.Size(), size)
+		}
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	show() // unpacks the layer
+	if n := show(); n > size/4 {
+		t.Errorf("%d bytes of memory for a file of %d", n, size)
+	}
 }
 
 // Nothing of a layer but account files is read twice, and none is unpacked, until

@@ -1,11 +1,13 @@
 package snapshot
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,7 +16,6 @@ import (
 	"sync"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -324,30 +325,31 @@ func (u *underlay) stamped(p int, base string) bool {
 
 // write writes the content of the file n at the path, in the directory p, and then
 // calls finish.
-func (u *underlay) write(ctx context.Context, p int, path string, n *node, finish func(fd int) error) error {
-	data, err := u.content(ctx, path, n)
+func (u *underlay) write(ctx context.Context, p int, path string, n *node, finish func(fd int) error) (err error) {
+	from, err := u.content(ctx, path, n)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, from.Close()) }()
 	_, base := split(path)
-	fd, err := unix.Openat(p, base, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	to, err := unix.Openat(p, base, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	if err := writeAll(fd, data); err != nil {
+	defer unix.Close(to)
+	if _, err := io.CopyBuffer(descriptor(to), &cancellable{ctx, from}, make([]byte, copySize)); err != nil {
 		return err
 	}
-	return finish(fd)
+	return finish(to)
 }
 
-// content returns what the regular file n at the path holds.
-func (u *underlay) content(ctx context.Context, path string, n *node) ([]byte, error) {
+// content opens what the regular file n at the path holds.
+func (u *underlay) content(ctx context.Context, path string, n *node) (io.ReadCloser, error) {
 	switch {
 	case n.disk != "":
-		return descent.ReadFile(n.disk)
+		return descent.OpenFile(n.disk)
 	case n.data != nil:
-		return n.data, nil
+		return io.NopCloser(bytes.NewReader(n.data)), nil
 	}
 	sn, err := u.store.Snapshot(u.id)
 	if err != nil {
@@ -357,8 +359,11 @@ func (u *underlay) content(ctx context.Context, path string, n *node) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	data, err := descent.ReadFile(filepath.Join(v.Root(), path))
-	return data, errors.Join(err, v.Close())
+	f, err := descent.OpenFile(filepath.Join(v.Root(), path))
+	if closed := v.Close(); closed != nil && err == nil {
+		return nil, errors.Join(closed, f.Close())
+	}
+	return f, err // which outlives the view
 }
 
 // settle makes the root a layer: what was put there goes, and what the step removed

@@ -174,20 +174,18 @@ func Beneath(root int, path string, f func(dir int, rest string) error) error {
 	return f(dir, path)
 }
 
-// ReadFile is os.ReadFile of a path that may be longer than the kernel takes. Of such a
-// one only the beginning, as far as the kernel takes it, may lead through links.
-func ReadFile(path string) ([]byte, error) {
-	var f *os.File
-	err := Beneath(unix.AT_FDCWD, path, func(dir int, rest string) error {
-		fd, err := unix.Openat(dir, rest, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		f = os.NewFile(uintptr(fd), rest)
+// OpenFile is os.Open of a path that may be longer than the kernel takes. Of such a one
+// only the beginning, as far as the kernel takes it, may lead through links.
+func OpenFile(path string) (*os.File, error) {
+	fd := -1
+	err := Beneath(unix.AT_FDCWD, path, func(dir int, rest string) (err error) {
+		fd, err = unix.Openat(dir, rest, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer f.Close()
-	return io.ReadAll(f)
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // Names returns the names of the entries of the open directory fd, in no order.

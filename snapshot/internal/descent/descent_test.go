@@ -3,6 +3,7 @@ package descent_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,9 +78,12 @@ func TestPath(t *testing.T) {
 	if root.Ino != now.Ino {
 		t.Error("the way back leads elsewhere")
 	}
-	if b, err := descent.ReadFile(filepath.Join(dir, whole)); string(b) != "content" {
+	f, err := descent.OpenFile(filepath.Join(dir, whole))
+	must(t, err)
+	if b, err := io.ReadAll(f); string(b) != "content" {
 		t.Errorf("file holds %q, %v", b, err)
 	}
+	must(t, f.Close())
 	p.Close()
 	if n := openFiles(t) - before; n > 1 {
 		t.Errorf("%d files stay open", n)
