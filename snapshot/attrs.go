@@ -42,6 +42,21 @@ func (a attrs) equal(b attrs) bool {
 	return a.mode == b.mode && a.uid == b.uid && a.gid == b.gid && a.mtime == b.mtime && maps.Equal(a.xattrs, b.xattrs)
 }
 
+// sets reports whether a hard link's entry with the attributes a changes a file of the
+// mode st_mode that has the attributes of.
+func (a attrs) sets(of attrs, mode uint32) bool {
+	for name, value := range a.xattrs {
+		if name == capabilityXattr {
+			value = string(normalCapability([]byte(value)))
+		}
+		if applied(name) && of.xattrs[name] != value {
+			return true
+		}
+	}
+	symlink := mode&unix.S_IFMT == unix.S_IFLNK
+	return a.uid != of.uid || a.gid != of.gid || !symlink && (a.mode != of.mode || a.mtime != of.mtime)
+}
+
 // apply gives the open file or directory fd the attributes a, in the order that
 // keeps the later from undoing the earlier: chown clears set-ID bits and
 // capabilities.

@@ -88,7 +88,7 @@ func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, 
 	default:
 		return fmt.Errorf("unknown type of file %#o", kind)
 	}
-	return c.setSpecial(to, base, a, st.Mode&unix.S_IFMT == unix.S_IFLNK)
+	return c.setSpecial(to, base, a, true, st.Mode&unix.S_IFMT == unix.S_IFLNK)
 }
 
 // linkTo gives the copy first one more name.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/descent"
-	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -176,7 +175,8 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	case tar.TypeDir:
 		return x.dir(p, base, a)
 	case tar.TypeLink:
-		if err := x.link(ctx, p, base, hdr.Linkname); err != nil || x.layer != nil {
+		made, err := x.link(ctx, p, base, hdr.Linkname, a)
+		if err != nil || !made {
 			return err
 		}
 		return x.setLinked(p, base, a)
@@ -195,7 +195,7 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	if err != nil {
 		return err
 	}
-	return x.setSpecial(p, base, a, hdr.Typeflag == tar.TypeSymlink)
+	return x.setSpecial(p, base, a, x.chown(a), hdr.Typeflag == tar.TypeSymlink)
 }
 
 // device makes a device node. Where the kernel refuses that and none is recorded, it
@@ -373,14 +373,19 @@ func writeAll(fd int, b []byte) error {
 
 // setSpecial gives the new entry base of p, which is neither a file nor a
 // directory, the attributes a.
-func (x *extractor) setSpecial(p *dir, base string, a attrs, symlink bool) error {
+func (x *extractor) setSpecial(p *dir, base string, a attrs, chown, symlink bool) error {
 	keeper := x.opt.Owners
-	// The times come first: a recorded owner may be one.
-	err := unix.UtimesNanoAt(p.fd, base, []unix.Timespec{a.mtime, a.mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	// An owner may be recorded as the time of last access: times come before an owner, and
+	// without one that time stays.
+	atime := a.mtime
+	if !chown {
+		atime = unix.Timespec{Nsec: unix.UTIME_OMIT}
+	}
+	err := unix.UtimesNanoAt(p.fd, base, []unix.Timespec{atime, a.mtime}, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return fmt.Errorf("set times: %w", err)
 	}
-	if x.chown(a) {
+	if chown {
 		if err := keeper.Fchownat(p.fd, base, a.uid, a.gid); err != nil {
 			return explainOwner(err, a.uid, a.gid, keeper)
 		}
@@ -396,59 +401,67 @@ func (x *extractor) setSpecial(p *dir, base string, a attrs, symlink bool) error
 	return nil
 }
 
-// setLinked gives what the new hard link base of p is a name of the attributes a: of
-// several entries for one file the last counts. A symbolic link gets the owner alone.
-// An owner that is right already isn't set, for that would cost the file its
-// capabilities.
+// setLinked gives what the new hard link base of p is a name of the attributes a of the
+// link's entry, as containerd and Docker do: of several entries for one file the last
+// counts. A symbolic link gets the owner alone. An owner that is right already isn't set,
+// for that would cost the file its capabilities.
 func (x *extractor) setLinked(p *dir, base string, a attrs) error {
-	var st unix.Stat_t
-	if err := x.opt.Owners.Fstatat(p.fd, base, &st); err != nil {
-		return fmt.Errorf("stat: %w", err)
+	st, err := x.stat(p, base)
+	if err != nil {
+		return err
 	}
 	symlink := st.Mode&unix.S_IFMT == unix.S_IFLNK
 	if symlink {
 		a.mtime = st.Mtim
 	}
-	if x.opt.NoChown || a.uid == int(st.Uid) && a.gid == int(st.Gid) {
-		a.uid, a.gid = owners.Unchanged, owners.Unchanged
+	chown := !x.opt.NoChown && (a.uid != int(st.Uid) || a.gid != int(st.Gid))
+	return x.setSpecial(p, base, a, chown, symlink)
+}
+
+// stat returns the status of the entry base of p.
+func (x *extractor) stat(p *dir, base string) (st unix.Stat_t, err error) {
+	if err := x.opt.Owners.Fstatat(p.fd, base, &st); err != nil {
+		return st, fmt.Errorf("stat: %w", err)
 	}
-	return x.setSpecial(p, base, a, symlink)
+	return st, nil
 }
 
 // fdPath returns a path of the entry base of the directory fd, for calls that
 // take paths only.
 func fdPath(fd int, base string) string { return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + base }
 
-// link makes the entry base of p another name of the entry target.
-func (x *extractor) link(ctx context.Context, p *dir, base, target string) error {
+// link makes the entry base of p another name of the entry target. In a layer a target
+// that isn't there yet is no error: the link, whose entry has the attributes a, is made
+// when the layer is settled.
+func (x *extractor) link(ctx context.Context, p *dir, base, target string, a attrs) (made bool, err error) {
 	name, err := x.name(target)
 	if err != nil {
-		return fmt.Errorf("target %q: %w", target, err)
+		return false, fmt.Errorf("target %q: %w", target, err)
 	}
 	if name == "" {
-		return fmt.Errorf("target %q is the root", target)
+		return false, fmt.Errorf("target %q is the root", target)
 	}
 	if x.layer != nil {
 		if err := checkNoWhiteout(name); err != nil {
-			return fmt.Errorf("target: %w", err)
+			return false, fmt.Errorf("target: %w", err)
 		}
 	}
 	if x.opt.In != nil {
 		parent, last := split(name)
 		if tp, err := x.tree.resolve(parent, false); err == nil {
 			if err := x.opt.In.copyUp(ctx, x.tree.full(tp), last); err != nil {
-				return fmt.Errorf("target %q: %w", target, err)
+				return false, fmt.Errorf("target %q: %w", target, err)
 			}
 		}
 	}
-	found, err := x.linkHere(p, base, name)
-	if err == nil && !found {
+	made, err = x.linkHere(p, base, name)
+	if err == nil && !made {
 		if x.layer == nil {
-			return fmt.Errorf("target %q: %w", target, unix.ENOENT)
+			return false, fmt.Errorf("target %q: %w", target, unix.ENOENT)
 		}
-		x.layer.links = append(x.layer.links, layerLink{join(p.path, base), name})
+		x.layer.links = append(x.layer.links, layerLink{join(p.path, base), name, a})
 	}
-	return err
+	return made, err
 }
 
 // linkHere is link for a target that is in the tree; found says whether it is.

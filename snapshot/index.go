@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -360,7 +361,7 @@ func (t *layerNodes) add(e *indexEntry) error {
 		}
 		n.kind, n.kids = unix.S_IFDIR, map[string]*node{}
 	case tar.TypeLink:
-		return t.hardLink(join(at, base), p, base, e.Link)
+		return t.hardLink(layerLink{join(at, base), e.Link, a}, p)
 	case tar.TypeSymlink:
 		n.kind, n.link = unix.S_IFLNK, e.Link
 	case tar.TypeFifo:
@@ -377,29 +378,49 @@ func (t *layerNodes) add(e *indexEntry) error {
 	return nil
 }
 
-// hardLink makes base in p, whose path is at, another name of target.
-func (t *layerNodes) hardLink(at string, p *node, base, target string) error {
-	name, err := cleanName(target)
+// hardLink makes the link l in p. A target that isn't in the layer so far may be below
+// it, or come later.
+func (t *layerNodes) hardLink(l layerLink, p *node) error {
+	name, err := cleanName(l.target)
 	if err != nil {
-		return fmt.Errorf("target %q: %w", target, err)
+		return fmt.Errorf("target %q: %w", l.target, err)
 	}
 	if err := checkNoWhiteout(name); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	parent, last := split(name)
+	_, base := split(l.path)
 	_, d, err := t.root.resolve(parent, false)
 	if err == nil && d.kids[last] != nil {
 		if d.kids[last].isDir() {
-			return fmt.Errorf("target %q is a directory", target)
+			return fmt.Errorf("target %q is a directory", l.target)
 		}
 		p.kids[base] = d.kids[last]
+		p.kids[base].setLinked(l.attrs)
 		return nil
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("target %q: %w", target, err)
+		return fmt.Errorf("target %q: %w", l.target, err)
 	}
-	t.work.links = append(t.work.links, layerLink{at, name})
+	l.target = name
+	t.work.links = append(t.work.links, l)
 	return nil
+}
+
+// setLinked gives n the attributes a of the entry of a hard link to it, as the extractor
+// does.
+func (n *node) setLinked(a attrs) {
+	if n.kind == unix.S_IFLNK {
+		a.mode, a.mtime = n.mode, n.mtime
+	}
+	xattrs := map[string]string{}
+	maps.Copy(xattrs, n.xattrs)
+	if a.uid != n.uid || a.gid != n.gid {
+		delete(xattrs, capabilityXattr) // as chown(2) does
+	}
+	maps.Copy(xattrs, a.xattrs)
+	a.xattrs = xattrs
+	n.attrs = a
 }
 
 func (t *layerNodes) whiteout(name string) error {

@@ -28,8 +28,11 @@ type layerWork struct {
 	fileMarks bool // of the store
 }
 
-// layerLink is a hard link: path as in the layer, target as in the archive.
-type layerLink struct{ path, target string }
+// layerLink is a hard link: path as in the layer, target and attributes as in the archive.
+type layerLink struct {
+	path, target string
+	attrs        attrs
+}
 
 func newLayerWork(fileMarks bool) *layerWork {
 	return &layerWork{implicit: map[string]bool{"": true}, opaqueAt: map[string]bool{}, fileMarks: fileMarks}

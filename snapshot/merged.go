@@ -137,7 +137,7 @@ func (s *Store) entryNode(at *descent.Path, path string) (*node, error) {
 // changes.
 type merging struct {
 	root *node
-	own  map[*node]bool // directories of the new tree alone
+	own  map[*node]bool // what is of the new tree alone
 	// moves are directories of the layer where the tree has a link; their entries go
 	// where it leads.
 	moves []moved
@@ -161,7 +161,7 @@ func merge(below *node, layer *layerNodes) (*node, error) {
 		}
 	}
 	for _, l := range layer.work.links {
-		if err := m.hardLink(l); err != nil {
+		if err := m.hardLink(l, layer.root); err != nil {
 			return nil, fmt.Errorf("link %q to %q: %w", l.path, l.target, err)
 		}
 	}
@@ -210,7 +210,7 @@ func (m *merging) directory(path string, src *node) {
 			delete(dst.kids, name)
 			continue
 		case !s.isDir():
-			dst.kids[name] = s
+			dst.kids[name], m.own[s] = s, true
 			continue
 		case d == nil && s.implicit && s.onlyRemoves():
 			continue
@@ -261,9 +261,13 @@ func (m *merging) mkdirs(name string) (string, error) {
 	}
 }
 
-func (m *merging) hardLink(l layerLink) error {
+// hardLink makes the link l, whose target wasn't in the layer when its entry was read.
+// A target that came later keeps the attributes of its own entry, as in the extractor.
+func (m *merging) hardLink(l layerLink, layer *node) error {
 	parent, last := split(l.target)
-	_, d, err := m.root.resolve(parent, false)
+	_, own, err := layer.resolve(parent, false)
+	later := err == nil && own.kids[last] != nil
+	dirName, d, err := m.root.resolve(parent, false)
 	if err != nil {
 		return err
 	}
@@ -278,6 +282,15 @@ func (m *merging) hardLink(l layerLink) error {
 	at, err := m.mkdirs(parent)
 	if err != nil {
 		return err
+	}
+	if !m.own[target] {
+		c := *target
+		target = &c
+		m.own[target] = true
+		m.owned(dirName).kids[last] = target
+	}
+	if !later {
+		target.setLinked(l.attrs)
 	}
 	m.owned(at).kids[base] = target
 	return nil

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,17 +18,29 @@ type settler struct {
 	x      *extractor
 	lower  *stack // the layers below
 	merged *stack // the same with the layer itself on top
+	// lent are files of the layers below that have a name in this one, and copies of such.
+	lent map[inode]*lentFile
+}
+
+// lentFile is a file of the layer below, at target, which in this one has the names.
+type lentFile struct {
+	layer  int // of settler.merged; -1 for a copy, which is this layer's own
+	target string
+	names  []string
 }
 
 // settle finishes the layer x in directory root on top of the layers lower:
 // directories without an entry take their attributes from below, or are where
 // the link leads that is there; hard links find their targets.
-func (x *extractor) settle(root string, lower []string) error {
+func (x *extractor) settle(ctx context.Context, root string, lower []string) error {
 	if x.layer.opaqueAt[""] {
 		lower = nil
 	}
 	keeper, marks := x.opt.Owners, x.layer.fileMarks
-	s := &settler{x, newStack(lower, keeper, marks), newStack(slices.Concat([]string{root}, lower), keeper, marks)}
+	s := &settler{
+		x: x, lent: map[inode]*lentFile{},
+		lower: newStack(lower, keeper, marks), merged: newStack(slices.Concat([]string{root}, lower), keeper, marks),
+	}
 	s.lower.known = map[string]lowerDir{}
 	defer s.lower.close()
 	defer s.merged.close()
@@ -36,7 +49,7 @@ func (x *extractor) settle(root string, lower []string) error {
 	}
 	for _, l := range x.layer.links {
 		x.tree.trim()
-		if err := s.link(l); err != nil {
+		if err := s.link(ctx, l); err != nil {
 			return fmt.Errorf("extract %q: %w", l.path, err)
 		}
 	}
@@ -313,24 +326,53 @@ func rename[V any](m map[string]V, from, to string) {
 }
 
 // link makes the hard link l, whose target wasn't in the layer when its entry was
-// read. The target's own file in the layer below gets another name: snapshots are
-// never written to, and the overlay shows both names as one file.
-func (s *settler) link(l layerLink) error {
+// read, and gives the file the attributes of the entry. A target that came later in the
+// layer keeps those of its own entry, which is the last one.
+func (s *settler) link(ctx context.Context, l layerLink) error {
 	x := s.x
 	parent, base := split(l.path)
 	p, err := x.tree.resolve(parent, true)
 	if err != nil {
 		return err
 	}
-	found, err := x.linkHere(p, base, l.target)
-	if found || err != nil {
+	own, err := x.linkHere(p, base, l.target)
+	if err != nil {
 		return err
 	}
-	target, err := s.merged.resolve(l.target, false)
-	if err != nil {
-		return fmt.Errorf("target %q: %w", l.target, err)
+	if !own {
+		if err := s.linkBelow(p, base, l.target); err != nil {
+			return err
+		}
 	}
-	dirName, last := split(target)
+	st, err := x.stat(p, base)
+	if err != nil {
+		return err
+	}
+	file := s.lent[inode{st.Dev, st.Ino}]
+	if own && file == nil {
+		return nil
+	}
+	if file != nil && file.layer >= 0 {
+		file.names = append(file.names, join(p.path, base))
+		a := statAttrs(&st)
+		if a.xattrs, err = readXattrsPath(fdPath(p.fd, base), x.opt.Owners, st.Mode); err != nil || !l.attrs.sets(a, st.Mode) {
+			return err
+		}
+		if err := s.copyUp(ctx, file); err != nil {
+			return fmt.Errorf("copy %q: %w", file.target, err)
+		}
+	}
+	return x.setLinked(p, base, l.attrs)
+}
+
+// linkBelow makes the entry base of p another name of the file that target leads to. One
+// of a layer below gets a name in this one: the overlay shows both names as one file.
+func (s *settler) linkBelow(p *dir, base, target string) error {
+	path, err := s.merged.resolve(target, false)
+	if err != nil {
+		return fmt.Errorf("target %q: %w", target, err)
+	}
+	dirName, last := split(path)
 	d, err := s.merged.at(dirName)
 	if err != nil {
 		return err
@@ -340,17 +382,56 @@ func (s *settler) link(l layerLink) error {
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("target %q: %w", l.target, unix.ENOENT)
+		return fmt.Errorf("target %q: %w", target, unix.ENOENT)
 	}
 	if e.stat.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return fmt.Errorf("target %q is a directory", l.target)
+		return fmt.Errorf("target %q is a directory", target)
 	}
 	from, err := s.merged.fd(e.layer)
 	if err == nil {
-		err = x.fresh(p, base, func() error { return unix.Linkat(from, target, p.fd, base, 0) })
+		err = s.x.fresh(p, base, func() error { return unix.Linkat(from, path, p.fd, base, 0) })
 	}
 	if err != nil {
-		return fmt.Errorf("link to %q: %w", l.target, err)
+		return fmt.Errorf("link to %q: %w", target, err)
+	}
+	if id := (inode{e.stat.Dev, e.stat.Ino}); e.layer > 0 && s.lent[id] == nil {
+		s.lent[id] = &lentFile{layer: e.layer, target: path}
 	}
 	return nil
+}
+
+// copyUp makes file one of this layer, under all of its names here and that of the
+// target, before it is changed: what other snapshots have is never written to.
+func (s *settler) copyUp(ctx context.Context, file *lentFile) error {
+	parent, base := split(file.target)
+	from, err := s.merged.open(file.layer, parent)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	to, err := s.x.tree.resolve(parent, true)
+	if err != nil {
+		return err
+	}
+	st, err := s.x.stat(&dir{fd: from}, base)
+	if err != nil {
+		return err
+	}
+	if err := newCopier("", s.x.opt.Owners).entry(ctx, from, &st, to, base); err != nil {
+		return err
+	}
+	for _, name := range file.names {
+		parent, last := split(name)
+		p, err := s.x.tree.open(parent)
+		if err == nil {
+			err = s.x.fresh(p, last, func() error { return unix.Linkat(to.fd, base, p.fd, last, 0) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	copied, err := s.x.stat(to, base)
+	file.layer = -1
+	s.lent[inode{copied.Dev, copied.Ino}] = file
+	return err
 }

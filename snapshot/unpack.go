@@ -186,7 +186,7 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 		return errors.Join(context.Cause(ctx), u.store.discard(c))
 	case <-j.below:
 	}
-	if err := u.finish(c, x, j); err != nil {
+	if err := u.finish(ctx, c, x, j); err != nil {
 		return errors.Join(err, u.store.discard(c))
 	}
 	close(j.done)
@@ -217,7 +217,7 @@ func again(err error) bool {
 }
 
 // finish settles the extracted layer and makes it a snapshot.
-func (u *unpacking) finish(c *claim, x *extractor, j job) error {
+func (u *unpacking) finish(ctx context.Context, c *claim, x *extractor, j job) error {
 	var lower []string
 	if j.parent != "" {
 		parent, err := u.store.Snapshot(j.parent)
@@ -226,7 +226,7 @@ func (u *unpacking) finish(c *claim, x *extractor, j job) error {
 		}
 		lower = parent.layers
 	}
-	if err := x.settle(filepath.Join(c.path, "fs"), lower); err != nil {
+	if err := x.settle(ctx, filepath.Join(c.path, "fs"), lower); err != nil {
 		return err
 	}
 	_, err := u.store.keep(c, j.id, meta{Parent: j.parent, Opaque: x.layer.opaqueAt[""]})

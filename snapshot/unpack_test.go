@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -77,6 +78,16 @@ func layerings() []layering {
 		{"hard link to a link", [][]entry{{symlink("a", "/etc/shadow"), hardlink("b", "a")}}, []string{".", "a", "b"}},
 		{"hard link to itself", [][]entry{{file("a", "a"), hardlink("a", "a")}}, []string{".", "a"}},
 		{"hard link over a directory", [][]entry{{file("a", "a"), folder("d/"), file("d/x", ""), hardlink("d", "a")}}, []string{".", "a", "d"}},
+		{"hard link with attributes", [][]entry{{file("a", "a"), owned(hardlink("b", "a"))}}, []string{".", "a", "b"}},
+		{"hard links with other attributes", [][]entry{{file("a", "a"), owned(hardlink("b", "a")), hardlink("c", "b")}}, []string{".", "a", "b", "c"}},
+		{"hard link with attributes before its target", [][]entry{{owned(hardlink("a", "b")), file("b", "b")}}, []string{".", "a", "b"}},
+		{"hard link with attributes to below", [][]entry{{file("a/b", "b"), hardlink("a/c", "a/b")}, {owned(hardlink("c", "a/b"))}}, []string{".", "a", "a/b", "a/c", "c"}},
+		{"hard links to below, the last with attributes", [][]entry{{file("a/b", "b")}, {hardlink("c", "a/b"), owned(hardlink("d/e", "c"))}}, []string{".", "a", "a/b", "c", "d", "d/e"}},
+		{"hard links to below, the first with attributes", [][]entry{{file("a/b", "b")}, {owned(hardlink("c", "a/b")), hardlink("d/e", "c")}}, []string{".", "a", "a/b", "c", "d", "d/e"}},
+		{"hard link with attributes through a lower link", [][]entry{usr, {owned(hardlink("c", "bin/sh"))}}, []string{".", "bin", "c", "usr", "usr/bin", "usr/bin/sh"}},
+		{"hard link with attributes to the layer's own through a lower link", [][]entry{usr, {file("usr/bin/x", ""), hardlink("y", "usr/bin/x"), owned(hardlink("c", "bin/x"))}}, []string{".", "bin", "c", "usr", "usr/bin", "usr/bin/sh", "usr/bin/x", "y"}},
+		{"hard link with attributes to a link below", [][]entry{{symlink("a", "/etc/shadow")}, {owned(hardlink("b", "a"))}}, []string{".", "a", "b"}},
+		{"hard link to a link with an owner", [][]entry{{symlink("a", "b").with(func(h *tar.Header) { h.Uid = 5 }), hardlink("c", "a").with(func(h *tar.Header) { h.Uid = 5 })}}, []string{".", "a", "c"}},
 		{"device in /dev", [][]entry{{folder("dev/"), device("dev/null", tar.TypeChar, 1, 3).with(func(h *tar.Header) { h.Name = "dev/../a" }).with(func(h *tar.Header) { h.Typeflag = tar.TypeFifo })}}, []string{".", "a", "dev"}},
 		{"attributes of implicit parents", [][]entry{{owned(folder("a/")), owned(folder("a/b/"))}, {file("a/b/c", "")}}, []string{".", "a", "a/b", "a/b/c"}},
 	}
@@ -176,6 +187,58 @@ func TestUnpackDetails(t *testing.T) {
 	}
 	sameTree(t, "tree", viewed(t, s, sn), want)
 	wantNames(t, "diff", tarNames(t, readDiff(t, sn)), "a/", "a/b", "cap", "l -> b", "new", "usr/", "usr/x")
+}
+
+// TestUnpackLinks looks at what the entries of hard links do to their files, and at the
+// snapshot below them, which stays as it is.
+func TestUnpackLinks(t *testing.T) {
+	needMounts(t)
+	given := func(e entry, uid int) entry {
+		return e.with(func(h *tar.Header) {
+			h.Uid, h.Mode, h.ModTime = uid, 0o4711, someTime.Add(time.Second)
+			h.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "y"}
+		})
+	}
+	for _, snapshotter := range []snapshot.Snapshotter{snapshot.Overlay, snapshot.Copy} {
+		t.Run(string(snapshotter), func(t *testing.T) {
+			s := openStoreWith(t, t.TempDir(), snapshot.Options{Snapshotter: snapshotter})
+			base := layer(t, file("a", "a"), file("b", "b"), hardlink("b2", "b"), file("c", "c"), symlink("l", "a"),
+				file("theirs", "t").with(func(h *tar.Header) { h.Uid = 9 }))
+			below := unpack(t, s, base)
+			before := viewed(t, s, below)
+			sn := unpack(t, s, base, layer(t,
+				file("own", "own"), given(hardlink("own2", "own"), 5), given(hardlink("own3", "own2"), 6),
+				hardlink("same", "c"), given(hardlink("d/e", "a"), 5), hardlink("f", "b"), given(hardlink("d/g", "f"), 7),
+				given(hardlink("m", "l"), 8), hardlink("mine", "theirs"),
+			))
+			const plain, changed = " 100644 0:0 1700000000.123456789 ", " 104711 %d:0 1700000001.123456789 %d %s user.x=\"y\""
+			sameTree(t, "tree", viewed(t, s, sn), []string{
+				`"." 040755 0:0 0.000000000`,
+				`"a"` + fmt.Sprintf(changed, 5, 1, short("a")),
+				`"b"` + fmt.Sprintf(changed, 7, 1, short("b")),
+				`"b2"` + plain + "1 " + short("b"),
+				`"c"` + plain + "1 " + short("c"),
+				`"d" 040755 0:0 0.000000000`,
+				`"d/e"` + fmt.Sprintf(changed, 5, 1, short("a")),
+				`"d/g"` + fmt.Sprintf(changed, 7, 1, short("b")),
+				`"f"` + fmt.Sprintf(changed, 7, 1, short("b")),
+				`"l" 120777 8:0 1700000000.123456789 -> a`,
+				`"m" 120777 8:0 1700000000.123456789 -> a`,
+				`"mine"` + plain + "1 " + short("t"),
+				`"own"` + fmt.Sprintf(changed, 6, 3, short("own")),
+				`"own2"` + fmt.Sprintf(changed, 6, 3, short("own")),
+				`"own3"` + fmt.Sprintf(changed, 6, 3, short("own")),
+				`"same"` + plain + "1 " + short("c"),
+				`"theirs"` + plain + "1 " + short("t"),
+				`["a" "d/e"] are one file`,
+				`["b" "d/g" "f"] are one file`,
+				`["c" "same"] are one file`,
+				`["mine" "theirs"] are one file`,
+				`["own" "own2" "own3"] are one file`,
+			})
+			sameTree(t, "below", viewed(t, s, below), before)
+		})
+	}
 }
 
 func short(s string) string { return digest.FromString(s).Encoded()[:12] }
