@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,7 +28,7 @@ type mounted struct {
 
 	store *Store
 	mu    sync.Mutex
-	claim *claim // nil once it has ended
+	claim *locks.Claim // nil once it has ended
 }
 
 // mount makes a claim with the given directories, and the file system that build
@@ -36,16 +37,16 @@ func (s *Store) mount(ctx context.Context, dirs []string, build func(path string
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	c, err := newClaim(s.own("active"))
+	c, err := locks.NewClaim(s.own("active"))
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range dirs {
-		if err := os.Mkdir(filepath.Join(c.path, d), 0o700); err != nil {
+		if err := os.Mkdir(filepath.Join(c.Path, d), 0o700); err != nil {
 			return nil, errors.Join(err, s.discard(c))
 		}
 	}
-	f, err := build(c.path)
+	f, err := build(c.Path)
 	if err != nil {
 		return nil, errors.Join(err, s.discard(c))
 	}
@@ -57,7 +58,7 @@ func (s *Store) mount(ctx context.Context, dirs []string, build func(path string
 		return m, nil
 	}
 	s.mu.Unlock()
-	return nil, errors.Join(os.ErrClosed, f.end(), c.abandon(s.own("garbage")))
+	return nil, errors.Join(os.ErrClosed, f.end(), c.Abandon(s.own("garbage")))
 }
 
 // forget takes m off the list of what Store.Close has to end. m.mu is held.
@@ -78,7 +79,7 @@ func (m *mounted) discard() error {
 	c := m.claim
 	m.forget()
 	if err := m.end(); err != nil {
-		return errors.Join(err, c.lock.Close())
+		return errors.Join(err, c.Release())
 	}
 	return m.store.discard(c)
 }
@@ -180,10 +181,10 @@ func (a *Active) Commit() (*Snapshot, error) {
 }
 
 func (a *Active) commit() (*Snapshot, error) {
-	if err := a.settle(filepath.Join(a.claim.path, "fs")); err != nil {
+	if err := a.settle(filepath.Join(a.claim.Path, "fs")); err != nil {
 		return nil, err
 	}
-	sn, err := a.store.keep(a.claim, filepath.Base(a.claim.path), meta{Parent: a.parent})
+	sn, err := a.store.keep(a.claim, filepath.Base(a.claim.Path), meta{Parent: a.parent})
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ type BlobWriter struct {
 
 // CreateBlob begins a blob. The caller ends it by Commit or Close.
 func (s *Store) CreateBlob() (*BlobWriter, error) {
-	f, err := os.CreateTemp(s.tmp.path, "blob-*")
+	f, err := os.CreateTemp(s.tmp.Path, "blob-*")
 	if err != nil {
 		return nil, fmt.Errorf("create blob: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,7 @@ const (
 // held by one user. Its methods may be called concurrently.
 type CacheMount struct {
 	root string
-	lock *heldLock
+	lock *locks.Held
 }
 
 // Root returns the path of what is mounted: what fill made.
@@ -123,7 +124,7 @@ func lockCaches(ctx context.Context, dir string) (release func(), err error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		release, err = waitLock(ctx, filepath.Join(dir, guardName), nil)
+		release, err = locks.Wait(ctx, filepath.Join(dir, locks.GuardName), nil)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return release, err
 		}
@@ -169,7 +170,7 @@ func (s *Store) intactInstances(dir string, numbers []int) (left []int, err erro
 			left = append(left, n)
 			continue
 		}
-		if err := os.Rename(path, filepath.Join(s.own("garbage"), randomID())); err != nil {
+		if err := s.throw(path); err != nil {
 			return nil, err
 		}
 	}
@@ -191,8 +192,8 @@ func (s *Store) openCacheInstance(dir string, sharing Sharing) (*CacheMount, err
 
 // lockCacheInstance takes the lock of the instance in dir. It returns nil if others
 // keep it from being taken.
-func lockCacheInstance(dir string, sharing Sharing) (*heldLock, error) {
-	lock, err := openLock(filepath.Join(dir, lockName), sharing.how()|unix.LOCK_NB)
+func lockCacheInstance(dir string, sharing Sharing) (*locks.Held, error) {
+	lock, err := locks.Open(filepath.Join(dir, locks.Name), sharing.how()|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, nil //nolint:nilnil // documented result
 	}
@@ -209,24 +210,22 @@ func (s Sharing) how() int {
 // newCacheInstance makes the instance dir. It is filled as a claim, whose lock
 // becomes the instance's.
 func (s *Store) newCacheInstance(dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
-	c, err := newClaim(s.own("active"))
+	c, err := locks.NewClaim(s.own("active"))
 	if err != nil {
 		return nil, err
 	}
-	err = fill(filepath.Join(c.path, "fs"))
+	err = fill(filepath.Join(c.Path, "fs"))
 	if err == nil {
-		err = os.WriteFile(filepath.Join(c.path, madeName), seal(stampNow(s.boot), nil), 0o600)
+		err = os.WriteFile(filepath.Join(c.Path, madeName), seal(stampNow(s.boot), nil), 0o600)
 	}
+	var lock *locks.Held
 	if err == nil {
-		err = os.Rename(c.path, dir)
+		// Nobody else looks for an instance meanwhile, so that the lock, which becomes a
+		// shared one, is lost to nobody.
+		lock, err = c.HandOver(dir, sharing.how())
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.discard(c))
 	}
-	// Nobody else looks for an instance meanwhile, so that turning the lock
-	// into a shared one, which gives it up for a moment, loses it to nobody.
-	if err := flock(c.lock.File, sharing.how()); err != nil {
-		return nil, errors.Join(err, c.lock.Close())
-	}
-	return &CacheMount{root: filepath.Join(dir, "fs"), lock: c.lock}, nil
+	return &CacheMount{root: filepath.Join(dir, "fs"), lock: lock}, nil
 }

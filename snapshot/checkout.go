@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ import (
 // keeps some that nobody uses, so that the steps of a chain need one copy between
 // them: what one has committed the next goes on with.
 type checkout struct {
-	claim *claim
+	claim *locks.Claim
 	id    string        // of the snapshot, "" of none
 	made  chan struct{} // closed when it is there, or err says why not
 	err   error
@@ -35,12 +36,12 @@ func newCheckout(sn *Snapshot) *checkout {
 	return &checkout{id: parentID(sn), made: make(chan struct{})}
 }
 
-func (co *checkout) root() string { return filepath.Join(co.claim.path, "mnt") }
+func (co *checkout) root() string { return filepath.Join(co.claim.Path, "mnt") }
 
 // make makes the checkout of the given layers.
 func (co *checkout) make(ctx context.Context, s *Store, layers []string) {
 	defer close(co.made)
-	c, err := newClaim(s.own("active"))
+	c, err := locks.NewClaim(s.own("active"))
 	if err != nil {
 		co.err = err
 		return
@@ -62,7 +63,7 @@ func (co *checkout) make(ctx context.Context, s *Store, layers []string) {
 // are in the inventory: the next one then has another time. Such a clock may move
 // in steps of ten milliseconds.
 func (co *checkout) settleClock(ctx context.Context) error {
-	f, err := os.OpenFile(filepath.Join(co.claim.path, "clock"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(filepath.Join(co.claim.Path, "clock"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,7 +100,7 @@ func syncStore(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(marks, 0o700); err != nil {
 		return err
 	}
-	unlock, err := waitLock(ctx, filepath.Join(marks, guardName), nil)
+	unlock, err := locks.Wait(ctx, filepath.Join(marks, locks.GuardName), nil)
 	if err != nil {
 		return err
 	}

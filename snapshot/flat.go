@@ -3,6 +3,7 @@ package snapshot
 import (
 	"context"
 	"errors"
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +14,7 @@ import (
 // only so many. They stay until the store is closed.
 type flats struct {
 	mu    sync.Mutex
-	byTop map[string]*claim // by the directory of the layer on top, with all below it
+	byTop map[string]*locks.Claim // by the directory of the layer on top, with all below it
 }
 
 // fewer returns lower, layers for an overlay, as at most limit directories: the lowest
@@ -37,19 +38,19 @@ func (s *Store) flat(ctx context.Context, layers []string) (string, error) {
 	s.flats.mu.Lock()
 	defer s.flats.mu.Unlock()
 	if c := s.flats.byTop[layers[0]]; c != nil {
-		return filepath.Join(c.path, "fs"), nil
+		return filepath.Join(c.Path, "fs"), nil
 	}
 	for i, l := range layers { // what was copied already
 		if c := s.flats.byTop[l]; c != nil {
-			layers = append(slices.Clone(layers[:i]), filepath.Join(c.path, "fs"))
+			layers = append(slices.Clone(layers[:i]), filepath.Join(c.Path, "fs"))
 			break
 		}
 	}
-	c, err := newClaim(s.own("active"))
+	c, err := locks.NewClaim(s.own("active"))
 	if err != nil {
 		return "", err
 	}
-	root := filepath.Join(c.path, "fs")
+	root := filepath.Join(c.Path, "fs")
 	if err = os.Mkdir(root, 0o700); err == nil {
 		err = s.layOut(ctx, layers, root)
 	}
@@ -57,7 +58,7 @@ func (s *Store) flat(ctx context.Context, layers []string) (string, error) {
 		return "", errors.Join(err, s.discard(c))
 	}
 	if s.flats.byTop == nil {
-		s.flats.byTop = map[string]*claim{}
+		s.flats.byTop = map[string]*locks.Claim{}
 	}
 	s.flats.byTop[layers[0]] = c
 	return root, nil

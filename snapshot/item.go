@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 
 	"golang.org/x/sys/unix"
 )
@@ -222,7 +223,7 @@ func (s *Store) listCacheMounts(ctx context.Context, exact bool, add func(Item))
 		dir := filepath.Join(s.own("caches"), key.Name())
 		return eachEntry(dir, func(n fs.DirEntry) error {
 			path := filepath.Join(dir, n.Name())
-			it := Item{Kind: ItemCacheMount, ID: key.Name() + "/" + n.Name(), path: path, mark: filepath.Join(path, lockName)}
+			it := Item{Kind: ItemCacheMount, ID: key.Name() + "/" + n.Name(), path: path, mark: filepath.Join(path, locks.Name)}
 			if err := it.readMark(); err != nil {
 				return err
 			}

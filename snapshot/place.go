@@ -1,15 +1,10 @@
 package snapshot
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"time"
 
-	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,50 +73,4 @@ func makeDirs(dirs ...string) error {
 		}
 	}
 	return nil
-}
-
-// scratchName matches directories that processes make to try things in, before they
-// open the store. They hold a lock (flock) on them.
-var scratchName = regexp.MustCompile(`^\.(try|bob-doctor|probe)-[0-9]+$`)
-
-// scratchAge is how old a scratch directory without a lock must be to be garbage: one
-// that was made just now isn't locked yet.
-const scratchAge = time.Minute
-
-// sweepScratch renames the scratch directories of dead processes in dir into garbage.
-func sweepScratch(dir, garbage string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !scratchName.MatchString(e.Name()) || !e.IsDir() {
-			continue
-		}
-		if err := sweepOne(dir, e.Name(), garbage); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			return err
-		}
-	}
-	return nil
-}
-
-func sweepOne(dir, name, garbage string) error {
-	fd, err := descent.Open(unix.AT_FDCWD, filepath.Join(dir, name), unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), name)
-	fi, err := f.Stat()
-	if err != nil || time.Since(fi.ModTime()) < scratchAge {
-		return errors.Join(err, f.Close())
-	}
-	lock, err := takeLock(f, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	return os.Rename(filepath.Join(dir, name), filepath.Join(garbage, randomID()))
 }

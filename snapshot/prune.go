@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"golang.org/x/sys/unix"
 )
 
@@ -98,7 +99,7 @@ func (s *Store) prune(ctx context.Context, o PruneOptions) (removed []Item, fail
 // pruneLocks removes the files of locks that killed processes have held.
 func (s *Store) pruneLocks() error {
 	return eachEntry(s.own("locks"), func(e fs.DirEntry) error {
-		unlock, err := tryLock(filepath.Join(s.own("locks"), e.Name()))
+		unlock, err := locks.Try(filepath.Join(s.own("locks"), e.Name()))
 		if unlock != nil {
 			unlock()
 		}
@@ -158,7 +159,7 @@ func (s *Store) remove(it Item) (gone bool, err error) {
 	defer lock.Close()
 	used, err := modTime(it.mark)
 	if err == nil && used.Equal(it.marked) {
-		err = os.Rename(it.path, filepath.Join(s.own("garbage"), randomID()))
+		err = s.throw(it.path)
 		gone = err == nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -172,7 +173,7 @@ func (s *Store) remove(it Item) (gone bool, err error) {
 
 // removeCacheMount is remove for a cache mount, which has locks of its own.
 func (s *Store) removeCacheMount(it Item) (bool, error) {
-	guard, err := tryLock(filepath.Join(filepath.Dir(it.path), guardName))
+	guard, err := locks.Try(filepath.Join(filepath.Dir(it.path), locks.GuardName))
 	if guard == nil || err != nil {
 		return false, err // it is being opened
 	}
@@ -185,5 +186,5 @@ func (s *Store) removeCacheMount(it Item) (bool, error) {
 		return false, err
 	}
 	defer lock.Close()
-	return true, os.Rename(it.path, filepath.Join(s.own("garbage"), randomID()))
+	return true, s.throw(it.path)
 }

@@ -45,7 +45,7 @@ func (s *Store) writeFile(path string, value []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(s.tmp.path, "record-*")
+	f, err := os.CreateTemp(s.tmp.Path, "record-*")
 	if err != nil {
 		return err
 	}

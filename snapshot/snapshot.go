@@ -10,6 +10,7 @@ import (
 	"regexp"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 )
 
 // metaVersion is the version of the form in which layers lie on the disk. Since 2 they have all their devices.
@@ -137,13 +138,13 @@ func (s *Store) parseMeta(id string) (meta, error) {
 }
 
 // keep makes the claim c, which holds fs, the snapshot id.
-func (s *Store) keep(c *claim, id string, m meta) (*Snapshot, error) {
+func (s *Store) keep(c *locks.Claim, id string, m meta) (*Snapshot, error) {
 	m.Version, m.stamp = metaVersion, stampNow(s.boot)
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(c.path, "meta.json")
+	file := filepath.Join(c.Path, "meta.json")
 	if err := os.WriteFile(file, append(b, '\n'), 0o600); err != nil {
 		return nil, err
 	}
@@ -151,17 +152,17 @@ func (s *Store) keep(c *claim, id string, m meta) (*Snapshot, error) {
 		return nil, err
 	}
 	for _, name := range []string{"work", "mnt"} {
-		if err := descent.RemovePath(filepath.Join(c.path, name)); err != nil {
+		if err := descent.RemovePath(filepath.Join(c.Path, name)); err != nil {
 			return nil, err
 		}
 	}
 	if _, err := s.readMeta(id); errors.Is(err, fs.ErrNotExist) { // nobody can use what is there
-		err := os.Rename(s.snapshotDir(id), filepath.Join(s.own("garbage"), randomID()))
+		err := s.throw(s.snapshotDir(id))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
-	if err := c.become(s.snapshotDir(id)); err != nil {
+	if err := c.Become(s.snapshotDir(id)); err != nil {
 		return nil, err
 	}
 	return s.Snapshot(id)

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +12,10 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 
 	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +26,7 @@ type Store struct {
 	ids   string // dir/ids/<fingerprint>
 	opts  Options
 	boot  string // that this process runs in
-	tmp   *claim
+	tmp   *locks.Claim
 	waste sync.WaitGroup // removals in the background
 	metas sync.Map       // of snapshots, by ID
 	// Of a store that indexes:
@@ -86,7 +90,7 @@ func open(dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.prepare(); err != nil {
-		return nil, errors.Join(err, s.tmp.drop())
+		return nil, errors.Join(err, s.tmp.Drop())
 	}
 	s.collect()
 	return s, nil
@@ -94,10 +98,10 @@ func open(dir string, o Options) (*Store, error) {
 
 // begin makes the claim that says that this process uses the store.
 func (s *Store) begin() (err error) {
-	if s.tmp, err = newClaim(s.path("tmp")); err != nil {
+	if s.tmp, err = locks.NewClaim(s.path("tmp")); err != nil {
 		return err
 	}
-	s.opened, err = modTime(s.tmp.lock.Name())
+	s.opened, err = s.tmp.Made()
 	return err
 }
 
@@ -119,12 +123,12 @@ func (s *Store) prepare() error {
 		}
 	}
 	for _, d := range []string{s.path("tmp"), s.own("active")} {
-		if err := sweep(d, s.own("garbage")); err != nil {
+		if err := locks.Sweep(d, s.own("garbage")); err != nil {
 			return err
 		}
 	}
 	for _, d := range []string{s.dir, s.path("ids")} {
-		if err := sweepScratch(d, s.own("garbage")); err != nil {
+		if err := locks.SweepScratch(d, s.own("garbage")); err != nil {
 			return err
 		}
 	}
@@ -133,7 +137,7 @@ func (s *Store) prepare() error {
 
 // chooseMarks decides what marks are in the layers of this store.
 func (s *Store) chooseMarks() error {
-	probe := filepath.Join(s.tmp.path, "marks")
+	probe := filepath.Join(s.tmp.Path, "marks")
 	err := os.Mkdir(probe, 0o700)
 	if err != nil {
 		return err
@@ -222,7 +226,7 @@ func (s *Store) Owners() owners.Keeper {
 // TempDir returns a private directory of this process for short-lived files. It
 // goes when the store is closed or, if the process is killed, when the store is
 // next opened by anybody.
-func (s *Store) TempDir() string { return s.tmp.path }
+func (s *Store) TempDir() string { return s.tmp.Path }
 
 // Boot names the running boot of the machine, "" if boots can't be told apart here.
 func (s *Store) Boot() string { return s.boot }
@@ -233,9 +237,25 @@ func (s *Store) Holds(path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
+// Lock waits until nobody else, in this or another process with the same ID
+// mapping, holds the lock of the given name, and returns the function that gives
+// it back. It goes when its process ends. Ending ctx ends the wait. If that isn't
+// short, waiting is called once with the ID of the process that has the lock.
+func (s *Store) Lock(ctx context.Context, name digest.Digest, waiting func(pid int)) (release func(), err error) {
+	if err := name.Validate(); err != nil {
+		return nil, fmt.Errorf("lock %q: %w", name, err)
+	}
+	return locks.Wait(ctx, filepath.Join(s.own("locks"), name.Encoded()), waiting)
+}
+
+// throw has what is at path removed in the background, by the next collect.
+func (s *Store) throw(path string) error {
+	return os.Rename(path, filepath.Join(s.own("garbage"), rand.Text()))
+}
+
 // discard gives up c and removes it in the background.
-func (s *Store) discard(c *claim) error {
-	if err := c.abandon(s.own("garbage")); err != nil {
+func (s *Store) discard(c *locks.Claim) error {
+	if err := c.Abandon(s.own("garbage")); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -163,7 +164,7 @@ func (u *unpacking) present(ids []string) int {
 func (u *unpacking) run(ctx context.Context, j job) error {
 	release := func() { u.slots.Release(1) }
 	defer func() { release() }()
-	unlock, err := waitLock(ctx, filepath.Join(u.store.own("locks"), j.id), j.layer.Waiting)
+	unlock, err := locks.Wait(ctx, filepath.Join(u.store.own("locks"), j.id), j.layer.Waiting)
 	if err != nil {
 		return err
 	}
@@ -194,9 +195,9 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 }
 
 // extract extracts l into a claim of its own, as often as its reader asks for.
-func (u *unpacking) extract(ctx context.Context, l Layer) (*claim, *extractor, error) {
+func (u *unpacking) extract(ctx context.Context, l Layer) (*locks.Claim, *extractor, error) {
 	for {
-		c, err := newClaim(u.store.own("active"))
+		c, err := locks.NewClaim(u.store.own("active"))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -217,7 +218,7 @@ func again(err error) bool {
 }
 
 // finish settles the extracted layer and makes it a snapshot.
-func (u *unpacking) finish(ctx context.Context, c *claim, x *extractor, j job) error {
+func (u *unpacking) finish(ctx context.Context, c *locks.Claim, x *extractor, j job) error {
 	var lower []string
 	if j.parent != "" {
 		parent, err := u.store.Snapshot(j.parent)
@@ -226,7 +227,7 @@ func (u *unpacking) finish(ctx context.Context, c *claim, x *extractor, j job) e
 		}
 		lower = parent.layers
 	}
-	if err := x.settle(ctx, filepath.Join(c.path, "fs"), lower); err != nil {
+	if err := x.settle(ctx, filepath.Join(c.Path, "fs"), lower); err != nil {
 		return err
 	}
 	_, err := u.store.keep(c, j.id, meta{Parent: j.parent, Opaque: x.layer.opaqueAt[""]})
@@ -235,8 +236,8 @@ func (u *unpacking) finish(ctx context.Context, c *claim, x *extractor, j job) e
 
 // extractLayer extracts l by itself into the directory fs of c and checks its
 // DiffID. The caller closes the tree of the extractor.
-func (s *Store) extractLayer(ctx context.Context, c *claim, l Layer) (*extractor, error) {
-	root := filepath.Join(c.path, "fs")
+func (s *Store) extractLayer(ctx context.Context, c *locks.Claim, l Layer) (*extractor, error) {
+	root := filepath.Join(c.Path, "fs")
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,8 +24,8 @@ import (
 const useName = ".use"
 
 // lockUse takes the lock of useName as how says.
-func (s *Store) lockUse(how int) (*heldLock, error) {
-	return openLock(s.path(useName), how)
+func (s *Store) lockUse(how int) (*locks.Held, error) {
+	return locks.Open(s.path(useName), how)
 }
 
 // use marks the file at path as used now. The error of one that isn't there is
@@ -65,17 +66,17 @@ func (s *Store) oldestUser() (oldest time.Time, alone bool, err error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.path("tmp"), e.Name())
-		if strings.HasPrefix(e.Name(), ".") || path == s.tmp.path {
+		if strings.HasPrefix(e.Name(), ".") || path == s.tmp.Path {
 			continue
 		}
-		opened, err := modTime(filepath.Join(path, lockName))
+		opened, err := modTime(filepath.Join(path, locks.Name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it has just been closed
 		}
 		if err != nil {
 			return oldest, false, err
 		}
-		dead, err := isDead(path)
+		dead, err := locks.IsDead(path)
 		if err != nil {
 			return oldest, false, err
 		}

@@ -1,15 +1,16 @@
-package snapshot
+// Package locks has what tells the processes that use a store of each other: files with
+// a lock (flock(2)), which the kernel frees when its holder ends, and directories that
+// hold such a file while their maker lives.
+package locks
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,43 +31,43 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// A heldLock is an open file whose flock(2) is held until Close.
-type heldLock struct{ *os.File }
+// Held is an open file whose flock(2) is held until Close.
+type Held struct{ *os.File }
 
-// takeLock takes the lock of f, as flock does. If it can't, it closes f.
-func takeLock(f *os.File, how int) (*heldLock, error) {
+// Take takes the lock of f as how says, which may include unix.LOCK_NB. If it can't, it closes f.
+func Take(f *os.File, how int) (*Held, error) {
 	if err := flock(f, how); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &heldLock{f}, nil
+	return &Held{f}, nil
 }
 
-// openLock opens the file path, which it makes, and takes its lock.
-func openLock(path string, how int) (*heldLock, error) {
+// Open opens the file path, which it makes, and takes its lock.
+func Open(path string, how int) (*Held, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return takeLock(f, how)
+	return Take(f, how)
 }
 
 // Close gives the lock up and closes the file. It unlocks by itself because a child
 // that another goroutine has just forked holds the open file until it executes its
 // program: the lock would outlive the closing.
-func (l *heldLock) Close() error {
+func (l *Held) Close() error {
 	_ = unix.Flock(int(l.Fd()), unix.LOCK_UN) // fails on a closed file, as closing it does
 	return l.File.Close()
 }
 
-// waitLock takes the exclusive lock of the file path, which it makes, and
+// Wait takes the exclusive lock of the file path, which it makes, and
 // returns the function that gives it back. The same lock excludes other calls in
 // this process too, because each call opens the file anew. If the wait isn't short,
 // waiting, unless it is nil, is called once with the ID of the process that has the lock.
-func waitLock(ctx context.Context, path string, waiting func(pid int)) (func(), error) {
+func Wait(ctx context.Context, path string, waiting func(pid int)) (func(), error) {
 	const longest = 50 * time.Millisecond
 	pause := time.Millisecond
 	for {
-		unlock, err := tryLock(path)
+		unlock, err := Try(path)
 		if unlock != nil || err != nil {
 			return unlock, err
 		}
@@ -96,20 +97,9 @@ func lockHolder(path string) (pid int, ok bool) {
 	return pid, err == nil
 }
 
-// Lock waits until nobody else, in this or another process with the same ID
-// mapping, holds the lock of the given name, and returns the function that gives
-// it back. It goes when its process ends. Ending ctx ends the wait. If that isn't
-// short, waiting is called once with the ID of the process that has the lock.
-func (s *Store) Lock(ctx context.Context, name digest.Digest, waiting func(pid int)) (release func(), err error) {
-	if err := name.Validate(); err != nil {
-		return nil, fmt.Errorf("lock %q: %w", name, err)
-	}
-	return waitLock(ctx, filepath.Join(s.own("locks"), name.Encoded()), waiting)
-}
-
-// tryLock is waitLock without waiting: nil and no error when another has it.
-func tryLock(path string) (func(), error) {
-	f, err := openLock(path, unix.LOCK_EX|unix.LOCK_NB)
+// Try is [Wait] without waiting: nil and no error when another has it.
+func Try(path string) (func(), error) {
+	f, err := Open(path, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, nil
 	}
