@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 )
 
 // A fileSystem is what an active snapshot or a view has at its root.
@@ -138,7 +139,7 @@ func (s *Store) mountOverlay(ctx context.Context, o overlay) (fileSystem, error)
 	if s.opts.Snapshotter == FuseOverlay {
 		return s.mountFuse(ctx, o)
 	}
-	if s.fileMarks {
+	if s.marks == fileMarks {
 		return nil, fmt.Errorf("the kernel's overlay needs devices 0:0 for removed files, which can't be made in %s%s", s.dir, unsuitable(s.dir))
 	}
 	if err = o.mount(); err != nil && len(lower) > classicLayers { // before Linux 6.5

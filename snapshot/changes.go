@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 
@@ -29,7 +28,7 @@ type changes struct {
 	original *stack        // what the checkout was made of
 	root     int           // of the checkout
 	from     *descent.Path // where in the checkout the copying is
-	marks    bool          // files that are marks count as such
+	marks    marks
 }
 
 // write makes the layer of what has changed from old to now in the empty directory
@@ -284,10 +283,11 @@ func (c *changes) directory(ctx context.Context, old, now *listed, to *dir) erro
 // either is nil where there is none.
 func (c *changes) change(ctx context.Context, name string, o, n *listed, to *dir) error {
 	var err error
+	_, marked := c.marks.file(name)
 	switch {
 	case n == nil:
-		err = makeWhiteout(to.fd, name, c.marks)
-	case c.marks && strings.HasPrefix(name, whiteoutPrefix):
+		err = c.marks.remove(to.fd, name)
+	case marked:
 		err = errWhiteoutName
 	case n.isDir():
 		if err = c.from.Down(name); err == nil {
@@ -306,7 +306,7 @@ func (c *changes) change(ctx context.Context, name string, o, n *listed, to *dir
 func (c *changes) changed(ctx context.Context, name string, o, n *listed, to *dir) error {
 	err := c.inNewDirectory(to, name, func(made *dir) error {
 		if o != nil && n.before == nil {
-			if err := makeOpaque(made.fd, c.marks); err != nil {
+			if err := c.marks.hide(made.fd); err != nil {
 				return err
 			}
 		}

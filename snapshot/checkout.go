@@ -262,7 +262,7 @@ func (w *writtenCheckout) settle(layer string) error {
 		return &os.PathError{Op: "open", Path: w.root(), Err: err}
 	}
 	defer unix.Close(root)
-	keeper, marks := w.store.Owners(), w.store.fileMarks
+	keeper, marks := w.store.Owners(), w.store.marks
 	c := &changes{copier: newCopier(layer, keeper), original: newStack(w.layers, keeper, marks), root: root, marks: marks}
 	defer c.original.close()
 	if err := c.write(context.Background(), w.now.root, now.root); err != nil {

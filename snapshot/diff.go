@@ -42,7 +42,7 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 
 // parentStack returns the layers below sn, also those that it hides.
 func (sn *Snapshot) parentStack() (*stack, error) {
-	st := newStack(nil, sn.store.Owners(), sn.store.fileMarks)
+	st := newStack(nil, sn.store.Owners(), sn.store.marks)
 	m, err := sn.store.readMeta(sn.id)
 	if err != nil || m.Parent == "" {
 		return st, err
@@ -55,7 +55,7 @@ func (sn *Snapshot) parentStack() (*stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStack(parent.layers, sn.store.Owners(), sn.store.fileMarks), nil
+	return newStack(parent.layers, sn.store.Owners(), sn.store.marks), nil
 }
 
 // Archive returns the whole tree t as a tar, entries sorted, its root itself left

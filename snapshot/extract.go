@@ -40,7 +40,9 @@ func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor
 	if err != nil {
 		return nil, err
 	}
-	t.marks = layer != nil && layer.fileMarks
+	if layer != nil {
+		t.marks = layer.marks
+	}
 	x.tree = t
 	return x, nil
 }

@@ -3,11 +3,12 @@ package snapshot
 import (
 	"context"
 	"errors"
-	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/bobbuild/bob/snapshot/internal/locks"
 )
 
 // flats are directories that have all files of many layers, as copies: an overlay takes

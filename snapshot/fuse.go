@@ -146,7 +146,7 @@ func (m *fuseMount) settle(layer string) error {
 		return &os.PathError{Op: "open", Path: layer, Err: err}
 	}
 	defer unix.Close(fd)
-	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.fileMarks), descent.From(fd), m.since}
+	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.marks), descent.From(fd), m.since}
 	defer l.lower.close()
 	defer l.at.Close()
 	if err := l.directory("", l.lower.root()); err != nil {
@@ -219,7 +219,7 @@ func (l *fuseLayer) directory(path string, d lowerDir) error {
 	fd = l.at.FD() // another one, if the way back led through ..
 	switch {
 	case opaque:
-		if err := makeOpaque(fd, l.lower.marks); err != nil {
+		if err := l.lower.marks.hide(fd); err != nil {
 			return err
 		}
 	case d.exists():
@@ -247,11 +247,11 @@ func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
 	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
 	}
-	if name == opaqueName && !l.lower.marks || name == ".wh..opq" {
+	if name == opaqueName && l.lower.marks == deviceMarks || name == ".wh..opq" {
 		return false, unix.Unlinkat(fd, name, 0)
 	}
-	hidden, isMark := strings.CutPrefix(name, whiteoutPrefix)
-	if isMark = isMark && l.lower.marks; !isMark {
+	hidden, isMark := l.lower.marks.file(name)
+	if !isMark {
 		hidden = name
 	}
 	e, ok, err := l.lower.lookup(d, hidden)

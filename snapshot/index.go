@@ -299,7 +299,7 @@ func (s *Store) isUnpacked(id string) error {
 // layerTree builds the tree of a layer from its entries, by the rules of the
 // extractor.
 func layerTree(entries []indexEntry) (*layerNodes, error) {
-	t := &layerNodes{root: newDirectory(), work: newLayerWork(false)}
+	t := &layerNodes{root: newDirectory(), work: newLayerWork(deviceMarks)}
 	t.root.implicit = true
 	for _, e := range entries {
 		if err := t.add(&e); err != nil {

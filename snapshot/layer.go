@@ -25,7 +25,7 @@ type layerWork struct {
 	links    []layerLink     // hard links to what isn't in this layer
 	opaqueAt map[string]bool // directories that were marked, by path
 
-	fileMarks bool // of the store
+	marks marks // of the store
 }
 
 // layerLink is a hard link: path as in the layer, target and attributes as in the archive.
@@ -34,8 +34,8 @@ type layerLink struct {
 	attrs        attrs
 }
 
-func newLayerWork(fileMarks bool) *layerWork {
-	return &layerWork{implicit: map[string]bool{"": true}, opaqueAt: map[string]bool{}, fileMarks: fileMarks}
+func newLayerWork(m marks) *layerWork {
+	return &layerWork{implicit: map[string]bool{"": true}, opaqueAt: map[string]bool{}, marks: m}
 }
 
 // take notes the whiteout name and reports whether it is one. Whiteouts concern
@@ -107,7 +107,7 @@ func (x *extractor) whiteout(name string) error {
 	if err != nil {
 		return err
 	}
-	err = makeWhiteout(p.fd, base, x.layer.fileMarks)
+	err = x.layer.marks.remove(p.fd, base)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -129,5 +129,5 @@ func (x *extractor) whiteout(name string) error {
 
 func (x *extractor) markOpaque(d *dir) error {
 	x.layer.opaqueAt[d.path] = true
-	return makeOpaque(d.fd, x.layer.fileMarks)
+	return x.layer.marks.hide(d.fd)
 }

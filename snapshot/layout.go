@@ -22,7 +22,7 @@ type layout struct {
 // layOut makes the empty directory root what an overlay of the layers, top first,
 // would show. It shares no file with them.
 func (s *Store) layOut(ctx context.Context, layers []string, root string) error {
-	l := &layout{newCopier(root, s.Owners()), newStack(layers, s.Owners(), s.fileMarks)}
+	l := &layout{newCopier(root, s.Owners()), newStack(layers, s.Owners(), s.marks)}
 	defer l.layers.close()
 	fd, err := unix.Open(root, dirFlags, 0)
 	if err != nil {
@@ -100,7 +100,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 	if err != nil {
 		return fmt.Errorf("read directory %q: %w", brief(d.path), err)
 	}
-	names, removed := splitMarks(names, l.layers.marks)
+	names, removed := l.layers.marks.split(names)
 	for _, name := range names {
 		if settled[name] {
 			continue

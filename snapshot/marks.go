@@ -17,24 +17,32 @@ import (
 // .wh.NAME, and .wh..wh..opq in the directory. No file of a layer can have such a
 // name. fuse-overlayfs reads both forms, the kernel's overlay doesn't.
 
-// fileMarksSuffix is in the name of the directory below "ids" that has file marks.
-const fileMarksSuffix = "-marks"
+// marks is the form in which a store says that names are removed, and that directories
+// hide those below them.
+type marks uint8
 
-// needsFileMarks tries in the empty directory dir whether overlay format has to do
-// with files for marks there.
-func needsFileMarks(dir string) (bool, error) {
+const (
+	deviceMarks marks = iota
+	fileMarks
+)
+
+// findMarks tries in the empty directory dir which marks can be made there.
+func findMarks(dir string) (marks, error) {
 	fd, err := unix.Open(dir, dirFlags, 0)
 	if err != nil {
-		return false, fmt.Errorf("open %s: %w", dir, err)
+		return 0, fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer unix.Close(fd)
-	return makeWhiteout(fd, "whiteout", false) != nil || makeOpaque(fd, false) != nil, nil
+	if deviceMarks.remove(fd, "whiteout") != nil || deviceMarks.hide(fd) != nil {
+		return fileMarks, nil
+	}
+	return deviceMarks, nil
 }
 
-// makeWhiteout marks the name base of the directory fd as removed. The error is
-// EEXIST if the directory has something of that name itself.
-func makeWhiteout(fd int, base string, fileMarks bool) error {
-	if !fileMarks {
+// remove marks the name base of the directory fd as removed. The error is EEXIST if the
+// directory has something of that name itself.
+func (m marks) remove(fd int, base string) error {
+	if m == deviceMarks {
 		return unix.Mknodat(fd, base, unix.S_IFCHR, 0)
 	}
 	var st unix.Stat_t
@@ -50,9 +58,9 @@ func makeWhiteout(fd int, base string, fileMarks bool) error {
 	return makeMark(fd, whiteoutPrefix+base)
 }
 
-// makeOpaque has the directory fd hide those below it.
-func makeOpaque(fd int, fileMarks bool) error {
-	if fileMarks {
+// hide has the directory fd hide those below it.
+func (m marks) hide(fd int) error {
+	if m == fileMarks {
 		return makeMark(fd, opaqueName)
 	}
 	if err := unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0); err != nil {
@@ -69,9 +77,9 @@ func makeMark(fd int, name string) error {
 	return err
 }
 
-// isOpaque reports whether the directory fd hides those below it.
-func isOpaque(fd int, fileMarks bool) (bool, error) {
-	if fileMarks {
+// hides reports whether the directory fd hides those below it.
+func (m marks) hides(fd int) (bool, error) {
+	if m == fileMarks {
 		return exists(fd, opaqueName)
 	}
 	var b [2]byte
@@ -83,6 +91,52 @@ func isOpaque(fd int, fileMarks bool) (bool, error) {
 		return false, fmt.Errorf("get extended attribute %s: %w", opaqueXattr, err)
 	}
 	return n == 1 && b[0] == 'y', nil
+}
+
+// file reports whether the entry called name is a mark because of its name, and of what.
+func (m marks) file(name string) (of string, ok bool) {
+	of, ok = strings.CutPrefix(name, whiteoutPrefix)
+	return of, ok && m == fileMarks
+}
+
+// fileRemoves reports whether a file says that the name at the path below the directory
+// fd is removed. A device in its place shows by itself.
+func (m marks) fileRemoves(fd int, path string) (bool, error) {
+	if m == deviceMarks {
+		return false, nil
+	}
+	parent, base := split(path)
+	return exists(fd, join(parent, whiteoutPrefix+base))
+}
+
+// isMark reports whether the entry name of the directory fd, whose status is st, is a
+// mark.
+func (m marks) isMark(fd int, name string, st *unix.Stat_t) bool {
+	_, ok := m.file(name)
+	return ok || isWhiteout(fd, name, st)
+}
+
+// split sorts the names of a directory of a layer, and returns which of them are removed
+// because a file says so. An entry of its own outdoes a mark.
+func (m marks) split(names []string) (sorted []string, removed map[string]bool) {
+	if m == fileMarks {
+		removed = map[string]bool{}
+		names = slices.DeleteFunc(names, func(n string) bool {
+			of, ok := m.file(n)
+			if ok && n != opaqueName {
+				removed[of] = true
+			}
+			return ok
+		})
+		for _, n := range names {
+			delete(removed, n)
+		}
+		for n := range removed {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names, removed
 }
 
 // isWhiteout reports whether the entry at path below the directory fd, whose status is
@@ -110,27 +164,4 @@ func exists(fd int, path string) (bool, error) {
 		return false, fmt.Errorf("stat %q: %w", brief(path), err)
 	}
 	return true, nil
-}
-
-// splitMarks sorts the names of a directory of a layer, and returns which of them
-// are removed because a file says so. An entry of its own outdoes a mark.
-func splitMarks(names []string, fileMarks bool) (sorted []string, removed map[string]bool) {
-	if fileMarks {
-		removed = map[string]bool{}
-		names = slices.DeleteFunc(names, func(n string) bool {
-			base, isMark := strings.CutPrefix(n, whiteoutPrefix)
-			if isMark && n != opaqueName {
-				removed[base] = true
-			}
-			return isMark
-		})
-		for _, n := range names {
-			delete(removed, n)
-		}
-		for n := range removed {
-			names = append(names, n)
-		}
-	}
-	slices.Sort(names)
-	return names, removed
 }

@@ -44,7 +44,7 @@ func (s *Store) readNodes(id string) (*node, error) {
 			layer, err = s.readIndex(rec.DiffID)
 		}
 	case err == nil:
-		layer = &layerNodes{root: &node{}, work: newLayerWork(false)}
+		layer = &layerNodes{root: &node{}, work: newLayerWork(deviceMarks)}
 		layer.root, err = s.readDirNodes(filepath.Join(s.snapshotDir(id), "fs"))
 		if err == nil {
 			layer.root.opaque = layer.root.opaque || m.Opaque
@@ -87,14 +87,14 @@ func (s *Store) dirNodes(at *descent.Path, dir string) (*node, error) {
 	if n.attrs, err = readAttrs(at.FD(), s.Owners()); err != nil {
 		return nil, err
 	}
-	if n.opaque, err = isOpaque(at.FD(), s.fileMarks); err != nil {
+	if n.opaque, err = s.marks.hides(at.FD()); err != nil {
 		return nil, err
 	}
 	names, err := descent.Names(at.FD())
 	if err != nil {
 		return nil, err
 	}
-	names, removed := splitMarks(names, s.fileMarks)
+	names, removed := s.marks.split(names)
 	for _, name := range names {
 		if removed[name] {
 			n.kids[name] = &node{kind: unix.S_IFCHR, gone: true}

@@ -395,7 +395,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 	err = unix.Fstatat(p, base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return keepingTime(p, func() error { return makeWhiteout(p, base, u.store.fileMarks) })
+		return keepingTime(p, func() error { return u.store.marks.remove(p, base) })
 	case err != nil:
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
@@ -411,7 +411,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 	defer unix.Close(fd)
 	err = unix.Fremovexattr(fd, shownXattr)
 	if errors.Is(err, unix.ENODATA) && n.isDir() {
-		return makeOpaque(fd, u.store.fileMarks)
+		return u.store.marks.hide(fd)
 	}
 	if errors.Is(err, unix.ENODATA) {
 		return nil
@@ -441,7 +441,7 @@ func (s *Store) viewOf(ctx context.Context, sn *Snapshot) (*View, error) {
 
 // link fills the directory root with other names of all files of the layers.
 func (s *Store) link(ctx context.Context, layers []string, root string) error {
-	st := newStack(layers, s.Owners(), s.fileMarks)
+	st := newStack(layers, s.Owners(), s.marks)
 	defer st.close()
 	if len(layers) == 0 {
 		return copyRoot(filepath.Join(s.own("empty"), emptyDirs[0]), root, s.Owners())
@@ -473,7 +473,7 @@ func (s *stack) linkInto(ctx context.Context, d lowerDir, to *descent.Path) erro
 		if err != nil {
 			return err
 		}
-		list, _ = splitMarks(list, s.marks)
+		list, _ = s.marks.split(list)
 		for _, name := range list {
 			names[name] = true
 		}

@@ -36,7 +36,7 @@ func (x *extractor) settle(ctx context.Context, root string, lower []string) err
 	if x.layer.opaqueAt[""] {
 		lower = nil
 	}
-	keeper, marks := x.opt.Owners, x.layer.fileMarks
+	keeper, marks := x.opt.Owners, x.layer.marks
 	s := &settler{
 		x: x, lent: map[inode]*lentFile{},
 		lower: newStack(lower, keeper, marks), merged: newStack(slices.Concat([]string{root}, lower), keeper, marks),
@@ -155,17 +155,11 @@ func (s *settler) prune(path string) error {
 		if err := s.x.opt.Owners.Fstatat(d.fd, n, &st); err != nil {
 			return err
 		}
-		if !s.x.isMark(d.fd, n, &st) {
+		if !s.x.layer.marks.isMark(d.fd, n, &st) {
 			return nil
 		}
 	}
 	return s.x.remove(p, base)
-}
-
-// isMark reports whether the entry name of the directory fd of the layer, whose status
-// is st, removes a name.
-func (x *extractor) isMark(fd int, name string, st *unix.Stat_t) bool {
-	return isWhiteout(fd, name, st) || x.layer.fileMarks && strings.HasPrefix(name, whiteoutPrefix)
 }
 
 // redirect moves what is in the implicit directory path to where the link leads
@@ -262,7 +256,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 	if err := x.opt.Owners.Fstatat(f.fd, name, &src); err != nil {
 		return err
 	}
-	if hidden, isMark := strings.CutPrefix(name, whiteoutPrefix); isMark && x.layer.fileMarks {
+	if hidden, isMark := x.layer.marks.file(name); isMark {
 		if own, err := exists(t.fd, hidden); own || err != nil {
 			return err
 		}
@@ -275,7 +269,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 	case src.Mode&unix.S_IFMT == unix.S_IFDIR && dst.Mode&unix.S_IFMT == unix.S_IFDIR:
 		x.adopt(join(from, name), join(to, name))
 		return s.merge(join(from, name), join(to, name))
-	case x.isMark(f.fd, name, &src):
+	case x.layer.marks.isMark(f.fd, name, &src):
 		return nil // as when the layer is extracted: its own entries win
 	case strings.HasPrefix(from+"/", join(to, name)+"/"):
 		return fmt.Errorf("%q would replace its own parent directory: %w", join(from, name), unix.EEXIST)

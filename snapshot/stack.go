@@ -16,7 +16,7 @@ import (
 type stack struct {
 	layers []string // top first
 	owners owners.Keeper
-	marks  bool  // files that are marks count as such
+	marks  marks
 	fds    []int // of their roots; 0 is not open
 	opened []int // which are open, the first opened first
 	// deep are directories far below a root that were opened last: the way to what is in
@@ -53,8 +53,8 @@ type lowerEntry struct {
 	dir   lowerDir // if it is a directory
 }
 
-func newStack(layers []string, keeper owners.Keeper, fileMarks bool) *stack {
-	return &stack{layers: layers, owners: keeper, marks: fileMarks, fds: make([]int, len(layers))}
+func newStack(layers []string, keeper owners.Keeper, m marks) *stack {
+	return &stack{layers: layers, owners: keeper, marks: m, fds: make([]int, len(layers))}
 }
 
 // fd returns the root of a layer, which it opens if it isn't open. It is good until the
@@ -115,14 +115,11 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 		var st unix.Stat_t
 		err = descent.Beneath(fd, path, func(dir int, rest string) error { return s.owners.Fstatat(dir, rest, &st) })
 		if errors.Is(err, unix.ENOENT) {
-			hidden := false
-			if s.marks {
-				hidden, err = exists(fd, join(d.path, whiteoutPrefix+base))
-				if err != nil {
-					return e, false, fmt.Errorf("look into %s: %w", s.layers[i], err)
-				}
+			removed, err := s.marks.fileRemoves(fd, path)
+			if err != nil {
+				return e, false, fmt.Errorf("look into %s: %w", s.layers[i], err)
 			}
-			if hidden {
+			if removed {
 				break
 			}
 			continue
@@ -215,7 +212,7 @@ func (s *stack) opaque(layer int, path string) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	return isOpaque(fd, s.marks)
+	return s.marks.hides(fd)
 }
 
 // attrs returns the attributes of the directory d.

@@ -37,8 +37,7 @@ type Store struct {
 		byID map[string]*node
 	}
 
-	// fileMarks says that overlay format has files for marks here.
-	fileMarks bool
+	marks marks // of overlay format here
 
 	opened time.Time // as the lock of tmp has it
 	synced sync.Map  // up to which moment other boots are on the disk, by name
@@ -142,9 +141,9 @@ func (s *Store) chooseMarks() error {
 	if err != nil {
 		return err
 	}
-	s.fileMarks, err = needsFileMarks(probe)
-	if s.fileMarks {
-		s.ids += fileMarksSuffix
+	s.marks, err = findMarks(probe)
+	if s.marks == fileMarks {
+		s.ids += "-marks"
 	}
 	return errors.Join(err, descent.RemovePath(probe))
 }

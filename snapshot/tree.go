@@ -51,7 +51,7 @@ type tree struct {
 	byPath map[string]*dir // by their own paths
 	made   func(path string)
 	owners owners.Keeper
-	marks  bool // files that are marks count as such
+	marks  marks
 	links  int  // how many links a path may go through
 	asIs   bool // what a link points to isn't made
 	reveal func(dir, base string) error
@@ -221,10 +221,8 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 	case err == nil:
 		return d, nil
 	case errors.Is(err, unix.ENOENT) && create:
-		if t.marks {
-			if hidden, err := exists(p.fd, whiteoutPrefix+base); hidden || err != nil {
-				return nil, cmp.Or(err, errHidden)
-			}
+		if removed, err := t.marks.fileRemoves(p.fd, base); removed || err != nil {
+			return nil, cmp.Or(err, errHidden)
 		}
 		if err := unix.Mkdirat(p.fd, base, 0o755); err != nil {
 			return nil, fmt.Errorf("make directory %s: %w", join(p.path, base), err)

@@ -241,7 +241,7 @@ func (s *Store) extractLayer(ctx context.Context, c *locks.Claim, l Layer) (*ext
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners(), MaxSize: s.opts.MaxUnpacked}, newLayerWork(s.fileMarks))
+	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners(), MaxSize: s.opts.MaxUnpacked}, newLayerWork(s.marks))
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 	}
 	if k.lower != nil {
 		fr.lower = k.lower.root()
-		opaque, err := isOpaque(k.at.FD(), k.lower.marks)
+		opaque, err := k.lower.marks.hides(k.at.FD())
 		if err != nil {
 			return err
 		}
@@ -102,7 +103,12 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 	if err != nil {
 		return fmt.Errorf("read directory %q: %w", brief(fr.path), err)
 	}
-	names, removed := splitMarks(names, k.lower != nil && k.lower.marks)
+	var removed map[string]bool
+	if k.lower != nil {
+		names, removed = k.lower.marks.split(names)
+	} else {
+		slices.Sort(names)
+	}
 	for _, name := range names {
 		if removed[name] {
 			if fr.lower.exists() {
@@ -178,7 +184,7 @@ func (k *walker) enter(fr *frame, name string) error {
 	if !ok || !e.dir.exists() {
 		return k.flush(fr)
 	}
-	opaque, err := isOpaque(k.at.FD(), k.lower.marks)
+	opaque, err := k.lower.marks.hides(k.at.FD())
 	if err != nil {
 		return err
 	}
