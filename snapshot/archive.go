@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -56,7 +57,7 @@ func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOption
 		return err
 	}
 	defer x.tree.close()
-	name, err := cleanName(dir)
+	name, err := relpath.Clean(dir)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
 package snapshot
 
 import (
+	"fmt"
 	"maps"
 	"os"
 
+	"github.com/bobbuild/bob/snapshot/internal/idmap"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
@@ -66,13 +68,42 @@ func (a attrs) apply(fd int, chown bool, keeper owners.Keeper) error {
 		uid, gid = a.uid, a.gid
 	}
 	if err := keeper.Fset(fd, uid, gid, a.mode); err != nil {
-		return explainOwner(err, uid, gid, keeper)
+		return idmap.Explain(err, uid, gid, keeper)
 	}
 	err := writeXattrs(a.xattrs, func(name string, value []byte) error { return keeper.Fsetxattr(fd, name, value) })
 	if err != nil {
 		return err
 	}
 	return setTime(fd, a.mtime)
+}
+
+// applyAt is apply to the new entry base of the directory dir, which is neither a regular
+// file nor a directory.
+func (a attrs) applyAt(dir int, base string, chown, symlink bool, keeper owners.Keeper) error {
+	// An owner may be recorded as the time of last access: times come before an owner, and
+	// without one that time stays.
+	atime := a.mtime
+	if !chown {
+		atime = unix.Timespec{Nsec: unix.UTIME_OMIT}
+	}
+	err := unix.UtimesNanoAt(dir, base, []unix.Timespec{atime, a.mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return fmt.Errorf("set times: %w", err)
+	}
+	if chown {
+		if err := keeper.Fchownat(dir, base, a.uid, a.gid); err != nil {
+			return idmap.Explain(err, a.uid, a.gid, keeper)
+		}
+	}
+	err = writeXattrs(a.xattrs, func(name string, value []byte) error { return keeper.Setxattrat(dir, base, name, value) })
+	if err != nil || symlink {
+		return err
+	}
+	// Not followed: the entry was made just now and isn't a link.
+	if err := keeper.Fchmodat(dir, base, a.mode); err != nil {
+		return fmt.Errorf("chmod: %w", err)
+	}
+	return nil
 }
 
 // setTime sets access and modification time of the open file fd.

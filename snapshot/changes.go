@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
@@ -74,10 +75,10 @@ func pair(old, now *listed, path string, names map[uint64][]named) {
 		}
 		if n.isDir() {
 			n.changed = n.before == nil || n.state != n.before.state
-			pair(n.before, n, join(path, name), names)
+			pair(n.before, n, relpath.Join(path, name), names)
 			continue
 		}
-		names[n.ino] = append(names[n.ino], named{n, join(path, name)})
+		names[n.ino] = append(names[n.ino], named{n, relpath.Join(path, name)})
 	}
 }
 
@@ -98,7 +99,7 @@ func (c *changes) compare(group []named) error {
 	if unlinked && !changed {
 		same, err := c.isOriginal(group[0])
 		if err != nil {
-			return fmt.Errorf("compare %q: %w", brief(group[0].path), err)
+			return fmt.Errorf("compare %q: %w", relpath.Brief(group[0].path), err)
 		}
 		changed = !same
 	}
@@ -117,7 +118,7 @@ func (n *listed) lostName() bool {
 
 // isOriginal reports whether the file n holds what it did in the layers below.
 func (c *changes) isOriginal(n named) (bool, error) {
-	parent, base := split(n.path)
+	parent, base := relpath.Split(n.path)
 	d, err := c.original.at(parent)
 	if err != nil {
 		return false, err
@@ -143,7 +144,7 @@ func (c *changes) isOriginal(n named) (bool, error) {
 		return false, err
 	}
 	defer unix.Close(here)
-	return sameFile(below, here, n.mode, c.opt.Owners, c.buf)
+	return sameFile(below, here, n.mode, c.owners, c.buf)
 }
 
 // openBeneath opens the regular file at the path below the directory root.
@@ -272,11 +273,11 @@ func (c *changes) directory(ctx context.Context, old, now *listed, to *dir) erro
 			return err
 		}
 	}
-	a, err := readAttrs(c.from.FD(), c.opt.Owners)
+	a, err := readAttrs(c.from.FD(), c.owners)
 	if err != nil {
 		return err
 	}
-	return a.apply(to.fd, true, c.opt.Owners)
+	return a.apply(to.fd, true, c.owners)
 }
 
 // change writes the entry name of the directory where c.from is, which was o and is n;
@@ -297,7 +298,7 @@ func (c *changes) change(ctx context.Context, name string, o, n *listed, to *dir
 		err = c.file(ctx, name, to)
 	}
 	if err != nil {
-		return fmt.Errorf("copy change of %q: %w", brief(join(to.path, name)), err)
+		return fmt.Errorf("copy change of %q: %w", relpath.Brief(relpath.Join(to.path, name)), err)
 	}
 	return nil
 }
@@ -321,7 +322,7 @@ func (c *changes) changed(ctx context.Context, name string, o, n *listed, to *di
 // file is change for what is no directory.
 func (c *changes) file(ctx context.Context, name string, to *dir) error {
 	var st unix.Stat_t
-	if err := c.opt.Owners.Fstatat(c.from.FD(), name, &st); err != nil {
+	if err := c.owners.Fstatat(c.from.FD(), name, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
 	if isWhiteout(c.from.FD(), name, &st) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
 )
@@ -226,7 +227,7 @@ func (w *writtenCheckout) restored(paths []string) error {
 		if n == nil {
 			continue
 		}
-		parent, base := split(path)
+		parent, base := relpath.Split(path)
 		fd, err := descent.Open(root, cmp.Or(parent, "."), unix.O_DIRECTORY)
 		if err != nil {
 			continue // another change

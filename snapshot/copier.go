@@ -1,13 +1,13 @@
 package snapshot
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
@@ -16,8 +16,8 @@ import (
 // copier copies files from one directory to another, within or between file
 // systems. One goroutine uses it at a time.
 type copier struct {
-	extractor // of nothing: it makes what has no content
-
+	owners           owners.Keeper
+	buf              []byte
 	root             string        // of the tree that is copied to
 	to               *descent.Path // where in it directories are made
 	noClone, noRange bool          // what these file systems have refused
@@ -41,8 +41,7 @@ const (
 )
 
 func newCopier(root string, keeper owners.Keeper) *copier {
-	x := extractor{opt: ExtractOptions{Owners: keeper}, buf: make([]byte, copySize)}
-	return &copier{root: root, extractor: x, links: map[inode]place{}}
+	return &copier{owners: keeper, buf: make([]byte, copySize), root: root, links: map[inode]place{}}
 }
 
 // entry makes the entry base of to, which isn't there, a copy of that of the
@@ -61,7 +60,7 @@ func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, 
 	}
 	a := statAttrs(st)
 	var err error
-	if a.xattrs, err = readXattrsPath(fdPath(from, base), c.opt.Owners, st.Mode); err != nil {
+	if a.xattrs, err = readXattrsPath(fdPath(from, base), c.owners, st.Mode); err != nil {
 		return err
 	}
 	switch kind := st.Mode & unix.S_IFMT; kind {
@@ -78,17 +77,14 @@ func (c *copier) entry(ctx context.Context, from int, st *unix.Stat_t, to *dir, 
 			return fmt.Errorf("make fifo or socket: %w", err)
 		}
 	case unix.S_IFCHR, unix.S_IFBLK:
-		h := &tar.Header{Typeflag: tar.TypeChar, Devmajor: int64(unix.Major(st.Rdev)), Devminor: int64(unix.Minor(st.Rdev))}
-		if kind == unix.S_IFBLK {
-			h.Typeflag = tar.TypeBlock
-		}
-		if skip, err := c.device(to, base, h); skip || err != nil {
+		err := makeDevice(to.fd, base, kind == unix.S_IFBLK, int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), c.owners)
+		if err != nil {
 			return err
 		}
 	default:
 		return fmt.Errorf("unknown type of file %#o", kind)
 	}
-	return c.setSpecial(to, base, a, true, st.Mode&unix.S_IFMT == unix.S_IFLNK)
+	return a.applyAt(to.fd, base, true, st.Mode&unix.S_IFMT == unix.S_IFLNK, c.owners)
 }
 
 // linkTo gives the copy first one more name.
@@ -98,10 +94,10 @@ func (c *copier) linkTo(first place, to *dir, base string) error {
 		return fmt.Errorf("open %s: %w", c.root, err)
 	}
 	defer unix.Close(root)
-	path := join(first.dir.path, first.base)
+	path := relpath.Join(first.dir.path, first.base)
 	err = descent.Beneath(root, path, func(dir int, rest string) error { return unix.Linkat(dir, rest, to.fd, base, 0) })
 	if err != nil {
-		return fmt.Errorf("link to %q: %w", brief(path), err)
+		return fmt.Errorf("link to %q: %w", relpath.Brief(path), err)
 	}
 	return nil
 }
@@ -113,11 +109,11 @@ func (c *copier) regular(ctx context.Context, from int, to *dir, base string) er
 	}
 	defer unix.Close(src)
 	var st unix.Stat_t
-	if err := c.opt.Owners.Fstat(src, &st); err != nil {
+	if err := c.owners.Fstat(src, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	a := statAttrs(&st)
-	if a.xattrs, err = readXattrsFd(src, c.opt.Owners, st.Mode); err != nil {
+	if a.xattrs, err = readXattrsFd(src, c.owners, st.Mode); err != nil {
 		return err
 	}
 	dst, err := unix.Openat(to.fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -128,7 +124,7 @@ func (c *copier) regular(ctx context.Context, from int, to *dir, base string) er
 	if err := c.content(ctx, contents{fd: src, size: st.Size, sparse: st.Blocks*512 < st.Size}, dst); err != nil {
 		return err
 	}
-	return a.apply(dst, true, c.opt.Owners)
+	return a.apply(dst, true, c.owners)
 }
 
 // content writes what from holds to the empty file to: by sharing it where the
@@ -186,12 +182,21 @@ func (c *copier) span(ctx context.Context, from contents, to int, at, end int64)
 	return from.copyData(ctx, descriptor(to), c.buf, at, end)
 }
 
-// descriptor is an open file to be written to.
-type descriptor int
-
-func (d descriptor) Write(b []byte) (int, error) {
-	if err := writeAll(int(d), b); err != nil {
-		return 0, fmt.Errorf("write: %w", err)
+// makeDevice makes a block or character device.
+func makeDevice(dir int, base string, block bool, major, minor int64, keeper owners.Keeper) error {
+	mode := uint32(unix.S_IFCHR | 0o600)
+	if block {
+		mode = unix.S_IFBLK | 0o600
 	}
-	return len(b), nil
+	if major < 0 || minor < 0 || major > 1<<12-1 || minor > 1<<20-1 {
+		return fmt.Errorf("device %d:%d: %w", major, minor, unix.EINVAL)
+	}
+	err := keeper.Mknodat(dir, base, mode, unix.Mkdev(uint32(major), uint32(minor)))
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("device %d:%d can't be made without real root: %w", major, minor, err)
+	case errors.Is(err, unix.ENOTSUP):
+		return fmt.Errorf("device %d:%d can't be recorded: the file system of the cache directory has no user attributes: put it on ext4, XFS, Btrfs or, since Linux 6.6, tmpfs: %w", major, minor, err)
+	}
+	return err
 }

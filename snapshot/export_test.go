@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"slices"
 )
 
@@ -17,7 +18,7 @@ func (s *Store) Indexed(id string) ([]string, error) {
 	list = func(n *node, name string) {
 		out = append(out, fmt.Sprintf("%q %06o %d:%d %d.%09d %s", name, n.kind|n.mode, n.uid, n.gid, n.mtime.Sec, n.mtime.Nsec, n.link))
 		for base, kid := range n.kids {
-			list(kid, join(name, base))
+			list(kid, relpath.Join(name, base))
 		}
 	}
 	list(root, "")

@@ -10,11 +10,11 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,7 +96,7 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 	if name == "" {
 		return x.rootEntry(hdr)
 	}
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	p, err := x.tree.resolve(parent, true)
 	if err != nil {
 		return err
@@ -114,10 +114,10 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 // anything above its root; what is unpacked elsewhere is confined to the place it
 // goes to, where ".." ends at the top.
 func (x *extractor) name(name string) (string, error) {
-	if x.layer == nil && len(name) <= maxName {
+	if x.layer == nil && len(name) <= relpath.MaxLength {
 		name = path.Join("/", name)
 	}
-	return cleanName(name)
+	return relpath.Clean(name)
 }
 
 // rootEntry is for an entry whose name leads to the root. A layer's sets the root's
@@ -187,8 +187,11 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	case tar.TypeFifo:
 		err = x.fresh(p, base, func() error { return unix.Mknodat(p.fd, base, unix.S_IFIFO|0o600, 0) })
 	case tar.TypeChar, tar.TypeBlock:
-		var skip bool
-		if skip, err = x.device(p, base, hdr); skip {
+		err = x.fresh(p, base, func() error {
+			return makeDevice(p.fd, base, hdr.Typeflag == tar.TypeBlock, hdr.Devmajor, hdr.Devminor, x.opt.Owners)
+		})
+		if errors.Is(err, unix.EPERM) && x.opt.LeaveOut != nil {
+			x.opt.LeaveOut(relpath.Join(p.path, base))
 			return nil
 		}
 	default:
@@ -197,31 +200,7 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	if err != nil {
 		return err
 	}
-	return x.setSpecial(p, base, a, x.chown(a), hdr.Typeflag == tar.TypeSymlink)
-}
-
-// device makes a device node. Where the kernel refuses that and none is recorded, it
-// leaves the device out if it is asked to.
-func (x *extractor) device(p *dir, base string, hdr *tar.Header) (skip bool, err error) {
-	mode := uint32(unix.S_IFCHR | 0o600)
-	if hdr.Typeflag == tar.TypeBlock {
-		mode = unix.S_IFBLK | 0o600
-	}
-	if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > 1<<12-1 || hdr.Devminor > 1<<20-1 {
-		return false, fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, unix.EINVAL)
-	}
-	dev := unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))
-	err = x.fresh(p, base, func() error { return x.opt.Owners.Mknodat(p.fd, base, mode, dev) })
-	switch {
-	case errors.Is(err, unix.EPERM) && x.opt.LeaveOut != nil:
-		x.opt.LeaveOut(join(p.path, base))
-		return true, nil
-	case errors.Is(err, unix.EPERM):
-		return false, fmt.Errorf("device %d:%d can't be made without real root: %w", hdr.Devmajor, hdr.Devminor, err)
-	case errors.Is(err, unix.ENOTSUP):
-		return false, fmt.Errorf("device %d:%d can't be recorded: the file system of the cache directory has no user attributes: put it on ext4, XFS, Btrfs or, since Linux 6.6, tmpfs: %w", hdr.Devmajor, hdr.Devminor, err)
-	}
-	return false, err
+	return a.applyAt(p.fd, base, x.chown(a), hdr.Typeflag == tar.TypeSymlink, x.opt.Owners)
 }
 
 // fresh calls create, which makes the entry base of p, once more after removing
@@ -248,8 +227,8 @@ func (x *extractor) remove(p *dir, base string) error {
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		x.forget(join(p.path, base))
-		x.tree.forget(join(p.path, base))
+		x.forget(relpath.Join(p.path, base))
+		x.tree.forget(relpath.Join(p.path, base))
 	case unix.S_IFLNK:
 		x.tree.forgetLinks()
 	}
@@ -267,7 +246,7 @@ func (x *extractor) forget(path string) {
 }
 
 func (x *extractor) dir(p *dir, base string, a attrs) error {
-	path := join(p.path, base)
+	path := relpath.Join(p.path, base)
 	err := unix.Mkdirat(p.fd, base, 0o700)
 	if errors.Is(err, unix.EEXIST) {
 		var st unix.Stat_t
@@ -359,50 +338,6 @@ func isZero(b []byte) bool {
 	return true
 }
 
-func writeAll(fd int, b []byte) error {
-	for len(b) > 0 {
-		n, err := unix.Write(fd, b)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
-// setSpecial gives the new entry base of p, which is neither a file nor a
-// directory, the attributes a.
-func (x *extractor) setSpecial(p *dir, base string, a attrs, chown, symlink bool) error {
-	keeper := x.opt.Owners
-	// An owner may be recorded as the time of last access: times come before an owner, and
-	// without one that time stays.
-	atime := a.mtime
-	if !chown {
-		atime = unix.Timespec{Nsec: unix.UTIME_OMIT}
-	}
-	err := unix.UtimesNanoAt(p.fd, base, []unix.Timespec{atime, a.mtime}, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		return fmt.Errorf("set times: %w", err)
-	}
-	if chown {
-		if err := keeper.Fchownat(p.fd, base, a.uid, a.gid); err != nil {
-			return explainOwner(err, a.uid, a.gid, keeper)
-		}
-	}
-	err = writeXattrs(a.xattrs, func(name string, value []byte) error { return keeper.Setxattrat(p.fd, base, name, value) })
-	if err != nil || symlink {
-		return err
-	}
-	// Not followed: the entry was made just now and isn't a link.
-	if err := keeper.Fchmodat(p.fd, base, a.mode); err != nil {
-		return fmt.Errorf("chmod: %w", err)
-	}
-	return nil
-}
-
 // setLinked gives what the new hard link base of p is a name of the attributes a of the
 // link's entry, as containerd and Docker do: of several entries for one file the last
 // counts. A symbolic link gets the owner alone. An owner that is right already isn't set,
@@ -417,7 +352,7 @@ func (x *extractor) setLinked(p *dir, base string, a attrs) error {
 		a.mtime = st.Mtim
 	}
 	chown := !x.opt.NoChown && (a.uid != int(st.Uid) || a.gid != int(st.Gid))
-	return x.setSpecial(p, base, a, chown, symlink)
+	return a.applyAt(p.fd, base, chown, symlink, x.opt.Owners)
 }
 
 // stat returns the status of the entry base of p.
@@ -427,10 +362,6 @@ func (x *extractor) stat(p *dir, base string) (st unix.Stat_t, err error) {
 	}
 	return st, nil
 }
-
-// fdPath returns a path of the entry base of the directory fd, for calls that
-// take paths only.
-func fdPath(fd int, base string) string { return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + base }
 
 // link makes the entry base of p another name of the entry target. In a layer a target
 // that isn't there yet is no error: the link, whose entry has the attributes a, is made
@@ -449,7 +380,7 @@ func (x *extractor) link(ctx context.Context, p *dir, base, target string, a att
 		}
 	}
 	if x.opt.In != nil {
-		parent, last := split(name)
+		parent, last := relpath.Split(name)
 		if tp, err := x.tree.resolve(parent, false); err == nil {
 			if err := x.opt.In.copyUp(ctx, x.tree.full(tp), last); err != nil {
 				return false, fmt.Errorf("target %q: %w", target, err)
@@ -461,14 +392,14 @@ func (x *extractor) link(ctx context.Context, p *dir, base, target string, a att
 		if x.layer == nil {
 			return false, fmt.Errorf("target %q: %w", target, unix.ENOENT)
 		}
-		x.layer.links = append(x.layer.links, layerLink{join(p.path, base), name, a})
+		x.layer.links = append(x.layer.links, layerLink{relpath.Join(p.path, base), name, a})
 	}
 	return made, err
 }
 
 // linkHere is link for a target that is in the tree; found says whether it is.
 func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error) {
-	parent, last := split(target)
+	parent, last := relpath.Split(target)
 	tp, err := x.tree.resolve(parent, false)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
@@ -476,7 +407,7 @@ func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error
 	if err != nil {
 		return false, fmt.Errorf("target %q: %w", target, err)
 	}
-	if path := join(p.path, base); tp.path == path || strings.HasPrefix(tp.path, path+"/") {
+	if path := relpath.Join(p.path, base); tp.path == path || strings.HasPrefix(tp.path, path+"/") {
 		return false, fmt.Errorf("target %q is below the link itself", target)
 	}
 	var old, st unix.Stat_t

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
 )
@@ -210,7 +211,7 @@ func (l *fuseLayer) directory(path string, d lowerDir) error {
 	}
 	copied := d.exists() && len(names) > 0 // nothing has happened here but copying
 	for _, name := range names {
-		c, err := l.entry(join(path, name), d)
+		c, err := l.entry(relpath.Join(path, name), d)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -242,7 +243,7 @@ func (l *fuseLayer) directory(path string, d lowerDir) error {
 // with d. It reports whether all that has happened to it is that it was copied up.
 func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
 	fd := l.at.FD()
-	_, name := split(path)
+	_, name := relpath.Split(path)
 	var st unix.Stat_t
 	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err

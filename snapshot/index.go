@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -309,7 +310,7 @@ func layerTree(entries []indexEntry) (*layerNodes, error) {
 	for _, name := range t.work.opaque {
 		_, d, err := t.root.resolve(name, true)
 		if err != nil {
-			return nil, fmt.Errorf("entry %q: %w", join(name, opaqueName), err)
+			return nil, fmt.Errorf("entry %q: %w", relpath.Join(name, opaqueName), err)
 		}
 		d.opaque = true
 	}
@@ -330,7 +331,7 @@ type layerNodes struct {
 }
 
 func (t *layerNodes) add(e *indexEntry) error {
-	name, err := cleanName(e.Name)
+	name, err := relpath.Clean(e.Name)
 	if err != nil {
 		return err
 	}
@@ -345,7 +346,7 @@ func (t *layerNodes) add(e *indexEntry) error {
 		t.root.attrs, t.root.implicit = a, false
 		return nil
 	}
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	at, p, err := t.root.resolve(parent, true)
 	if err != nil {
 		return err
@@ -361,7 +362,7 @@ func (t *layerNodes) add(e *indexEntry) error {
 		}
 		n.kind, n.kids = unix.S_IFDIR, map[string]*node{}
 	case tar.TypeLink:
-		return t.hardLink(layerLink{join(at, base), e.Link, a}, p)
+		return t.hardLink(layerLink{relpath.Join(at, base), e.Link, a}, p)
 	case tar.TypeSymlink:
 		n.kind, n.link = unix.S_IFLNK, e.Link
 	case tar.TypeFifo:
@@ -381,15 +382,15 @@ func (t *layerNodes) add(e *indexEntry) error {
 // hardLink makes the link l in p. A target that isn't in the layer so far may be below
 // it, or come later.
 func (t *layerNodes) hardLink(l layerLink, p *node) error {
-	name, err := cleanName(l.target)
+	name, err := relpath.Clean(l.target)
 	if err != nil {
 		return fmt.Errorf("target %q: %w", l.target, err)
 	}
 	if err := checkNoWhiteout(name); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
-	parent, last := split(name)
-	_, base := split(l.path)
+	parent, last := relpath.Split(name)
+	_, base := relpath.Split(l.path)
 	_, d, err := t.root.resolve(parent, false)
 	if err == nil && d.kids[last] != nil {
 		if d.kids[last].isDir() {
@@ -424,7 +425,7 @@ func (n *node) setLinked(a attrs) {
 }
 
 func (t *layerNodes) whiteout(name string) error {
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	_, p, err := t.root.resolve(parent, true)
 	if err != nil {
 		return err
@@ -473,14 +474,14 @@ func (n *node) resolve(name string, create bool) (string, *node, error) {
 		case "", ".":
 			continue
 		case "..":
-			at, _ = split(at)
+			at, _ = relpath.Split(at)
 			continue
 		}
 		d := n.at(at)
 		kid := d.kids[element]
 		switch {
 		case kid == nil && !create:
-			return join(at, element), nil, fmt.Errorf("%s: %w", join(at, element), unix.ENOENT)
+			return relpath.Join(at, element), nil, fmt.Errorf("%s: %w", relpath.Join(at, element), unix.ENOENT)
 		case kid == nil:
 			kid = newDirectory()
 			kid.implicit = true
@@ -489,7 +490,7 @@ func (n *node) resolve(name string, create bool) (string, *node, error) {
 			return "", nil, errHidden
 		case kid.kind == unix.S_IFLNK:
 			if links++; links > maxLinks {
-				return "", nil, fmt.Errorf("%s: %w", join(at, element), unix.ELOOP)
+				return "", nil, fmt.Errorf("%s: %w", relpath.Join(at, element), unix.ELOOP)
 			}
 			if strings.HasPrefix(kid.link, "/") {
 				at = ""
@@ -497,10 +498,10 @@ func (n *node) resolve(name string, create bool) (string, *node, error) {
 			todo = append(strings.Split(kid.link, "/"), todo...)
 			continue
 		case !kid.isDir():
-			return "", nil, fmt.Errorf("%s: %w", join(at, element), unix.ENOTDIR)
+			return "", nil, fmt.Errorf("%s: %w", relpath.Join(at, element), unix.ENOTDIR)
 		}
-		if at = join(at, element); len(at) > maxName {
-			return "", nil, errTooLong
+		if at = relpath.Join(at, element); len(at) > relpath.MaxLength {
+			return "", nil, relpath.ErrTooLong
 		}
 	}
 	return at, n.at(at), nil

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +41,7 @@ func (n *listed) at(path string) *listed {
 	if path == "" {
 		return n
 	}
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	if n = n.at(parent); n == nil {
 		return nil
 	}
@@ -79,30 +80,30 @@ func takeInventory(root string) (*inventory, error) {
 // that length.
 func (v *inventory) directory(n *listed, length int) error {
 	if length > maxDepth {
-		return fmt.Errorf("%q is longer than %d bytes, which the snapshotter %s can't copy", brief(v.at.Join("")), maxDepth, Copy)
+		return fmt.Errorf("%q is longer than %d bytes, which the snapshotter %s can't copy", relpath.Brief(v.at.Join("")), maxDepth, Copy)
 	}
 	names, err := descent.Names(v.at.FD())
 	if err != nil {
-		return fmt.Errorf("read directory %q: %w", brief(v.at.Join("")), err)
+		return fmt.Errorf("read directory %q: %w", relpath.Brief(v.at.Join("")), err)
 	}
 	n.entries = make(map[string]*listed, len(names))
 	for _, name := range names {
 		e, err := v.stat(v.at.FD(), name)
 		if err != nil {
-			return fmt.Errorf("stat %q: %w", brief(v.at.Join(name)), err)
+			return fmt.Errorf("stat %q: %w", relpath.Brief(v.at.Join(name)), err)
 		}
 		n.entries[name] = e
 		if !e.isDir() {
 			continue
 		}
 		if err := v.at.Down(name); err != nil {
-			return fmt.Errorf("%q: %w", brief(v.at.Join(name)), err)
+			return fmt.Errorf("%q: %w", relpath.Brief(v.at.Join(name)), err)
 		}
 		if err := v.directory(e, length+len(name)+1); err != nil {
 			return err
 		}
 		if err := v.at.Up(); err != nil {
-			return fmt.Errorf("leave %q: %w", brief(v.at.Join(name)), err)
+			return fmt.Errorf("leave %q: %w", relpath.Brief(v.at.Join(name)), err)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +43,7 @@ func newLayerWork(m marks) *layerWork {
 // the layers below alone, whatever their place in the archive, so they are put
 // off until the layer's own entries are there.
 func (w *layerWork) take(name string) (bool, error) {
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	for element := range strings.SplitSeq(name, "/") {
 		if strings.HasPrefix(element, aufsPrefix) && element != opaqueName {
 			return true, nil
@@ -62,7 +63,7 @@ func (w *layerWork) take(name string) (bool, error) {
 	if hidden == "" || hidden == "." || hidden == ".." {
 		return false, fmt.Errorf("invalid whiteout: it removes %q", hidden)
 	}
-	w.removed = append(w.removed, join(parent, hidden))
+	w.removed = append(w.removed, relpath.Join(parent, hidden))
 	return true, nil
 }
 
@@ -86,7 +87,7 @@ func (x *extractor) applyWhiteouts() error {
 			err = x.markOpaque(d)
 		}
 		if err != nil {
-			return fmt.Errorf("extract %q: %w", join(name, opaqueName), err)
+			return fmt.Errorf("extract %q: %w", relpath.Join(name, opaqueName), err)
 		}
 	}
 	// In this order a directory's whiteout comes before those in it.
@@ -94,15 +95,15 @@ func (x *extractor) applyWhiteouts() error {
 	for _, name := range slices.Compact(x.layer.removed) {
 		x.tree.trim()
 		if err := x.whiteout(name); err != nil && !errors.Is(err, errHidden) {
-			parent, base := split(name)
-			return fmt.Errorf("extract %q: %w", join(parent, whiteoutPrefix+base), err)
+			parent, base := relpath.Split(name)
+			return fmt.Errorf("extract %q: %w", relpath.Join(parent, whiteoutPrefix+base), err)
 		}
 	}
 	return nil
 }
 
 func (x *extractor) whiteout(name string) error {
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	p, err := x.tree.resolve(parent, true)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +42,7 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 	}
 	a, err := l.layers.attrs(d)
 	if err != nil {
-		return fmt.Errorf("copy directory %q: %w", brief(d.path), err)
+		return fmt.Errorf("copy directory %q: %w", relpath.Brief(d.path), err)
 	}
 	below, err := l.files(ctx, d, to)
 	if err != nil {
@@ -52,26 +53,26 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 			return err
 		}
 	}
-	if err := a.apply(to.fd, true, l.opt.Owners); err != nil {
-		return fmt.Errorf("copy directory %q: %w", brief(d.path), err)
+	if err := a.apply(to.fd, true, l.owners); err != nil {
+		return fmt.Errorf("copy directory %q: %w", relpath.Brief(d.path), err)
 	}
 	return nil
 }
 
 // inNewDirectory makes the directory name of to, where c.to is, and calls f with it.
 func (c *copier) inNewDirectory(to *dir, name string, f func(made *dir) error) error {
-	path := join(to.path, name)
+	path := relpath.Join(to.path, name)
 	if err := unix.Mkdirat(to.fd, name, 0o700); err != nil {
-		return &os.PathError{Op: "mkdir", Path: brief(path), Err: err}
+		return &os.PathError{Op: "mkdir", Path: relpath.Brief(path), Err: err}
 	}
 	if err := c.to.Down(name); err != nil {
-		return fmt.Errorf("%s: %w", brief(path), err)
+		return fmt.Errorf("%s: %w", relpath.Brief(path), err)
 	}
 	if err := f(&dir{fd: c.to.FD(), path: path}); err != nil {
 		return err
 	}
 	if err := c.to.Up(); err != nil {
-		return fmt.Errorf("leave %s: %w", brief(path), err)
+		return fmt.Errorf("leave %s: %w", relpath.Brief(path), err)
 	}
 	to.fd = c.to.FD() // which may have been closed meanwhile
 	return nil
@@ -98,7 +99,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 	defer unix.Close(fd)
 	names, err := descent.Names(fd)
 	if err != nil {
-		return fmt.Errorf("read directory %q: %w", brief(d.path), err)
+		return fmt.Errorf("read directory %q: %w", relpath.Brief(d.path), err)
 	}
 	names, removed := l.layers.marks.split(names)
 	for _, name := range names {
@@ -108,10 +109,10 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 		if settled[name] = removed[name]; removed[name] {
 			continue
 		}
-		path := join(d.path, name)
+		path := relpath.Join(d.path, name)
 		var st unix.Stat_t
-		if err := l.opt.Owners.Fstatat(fd, name, &st); err != nil {
-			return fmt.Errorf("stat %q: %w", brief(path), err)
+		if err := l.owners.Fstatat(fd, name, &st); err != nil {
+			return fmt.Errorf("stat %q: %w", relpath.Brief(path), err)
 		}
 		b := below[name]
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -126,7 +127,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 			continue
 		}
 		if err := l.entry(ctx, fd, &st, to, name); err != nil {
-			return fmt.Errorf("copy %q: %w", brief(path), err)
+			return fmt.Errorf("copy %q: %w", relpath.Brief(path), err)
 		}
 	}
 	return nil

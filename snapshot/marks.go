@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
 
@@ -105,8 +106,8 @@ func (m marks) fileRemoves(fd int, path string) (bool, error) {
 	if m == deviceMarks {
 		return false, nil
 	}
-	parent, base := split(path)
-	return exists(fd, join(parent, whiteoutPrefix+base))
+	parent, base := relpath.Split(path)
+	return exists(fd, relpath.Join(parent, whiteoutPrefix+base))
 }
 
 // isMark reports whether the entry name of the directory fd, whose status is st, is a
@@ -161,7 +162,7 @@ func exists(fd int, path string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("stat %q: %w", brief(path), err)
+		return false, fmt.Errorf("stat %q: %w", relpath.Brief(path), err)
 	}
 	return true, nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
 
@@ -112,7 +113,7 @@ func (s *Store) entryNode(at *descent.Path, path string) (*node, error) {
 	name := filepath.Base(path)
 	var st unix.Stat_t
 	if err := s.Owners().Fstatat(at.FD(), name, &st); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: brief(path), Err: err}
+		return nil, &os.PathError{Op: "stat", Path: relpath.Brief(path), Err: err}
 	}
 	n := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(at.FD(), name, &st), disk: path}
 	switch n.kind {
@@ -215,14 +216,14 @@ func (m *merging) directory(path string, src *node) {
 		case d == nil && s.implicit && s.onlyRemoves():
 			continue
 		case d != nil && d.kind == unix.S_IFLNK && s.implicit:
-			m.moves = append(m.moves, moved{join(path, name), s})
+			m.moves = append(m.moves, moved{relpath.Join(path, name), s})
 			continue
 		case d == nil || !d.isDir():
 			fresh := newDirectory()
 			m.own[fresh] = true
 			dst.kids[name] = fresh
 		}
-		m.directory(join(path, name), s)
+		m.directory(relpath.Join(path, name), s)
 	}
 }
 
@@ -254,7 +255,7 @@ func (m *merging) mkdirs(name string) (string, error) {
 		if !errors.Is(err, unix.ENOENT) {
 			return at, err
 		}
-		parent, base := split(at)
+		parent, base := relpath.Split(at)
 		fresh := newDirectory()
 		m.own[fresh] = true
 		m.owned(parent).kids[base] = fresh
@@ -264,7 +265,7 @@ func (m *merging) mkdirs(name string) (string, error) {
 // hardLink makes the link l, whose target wasn't in the layer when its entry was read.
 // A target that came later keeps the attributes of its own entry, as in the extractor.
 func (m *merging) hardLink(l layerLink, layer *node) error {
-	parent, last := split(l.target)
+	parent, last := relpath.Split(l.target)
 	_, own, err := layer.resolve(parent, false)
 	later := err == nil && own.kids[last] != nil
 	dirName, d, err := m.root.resolve(parent, false)
@@ -278,7 +279,7 @@ func (m *merging) hardLink(l layerLink, layer *node) error {
 	if target.isDir() {
 		return unix.EISDIR
 	}
-	parent, base := split(l.path)
+	parent, base := relpath.Split(l.path)
 	at, err := m.mkdirs(parent)
 	if err != nil {
 		return err

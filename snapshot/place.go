@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bobbuild/bob/snapshot/internal/idmap"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,8 +51,7 @@ func isOther(uid uint32) bool {
 		return false
 	}
 	const overflow, last = 65534, 1<<32 - 2
-	known, err := readRanges(uidMapFile)
-	return uid != overflow || err != nil || known.contain(last) // all have one
+	return uid != overflow || idmap.HasUser(last) // all have one
 }
 
 // makeDirs makes those of the directories that aren't there. One that is must be the

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,7 +100,7 @@ func (a *Active) show(dir, base string) error {
 	if a == nil || a.underlay == nil {
 		return nil
 	}
-	return a.underlay.reveal(join(dir, base))
+	return a.underlay.reveal(relpath.Join(dir, base))
 }
 
 // copyUp is show of what gets another name: a file comes with all that it has.
@@ -108,7 +109,7 @@ func (a *Active) copyUp(ctx context.Context, dir, base string) error {
 		return err
 	}
 	if err := a.underlay.copyUp(ctx, dir, base); err != nil {
-		return fmt.Errorf("copy %q: %w", join(dir, base), err)
+		return fmt.Errorf("copy %q: %w", relpath.Join(dir, base), err)
 	}
 	return nil
 }
@@ -126,7 +127,7 @@ func (a *Active) ShowFile(ctx context.Context, path string) error {
 }
 
 func (u *underlay) reveal(path string) error {
-	name, err := cleanName(path)
+	name, err := relpath.Clean(path)
 	if err != nil || name == "" {
 		return err
 	}
@@ -143,7 +144,7 @@ func (u *underlay) show(name string) error {
 	if _, done := u.shown[name]; done || name == "" {
 		return nil
 	}
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	if err := u.show(parent); err != nil {
 		return err
 	}
@@ -251,10 +252,10 @@ func (u *underlay) showFile(ctx context.Context, path string) error {
 		case "", ".":
 			continue
 		case "..":
-			at, _ = split(at)
+			at, _ = relpath.Split(at)
 			continue
 		}
-		name := join(at, element)
+		name := relpath.Join(at, element)
 		if err := u.reveal(name); err != nil {
 			return err
 		}
@@ -282,7 +283,7 @@ func (u *underlay) showFile(ctx context.Context, path string) error {
 
 // fill gives the regular file at the path, if it was put there, its content.
 func (u *underlay) fill(ctx context.Context, path string) error {
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	p, through, err := u.open(parent)
 	if err != nil || !through {
 		return err
@@ -301,12 +302,12 @@ func (u *underlay) copyUp(ctx context.Context, path, base string) error {
 		return err
 	}
 	defer unix.Close(p)
-	n := u.below.at(join(path, base))
+	n := u.below.at(relpath.Join(path, base))
 	switch {
 	case n == nil || !u.stamped(p, base):
 		return nil
 	case n.kind == unix.S_IFREG:
-		return u.write(ctx, p, join(path, base), n, func(fd int) error { return n.apply(fd, true, u.store.Owners()) })
+		return u.write(ctx, p, relpath.Join(path, base), n, func(fd int) error { return n.apply(fd, true, u.store.Owners()) })
 	case n.kind == unix.S_IFLNK:
 		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mtime}
 		if err := unix.UtimesNanoAt(p, base, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -331,7 +332,7 @@ func (u *underlay) write(ctx context.Context, p int, path string, n *node, finis
 		return err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
-	_, base := split(path)
+	_, base := relpath.Split(path)
 	to, err := unix.Openat(p, base, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -385,7 +386,7 @@ func (u *underlay) settle(string) error {
 }
 
 func (u *underlay) settleEntry(name string, n *node) error {
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	p, through, err := u.open(parent)
 	if err != nil || !through {
 		return err
@@ -501,12 +502,12 @@ func (s *stack) linkEntry(ctx context.Context, d lowerDir, name string, e lowerE
 	if !e.dir.exists() {
 		from, err := s.fd(e.layer)
 		if err == nil {
-			err = descent.Beneath(from, join(d.path, name), func(dir int, rest string) error {
+			err = descent.Beneath(from, relpath.Join(d.path, name), func(dir int, rest string) error {
 				return unix.Linkat(dir, rest, to.FD(), name, 0)
 			})
 		}
 		if err != nil {
-			return fmt.Errorf("link %q: %w", join(d.path, name), err)
+			return fmt.Errorf("link %q: %w", relpath.Join(d.path, name), err)
 		}
 		return nil
 	}

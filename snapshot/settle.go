@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,7 +101,7 @@ func (s *settler) directory(path string) (kept bool, err error) {
 		}
 		return true, err
 	}
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	d, err := s.below(parent)
 	if err != nil {
 		return false, err
@@ -124,7 +125,7 @@ func (s *settler) directory(path string) (kept bool, err error) {
 // below returns what the layers below have at path, as far as this layer doesn't
 // hide it.
 func (s *settler) below(path string) (lowerDir, error) {
-	for p := path; p != ""; p, _ = split(p) {
+	for p := path; p != ""; p, _ = relpath.Split(p) {
 		if s.x.layer.opaqueAt[p] {
 			return lowerDir{}, nil
 		}
@@ -134,7 +135,7 @@ func (s *settler) below(path string) (lowerDir, error) {
 
 // prune removes the directory path if whiteouts are all it holds.
 func (s *settler) prune(path string) error {
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	p, err := s.x.tree.open(parent)
 	if err != nil {
 		return err
@@ -165,7 +166,7 @@ func (s *settler) prune(path string) error {
 // redirect moves what is in the implicit directory path to where the link leads
 // that the layers below have in its place.
 func (s *settler) redirect(path string) error {
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	d, err := s.below(parent)
 	if err != nil {
 		return err
@@ -174,7 +175,7 @@ func (s *settler) redirect(path string) error {
 	if err != nil {
 		return err
 	}
-	link, err := s.lower.readlink(e.layer, join(d.path, base))
+	link, err := s.lower.readlink(e.layer, relpath.Join(d.path, base))
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (s *settler) redirect(path string) error {
 	if strings.HasPrefix(link, "/") {
 		from = ""
 	}
-	target, err := s.merged.resolve(join(from, link), true)
+	target, err := s.merged.resolve(relpath.Join(from, link), true)
 	if err != nil {
 		return err
 	}
@@ -205,7 +206,7 @@ func (s *settler) move(path, target string) error {
 	if err := s.merge(path, to.path); err != nil {
 		return err
 	}
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	p, err := x.tree.open(parent)
 	if err != nil {
 		return err
@@ -267,23 +268,23 @@ func (s *settler) moveEntry(from, to, name string) error {
 	case err != nil:
 		return err
 	case src.Mode&unix.S_IFMT == unix.S_IFDIR && dst.Mode&unix.S_IFMT == unix.S_IFDIR:
-		x.adopt(join(from, name), join(to, name))
-		return s.merge(join(from, name), join(to, name))
+		x.adopt(relpath.Join(from, name), relpath.Join(to, name))
+		return s.merge(relpath.Join(from, name), relpath.Join(to, name))
 	case x.layer.marks.isMark(f.fd, name, &src):
 		return nil // as when the layer is extracted: its own entries win
-	case strings.HasPrefix(from+"/", join(to, name)+"/"):
-		return fmt.Errorf("%q would replace its own parent directory: %w", join(from, name), unix.EEXIST)
+	case strings.HasPrefix(from+"/", relpath.Join(to, name)+"/"):
+		return fmt.Errorf("%q would replace its own parent directory: %w", relpath.Join(from, name), unix.EEXIST)
 	default:
 		if err := x.remove(t, name); err != nil {
 			return err
 		}
 	}
 	if err := unix.Renameat(f.fd, name, t.fd, name); err != nil {
-		return fmt.Errorf("rename %q: %w", join(from, name), err)
+		return fmt.Errorf("rename %q: %w", relpath.Join(from, name), err)
 	}
 	if src.Mode&unix.S_IFMT == unix.S_IFDIR {
-		x.tree.forget(join(from, name))
-		x.moved(join(from, name), join(to, name))
+		x.tree.forget(relpath.Join(from, name))
+		x.moved(relpath.Join(from, name), relpath.Join(to, name))
 	}
 	return nil
 }
@@ -324,7 +325,7 @@ func rename[V any](m map[string]V, from, to string) {
 // layer keeps those of its own entry, which is the last one.
 func (s *settler) link(ctx context.Context, l layerLink) error {
 	x := s.x
-	parent, base := split(l.path)
+	parent, base := relpath.Split(l.path)
 	p, err := x.tree.resolve(parent, true)
 	if err != nil {
 		return err
@@ -347,7 +348,7 @@ func (s *settler) link(ctx context.Context, l layerLink) error {
 		return nil
 	}
 	if file != nil && file.layer >= 0 {
-		file.names = append(file.names, join(p.path, base))
+		file.names = append(file.names, relpath.Join(p.path, base))
 		a := statAttrs(&st)
 		if a.xattrs, err = readXattrsPath(fdPath(p.fd, base), x.opt.Owners, st.Mode); err != nil || !l.attrs.sets(a, st.Mode) {
 			return err
@@ -366,7 +367,7 @@ func (s *settler) linkBelow(p *dir, base, target string) error {
 	if err != nil {
 		return fmt.Errorf("target %q: %w", target, err)
 	}
-	dirName, last := split(path)
+	dirName, last := relpath.Split(path)
 	d, err := s.merged.at(dirName)
 	if err != nil {
 		return err
@@ -397,7 +398,7 @@ func (s *settler) linkBelow(p *dir, base, target string) error {
 // copyUp makes file one of this layer, under all of its names here and that of the
 // target, before it is changed: what other snapshots have is never written to.
 func (s *settler) copyUp(ctx context.Context, file *lentFile) error {
-	parent, base := split(file.target)
+	parent, base := relpath.Split(file.target)
 	from, err := s.merged.open(file.layer, parent)
 	if err != nil {
 		return err
@@ -415,7 +416,7 @@ func (s *settler) copyUp(ctx context.Context, file *lentFile) error {
 		return err
 	}
 	for _, name := range file.names {
-		parent, last := split(name)
+		parent, last := relpath.Split(name)
 		p, err := s.x.tree.open(parent)
 		if err == nil {
 			err = s.x.fresh(p, last, func() error { return unix.Linkat(to.fd, base, p.fd, last, 0) })

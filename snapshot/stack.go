@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
@@ -99,7 +100,7 @@ func (s *stack) root() lowerDir {
 // lookup finds the entry base of d; ok says whether there is one. Elements of
 // d.path are directories in each of d.layers, so that no link is followed.
 func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err error) {
-	path := join(d.path, base)
+	path := relpath.Join(d.path, base)
 	if d.node != nil {
 		n := d.node.kids[base]
 		if n != nil && n.isDir() {
@@ -125,7 +126,7 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 			continue
 		}
 		if err != nil {
-			return e, false, fmt.Errorf("stat %q in %s: %w", brief(path), s.layers[i], err)
+			return e, false, fmt.Errorf("stat %q in %s: %w", relpath.Brief(path), s.layers[i], err)
 		}
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 		if isWhiteout(fd, path, &st) || ok && !isDir {
@@ -162,7 +163,7 @@ func (s *stack) open(layer int, path string) (int, error) {
 	if len(path) < deepPath {
 		return s.openFromRoot(layer, path)
 	}
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	var fd int
 	var err error
 	i := slices.IndexFunc(s.deep, func(d deepDir) bool { return d.layer == layer && d.path == parent })
@@ -201,7 +202,7 @@ func (s *stack) openFromRoot(layer int, path string) (int, error) {
 		return err
 	})
 	if err != nil {
-		return -1, fmt.Errorf("open %q in %s: %w", brief(path), s.layers[layer], err)
+		return -1, fmt.Errorf("open %q in %s: %w", relpath.Brief(path), s.layers[layer], err)
 	}
 	return fd, nil
 }
@@ -240,7 +241,7 @@ func (s *stack) readlink(layer int, path string) (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("read link %q in %s: %w", brief(path), s.layers[layer], err)
+		return "", fmt.Errorf("read link %q in %s: %w", relpath.Brief(path), s.layers[layer], err)
 	}
 	return target, nil
 }
@@ -254,7 +255,7 @@ func (s *stack) at(path string) (lowerDir, error) {
 	if d, ok := s.known[path]; ok {
 		return d, nil
 	}
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	d, err := s.at(parent)
 	if err != nil {
 		return lowerDir{}, err
@@ -282,7 +283,7 @@ func (s *stack) resolve(name string, last bool) (string, error) {
 		case "", ".":
 			continue
 		case "..":
-			path, _ = split(path)
+			path, _ = relpath.Split(path)
 			continue
 		}
 		d, err := s.at(path)
@@ -294,15 +295,15 @@ func (s *stack) resolve(name string, last bool) (string, error) {
 			return "", err
 		}
 		if !ok || e.stat.Mode&unix.S_IFMT != unix.S_IFLNK || len(todo) == 0 && !last {
-			if path = join(path, element); len(path) > maxName {
-				return "", errTooLong
+			if path = relpath.Join(path, element); len(path) > relpath.MaxLength {
+				return "", relpath.ErrTooLong
 			}
 			continue
 		}
 		if links++; links > maxLinks {
 			return "", fmt.Errorf("follow %q: %w", name, unix.ELOOP)
 		}
-		target, err := s.readlink(e.layer, join(d.path, element))
+		target, err := s.readlink(e.layer, relpath.Join(d.path, element))
 		if err != nil {
 			return "", err
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/idmap"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -74,7 +75,7 @@ func open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	mapping, err := fingerprint()
+	mapping, err := idmap.Fingerprint()
 	if err != nil {
 		return nil, err
 	}

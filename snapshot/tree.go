@@ -7,14 +7,12 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// maxName is the longest name that an archive's entry may have, in bytes. The
-	// kernel takes paths of up to 4095.
-	maxName = 4000
 	// maxLinks is how many symbolic links one path may go through, as in containerd.
 	maxLinks = 255
 	// kernelLinks is the same for paths that BuildKit leaves to the kernel.
@@ -36,9 +34,7 @@ func openShare(purposes uint64) int {
 }
 
 var (
-	errEscape  = errors.New("name leads out of the root directory")
-	errTooLong = fmt.Errorf("name is longer than %d bytes", maxName)
-	errHidden  = errors.New("a parent directory is removed by the same layer")
+	errHidden = errors.New("a parent directory is removed by the same layer")
 )
 
 // A tree makes and finds directories below a root directory, and never anything
@@ -56,14 +52,6 @@ type tree struct {
 	asIs   bool // what a link points to isn't made
 	reveal func(dir, base string) error
 }
-
-// dir is a directory of a tree.
-type dir struct {
-	fd   int
-	path string // from the root, without links; "" is the root
-}
-
-const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // newTree opens the tree of the directory root. made is told of each directory
 // that the tree makes because it was missing; keeper knows whiteouts, and reveal is
@@ -140,56 +128,6 @@ func (t *tree) close() {
 	unix.Close(t.root.fd)
 }
 
-// checkLength refuses names that nobody can unpack: with the directory that they are
-// unpacked in before them, the kernel takes them no more.
-func checkLength(name string) error {
-	if len(name) > maxName {
-		return errTooLong
-	}
-	return nil
-}
-
-// brief returns path, shortened in the middle if it is too long to be read.
-func brief(path string) string {
-	const most, part = 240, 100
-	if len(path) <= most {
-		return path
-	}
-	return path[:part] + "[…]" + path[len(path)-part:]
-}
-
-// cleanName returns the name of an archive's entry relative to the root, "" for
-// the root. Leading slashes mean the root.
-func cleanName(name string) (string, error) {
-	if err := checkLength(name); err != nil {
-		return "", err
-	}
-	clean := path.Clean(strings.TrimLeft(name, "/"))
-	switch {
-	case clean == ".":
-		return "", nil
-	case clean == "..", strings.HasPrefix(clean, "../"):
-		return "", errEscape
-	}
-	return clean, nil
-}
-
-// split returns the parent and the last element of a clean name.
-func split(name string) (parent, base string) {
-	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		return name[:i], name[i+1:]
-	}
-	return "", name
-}
-
-// join is the inverse of split.
-func join(parent, base string) string {
-	if parent == "" {
-		return base
-	}
-	return parent + "/" + base
-}
-
 // resolve returns the directory of the clean name, following links within the
 // root. With create it makes what is missing, also where a link points to nothing.
 func (t *tree) resolve(name string, create bool) (*dir, error) {
@@ -201,7 +139,7 @@ func (t *tree) resolveCounted(name string, create bool, links *int) (*dir, error
 	if d := t.byName[name]; d != nil {
 		return d, nil
 	}
-	parent, base := split(name)
+	parent, base := relpath.Split(name)
 	p, err := t.resolveCounted(parent, create, links)
 	if err != nil {
 		return nil, err
@@ -225,22 +163,22 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 			return nil, cmp.Or(err, errHidden)
 		}
 		if err := unix.Mkdirat(p.fd, base, 0o755); err != nil {
-			return nil, fmt.Errorf("make directory %s: %w", join(p.path, base), err)
+			return nil, fmt.Errorf("make directory %s: %w", relpath.Join(p.path, base), err)
 		}
-		t.made(join(p.path, base))
+		t.made(relpath.Join(p.path, base))
 		return t.child(p, base)
 	case !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
 		return nil, err
 	}
 	var st unix.Stat_t
 	if err := t.owners.Fstatat(p.fd, base, &st); err != nil {
-		return nil, fmt.Errorf("stat %s: %w", join(p.path, base), err)
+		return nil, fmt.Errorf("stat %s: %w", relpath.Join(p.path, base), err)
 	}
 	if isWhiteout(p.fd, base, &st) {
 		return nil, errHidden
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return nil, fmt.Errorf("%s: %w", join(p.path, base), unix.ENOTDIR)
+		return nil, fmt.Errorf("%s: %w", relpath.Join(p.path, base), unix.ENOTDIR)
 	}
 	return t.follow(p, base, create, links)
 }
@@ -248,11 +186,11 @@ func (t *tree) step(p *dir, base string, create bool, links *int) (*dir, error) 
 // follow returns the directory that the symbolic link base of p points to.
 func (t *tree) follow(p *dir, base string, create bool, links *int) (*dir, error) {
 	if *links++; *links > t.links {
-		return nil, fmt.Errorf("%s: %w", join(p.path, base), unix.ELOOP)
+		return nil, fmt.Errorf("%s: %w", relpath.Join(p.path, base), unix.ELOOP)
 	}
 	target, err := readlinkat(p.fd, base)
 	if err != nil {
-		return nil, fmt.Errorf("read link %s: %w", join(p.path, base), err)
+		return nil, fmt.Errorf("read link %s: %w", relpath.Join(p.path, base), err)
 	}
 	d := p
 	if strings.HasPrefix(target, "/") {
@@ -263,13 +201,13 @@ func (t *tree) follow(p *dir, base string, create bool, links *int) (*dir, error
 		case "", ".":
 			continue
 		case "..":
-			parent, _ := split(d.path)
+			parent, _ := relpath.Split(d.path)
 			d, err = t.open(parent)
 		default:
 			d, err = t.step(d, element, create && !t.asIs, links)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("follow link %s: %w", join(p.path, base), err)
+			return nil, fmt.Errorf("follow link %s: %w", relpath.Join(p.path, base), err)
 		}
 	}
 	return d, nil
@@ -277,12 +215,12 @@ func (t *tree) follow(p *dir, base string, create bool, links *int) (*dir, error
 
 // child opens the entry base of p, which must be a directory itself.
 func (t *tree) child(p *dir, base string) (*dir, error) {
-	name := join(p.path, base)
+	name := relpath.Join(p.path, base)
 	if d := t.byPath[name]; d != nil {
 		return d, nil
 	}
-	if len(name) > maxName {
-		return nil, errTooLong
+	if len(name) > relpath.MaxLength {
+		return nil, relpath.ErrTooLong
 	}
 	if err := t.show(p, base); err != nil {
 		return nil, err
@@ -301,23 +239,10 @@ func (t *tree) open(path string) (*dir, error) {
 	if d := t.byPath[path]; d != nil {
 		return d, nil
 	}
-	parent, base := split(path)
+	parent, base := relpath.Split(path)
 	p, err := t.open(parent)
 	if err != nil {
 		return nil, err
 	}
 	return t.child(p, base)
-}
-
-func readlinkat(fd int, name string) (string, error) {
-	for size := 256; ; size *= 4 {
-		b := make([]byte, size)
-		n, err := unix.Readlinkat(fd, name, b)
-		if err != nil {
-			return "", err
-		}
-		if n < size {
-			return string(b[:n]), nil
-		}
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
@@ -27,8 +28,6 @@ type walker struct {
 	owners owners.Keeper    // of the tree being written
 	clock  func(unix.Timespec) unix.Timespec
 }
-
-type inode struct{ dev, ino uint64 }
 
 // frame is a directory on the way from the root to where the walker is.
 type frame struct {
@@ -101,7 +100,7 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 	}
 	names, err := descent.Names(k.at.FD())
 	if err != nil {
-		return fmt.Errorf("read directory %q: %w", brief(fr.path), err)
+		return fmt.Errorf("read directory %q: %w", relpath.Brief(fr.path), err)
 	}
 	var removed map[string]bool
 	if k.lower != nil {
@@ -113,7 +112,7 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 		if removed[name] {
 			if fr.lower.exists() {
 				if err := k.mark(fr, whiteoutPrefix+name); err != nil {
-					return fmt.Errorf("archive %q: %w", brief(join(fr.path, name)), err)
+					return fmt.Errorf("archive %q: %w", relpath.Brief(relpath.Join(fr.path, name)), err)
 				}
 			}
 			continue
@@ -137,7 +136,7 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 			err = k.file(ctx, fr, name, &st)
 		}
 		if err != nil {
-			return fmt.Errorf("archive %q: %w", brief(join(fr.path, name)), err)
+			return fmt.Errorf("archive %q: %w", relpath.Brief(relpath.Join(fr.path, name)), err)
 		}
 	}
 	return nil
@@ -145,19 +144,19 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 
 // directory writes the directory name of parent and what is below it.
 func (k *walker) directory(ctx context.Context, parent *frame, name string) error {
-	fr := &frame{parent: parent, path: join(parent.path, name)}
+	fr := &frame{parent: parent, path: relpath.Join(parent.path, name)}
 	err := k.at.Down(name)
 	if err == nil {
 		err = k.enter(fr, name)
 	}
 	if err != nil {
-		return fmt.Errorf("archive %q: %w", brief(fr.path), err)
+		return fmt.Errorf("archive %q: %w", relpath.Brief(fr.path), err)
 	}
 	if err := k.walk(ctx, fr); err != nil {
 		return err
 	}
 	if err := k.at.Up(); err != nil {
-		return fmt.Errorf("leave %q: %w", brief(fr.path), err)
+		return fmt.Errorf("leave %q: %w", relpath.Brief(fr.path), err)
 	}
 	return nil
 }
@@ -171,7 +170,7 @@ func (k *walker) enter(fr *frame, name string) error {
 		return err
 	}
 	fr.header = k.header(fr.path+"/", tar.TypeDir, a)
-	if err := checkLength(fr.header.Name); err != nil {
+	if err := relpath.CheckLength(fr.header.Name); err != nil {
 		return err // before it is gone into: what is deep may be very deep
 	}
 	if k.lower == nil || !fr.parent.lower.exists() {
@@ -221,7 +220,7 @@ func (k *walker) flush(fr *frame) error {
 // write writes the header h. What no archive is unpacked with is refused here, so that
 // the step that made it is to blame and not whoever uses the image.
 func (k *walker) write(h *tar.Header) error {
-	if err := checkLength(h.Name); err != nil {
+	if err := relpath.CheckLength(h.Name); err != nil {
 		return err
 	}
 	return k.tw.WriteHeader(h)
@@ -232,7 +231,7 @@ func (k *walker) mark(fr *frame, name string) error {
 	if err := k.flush(fr); err != nil {
 		return err
 	}
-	return k.write(k.header(join(fr.path, name), tar.TypeReg, attrs{}))
+	return k.write(k.header(relpath.Join(fr.path, name), tar.TypeReg, attrs{}))
 }
 
 // removed writes that fr has no entry name, if those below have one.
@@ -256,7 +255,7 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	if err := k.flush(fr); err != nil {
 		return err
 	}
-	path := join(fr.path, name)
+	path := relpath.Join(fr.path, name)
 	if st.Nlink > 1 {
 		id := inode{st.Dev, st.Ino}
 		if first, ok := k.links[id]; ok {

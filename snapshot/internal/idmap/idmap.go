@@ -1,4 +1,6 @@
-package snapshot
+// Package idmap knows the user and group IDs that exist in the user namespace of this
+// process.
+package idmap
 
 import (
 	"bufio"
@@ -17,8 +19,8 @@ const (
 	gidMapFile = "/proc/self/gid_map"
 )
 
-// fingerprint names the ID mapping of this process's user namespace.
-func fingerprint() (string, error) {
+// Fingerprint names the ID mapping of this process's user namespace.
+func Fingerprint() (string, error) {
 	h := sha256.New()
 	for _, name := range []string{uidMapFile, gidMapFile} {
 		b, err := os.ReadFile(name)
@@ -79,6 +81,12 @@ func (rs idRanges) String() string {
 	return strings.Join(s, ", ")
 }
 
+// HasUser reports whether the user namespace has the user, or its map can't be read.
+func HasUser(uid int) bool {
+	known, err := readRanges(uidMapFile)
+	return err != nil || known.contain(uid)
+}
+
 // An unmappedError says that a file wants an owner that the user namespace lacks.
 type unmappedError struct {
 	what   string // "user" or "group"
@@ -95,9 +103,9 @@ func (e *unmappedError) Error() string {
 
 func (e *unmappedError) Unwrap() error { return e.err }
 
-// explainOwner turns the error of giving a file the owner uid and gid into one that
+// Explain turns the error of giving a file the owner uid and gid into one that
 // says which of them the user namespace doesn't have, if that is the cause.
-func explainOwner(err error, uid, gid int, keeper owners.Keeper) error {
+func Explain(err error, uid, gid int, keeper owners.Keeper) error {
 	if keeper == owners.Records {
 		return fmt.Errorf("record owner %d:%d: %w", uid, gid, err)
 	}
