@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 )
 
@@ -118,7 +119,7 @@ func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) 
 			target: filepath.Join(path, "mnt"),
 		}
 		// The root directory of an overlay is that of its upper layer.
-		if err := copyRoot(o.lower[0], o.upper, s.Owners()); err != nil {
+		if err := file.CopyAttrs(o.lower[0], o.upper, s.Owners()); err != nil {
 			return nil, err
 		}
 		return s.mountOverlay(ctx, o)

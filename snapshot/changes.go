@@ -1,18 +1,16 @@
 package snapshot
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
-	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +22,7 @@ import (
 // the tie between the names of one file below when the file is changed under one
 // of them. Here they stay one file, and all are in the layer.
 type changes struct {
-	*copier
+	*file.Copier
 
 	original *stack        // what the checkout was made of
 	root     int           // of the checkout
@@ -32,8 +30,7 @@ type changes struct {
 	marks    marks
 }
 
-// write makes the layer of what has changed from old to now in the empty directory
-// c.root.
+// write makes the layer of what has changed from old to now.
 func (c *changes) write(ctx context.Context, old, now *listed) error {
 	names := map[uint64][]named{}
 	pair(old, now, "", names)
@@ -43,15 +40,9 @@ func (c *changes) write(ctx context.Context, old, now *listed) error {
 		}
 	}
 	now.spread()
-	to, err := unix.Open(c.copier.root, dirFlags, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", c.copier.root, err)
-	}
-	defer unix.Close(to)
-	c.from, c.to = descent.From(c.root), descent.From(to)
+	c.from = descent.From(c.root)
 	defer c.from.Close()
-	defer c.to.Close()
-	return c.directory(ctx, old, now, &dir{fd: to})
+	return c.directory(ctx, old, now, c.Top())
 }
 
 // named is a file under one of its names.
@@ -134,110 +125,17 @@ func (c *changes) isOriginal(n named) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	below, err := openBeneath(layer, n.path)
+	below, err := file.OpenRegular(layer, n.path, c.Owners)
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(below)
-	here, err := openBeneath(c.root, n.path)
+	defer below.Close()
+	here, err := file.OpenRegular(c.root, n.path, c.Owners)
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(here)
-	return sameFile(below, here, n.mode, c.owners, c.buf)
-}
-
-// openBeneath opens the regular file at the path below the directory root.
-func openBeneath(root int, path string) (fd int, err error) {
-	err = descent.Beneath(root, path, func(dir int, rest string) error {
-		fd, err = descent.Open(dir, rest, unix.O_NONBLOCK) // should it have become a fifo
-		return err
-	})
-	return fd, err
-}
-
-// sameFile reports whether two open files, both with the mode st_mode, hold the same and
-// have the same extended attributes.
-func sameFile(a, b int, mode uint32, keeper owners.Keeper, buf []byte) (bool, error) {
-	xattrs, err := readXattrsFd(a, keeper, mode)
-	if err != nil {
-		return false, err
-	}
-	others, err := readXattrsFd(b, keeper, mode)
-	if err != nil || !maps.Equal(xattrs, others) {
-		return false, err
-	}
-	return sameBytes(a, b, buf)
-}
-
-// sameBytes reports whether two open files hold the same. What is a hole in both isn't
-// read.
-func sameBytes(a, b int, buf []byte) (bool, error) {
-	var x, y contents
-	for fd, c := range map[int]*contents{a: &x, b: &y} {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return false, os.NewSyscallError("fstat", err)
-		}
-		*c = contents{fd: fd, size: st.Size, sparse: st.Blocks*512 < st.Size}
-	}
-	if x.size != y.size {
-		return false, nil
-	}
-	for at := int64(0); at < x.size; {
-		end := x.size
-		if x.sparse && y.sparse {
-			first, firstEnd, err := x.next(at)
-			if err != nil {
-				return false, err
-			}
-			second, secondEnd, err := y.next(at)
-			if err != nil {
-				return false, err
-			}
-			at = min(first, second)
-			if end = min(firstEnd, secondEnd); end <= at { // one is far behind the other
-				end = max(first, second)
-			}
-		}
-		same, err := sameSpan(a, b, buf, at, end)
-		if !same || err != nil {
-			return false, err
-		}
-		at = end
-	}
-	return true, nil
-}
-
-// sameSpan reports whether two open files hold the same from at to end.
-func sameSpan(a, b int, buf []byte, at, end int64) (bool, error) {
-	half := len(buf) / 2
-	for at < end {
-		want := int(min(int64(half), end-at))
-		n, err := unix.Pread(a, buf[:want], at)
-		if err != nil {
-			return false, fmt.Errorf("read: %w", err)
-		}
-		m := 0
-		for m < n {
-			k, err := unix.Pread(b, buf[half+m:half+n], at+int64(m))
-			if err != nil {
-				return false, fmt.Errorf("read: %w", err)
-			}
-			if k == 0 {
-				return false, nil
-			}
-			m += k
-		}
-		if n == 0 {
-			return false, errShrank
-		}
-		if !bytes.Equal(buf[:n], buf[half:half+n]) {
-			return false, nil
-		}
-		at += int64(n)
-	}
-	return true, nil
+	defer here.Close()
+	return file.Same(below, here, c.Buf)
 }
 
 // spread has every directory at and below n count as changed that something changed
@@ -253,7 +151,7 @@ func (n *listed) spread() {
 
 // directory writes what has changed in the directory where c.from is, which was old, nil
 // if it is new, and is now, to the directory to.
-func (c *changes) directory(ctx context.Context, old, now *listed, to *dir) error {
+func (c *changes) directory(ctx context.Context, old, now *listed, to *file.Dir) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -273,21 +171,21 @@ func (c *changes) directory(ctx context.Context, old, now *listed, to *dir) erro
 			return err
 		}
 	}
-	a, err := readAttrs(c.from.FD(), c.owners)
+	a, err := file.ReadAttrs(c.from.FD(), c.Owners)
 	if err != nil {
 		return err
 	}
-	return a.apply(to.fd, true, c.owners)
+	return a.Apply(to.FD, true, c.Owners)
 }
 
 // change writes the entry name of the directory where c.from is, which was o and is n;
 // either is nil where there is none.
-func (c *changes) change(ctx context.Context, name string, o, n *listed, to *dir) error {
+func (c *changes) change(ctx context.Context, name string, o, n *listed, to *file.Dir) error {
 	var err error
 	_, marked := c.marks.file(name)
 	switch {
 	case n == nil:
-		err = c.marks.remove(to.fd, name)
+		err = c.marks.remove(to.FD, name)
 	case marked:
 		err = errWhiteoutName
 	case n.isDir():
@@ -298,16 +196,16 @@ func (c *changes) change(ctx context.Context, name string, o, n *listed, to *dir
 		err = c.file(ctx, name, to)
 	}
 	if err != nil {
-		return fmt.Errorf("copy change of %q: %w", relpath.Brief(relpath.Join(to.path, name)), err)
+		return fmt.Errorf("copy change of %q: %w", relpath.Brief(relpath.Join(to.Path, name)), err)
 	}
 	return nil
 }
 
 // changed is change for a directory, where c.from is already.
-func (c *changes) changed(ctx context.Context, name string, o, n *listed, to *dir) error {
-	err := c.inNewDirectory(to, name, func(made *dir) error {
+func (c *changes) changed(ctx context.Context, name string, o, n *listed, to *file.Dir) error {
+	err := c.InNewDirectory(to, name, func(made *file.Dir) error {
 		if o != nil && n.before == nil {
-			if err := c.marks.hide(made.fd); err != nil {
+			if err := c.marks.hide(made.FD); err != nil {
 				return err
 			}
 		}
@@ -320,15 +218,15 @@ func (c *changes) changed(ctx context.Context, name string, o, n *listed, to *di
 }
 
 // file is change for what is no directory.
-func (c *changes) file(ctx context.Context, name string, to *dir) error {
+func (c *changes) file(ctx context.Context, name string, to *file.Dir) error {
 	var st unix.Stat_t
-	if err := c.owners.Fstatat(c.from.FD(), name, &st); err != nil {
+	if err := c.Owners.Fstatat(c.from.FD(), name, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
 	if isWhiteout(c.from.FD(), name, &st) {
 		return errWhiteoutDevice
 	}
-	return c.entry(ctx, c.from.FD(), &st, to, name)
+	return c.Entry(ctx, c.from.FD(), &st, to, name)
 }
 
 var errWhiteoutDevice = errors.New("it is a device 0:0, which means a removed file in a layer")

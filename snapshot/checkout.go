@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
@@ -214,7 +215,7 @@ type writtenCheckout struct {
 
 // restored notes the ctime of what has changed in nothing else.
 func (w *writtenCheckout) restored(paths []string) error {
-	root, err := unix.Open(w.root(), dirFlags, 0)
+	root, err := unix.Open(w.root(), file.Directory, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: w.root(), Err: err}
 	}
@@ -258,13 +259,18 @@ func (w *writtenCheckout) settle(layer string) error {
 	if err != nil {
 		return err
 	}
-	root, err := unix.Open(w.root(), dirFlags, 0)
+	root, err := unix.Open(w.root(), file.Directory, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: w.root(), Err: err}
 	}
 	defer unix.Close(root)
 	keeper, marks := w.store.Owners(), w.store.marks
-	c := &changes{copier: newCopier(layer, keeper), original: newStack(w.layers, keeper, marks), root: root, marks: marks}
+	to, err := file.NewCopier(layer, keeper)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	c := &changes{Copier: to, original: newStack(w.layers, keeper, marks), root: root, marks: marks}
 	defer c.original.close()
 	if err := c.write(context.Background(), w.now.root, now.root); err != nil {
 		return fmt.Errorf("look for changes in %s: %w", w.root(), err)

@@ -2,8 +2,9 @@ package snapshot
 
 import (
 	"fmt"
-	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"slices"
+
+	"github.com/bobbuild/bob/snapshot/internal/relpath"
 )
 
 // Indexed lists the files of a snapshot as a store with the snapshotter Index knows
@@ -16,7 +17,7 @@ func (s *Store) Indexed(id string) ([]string, error) {
 	var out []string
 	var list func(n *node, name string)
 	list = func(n *node, name string) {
-		out = append(out, fmt.Sprintf("%q %06o %d:%d %d.%09d %s", name, n.kind|n.mode, n.uid, n.gid, n.mtime.Sec, n.mtime.Nsec, n.link))
+		out = append(out, fmt.Sprintf("%q %06o %d:%d %d.%09d %s", name, n.kind|n.Mode, n.UID, n.GID, n.Mtime.Sec, n.Mtime.Nsec, n.link))
 		for base, kid := range n.kids {
 			list(kid, relpath.Join(name, base))
 		}

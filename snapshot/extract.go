@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -27,15 +27,16 @@ type extractor struct {
 
 	budget *bounded.Budget
 	// What directories get when all is in them, by their path in the tree.
-	dirs map[string]attrs
+	dirs map[string]file.Attrs
 	// layer says what a layer's entries left to do; nil where the tar isn't a layer.
 	layer *layerWork
 }
 
-const copySize = 256 << 10
+// xattrRecord begins the names of the PAX records that hold extended attributes.
+const xattrRecord = "SCHILY.xattr."
 
 func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor, error) {
-	x := &extractor{opt: opt, buf: make([]byte, copySize), dirs: map[string]attrs{}, layer: layer, budget: bounded.NewBudget(opt.MaxSize)}
+	x := &extractor{opt: opt, buf: make([]byte, file.BufferSize), dirs: map[string]file.Attrs{}, layer: layer, budget: bounded.NewBudget(opt.MaxSize)}
 	t, err := newTree(root, x.madeDir, opt.Owners, opt.In.show)
 	if err != nil {
 		return nil, err
@@ -49,7 +50,7 @@ func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor
 
 // madeDir notes a directory that was made without an entry of its own.
 func (x *extractor) madeDir(path string) {
-	x.dirs[path] = implicitAttrs
+	x.dirs[path] = file.ImplicitAttrs
 	if x.layer != nil {
 		x.layer.implicit[path] = true
 	}
@@ -139,34 +140,34 @@ func (x *extractor) rootEntry(hdr *tar.Header) error {
 }
 
 // attrs returns what hdr says of the owner and the like.
-func (x *extractor) attrs(hdr *tar.Header) (attrs, error) {
-	a := attrs{mode: uint32(hdr.Mode) & modeBits}
+func (x *extractor) attrs(hdr *tar.Header) (file.Attrs, error) {
+	a := file.Attrs{Mode: uint32(hdr.Mode) & 0o7777}
 	t, err := unix.TimeToTimespec(hdr.ModTime)
 	if err != nil {
 		return a, fmt.Errorf("modification time %v: %w", hdr.ModTime, err)
 	}
-	a.mtime = t
-	a.uid, a.gid = hdr.Uid, hdr.Gid
+	a.Mtime = t
+	a.UID, a.GID = hdr.Uid, hdr.Gid
 	if o := x.opt.Owner; o != nil {
-		a.uid, a.gid = o.UID, o.GID
+		a.UID, a.GID = o.UID, o.GID
 	}
 	const noID = 1<<32 - 1 // chown takes it for "unchanged"
-	if !x.opt.NoChown && (a.uid < 0 || a.uid >= noID || a.gid < 0 || a.gid >= noID) {
-		return a, fmt.Errorf("owner %d:%d: %w", a.uid, a.gid, unix.EINVAL)
+	if !x.opt.NoChown && (a.UID < 0 || a.UID >= noID || a.GID < 0 || a.GID >= noID) {
+		return a, fmt.Errorf("owner %d:%d: %w", a.UID, a.GID, unix.EINVAL)
 	}
 	for k, v := range hdr.PAXRecords {
 		if name, ok := strings.CutPrefix(k, xattrRecord); ok {
-			if a.xattrs == nil {
-				a.xattrs = map[string]string{}
+			if a.Xattrs == nil {
+				a.Xattrs = map[string]string{}
 			}
-			a.xattrs[name] = v
+			a.Xattrs[name] = v
 		}
 	}
 	return a, nil
 }
 
 // create makes the entry base of p.
-func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.Header, r io.Reader) error {
+func (x *extractor) create(ctx context.Context, p *file.Dir, base string, hdr *tar.Header, r io.Reader) error {
 	a, err := x.attrs(hdr)
 	if err != nil {
 		return err
@@ -183,15 +184,15 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 		}
 		return x.setLinked(p, base, a)
 	case tar.TypeSymlink:
-		err = x.fresh(p, base, func() error { return unix.Symlinkat(hdr.Linkname, p.fd, base) })
+		err = x.fresh(p, base, func() error { return unix.Symlinkat(hdr.Linkname, p.FD, base) })
 	case tar.TypeFifo:
-		err = x.fresh(p, base, func() error { return unix.Mknodat(p.fd, base, unix.S_IFIFO|0o600, 0) })
+		err = x.fresh(p, base, func() error { return unix.Mknodat(p.FD, base, unix.S_IFIFO|0o600, 0) })
 	case tar.TypeChar, tar.TypeBlock:
 		err = x.fresh(p, base, func() error {
-			return makeDevice(p.fd, base, hdr.Typeflag == tar.TypeBlock, hdr.Devmajor, hdr.Devminor, x.opt.Owners)
+			return file.MakeDevice(p.FD, base, hdr.Typeflag == tar.TypeBlock, hdr.Devmajor, hdr.Devminor, x.opt.Owners)
 		})
 		if errors.Is(err, unix.EPERM) && x.opt.LeaveOut != nil {
-			x.opt.LeaveOut(relpath.Join(p.path, base))
+			x.opt.LeaveOut(relpath.Join(p.Path, base))
 			return nil
 		}
 	default:
@@ -200,12 +201,12 @@ func (x *extractor) create(ctx context.Context, p *dir, base string, hdr *tar.He
 	if err != nil {
 		return err
 	}
-	return a.applyAt(p.fd, base, x.chown(a), hdr.Typeflag == tar.TypeSymlink, x.opt.Owners)
+	return a.ApplyAt(p.FD, base, x.chown(a), hdr.Typeflag == tar.TypeSymlink, x.opt.Owners)
 }
 
 // fresh calls create, which makes the entry base of p, once more after removing
 // what is in its place.
-func (x *extractor) fresh(p *dir, base string, create func() error) error {
+func (x *extractor) fresh(p *file.Dir, base string, create func() error) error {
 	err := create()
 	if !errors.Is(err, unix.EEXIST) {
 		return err
@@ -217,18 +218,18 @@ func (x *extractor) fresh(p *dir, base string, create func() error) error {
 }
 
 // remove removes the entry base of p with all that is noted about it.
-func (x *extractor) remove(p *dir, base string) error {
+func (x *extractor) remove(p *file.Dir, base string) error {
 	var st unix.Stat_t
-	if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(p.FD, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if err := descent.Remove(p.fd, base); err != nil {
+	if err := descent.Remove(p.FD, base); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		x.forget(relpath.Join(p.path, base))
-		x.tree.forget(relpath.Join(p.path, base))
+		x.forget(relpath.Join(p.Path, base))
+		x.tree.forget(relpath.Join(p.Path, base))
 	case unix.S_IFLNK:
 		x.tree.forgetLinks()
 	}
@@ -238,24 +239,24 @@ func (x *extractor) remove(p *dir, base string) error {
 // forget drops what is noted about the directory path and those below it.
 func (x *extractor) forget(path string) {
 	below := func(p string) bool { return p == path || strings.HasPrefix(p, path+"/") }
-	maps.DeleteFunc(x.dirs, func(p string, _ attrs) bool { return below(p) })
+	maps.DeleteFunc(x.dirs, func(p string, _ file.Attrs) bool { return below(p) })
 	if x.layer != nil {
 		maps.DeleteFunc(x.layer.implicit, func(p string, _ bool) bool { return below(p) })
 		maps.DeleteFunc(x.layer.opaqueAt, func(p string, _ bool) bool { return below(p) })
 	}
 }
 
-func (x *extractor) dir(p *dir, base string, a attrs) error {
-	path := relpath.Join(p.path, base)
-	err := unix.Mkdirat(p.fd, base, 0o700)
+func (x *extractor) dir(p *file.Dir, base string, a file.Attrs) error {
+	path := relpath.Join(p.Path, base)
+	err := unix.Mkdirat(p.FD, base, 0o700)
 	if errors.Is(err, unix.EEXIST) {
 		var st unix.Stat_t
-		if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fstatat(p.FD, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 		err = nil
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			err = x.fresh(p, base, func() error { return unix.Mkdirat(p.fd, base, 0o700) })
+			err = x.fresh(p, base, func() error { return unix.Mkdirat(p.FD, base, 0o700) })
 		}
 	}
 	if err != nil {
@@ -268,96 +269,48 @@ func (x *extractor) dir(p *dir, base string, a attrs) error {
 	return nil
 }
 
-func (x *extractor) file(ctx context.Context, p *dir, base string, a attrs, size int64, r io.Reader) error {
+func (x *extractor) file(ctx context.Context, p *file.Dir, base string, a file.Attrs, size int64, r io.Reader) error {
 	fd := -1
 	err := x.fresh(p, base, func() (err error) {
-		fd, err = unix.Openat(p.fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(p.FD, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := x.copy(ctx, fd, size, r); err != nil {
+	if err := file.Fill(ctx, fd, size, r, x.buf); err != nil {
 		return err
 	}
-	return a.apply(fd, x.chown(a), x.opt.Owners)
+	return a.Apply(fd, x.chown(a), x.opt.Owners)
 }
 
 // chown reports whether a file of attributes a must change its owner. In a layer
 // no directory has its set-group-ID bit yet, so that new files belong to 0:0.
-func (x *extractor) chown(a attrs) bool {
-	return !x.opt.NoChown && (x.layer == nil || a.uid != 0 || a.gid != 0)
-}
-
-// copy writes the size bytes of r to the new file fd, with holes where whole
-// buffers are zero.
-func (x *extractor) copy(ctx context.Context, fd int, size int64, r io.Reader) error {
-	hole := false
-	for left := size; left > 0; {
-		b := x.buf[:min(left, copySize)]
-		if _, err := io.ReadFull(r, b); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return fmt.Errorf("read content: %w", err)
-		}
-		left -= int64(len(b))
-		if len(b) == copySize {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
-			}
-			if hole = isZero(b); hole {
-				if _, err := unix.Seek(fd, int64(len(b)), unix.SEEK_CUR); err != nil {
-					return fmt.Errorf("seek: %w", err)
-				}
-				continue
-			}
-		}
-		hole = false
-		if err := writeAll(fd, b); err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
-	}
-	if hole {
-		if err := unix.Ftruncate(fd, size); err != nil {
-			return fmt.Errorf("truncate: %w", err)
-		}
-	}
-	return nil
-}
-
-// isZero reports whether b, of a multiple of 512 bytes, holds zeros alone.
-func isZero(b []byte) bool {
-	var z [512]byte
-	for ; len(b) > 0; b = b[len(z):] {
-		if !bytes.Equal(b[:len(z)], z[:]) {
-			return false
-		}
-	}
-	return true
+func (x *extractor) chown(a file.Attrs) bool {
+	return !x.opt.NoChown && (x.layer == nil || a.UID != 0 || a.GID != 0)
 }
 
 // setLinked gives what the new hard link base of p is a name of the attributes a of the
 // link's entry, as containerd and Docker do: of several entries for one file the last
 // counts. A symbolic link gets the owner alone. An owner that is right already isn't set,
 // for that would cost the file its capabilities.
-func (x *extractor) setLinked(p *dir, base string, a attrs) error {
+func (x *extractor) setLinked(p *file.Dir, base string, a file.Attrs) error {
 	st, err := x.stat(p, base)
 	if err != nil {
 		return err
 	}
 	symlink := st.Mode&unix.S_IFMT == unix.S_IFLNK
 	if symlink {
-		a.mtime = st.Mtim
+		a.Mtime = st.Mtim
 	}
-	chown := !x.opt.NoChown && (a.uid != int(st.Uid) || a.gid != int(st.Gid))
-	return a.applyAt(p.fd, base, chown, symlink, x.opt.Owners)
+	chown := !x.opt.NoChown && (a.UID != int(st.Uid) || a.GID != int(st.Gid))
+	return a.ApplyAt(p.FD, base, chown, symlink, x.opt.Owners)
 }
 
 // stat returns the status of the entry base of p.
-func (x *extractor) stat(p *dir, base string) (st unix.Stat_t, err error) {
-	if err := x.opt.Owners.Fstatat(p.fd, base, &st); err != nil {
+func (x *extractor) stat(p *file.Dir, base string) (st unix.Stat_t, err error) {
+	if err := x.opt.Owners.Fstatat(p.FD, base, &st); err != nil {
 		return st, fmt.Errorf("stat: %w", err)
 	}
 	return st, nil
@@ -366,7 +319,7 @@ func (x *extractor) stat(p *dir, base string) (st unix.Stat_t, err error) {
 // link makes the entry base of p another name of the entry target. In a layer a target
 // that isn't there yet is no error: the link, whose entry has the attributes a, is made
 // when the layer is settled.
-func (x *extractor) link(ctx context.Context, p *dir, base, target string, a attrs) (made bool, err error) {
+func (x *extractor) link(ctx context.Context, p *file.Dir, base, target string, a file.Attrs) (made bool, err error) {
 	name, err := x.name(target)
 	if err != nil {
 		return false, fmt.Errorf("target %q: %w", target, err)
@@ -392,13 +345,13 @@ func (x *extractor) link(ctx context.Context, p *dir, base, target string, a att
 		if x.layer == nil {
 			return false, fmt.Errorf("target %q: %w", target, unix.ENOENT)
 		}
-		x.layer.links = append(x.layer.links, layerLink{relpath.Join(p.path, base), name, a})
+		x.layer.links = append(x.layer.links, layerLink{relpath.Join(p.Path, base), name, a})
 	}
 	return made, err
 }
 
 // linkHere is link for a target that is in the tree; found says whether it is.
-func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error) {
+func (x *extractor) linkHere(p *file.Dir, base, target string) (found bool, err error) {
 	parent, last := relpath.Split(target)
 	tp, err := x.tree.resolve(parent, false)
 	if errors.Is(err, unix.ENOENT) {
@@ -407,11 +360,11 @@ func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error
 	if err != nil {
 		return false, fmt.Errorf("target %q: %w", target, err)
 	}
-	if path := relpath.Join(p.path, base); tp.path == path || strings.HasPrefix(tp.path, path+"/") {
+	if path := relpath.Join(p.Path, base); tp.Path == path || strings.HasPrefix(tp.Path, path+"/") {
 		return false, fmt.Errorf("target %q is below the link itself", target)
 	}
 	var old, st unix.Stat_t
-	err = unix.Fstatat(tp.fd, last, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err = unix.Fstatat(tp.FD, last, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -421,14 +374,14 @@ func (x *extractor) linkHere(p *dir, base, target string) (found bool, err error
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return false, fmt.Errorf("target %q is a directory", target)
 	}
-	if x.layer == nil && tp.path == p.path && last == base {
+	if x.layer == nil && tp.Path == p.Path && last == base {
 		return false, nil // its own target, and what was there would have gone
 	}
-	err = unix.Fstatat(p.fd, base, &old, unix.AT_SYMLINK_NOFOLLOW)
+	err = unix.Fstatat(p.FD, base, &old, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil && old.Ino == st.Ino && old.Dev == st.Dev {
 		return true, nil // the same file already
 	}
-	err = x.fresh(p, base, func() error { return unix.Linkat(tp.fd, last, p.fd, base, 0) })
+	err = x.fresh(p, base, func() error { return unix.Linkat(tp.FD, last, p.FD, base, 0) })
 	if err != nil {
 		return false, fmt.Errorf("link to %q: %w", target, err)
 	}
@@ -442,7 +395,7 @@ func (x *extractor) finish() error {
 		x.tree.trim()
 		d, err := x.tree.open(path)
 		if err == nil {
-			err = x.dirs[path].apply(d.fd, !x.opt.NoChown, x.opt.Owners)
+			err = x.dirs[path].Apply(d.FD, !x.opt.NoChown, x.opt.Owners)
 		}
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", path, err)

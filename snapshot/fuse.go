@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -142,7 +143,7 @@ func (m *fuseMount) settle(layer string) error {
 			return err
 		}
 	}
-	fd, err := unix.Open(layer, dirFlags, 0)
+	fd, err := unix.Open(layer, file.Directory, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: layer, Err: err}
 	}
@@ -194,7 +195,7 @@ func (l *fuseLayer) directory(path string, d lowerDir) error {
 	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
 		return err
 	}
-	a, err := readAttrs(fd, l.lower.owners)
+	a, err := file.ReadAttrs(fd, l.lower.owners)
 	if err != nil {
 		return err
 	}
@@ -229,14 +230,14 @@ func (l *fuseLayer) directory(path string, d lowerDir) error {
 			return err
 		}
 		const setID = unix.S_ISUID | unix.S_ISGID
-		if a.mode == below.mode&^setID {
-			a.mode = below.mode
+		if a.Mode == below.Mode&^setID {
+			a.Mode = below.Mode
 		}
-		if copied && a.mtime.Nano() >= l.since.Nano() {
-			a.mtime = below.mtime
+		if copied && a.Mtime.Nano() >= l.since.Nano() {
+			a.Mtime = below.Mtime
 		}
 	}
-	return a.apply(fd, false, l.lower.owners)
+	return a.Apply(fd, false, l.lower.owners)
 }
 
 // entry does so for the entry at path, in the directory where l.at is, which is merged
@@ -276,7 +277,7 @@ func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
 		}
 		return ok && !isNew, l.at.Up()
 	case unix.S_IFREG:
-		file := fdPath(fd, name)
+		file := file.Path(fd, name)
 		_, err := unix.Lgetxattr(file, fuseXattrs+"origin", nil)
 		copied = ok && err == nil
 		if err := dropXattrs(func(name string) error { return unix.Lremovexattr(file, name) }); err != nil || !copied {
@@ -311,17 +312,17 @@ func (l *fuseLayer) same(fd int, name, path string, from lowerEntry) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	below, err := openBeneath(root, path)
+	below, err := file.OpenRegular(root, path, l.lower.owners)
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(below)
-	here, err := descent.Open(fd, name, 0)
+	defer below.Close()
+	here, err := file.OpenRegular(fd, name, l.lower.owners)
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(here)
-	return sameFile(below, here, st.Mode, l.lower.owners, make([]byte, 1<<16))
+	defer here.Close()
+	return file.Same(below, here, make([]byte, 1<<16))
 }
 
 // dropXattrs removes the attributes of fuse-overlayfs from a file by remove.

@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"path"
 	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -176,19 +176,10 @@ func newIndexEntry(hdr *tar.Header) (indexEntry, error) {
 	if err != nil {
 		return indexEntry{}, err
 	}
-	e := indexEntry{
-		Name: hdr.Name, Link: hdr.Linkname, Type: hdr.Typeflag, Mode: a.mode, UID: a.uid, GID: a.gid, Mtime: a.mtime,
-		Xattrs: map[string]string{},
-	}
-	for name, value := range a.xattrs {
-		if name == capabilityXattr {
-			value = string(normalCapability([]byte(value)))
-		}
-		if archived(name) {
-			e.Xattrs[name] = value
-		}
-	}
-	return e, nil
+	return indexEntry{
+		Name: hdr.Name, Link: hdr.Linkname, Type: hdr.Typeflag,
+		Mode: a.Mode, UID: a.UID, GID: a.GID, Mtime: a.Mtime, Xattrs: a.Archived().Xattrs,
+	}, nil
 }
 
 // readIndex returns the tree of the layer diffID.
@@ -338,12 +329,12 @@ func (t *layerNodes) add(e *indexEntry) error {
 	if done, err := t.work.take(name); done || err != nil {
 		return err
 	}
-	a := attrs{mode: e.Mode, uid: e.UID, gid: e.GID, mtime: e.Mtime, xattrs: e.Xattrs}
+	a := file.Attrs{Mode: e.Mode, UID: e.UID, GID: e.GID, Mtime: e.Mtime, Xattrs: e.Xattrs}
 	if name == "" {
 		if e.Type != tar.TypeDir {
 			return fmt.Errorf("the root is not a directory but of type %q", e.Type)
 		}
-		t.root.attrs, t.root.implicit = a, false
+		t.root.Attrs, t.root.implicit = a, false
 		return nil
 	}
 	parent, base := relpath.Split(name)
@@ -351,13 +342,13 @@ func (t *layerNodes) add(e *indexEntry) error {
 	if err != nil {
 		return err
 	}
-	n := &node{attrs: a}
+	n := &node{Attrs: a}
 	switch e.Type {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		n.kind, n.data = unix.S_IFREG, e.Data
 	case tar.TypeDir:
 		if d := p.kids[base]; d != nil && d.isDir() {
-			d.attrs, d.implicit = a, false
+			d.Attrs, d.implicit = a, false
 			return nil
 		}
 		n.kind, n.kids = unix.S_IFDIR, map[string]*node{}
@@ -408,21 +399,8 @@ func (t *layerNodes) hardLink(l layerLink, p *node) error {
 	return nil
 }
 
-// setLinked gives n the attributes a of the entry of a hard link to it, as the extractor
-// does.
-func (n *node) setLinked(a attrs) {
-	if n.kind == unix.S_IFLNK {
-		a.mode, a.mtime = n.mode, n.mtime
-	}
-	xattrs := map[string]string{}
-	maps.Copy(xattrs, n.xattrs)
-	if a.uid != n.uid || a.gid != n.gid {
-		delete(xattrs, capabilityXattr) // as chown(2) does
-	}
-	maps.Copy(xattrs, a.xattrs)
-	a.xattrs = xattrs
-	n.attrs = a
-}
+// setLinked gives n the attributes of the entry of a hard link to it.
+func (n *node) setLinked(by file.Attrs) { n.Attrs = n.Linked(by, n.kind == unix.S_IFLNK) }
 
 func (t *layerNodes) whiteout(name string) error {
 	parent, base := relpath.Split(name)
@@ -441,7 +419,7 @@ func (t *layerNodes) whiteout(name string) error {
 
 // node is a file of a tree in memory.
 type node struct {
-	attrs
+	file.Attrs
 
 	kind uint32           // the type in st_mode
 	link string           // of a symbolic link
@@ -456,7 +434,7 @@ type node struct {
 }
 
 func newDirectory() *node {
-	return &node{attrs: implicitAttrs, kind: unix.S_IFDIR, kids: map[string]*node{}}
+	return &node{Attrs: file.ImplicitAttrs, kind: unix.S_IFDIR, kids: map[string]*node{}}
 }
 
 func (n *node) isDir() bool { return n.kind == unix.S_IFDIR }

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +64,7 @@ const maxDepth = 64 << 10
 
 // takeInventory lists the tree below the directory root, whatever is in it.
 func takeInventory(root string) (*inventory, error) {
-	fd, err := unix.Open(root, dirFlags, 0)
+	fd, err := unix.Open(root, file.Directory, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: root, Err: err}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 
 	"golang.org/x/sys/unix"
@@ -162,7 +163,7 @@ func (s *Store) treeSize(ctx context.Context, dir string, exact bool) (int64, er
 // diskUsage returns the space that the tree at dir takes, in bytes, also with an error:
 // as far as it came.
 func diskUsage(ctx context.Context, dir string) (int64, error) {
-	root, err := unix.Open(dir, dirFlags, 0)
+	root, err := unix.Open(dir, file.Directory, 0)
 	if err != nil {
 		return 0, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
@@ -172,10 +173,10 @@ func diskUsage(ctx context.Context, dir string) (int64, error) {
 		return 0, &os.PathError{Op: "fstat", Path: dir, Err: err}
 	}
 	n := st.Blocks * 512
-	seen := make(map[inode]bool) // files with several names
+	seen := make(map[file.Inode]bool) // files with several names
 	err = descent.Walk(ctx, root, func(_ int, _ string, st *unix.Stat_t) error {
 		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			key := inode{st.Dev, st.Ino}
+			key := file.InodeOf(st)
 			if seen[key] {
 				return nil
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,7 @@ type layerWork struct {
 // layerLink is a hard link: path as in the layer, target and attributes as in the archive.
 type layerLink struct {
 	path, target string
-	attrs        attrs
+	attrs        file.Attrs
 }
 
 func newLayerWork(m marks) *layerWork {
@@ -108,14 +109,14 @@ func (x *extractor) whiteout(name string) error {
 	if err != nil {
 		return err
 	}
-	err = x.layer.marks.remove(p.fd, base)
+	err = x.layer.marks.remove(p.FD, base)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	// The layer has something of that name itself: only a directory would show
 	// what is below.
 	var st unix.Stat_t
-	if err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(p.FD, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -128,7 +129,7 @@ func (x *extractor) whiteout(name string) error {
 	return x.markOpaque(d)
 }
 
-func (x *extractor) markOpaque(d *dir) error {
-	x.layer.opaqueAt[d.path] = true
-	return x.layer.marks.hide(d.fd)
+func (x *extractor) markOpaque(d *file.Dir) error {
+	x.layer.opaqueAt[d.Path] = true
+	return x.layer.marks.hide(d.FD)
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +15,7 @@ import (
 
 // layout copies what a stack of layers shows into one directory.
 type layout struct {
-	*copier
+	*file.Copier
 
 	layers *stack
 }
@@ -23,20 +23,18 @@ type layout struct {
 // layOut makes the empty directory root what an overlay of the layers, top first,
 // would show. It shares no file with them.
 func (s *Store) layOut(ctx context.Context, layers []string, root string) error {
-	l := &layout{newCopier(root, s.Owners()), newStack(layers, s.Owners(), s.marks)}
-	defer l.layers.close()
-	fd, err := unix.Open(root, dirFlags, 0)
+	c, err := file.NewCopier(root, s.Owners())
 	if err != nil {
-		return &os.PathError{Op: "open", Path: root, Err: err}
+		return err
 	}
-	defer unix.Close(fd)
-	l.to = descent.From(fd)
-	defer l.to.Close()
-	return l.directory(ctx, l.layers.root(), &dir{fd: fd})
+	defer c.Close()
+	l := &layout{c, newStack(layers, s.Owners(), s.marks)}
+	defer l.layers.close()
+	return l.directory(ctx, l.layers.root(), c.Top())
 }
 
 // directory copies the directory d to the directory to.
-func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
+func (l *layout) directory(ctx context.Context, d lowerDir, to *file.Dir) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -49,37 +47,18 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *dir) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(below)) {
-		if err := l.inNewDirectory(to, name, func(made *dir) error { return l.directory(ctx, below[name], made) }); err != nil {
+		if err := l.InNewDirectory(to, name, func(made *file.Dir) error { return l.directory(ctx, below[name], made) }); err != nil {
 			return err
 		}
 	}
-	if err := a.apply(to.fd, true, l.owners); err != nil {
+	if err := a.Apply(to.FD, true, l.Owners); err != nil {
 		return fmt.Errorf("copy directory %q: %w", relpath.Brief(d.path), err)
 	}
 	return nil
 }
 
-// inNewDirectory makes the directory name of to, where c.to is, and calls f with it.
-func (c *copier) inNewDirectory(to *dir, name string, f func(made *dir) error) error {
-	path := relpath.Join(to.path, name)
-	if err := unix.Mkdirat(to.fd, name, 0o700); err != nil {
-		return &os.PathError{Op: "mkdir", Path: relpath.Brief(path), Err: err}
-	}
-	if err := c.to.Down(name); err != nil {
-		return fmt.Errorf("%s: %w", relpath.Brief(path), err)
-	}
-	if err := f(&dir{fd: c.to.FD(), path: path}); err != nil {
-		return err
-	}
-	if err := c.to.Up(); err != nil {
-		return fmt.Errorf("leave %s: %w", relpath.Brief(path), err)
-	}
-	to.fd = c.to.FD() // which may have been closed meanwhile
-	return nil
-}
-
 // files copies what isn't a directory in d, and returns its directories.
-func (l *layout) files(ctx context.Context, d lowerDir, to *dir) (map[string]lowerDir, error) {
+func (l *layout) files(ctx context.Context, d lowerDir, to *file.Dir) (map[string]lowerDir, error) {
 	below := map[string]lowerDir{}
 	settled := map[string]bool{} // names that the layers further down don't change
 	for _, layer := range d.layers {
@@ -91,7 +70,7 @@ func (l *layout) files(ctx context.Context, d lowerDir, to *dir) (map[string]low
 }
 
 // part is files for one layer.
-func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below map[string]lowerDir, settled map[string]bool) error {
+func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *file.Dir, below map[string]lowerDir, settled map[string]bool) error {
 	fd, err := l.layers.open(layer, d.path)
 	if err != nil {
 		return err
@@ -111,7 +90,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 		}
 		path := relpath.Join(d.path, name)
 		var st unix.Stat_t
-		if err := l.owners.Fstatat(fd, name, &st); err != nil {
+		if err := l.Owners.Fstatat(fd, name, &st); err != nil {
 			return fmt.Errorf("stat %q: %w", relpath.Brief(path), err)
 		}
 		b := below[name]
@@ -126,7 +105,7 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *dir, below
 		if isWhiteout(fd, name, &st) || b.exists() {
 			continue
 		}
-		if err := l.entry(ctx, fd, &st, to, name); err != nil {
+		if err := l.Entry(ctx, fd, &st, to, name); err != nil {
 			return fmt.Errorf("copy %q: %w", relpath.Brief(path), err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,8 @@ import (
 // files, with the names that they have in the tar of a layer: an empty file
 // .wh.NAME, and .wh..wh..opq in the directory. No file of a layer can have such a
 // name. fuse-overlayfs reads both forms, the kernel's overlay doesn't.
+
+const opaqueXattr = "user.overlay.opaque"
 
 // marks is the form in which a store says that names are removed, and that directories
 // hide those below them.
@@ -29,7 +32,7 @@ const (
 
 // findMarks tries in the empty directory dir which marks can be made there.
 func findMarks(dir string) (marks, error) {
-	fd, err := unix.Open(dir, dirFlags, 0)
+	fd, err := unix.Open(dir, file.Directory, 0)
 	if err != nil {
 		return 0, fmt.Errorf("open %s: %w", dir, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -71,7 +72,7 @@ func (s *Store) readNodes(id string) (*node, error) {
 
 // readDirNodes returns the tree of a directory in overlay format.
 func (s *Store) readDirNodes(dir string) (*node, error) {
-	root, err := unix.Open(dir, dirFlags, 0)
+	root, err := unix.Open(dir, file.Directory, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
@@ -85,7 +86,7 @@ func (s *Store) readDirNodes(dir string) (*node, error) {
 func (s *Store) dirNodes(at *descent.Path, dir string) (*node, error) {
 	n := newDirectory()
 	var err error
-	if n.attrs, err = readAttrs(at.FD(), s.Owners()); err != nil {
+	if n.Attrs, err = file.ReadAttrs(at.FD(), s.Owners()); err != nil {
 		return nil, err
 	}
 	if n.opaque, err = s.marks.hides(at.FD()); err != nil {
@@ -115,7 +116,7 @@ func (s *Store) entryNode(at *descent.Path, path string) (*node, error) {
 	if err := s.Owners().Fstatat(at.FD(), name, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: relpath.Brief(path), Err: err}
 	}
-	n := &node{attrs: statAttrs(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(at.FD(), name, &st), disk: path}
+	n := &node{Attrs: file.AttrsOf(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(at.FD(), name, &st), disk: path}
 	switch n.kind {
 	case unix.S_IFDIR:
 		if err := at.Down(name); err != nil {
@@ -128,7 +129,7 @@ func (s *Store) entryNode(at *descent.Path, path string) (*node, error) {
 		return n, at.Up()
 	case unix.S_IFLNK:
 		var err error
-		n.link, err = readlinkat(at.FD(), name)
+		n.link, err = file.ReadLink(at.FD(), name)
 		return n, err
 	}
 	return n, nil
@@ -199,10 +200,10 @@ func (m *merging) owned(path string) *node {
 func (m *merging) directory(path string, src *node) {
 	dst := m.owned(path)
 	if src.opaque {
-		dst.attrs, dst.kids = implicitAttrs, map[string]*node{}
+		dst.Attrs, dst.kids = file.ImplicitAttrs, map[string]*node{}
 	}
 	if !src.implicit {
-		dst.attrs = src.attrs
+		dst.Attrs = src.Attrs
 	}
 	for _, name := range slices.Sorted(maps.Keys(src.kids)) {
 		s, d := src.kids[name], dst.kids[name]

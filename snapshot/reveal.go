@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -61,7 +62,7 @@ func (s *Store) prepareOver(ctx context.Context, parent *Snapshot) (*Active, err
 			return nil, err
 		}
 		u.file, u.fd = file, int(file.Fd())
-		if err := below.apply(u.fd, true, s.Owners()); err != nil {
+		if err := below.Apply(u.fd, true, s.Owners()); err != nil {
 			return nil, errors.Join(&os.PathError{Op: "prepare", Path: u.root(), Err: err}, file.Close())
 		}
 		return u, nil
@@ -169,11 +170,11 @@ func (u *underlay) show(name string) error {
 // through it, which it doesn't if a step made it, or something else in its place: then
 // there is no descriptor either.
 func (u *underlay) open(path string) (fd int, through bool, err error) {
-	if fd, err = unix.Openat(u.fd, ".", dirFlags, 0); err != nil || path == "" {
+	if fd, err = unix.Openat(u.fd, ".", file.Directory, 0); err != nil || path == "" {
 		return fd, true, err
 	}
 	for element := range strings.SplitSeq(path, "/") {
-		next, err := unix.Openat(fd, element, dirFlags, 0)
+		next, err := unix.Openat(fd, element, file.Directory, 0)
 		unix.Close(fd)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 			return -1, false, nil
@@ -202,7 +203,7 @@ func keepingTime(fd int, f func() error) error {
 	if err := f(); err != nil {
 		return err
 	}
-	return setTime(fd, st.Mtim)
+	return file.SetTime(fd, st.Mtim)
 }
 
 // put makes base, like n, in the directory p.
@@ -231,7 +232,7 @@ func (u *underlay) putDirectory(p int, base string, n *node) error {
 	if err := unix.Mkdirat(p, base, 0o700); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(p, base, dirFlags, 0)
+	fd, err := unix.Openat(p, base, file.Directory, 0)
 	if err != nil {
 		return err
 	}
@@ -239,7 +240,7 @@ func (u *underlay) putDirectory(p int, base string, n *node) error {
 	if err := unix.Fsetxattr(fd, shownXattr, []byte("y"), 0); err != nil {
 		return err
 	}
-	return n.apply(fd, true, u.store.Owners())
+	return n.Apply(fd, true, u.store.Owners())
 }
 
 // showFile is ShowFile.
@@ -259,7 +260,7 @@ func (u *underlay) showFile(ctx context.Context, path string) error {
 		if err := u.reveal(name); err != nil {
 			return err
 		}
-		full := filepath.Join(fdPath(u.fd, "."), at) // free of links
+		full := filepath.Join(file.Path(u.fd, "."), at) // free of links
 		target, err := os.Readlink(filepath.Join(full, element))
 		switch {
 		case errors.Is(err, unix.EINVAL):
@@ -307,13 +308,13 @@ func (u *underlay) copyUp(ctx context.Context, path, base string) error {
 	case n == nil || !u.stamped(p, base):
 		return nil
 	case n.kind == unix.S_IFREG:
-		return u.write(ctx, p, relpath.Join(path, base), n, func(fd int) error { return n.apply(fd, true, u.store.Owners()) })
+		return u.write(ctx, p, relpath.Join(path, base), n, func(fd int) error { return n.Apply(fd, true, u.store.Owners()) })
 	case n.kind == unix.S_IFLNK:
-		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mtime}
+		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.Mtime}
 		if err := unix.UtimesNanoAt(p, base, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
-		return u.store.Owners().Fchownat(p, base, n.uid, n.gid)
+		return u.store.Owners().Fchownat(p, base, n.UID, n.GID)
 	}
 	return fmt.Errorf("another name for a file of type %#o takes a sandbox: %w", n.kind, unix.ENOTSUP)
 }
@@ -333,15 +334,16 @@ func (u *underlay) write(ctx context.Context, p int, path string, n *node, finis
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
 	_, base := relpath.Split(path)
-	to, err := unix.Openat(p, base, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(p, base, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(to)
-	if _, err := io.CopyBuffer(descriptor(to), &cancellable{ctx, from}, make([]byte, copySize)); err != nil {
+	to := os.NewFile(uintptr(fd), base)
+	defer func() { err = errors.Join(err, to.Close()) }()
+	if _, err := io.Copy(to, &cancellable{ctx, from}); err != nil {
 		return err
 	}
-	return finish(to)
+	return finish(fd)
 }
 
 // content opens what the regular file n at the path holds.
@@ -405,7 +407,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 		}
 		return keepingTime(p, func() error { return unix.Unlinkat(p, base, 0) })
 	}
-	fd, err := unix.Openat(p, base, dirFlags, 0)
+	fd, err := unix.Openat(p, base, file.Directory, 0)
 	if err != nil {
 		return err
 	}
@@ -445,9 +447,9 @@ func (s *Store) link(ctx context.Context, layers []string, root string) error {
 	st := newStack(layers, s.Owners(), s.marks)
 	defer st.close()
 	if len(layers) == 0 {
-		return copyRoot(filepath.Join(s.own("empty"), emptyDirs[0]), root, s.Owners())
+		return file.CopyAttrs(filepath.Join(s.own("empty"), emptyDirs[0]), root, s.Owners())
 	}
-	fd, err := unix.Open(root, dirFlags, 0)
+	fd, err := unix.Open(root, file.Directory, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
@@ -495,7 +497,7 @@ func (s *stack) linkInto(ctx context.Context, d lowerDir, to *descent.Path) erro
 	if err != nil {
 		return err
 	}
-	return a.apply(to.FD(), true, s.owners)
+	return a.Apply(to.FD(), true, s.owners)
 }
 
 func (s *stack) linkEntry(ctx context.Context, d lowerDir, name string, e lowerEntry, to *descent.Path) error {

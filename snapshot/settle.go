@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -17,10 +18,11 @@ import (
 // settler settles a layer that was extracted by itself with the layers below it.
 type settler struct {
 	x      *extractor
+	root   string // of the layer
 	lower  *stack // the layers below
 	merged *stack // the same with the layer itself on top
 	// lent are files of the layers below that have a name in this one, and copies of such.
-	lent map[inode]*lentFile
+	lent map[file.Inode]*lentFile
 }
 
 // lentFile is a file of the layer below, at target, which in this one has the names.
@@ -39,7 +41,7 @@ func (x *extractor) settle(ctx context.Context, root string, lower []string) err
 	}
 	keeper, marks := x.opt.Owners, x.layer.marks
 	s := &settler{
-		x: x, lent: map[inode]*lentFile{},
+		x: x, root: root, lent: map[file.Inode]*lentFile{},
 		lower: newStack(lower, keeper, marks), merged: newStack(slices.Concat([]string{root}, lower), keeper, marks),
 	}
 	s.lower.known = map[string]lowerDir{}
@@ -97,7 +99,7 @@ func (s *settler) directory(path string) (kept bool, err error) {
 		if d := s.lower.root(); d.exists() {
 			s.x.dirs[""], err = s.lower.attrs(d)
 		} else {
-			s.x.dirs[""] = implicitAttrs
+			s.x.dirs[""] = file.ImplicitAttrs
 		}
 		return true, err
 	}
@@ -147,16 +149,16 @@ func (s *settler) prune(path string) error {
 	if err != nil {
 		return err
 	}
-	names, err := descent.Names(d.fd)
+	names, err := descent.Names(d.FD)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
 		var st unix.Stat_t
-		if err := s.x.opt.Owners.Fstatat(d.fd, n, &st); err != nil {
+		if err := s.x.opt.Owners.Fstatat(d.FD, n, &st); err != nil {
 			return err
 		}
-		if !s.x.layer.marks.isMark(d.fd, n, &st) {
+		if !s.x.layer.marks.isMark(d.FD, n, &st) {
 			return nil
 		}
 	}
@@ -203,7 +205,7 @@ func (s *settler) move(path, target string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.merge(path, to.path); err != nil {
+	if err := s.merge(path, to.Path); err != nil {
 		return err
 	}
 	parent, base := relpath.Split(path)
@@ -231,7 +233,7 @@ func (s *settler) merge(from, to string) error {
 			return err
 		}
 	}
-	names, err := descent.Names(f.fd)
+	names, err := descent.Names(f.FD)
 	if err != nil {
 		return err
 	}
@@ -254,15 +256,15 @@ func (s *settler) moveEntry(from, to, name string) error {
 		return err
 	}
 	var src, dst unix.Stat_t
-	if err := x.opt.Owners.Fstatat(f.fd, name, &src); err != nil {
+	if err := x.opt.Owners.Fstatat(f.FD, name, &src); err != nil {
 		return err
 	}
 	if hidden, isMark := x.layer.marks.file(name); isMark {
-		if own, err := exists(t.fd, hidden); own || err != nil {
+		if own, err := exists(t.FD, hidden); own || err != nil {
 			return err
 		}
 	}
-	err = unix.Fstatat(t.fd, name, &dst, unix.AT_SYMLINK_NOFOLLOW)
+	err = unix.Fstatat(t.FD, name, &dst, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 	case err != nil:
@@ -270,7 +272,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 	case src.Mode&unix.S_IFMT == unix.S_IFDIR && dst.Mode&unix.S_IFMT == unix.S_IFDIR:
 		x.adopt(relpath.Join(from, name), relpath.Join(to, name))
 		return s.merge(relpath.Join(from, name), relpath.Join(to, name))
-	case x.layer.marks.isMark(f.fd, name, &src):
+	case x.layer.marks.isMark(f.FD, name, &src):
 		return nil // as when the layer is extracted: its own entries win
 	case strings.HasPrefix(from+"/", relpath.Join(to, name)+"/"):
 		return fmt.Errorf("%q would replace its own parent directory: %w", relpath.Join(from, name), unix.EEXIST)
@@ -279,7 +281,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 			return err
 		}
 	}
-	if err := unix.Renameat(f.fd, name, t.fd, name); err != nil {
+	if err := unix.Renameat(f.FD, name, t.FD, name); err != nil {
 		return fmt.Errorf("rename %q: %w", relpath.Join(from, name), err)
 	}
 	if src.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -343,18 +345,18 @@ func (s *settler) link(ctx context.Context, l layerLink) error {
 	if err != nil {
 		return err
 	}
-	file := s.lent[inode{st.Dev, st.Ino}]
-	if own && file == nil {
+	lent := s.lent[file.InodeOf(&st)]
+	if own && lent == nil {
 		return nil
 	}
-	if file != nil && file.layer >= 0 {
-		file.names = append(file.names, relpath.Join(p.path, base))
-		a := statAttrs(&st)
-		if a.xattrs, err = readXattrsPath(fdPath(p.fd, base), x.opt.Owners, st.Mode); err != nil || !l.attrs.sets(a, st.Mode) {
+	if lent != nil && lent.layer >= 0 {
+		lent.names = append(lent.names, relpath.Join(p.Path, base))
+		a, err := file.AttrsAt(p.FD, base, &st, x.opt.Owners)
+		if err != nil || a.Linked(l.attrs.Archived(), st.Mode&unix.S_IFMT == unix.S_IFLNK).Equal(a) {
 			return err
 		}
-		if err := s.copyUp(ctx, file); err != nil {
-			return fmt.Errorf("copy %q: %w", file.target, err)
+		if err := s.copyUp(ctx, lent); err != nil {
+			return fmt.Errorf("copy %q: %w", lent.target, err)
 		}
 	}
 	return x.setLinked(p, base, l.attrs)
@@ -362,7 +364,7 @@ func (s *settler) link(ctx context.Context, l layerLink) error {
 
 // linkBelow makes the entry base of p another name of the file that target leads to. One
 // of a layer below gets a name in this one: the overlay shows both names as one file.
-func (s *settler) linkBelow(p *dir, base, target string) error {
+func (s *settler) linkBelow(p *file.Dir, base, target string) error {
 	path, err := s.merged.resolve(target, false)
 	if err != nil {
 		return fmt.Errorf("target %q: %w", target, err)
@@ -384,22 +386,22 @@ func (s *settler) linkBelow(p *dir, base, target string) error {
 	}
 	from, err := s.merged.fd(e.layer)
 	if err == nil {
-		err = s.x.fresh(p, base, func() error { return unix.Linkat(from, path, p.fd, base, 0) })
+		err = s.x.fresh(p, base, func() error { return unix.Linkat(from, path, p.FD, base, 0) })
 	}
 	if err != nil {
 		return fmt.Errorf("link to %q: %w", target, err)
 	}
-	if id := (inode{e.stat.Dev, e.stat.Ino}); e.layer > 0 && s.lent[id] == nil {
+	if id := file.InodeOf(&e.stat); e.layer > 0 && s.lent[id] == nil {
 		s.lent[id] = &lentFile{layer: e.layer, target: path}
 	}
 	return nil
 }
 
-// copyUp makes file one of this layer, under all of its names here and that of the
+// copyUp makes the lent file one of this layer, under all of its names here and that of the
 // target, before it is changed: what other snapshots have is never written to.
-func (s *settler) copyUp(ctx context.Context, file *lentFile) error {
-	parent, base := relpath.Split(file.target)
-	from, err := s.merged.open(file.layer, parent)
+func (s *settler) copyUp(ctx context.Context, lent *lentFile) error {
+	parent, base := relpath.Split(lent.target)
+	from, err := s.merged.open(lent.layer, parent)
 	if err != nil {
 		return err
 	}
@@ -408,25 +410,30 @@ func (s *settler) copyUp(ctx context.Context, file *lentFile) error {
 	if err != nil {
 		return err
 	}
-	st, err := s.x.stat(&dir{fd: from}, base)
+	st, err := s.x.stat(&file.Dir{FD: from}, base)
 	if err != nil {
 		return err
 	}
-	if err := newCopier("", s.x.opt.Owners).entry(ctx, from, &st, to, base); err != nil {
+	c, err := file.NewCopier(s.root, s.x.opt.Owners)
+	if err != nil {
 		return err
 	}
-	for _, name := range file.names {
+	defer c.Close()
+	if err := c.Entry(ctx, from, &st, to, base); err != nil {
+		return err
+	}
+	for _, name := range lent.names {
 		parent, last := relpath.Split(name)
 		p, err := s.x.tree.open(parent)
 		if err == nil {
-			err = s.x.fresh(p, last, func() error { return unix.Linkat(to.fd, base, p.fd, last, 0) })
+			err = s.x.fresh(p, last, func() error { return unix.Linkat(to.FD, base, p.FD, last, 0) })
 		}
 		if err != nil {
 			return err
 		}
 	}
 	copied, err := s.x.stat(to, base)
-	file.layer = -1
-	s.lent[inode{copied.Dev, copied.Ino}] = file
+	lent.layer = -1
+	s.lent[file.InodeOf(&copied)] = lent
 	return err
 }

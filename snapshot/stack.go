@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
@@ -168,7 +169,7 @@ func (s *stack) open(layer int, path string) (int, error) {
 	var err error
 	i := slices.IndexFunc(s.deep, func(d deepDir) bool { return d.layer == layer && d.path == parent })
 	if i >= 0 {
-		fd, err = unix.Openat(s.deep[i].fd, base, dirFlags, 0)
+		fd, err = unix.Openat(s.deep[i].fd, base, file.Directory, 0)
 	} else {
 		fd, err = s.openFromRoot(layer, path)
 	}
@@ -198,7 +199,7 @@ func (s *stack) openFromRoot(layer int, path string) (int, error) {
 	}
 	fd := -1
 	err = descent.Beneath(root, path, func(dir int, rest string) (err error) {
-		fd, err = unix.Openat(dir, rest, dirFlags, 0)
+		fd, err = unix.Openat(dir, rest, file.Directory, 0)
 		return err
 	})
 	if err != nil {
@@ -217,16 +218,16 @@ func (s *stack) opaque(layer int, path string) (bool, error) {
 }
 
 // attrs returns the attributes of the directory d.
-func (s *stack) attrs(d lowerDir) (attrs, error) {
+func (s *stack) attrs(d lowerDir) (file.Attrs, error) {
 	if d.node != nil {
-		return d.node.attrs, nil
+		return d.node.Attrs, nil
 	}
 	fd, err := s.open(d.layers[0], d.path)
 	if err != nil {
-		return attrs{}, err
+		return file.Attrs{}, err
 	}
 	defer unix.Close(fd)
-	return readAttrs(fd, s.owners)
+	return file.ReadAttrs(fd, s.owners)
 }
 
 // readlink returns what the symbolic link path of a layer contains.
@@ -237,7 +238,7 @@ func (s *stack) readlink(layer int, path string) (string, error) {
 	}
 	var target string
 	err = descent.Beneath(root, path, func(dir int, rest string) (err error) {
-		target, err = readlinkat(dir, rest)
+		target, err = file.ReadLink(dir, rest)
 		return err
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -23,9 +24,9 @@ type walker struct {
 	tw     *tar.Writer
 	at     *descent.Path // where the walker is
 	buf    []byte
-	links  map[inode]string // first names of files with several
-	lower  *stack           // of a snapshot; nil if the tree isn't in overlay format
-	owners owners.Keeper    // of the tree being written
+	links  map[file.Inode]string // first names of files with several
+	lower  *stack                // of a snapshot; nil if the tree isn't in overlay format
+	owners owners.Keeper         // of the tree being written
 	clock  func(unix.Timespec) unix.Timespec
 }
 
@@ -43,7 +44,7 @@ const writeSize = 1 << 20
 // tree if that is nil. clock turns the modification times on the disk into those
 // in the tar.
 func newWalker(lower *stack, clock func(unix.Timespec) unix.Timespec) *walker {
-	return &walker{buf: make([]byte, copySize), links: map[inode]string{}, lower: lower, clock: clock}
+	return &walker{buf: make([]byte, file.BufferSize), links: map[file.Inode]string{}, lower: lower, clock: clock}
 }
 
 // writeTrees writes what is below the roots of the trees to w.
@@ -73,7 +74,7 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 	fr := &frame{path: t.Name}
 	if t.Name != "" {
 		clear(k.links) // none leads from one tree to another
-		if err := k.write(k.header(t.Name+"/", tar.TypeDir, implicitAttrs)); err != nil {
+		if err := k.write(k.header(t.Name+"/", tar.TypeDir, file.ImplicitAttrs)); err != nil {
 			return err
 		}
 	}
@@ -165,7 +166,7 @@ func (k *walker) directory(ctx context.Context, parent *frame, name string) erro
 // that is as it is below, having only been copied up, is written when something
 // in it is, or never.
 func (k *walker) enter(fr *frame, name string) error {
-	a, err := readAttrs(k.at.FD(), k.owners)
+	a, err := file.ReadAttrs(k.at.FD(), k.owners)
 	if err != nil {
 		return err
 	}
@@ -197,8 +198,8 @@ func (k *walker) enter(fr *frame, name string) error {
 	}
 	// Compared as the tar has them: of two directories made later than the clock
 	// allows, which is the later one depends on the speed of the machine.
-	a.mtime, below.mtime = k.clock(a.mtime), k.clock(below.mtime)
-	if a.equal(below) {
+	a.Mtime, below.Mtime = k.clock(a.Mtime), k.clock(below.Mtime)
+	if a.Equal(below) {
 		return nil
 	}
 	return k.flush(fr)
@@ -231,7 +232,7 @@ func (k *walker) mark(fr *frame, name string) error {
 	if err := k.flush(fr); err != nil {
 		return err
 	}
-	return k.write(k.header(relpath.Join(fr.path, name), tar.TypeReg, attrs{}))
+	return k.write(k.header(relpath.Join(fr.path, name), tar.TypeReg, file.Attrs{}))
 }
 
 // removed writes that fr has no entry name, if those below have one.
@@ -257,9 +258,9 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	}
 	path := relpath.Join(fr.path, name)
 	if st.Nlink > 1 {
-		id := inode{st.Dev, st.Ino}
+		id := file.InodeOf(st)
 		if first, ok := k.links[id]; ok {
-			h := k.header(path, tar.TypeLink, statAttrs(st))
+			h := k.header(path, tar.TypeLink, file.AttrsOf(st))
 			h.Linkname = first
 			return k.write(h)
 		}
@@ -268,16 +269,15 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 	if kind == unix.S_IFREG {
 		return k.regular(ctx, k.at.FD(), name, path)
 	}
-	a := statAttrs(st)
-	var err error
-	if a.xattrs, err = readXattrsPath(fdPath(k.at.FD(), name), k.owners, st.Mode); err != nil {
+	a, err := file.AttrsAt(k.at.FD(), name, st, k.owners)
+	if err != nil {
 		return err
 	}
 	var h *tar.Header
 	switch kind {
 	case unix.S_IFLNK:
 		h = k.header(path, tar.TypeSymlink, a)
-		if h.Linkname, err = readlinkat(k.at.FD(), name); err != nil {
+		if h.Linkname, err = file.ReadLink(k.at.FD(), name); err != nil {
 			return fmt.Errorf("read link: %w", err)
 		}
 	case unix.S_IFIFO:
@@ -296,49 +296,40 @@ func (k *walker) file(ctx context.Context, fr *frame, name string, st *unix.Stat
 
 // regular writes the file name of the directory fd as path.
 func (k *walker) regular(ctx context.Context, fd int, name, path string) error {
-	f, err := descent.Open(fd, name, unix.O_NONBLOCK) // should it have become a fifo
+	f, err := file.OpenRegular(fd, name, k.owners)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(f)
-	var st unix.Stat_t
-	if err := k.owners.Fstat(f, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	a := statAttrs(&st)
-	if a.xattrs, err = readXattrsFd(f, k.owners, st.Mode); err != nil {
-		return err
-	}
-	h := k.header(path, tar.TypeReg, a)
-	h.Size = st.Size
+	defer f.Close()
+	h := k.header(path, tar.TypeReg, f.Attrs)
+	h.Size = f.Size
 	if err := k.write(h); err != nil {
 		return err
 	}
-	c := contents{fd: f, size: st.Size, sparse: st.Blocks*512 < st.Size}
-	return c.copyTo(ctx, k.tw, k.buf)
+	return f.CopyTo(ctx, k.tw, k.buf)
 }
 
 // header returns a header of the given type, in the PAX format only if ustar can't
 // hold it: then its bytes depend on nothing but the file.
-func (k *walker) header(path string, kind byte, a attrs) *tar.Header {
-	mtime := k.clock(a.mtime)
+func (k *walker) header(path string, kind byte, a file.Attrs) *tar.Header {
+	mtime := k.clock(a.Mtime)
 	h := &tar.Header{
 		Typeflag: kind,
 		Name:     path,
-		Mode:     int64(a.mode),
-		Uid:      a.uid,
-		Gid:      a.gid,
+		Mode:     int64(a.Mode),
+		Uid:      a.UID,
+		Gid:      a.GID,
 		ModTime:  time.Unix(mtime.Unix()),
 	}
 	if mtime.Nsec != 0 {
 		h.Format = tar.FormatPAX // otherwise the package rounds to seconds
 	}
-	for name, value := range a.xattrs {
-		if k.lower != nil && !layered(name) {
-			continue
-		}
+	if k.lower != nil {
+		a = a.Layered()
+	}
+	for name, value := range a.Xattrs {
 		if h.PAXRecords == nil {
-			h.PAXRecords = make(map[string]string, len(a.xattrs))
+			h.PAXRecords = make(map[string]string, len(a.Xattrs))
 		}
 		h.PAXRecords[xattrRecord+name] = value
 	}

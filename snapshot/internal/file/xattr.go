@@ -1,4 +1,4 @@
-package snapshot
+package file
 
 import (
 	"bytes"
@@ -11,12 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	opaqueXattr     = "user.overlay.opaque"
-	capabilityXattr = "security.capability"
-	// xattrRecord begins the names of the PAX records that hold attributes.
-	xattrRecord = "SCHILY.xattr."
-)
+const capabilityXattr = "security.capability"
 
 // archived reports whether the extended attribute name goes into a tar. What
 // describes this machine rather than the file stays behind: labels of security
@@ -26,11 +21,6 @@ func archived(name string) bool {
 	return name == capabilityXattr ||
 		strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") && !owners.Own(name)
 }
-
-// layered reports whether the archived attribute name goes into a layer. As in
-// containerd's layers, and so BuildKit's, that is what a program needs to run:
-// user attributes live as long as the build and are gone in the image.
-func layered(name string) bool { return name == capabilityXattr }
 
 // applied reports whether the extended attribute name of a tar is tried to be set.
 func applied(name string) bool {
