@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 )
 
@@ -140,7 +141,7 @@ func (s *Store) mountOverlay(ctx context.Context, o overlay) (fileSystem, error)
 	if s.opts.Snapshotter == FuseOverlay {
 		return s.mountFuse(ctx, o)
 	}
-	if s.marks == fileMarks {
+	if s.marks == layers.FileMarks {
 		return nil, fmt.Errorf("the kernel's overlay needs devices 0:0 for removed files, which can't be made in %s%s", s.dir, unsuitable(s.dir))
 	}
 	if err = o.mount(); err != nil && len(lower) > classicLayers { // before Linux 6.5

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -24,10 +25,10 @@ import (
 type changes struct {
 	*file.Copier
 
-	original *stack        // what the checkout was made of
+	original *layers.Stack // what the checkout was made of
 	root     int           // of the checkout
 	from     *descent.Path // where in the checkout the copying is
-	marks    marks
+	marks    layers.Marks
 }
 
 // write makes the layer of what has changed from old to now.
@@ -110,18 +111,18 @@ func (n *listed) lostName() bool {
 // isOriginal reports whether the file n holds what it did in the layers below.
 func (c *changes) isOriginal(n named) (bool, error) {
 	parent, base := relpath.Split(n.path)
-	d, err := c.original.at(parent)
+	d, err := c.original.At(parent)
 	if err != nil {
 		return false, err
 	}
-	e, ok, err := c.original.lookup(d, base)
+	e, ok, err := c.original.Lookup(d, base)
 	if err != nil || !ok {
 		return false, err
 	}
 	if n.mode&unix.S_IFMT != unix.S_IFREG {
 		return true, nil // nothing of it can have changed
 	}
-	layer, err := c.original.fd(e.layer)
+	layer, err := c.original.FD(e.Layer)
 	if err != nil {
 		return false, err
 	}
@@ -182,10 +183,10 @@ func (c *changes) directory(ctx context.Context, old, now *listed, to *file.Dir)
 // either is nil where there is none.
 func (c *changes) change(ctx context.Context, name string, o, n *listed, to *file.Dir) error {
 	var err error
-	_, marked := c.marks.file(name)
+	_, marked := c.marks.MarkOf(name)
 	switch {
 	case n == nil:
-		err = c.marks.remove(to.FD, name)
+		err = c.marks.Whiteout(to.FD, name)
 	case marked:
 		err = errWhiteoutName
 	case n.isDir():
@@ -205,7 +206,7 @@ func (c *changes) change(ctx context.Context, name string, o, n *listed, to *fil
 func (c *changes) changed(ctx context.Context, name string, o, n *listed, to *file.Dir) error {
 	err := c.InNewDirectory(to, name, func(made *file.Dir) error {
 		if o != nil && n.before == nil {
-			if err := c.marks.hide(made.FD); err != nil {
+			if err := c.marks.MakeOpaque(made.FD); err != nil {
 				return err
 			}
 		}
@@ -223,7 +224,7 @@ func (c *changes) file(ctx context.Context, name string, to *file.Dir) error {
 	if err := c.Owners.Fstatat(c.from.FD(), name, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
-	if isWhiteout(c.from.FD(), name, &st) {
+	if layers.IsWhiteout(c.from.FD(), name, &st) {
 		return errWhiteoutDevice
 	}
 	return c.Entry(ctx, c.from.FD(), &st, to, name)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
@@ -270,8 +271,8 @@ func (w *writtenCheckout) settle(layer string) error {
 		return err
 	}
 	defer to.Close()
-	c := &changes{Copier: to, original: newStack(w.layers, keeper, marks), root: root, marks: marks}
-	defer c.original.close()
+	c := &changes{Copier: to, original: layers.New(w.layers, keeper, marks), root: root, marks: marks}
+	defer c.original.Close()
 	if err := c.write(context.Background(), w.now.root, now.root); err != nil {
 		return fmt.Errorf("look for changes in %s: %w", w.root(), err)
 	}

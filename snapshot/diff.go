@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,7 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
 	return stream(ctx, func(ctx context.Context, w io.Writer) error {
-		defer st.close()
+		defer st.Close()
 		if err := newWalker(st, clock).writeTrees(ctx, w, Tree{Root: sn.layers[0], Owners: sn.store.Owners()}); err != nil {
 			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 		}
@@ -41,21 +42,20 @@ func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser,
 }
 
 // parentStack returns the layers below sn, also those that it hides.
-func (sn *Snapshot) parentStack() (*stack, error) {
-	st := newStack(nil, sn.store.Owners(), sn.store.marks)
+func (sn *Snapshot) parentStack() (*layers.Stack, error) {
 	m, err := sn.store.readMeta(sn.id)
 	if err != nil || m.Parent == "" {
-		return st, err
+		return layers.New(nil, sn.store.Owners(), sn.store.marks), err
 	}
 	if sn.store.indexed() {
-		st.tree, err = sn.store.nodes(m.Parent)
-		return st, err
+		tree, err := sn.store.nodes(m.Parent)
+		return layers.OfTree(tree, sn.store.Owners(), sn.store.marks), err
 	}
 	parent, err := sn.store.Snapshot(m.Parent)
 	if err != nil {
 		return nil, err
 	}
-	return newStack(parent.layers, sn.store.Owners(), sn.store.marks), nil
+	return layers.New(parent.layers, sn.store.Owners(), sn.store.marks), nil
 }
 
 // Archive returns the whole tree t as a tar, entries sorted, its root itself left
@@ -145,4 +145,4 @@ func (s *streaming) Close() error {
 	return err
 }
 
-var errWhiteoutName = errors.New("its name begins with " + whiteoutPrefix + ", which an image layer can't hold: it means a removed file there")
+var errWhiteoutName = errors.New("its name begins with " + layers.WhiteoutPrefix + ", which an image layer can't hold: it means a removed file there")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -148,10 +149,10 @@ func (m *fuseMount) settle(layer string) error {
 		return &os.PathError{Op: "open", Path: layer, Err: err}
 	}
 	defer unix.Close(fd)
-	l := fuseLayer{newStack(m.lower, m.store.Owners(), m.store.marks), descent.From(fd), m.since}
-	defer l.lower.close()
+	l := fuseLayer{layers.New(m.lower, m.store.Owners(), m.store.marks), descent.From(fd), m.since}
+	defer l.lower.Close()
 	defer l.at.Close()
-	if err := l.directory("", l.lower.root()); err != nil {
+	if err := l.directory("", l.lower.Root()); err != nil {
 		return fmt.Errorf("read what %s has left in %s: %w", fuseProgram, layer, err)
 	}
 	return nil
@@ -183,34 +184,34 @@ const fuseXattrs = "user.fuseoverlayfs."
 // into them, and takes set-ID bits from directories that it copies. The last three can't
 // be told from what a step may do itself, but for that there is hardly a reason.
 type fuseLayer struct {
-	lower *stack
+	lower *layers.Stack
 	at    *descent.Path
 	since unix.Timespec // when it was mounted
 }
 
 // directory does so for the directory at path, where l.at is, and those below. d is what
 // it is merged with.
-func (l *fuseLayer) directory(path string, d lowerDir) error {
+func (l *fuseLayer) directory(path string, d layers.Dir) error {
 	fd := l.at.FD()
 	if err := dropXattrs(func(name string) error { return unix.Fremovexattr(fd, name) }); err != nil {
 		return err
 	}
-	a, err := file.ReadAttrs(fd, l.lower.owners)
+	a, err := file.ReadAttrs(fd, l.lower.Owners)
 	if err != nil {
 		return err
 	}
-	opaque, err := exists(fd, opaqueName)
+	opaque, err := layers.Exists(fd, layers.OpaqueName)
 	if err != nil {
 		return err
 	}
 	if opaque {
-		d = lowerDir{}
+		d = layers.Dir{}
 	}
 	names, err := descent.Names(fd)
 	if err != nil {
 		return fmt.Errorf("read directory: %w", err)
 	}
-	copied := d.exists() && len(names) > 0 // nothing has happened here but copying
+	copied := d.Exists() && len(names) > 0 // nothing has happened here but copying
 	for _, name := range names {
 		c, err := l.entry(relpath.Join(path, name), d)
 		if err != nil {
@@ -221,11 +222,11 @@ func (l *fuseLayer) directory(path string, d lowerDir) error {
 	fd = l.at.FD() // another one, if the way back led through ..
 	switch {
 	case opaque:
-		if err := l.lower.marks.hide(fd); err != nil {
+		if err := l.lower.Marks.MakeOpaque(fd); err != nil {
 			return err
 		}
-	case d.exists():
-		below, err := l.lower.attrs(d)
+	case d.Exists():
+		below, err := l.lower.Attrs(d)
 		if err != nil {
 			return err
 		}
@@ -237,30 +238,30 @@ func (l *fuseLayer) directory(path string, d lowerDir) error {
 			a.Mtime = below.Mtime
 		}
 	}
-	return a.Apply(fd, false, l.lower.owners)
+	return a.Apply(fd, false, l.lower.Owners)
 }
 
 // entry does so for the entry at path, in the directory where l.at is, which is merged
 // with d. It reports whether all that has happened to it is that it was copied up.
-func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
+func (l *fuseLayer) entry(path string, d layers.Dir) (copied bool, err error) {
 	fd := l.at.FD()
 	_, name := relpath.Split(path)
 	var st unix.Stat_t
 	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
 	}
-	if name == opaqueName && l.lower.marks == deviceMarks || name == ".wh..opq" {
+	if name == layers.OpaqueName && l.lower.Marks == layers.DeviceMarks || name == ".wh..opq" {
 		return false, unix.Unlinkat(fd, name, 0)
 	}
-	hidden, isMark := l.lower.marks.file(name)
+	hidden, isMark := l.lower.Marks.MarkOf(name)
 	if !isMark {
 		hidden = name
 	}
-	e, ok, err := l.lower.lookup(d, hidden)
+	e, ok, err := l.lower.Lookup(d, hidden)
 	if err != nil {
 		return false, err
 	}
-	if (isMark && name != opaqueName || isWhiteout(fd, name, &st)) && !ok { // it has been renamed
+	if (isMark && name != layers.OpaqueName || layers.IsWhiteout(fd, name, &st)) && !ok { // it has been renamed
 		return false, unix.Unlinkat(fd, name, 0)
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -268,9 +269,9 @@ func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
 		if err := l.at.Down(name); err != nil {
 			return false, err
 		}
-		isNew, err := exists(l.at.FD(), opaqueName)
+		isNew, err := layers.Exists(l.at.FD(), layers.OpaqueName)
 		if err == nil {
-			err = l.directory(path, e.dir)
+			err = l.directory(path, e.Dir)
 		}
 		if err != nil {
 			return false, err
@@ -283,7 +284,7 @@ func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
 		if err := dropXattrs(func(name string) error { return unix.Lremovexattr(file, name) }); err != nil || !copied {
 			return copied, err
 		}
-		if st.Nlink == 1 && e.stat.Nlink > 1 {
+		if st.Nlink == 1 && e.Stat.Nlink > 1 {
 			same, err := l.same(fd, name, path, e)
 			if err != nil {
 				return false, err
@@ -300,24 +301,24 @@ func (l *fuseLayer) entry(path string, d lowerDir) (copied bool, err error) {
 
 // same reports whether the file name of the directory fd is as the one at path that it
 // was copied from, which has other names too.
-func (l *fuseLayer) same(fd int, name, path string, from lowerEntry) (bool, error) {
+func (l *fuseLayer) same(fd int, name, path string, from layers.Entry) (bool, error) {
 	var st unix.Stat_t
-	if err := l.lower.owners.Fstatat(fd, name, &st); err != nil {
+	if err := l.lower.Owners.Fstatat(fd, name, &st); err != nil {
 		return false, err
 	}
-	if st.Mode != from.stat.Mode || st.Uid != from.stat.Uid || st.Gid != from.stat.Gid || st.Size != from.stat.Size || st.Mtim != from.stat.Mtim {
+	if st.Mode != from.Stat.Mode || st.Uid != from.Stat.Uid || st.Gid != from.Stat.Gid || st.Size != from.Stat.Size || st.Mtim != from.Stat.Mtim {
 		return false, nil
 	}
-	root, err := l.lower.fd(from.layer)
+	root, err := l.lower.FD(from.Layer)
 	if err != nil {
 		return false, err
 	}
-	below, err := file.OpenRegular(root, path, l.lower.owners)
+	below, err := file.OpenRegular(root, path, l.lower.Owners)
 	if err != nil {
 		return false, err
 	}
 	defer below.Close()
-	here, err := file.OpenRegular(fd, name, l.lower.owners)
+	here, err := file.OpenRegular(fd, name, l.lower.Owners)
 	if err != nil {
 		return false, err
 	}

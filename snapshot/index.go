@@ -17,6 +17,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -291,7 +292,7 @@ func (s *Store) isUnpacked(id string) error {
 // layerTree builds the tree of a layer from its entries, by the rules of the
 // extractor.
 func layerTree(entries []indexEntry) (*layerNodes, error) {
-	t := &layerNodes{root: newDirectory(), work: newLayerWork(deviceMarks)}
+	t := &layerNodes{root: newDirectory(), work: newLayerWork(layers.DeviceMarks)}
 	t.root.implicit = true
 	for _, e := range entries {
 		if err := t.add(&e); err != nil {
@@ -301,7 +302,7 @@ func layerTree(entries []indexEntry) (*layerNodes, error) {
 	for _, name := range t.work.opaque {
 		_, d, err := t.root.resolve(name, true)
 		if err != nil {
-			return nil, fmt.Errorf("entry %q: %w", relpath.Join(name, opaqueName), err)
+			return nil, fmt.Errorf("entry %q: %w", relpath.Join(name, layers.OpaqueName), err)
 		}
 		d.opaque = true
 	}
@@ -439,6 +440,13 @@ func newDirectory() *node {
 
 func (n *node) isDir() bool { return n.kind == unix.S_IFDIR }
 
+func (n *node) Child(base string) (layers.Node, bool, bool) {
+	kid := n.kids[base]
+	return kid, kid != nil && kid.isDir(), kid != nil
+}
+
+func (n *node) Attributes() file.Attrs { return n.Attrs }
+
 // resolve returns the directory that the clean name leads to from the root n, and its
 // own path. With create it makes what is missing, also where a link points to nothing;
 // without, the path is that of what is missing.
@@ -467,7 +475,7 @@ func (n *node) resolve(name string, create bool) (string, *node, error) {
 		case kid.gone:
 			return "", nil, errHidden
 		case kid.kind == unix.S_IFLNK:
-			if links++; links > maxLinks {
+			if links++; links > relpath.MaxLinks {
 				return "", nil, fmt.Errorf("%s: %w", relpath.Join(at, element), unix.ELOOP)
 			}
 			if strings.HasPrefix(kid.link, "/") {

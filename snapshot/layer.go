@@ -7,16 +7,12 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
 
-// Names that mean something in a layer (OCI image specification 1.1, layer.md).
-const (
-	whiteoutPrefix = ".wh."
-	opaqueName     = ".wh..wh..opq"
-	aufsPrefix     = ".wh..wh." // of AUFS itself, to be ignored
-)
+const aufsPrefix = ".wh..wh." // of AUFS itself, to be ignored
 
 // layerWork is what the entries of a layer leave to be done when all of them, and
 // the layers below, are there.
@@ -27,7 +23,7 @@ type layerWork struct {
 	links    []layerLink     // hard links to what isn't in this layer
 	opaqueAt map[string]bool // directories that were marked, by path
 
-	marks marks // of the store
+	marks layers.Marks // of the store
 }
 
 // layerLink is a hard link: path as in the layer, target and attributes as in the archive.
@@ -36,7 +32,7 @@ type layerLink struct {
 	attrs        file.Attrs
 }
 
-func newLayerWork(m marks) *layerWork {
+func newLayerWork(m layers.Marks) *layerWork {
 	return &layerWork{implicit: map[string]bool{"": true}, opaqueAt: map[string]bool{}, marks: m}
 }
 
@@ -46,18 +42,18 @@ func newLayerWork(m marks) *layerWork {
 func (w *layerWork) take(name string) (bool, error) {
 	parent, base := relpath.Split(name)
 	for element := range strings.SplitSeq(name, "/") {
-		if strings.HasPrefix(element, aufsPrefix) && element != opaqueName {
+		if strings.HasPrefix(element, aufsPrefix) && element != layers.OpaqueName {
 			return true, nil
 		}
 	}
 	if err := checkNoWhiteout(parent); err != nil {
 		return false, err
 	}
-	if base == opaqueName {
+	if base == layers.OpaqueName {
 		w.opaque = append(w.opaque, parent)
 		return true, nil
 	}
-	hidden, ok := strings.CutPrefix(base, whiteoutPrefix)
+	hidden, ok := strings.CutPrefix(base, layers.WhiteoutPrefix)
 	if !ok {
 		return false, nil
 	}
@@ -71,7 +67,7 @@ func (w *layerWork) take(name string) (bool, error) {
 // checkNoWhiteout refuses a name with an element that is a whiteout.
 func checkNoWhiteout(name string) error {
 	for element := range strings.SplitSeq(name, "/") {
-		if strings.HasPrefix(element, whiteoutPrefix) {
+		if strings.HasPrefix(element, layers.WhiteoutPrefix) {
 			return fmt.Errorf("%q is a whiteout and can't be used as a file", element)
 		}
 	}
@@ -88,7 +84,7 @@ func (x *extractor) applyWhiteouts() error {
 			err = x.markOpaque(d)
 		}
 		if err != nil {
-			return fmt.Errorf("extract %q: %w", relpath.Join(name, opaqueName), err)
+			return fmt.Errorf("extract %q: %w", relpath.Join(name, layers.OpaqueName), err)
 		}
 	}
 	// In this order a directory's whiteout comes before those in it.
@@ -97,7 +93,7 @@ func (x *extractor) applyWhiteouts() error {
 		x.tree.trim()
 		if err := x.whiteout(name); err != nil && !errors.Is(err, errHidden) {
 			parent, base := relpath.Split(name)
-			return fmt.Errorf("extract %q: %w", relpath.Join(parent, whiteoutPrefix+base), err)
+			return fmt.Errorf("extract %q: %w", relpath.Join(parent, layers.WhiteoutPrefix+base), err)
 		}
 	}
 	return nil
@@ -109,7 +105,7 @@ func (x *extractor) whiteout(name string) error {
 	if err != nil {
 		return err
 	}
-	err = x.layer.marks.remove(p.FD, base)
+	err = x.layer.marks.Whiteout(p.FD, base)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -131,5 +127,5 @@ func (x *extractor) whiteout(name string) error {
 
 func (x *extractor) markOpaque(d *file.Dir) error {
 	x.layer.opaqueAt[d.Path] = true
-	return x.layer.marks.hide(d.FD)
+	return x.layer.marks.MakeOpaque(d.FD)
 }

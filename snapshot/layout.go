@@ -8,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -17,30 +18,30 @@ import (
 type layout struct {
 	*file.Copier
 
-	layers *stack
+	layers *layers.Stack
 }
 
-// layOut makes the empty directory root what an overlay of the layers, top first,
+// layOut makes the empty directory root what an overlay of dirs, layers with the top first,
 // would show. It shares no file with them.
-func (s *Store) layOut(ctx context.Context, layers []string, root string) error {
+func (s *Store) layOut(ctx context.Context, dirs []string, root string) error {
 	c, err := file.NewCopier(root, s.Owners())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	l := &layout{c, newStack(layers, s.Owners(), s.marks)}
-	defer l.layers.close()
-	return l.directory(ctx, l.layers.root(), c.Top())
+	l := &layout{c, layers.New(dirs, s.Owners(), s.marks)}
+	defer l.layers.Close()
+	return l.directory(ctx, l.layers.Root(), c.Top())
 }
 
 // directory copies the directory d to the directory to.
-func (l *layout) directory(ctx context.Context, d lowerDir, to *file.Dir) error {
+func (l *layout) directory(ctx context.Context, d layers.Dir, to *file.Dir) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	a, err := l.layers.attrs(d)
+	a, err := l.layers.Attrs(d)
 	if err != nil {
-		return fmt.Errorf("copy directory %q: %w", relpath.Brief(d.path), err)
+		return fmt.Errorf("copy directory %q: %w", relpath.Brief(d.Path), err)
 	}
 	below, err := l.files(ctx, d, to)
 	if err != nil {
@@ -52,16 +53,16 @@ func (l *layout) directory(ctx context.Context, d lowerDir, to *file.Dir) error 
 		}
 	}
 	if err := a.Apply(to.FD, true, l.Owners); err != nil {
-		return fmt.Errorf("copy directory %q: %w", relpath.Brief(d.path), err)
+		return fmt.Errorf("copy directory %q: %w", relpath.Brief(d.Path), err)
 	}
 	return nil
 }
 
 // files copies what isn't a directory in d, and returns its directories.
-func (l *layout) files(ctx context.Context, d lowerDir, to *file.Dir) (map[string]lowerDir, error) {
-	below := map[string]lowerDir{}
+func (l *layout) files(ctx context.Context, d layers.Dir, to *file.Dir) (map[string]layers.Dir, error) {
+	below := map[string]layers.Dir{}
 	settled := map[string]bool{} // names that the layers further down don't change
-	for _, layer := range d.layers {
+	for _, layer := range d.Layers {
 		if err := l.part(ctx, d, layer, to, below, settled); err != nil {
 			return nil, err
 		}
@@ -70,17 +71,17 @@ func (l *layout) files(ctx context.Context, d lowerDir, to *file.Dir) (map[strin
 }
 
 // part is files for one layer.
-func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *file.Dir, below map[string]lowerDir, settled map[string]bool) error {
-	fd, err := l.layers.open(layer, d.path)
+func (l *layout) part(ctx context.Context, d layers.Dir, layer int, to *file.Dir, below map[string]layers.Dir, settled map[string]bool) error {
+	fd, err := l.layers.Open(layer, d.Path)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	names, err := descent.Names(fd)
 	if err != nil {
-		return fmt.Errorf("read directory %q: %w", relpath.Brief(d.path), err)
+		return fmt.Errorf("read directory %q: %w", relpath.Brief(d.Path), err)
 	}
-	names, removed := l.layers.marks.split(names)
+	names, removed := l.layers.Marks.Split(names)
 	for _, name := range names {
 		if settled[name] {
 			continue
@@ -88,21 +89,21 @@ func (l *layout) part(ctx context.Context, d lowerDir, layer int, to *file.Dir, 
 		if settled[name] = removed[name]; removed[name] {
 			continue
 		}
-		path := relpath.Join(d.path, name)
+		path := relpath.Join(d.Path, name)
 		var st unix.Stat_t
 		if err := l.Owners.Fstatat(fd, name, &st); err != nil {
 			return fmt.Errorf("stat %q: %w", relpath.Brief(path), err)
 		}
 		b := below[name]
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			below[name] = lowerDir{layers: append(b.layers, layer), path: path}
-			if settled[name], err = l.layers.opaque(layer, path); err != nil {
+			below[name] = layers.Dir{Layers: append(b.Layers, layer), Path: path}
+			if settled[name], err = l.layers.Opaque(layer, path); err != nil {
 				return err
 			}
 			continue
 		}
 		settled[name] = true
-		if isWhiteout(fd, name, &st) || b.exists() {
+		if layers.IsWhiteout(fd, name, &st) || b.Exists() {
 			continue
 		}
 		if err := l.Entry(ctx, fd, &st, to, name); err != nil {

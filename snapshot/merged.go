@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +47,7 @@ func (s *Store) readNodes(id string) (*node, error) {
 			layer, err = s.readIndex(rec.DiffID)
 		}
 	case err == nil:
-		layer = &layerNodes{root: &node{}, work: newLayerWork(deviceMarks)}
+		layer = &layerNodes{root: &node{}, work: newLayerWork(layers.DeviceMarks)}
 		layer.root, err = s.readDirNodes(filepath.Join(s.snapshotDir(id), "fs"))
 		if err == nil {
 			layer.root.opaque = layer.root.opaque || m.Opaque
@@ -89,14 +90,14 @@ func (s *Store) dirNodes(at *descent.Path, dir string) (*node, error) {
 	if n.Attrs, err = file.ReadAttrs(at.FD(), s.Owners()); err != nil {
 		return nil, err
 	}
-	if n.opaque, err = s.marks.hides(at.FD()); err != nil {
+	if n.opaque, err = s.marks.IsOpaque(at.FD()); err != nil {
 		return nil, err
 	}
 	names, err := descent.Names(at.FD())
 	if err != nil {
 		return nil, err
 	}
-	names, removed := s.marks.split(names)
+	names, removed := s.marks.Split(names)
 	for _, name := range names {
 		if removed[name] {
 			n.kids[name] = &node{kind: unix.S_IFCHR, gone: true}
@@ -116,7 +117,7 @@ func (s *Store) entryNode(at *descent.Path, path string) (*node, error) {
 	if err := s.Owners().Fstatat(at.FD(), name, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: relpath.Brief(path), Err: err}
 	}
-	n := &node{Attrs: file.AttrsOf(&st), kind: st.Mode & unix.S_IFMT, gone: isWhiteout(at.FD(), name, &st), disk: path}
+	n := &node{Attrs: file.AttrsOf(&st), kind: st.Mode & unix.S_IFMT, gone: layers.IsWhiteout(at.FD(), name, &st), disk: path}
 	switch n.kind {
 	case unix.S_IFDIR:
 		if err := at.Down(name); err != nil {

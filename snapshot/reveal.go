@@ -17,6 +17,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -270,7 +271,7 @@ func (u *underlay) showFile(ctx context.Context, path string) error {
 		case err != nil:
 			return err
 		default:
-			if links++; links > maxLinks {
+			if links++; links > relpath.MaxLinks {
 				return unix.ELOOP
 			}
 			if strings.HasPrefix(target, "/") {
@@ -398,7 +399,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 	err = unix.Fstatat(p, base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return keepingTime(p, func() error { return u.store.marks.remove(p, base) })
+		return keepingTime(p, func() error { return u.store.marks.Whiteout(p, base) })
 	case err != nil:
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
@@ -414,7 +415,7 @@ func (u *underlay) settleEntry(name string, n *node) error {
 	defer unix.Close(fd)
 	err = unix.Fremovexattr(fd, shownXattr)
 	if errors.Is(err, unix.ENODATA) && n.isDir() {
-		return u.store.marks.hide(fd)
+		return u.store.marks.MakeOpaque(fd)
 	}
 	if errors.Is(err, unix.ENODATA) {
 		return nil
@@ -442,11 +443,11 @@ func (s *Store) viewOf(ctx context.Context, sn *Snapshot) (*View, error) {
 	return &View{m}, nil
 }
 
-// link fills the directory root with other names of all files of the layers.
-func (s *Store) link(ctx context.Context, layers []string, root string) error {
-	st := newStack(layers, s.Owners(), s.marks)
-	defer st.close()
-	if len(layers) == 0 {
+// link fills the directory root with other names of all files of the layers in dirs.
+func (s *Store) link(ctx context.Context, dirs []string, root string) error {
+	st := layers.New(dirs, s.Owners(), s.marks)
+	defer st.Close()
+	if len(dirs) == 0 {
 		return file.CopyAttrs(filepath.Join(s.own("empty"), emptyDirs[0]), root, s.Owners())
 	}
 	fd, err := unix.Open(root, file.Directory, 0)
@@ -456,71 +457,5 @@ func (s *Store) link(ctx context.Context, layers []string, root string) error {
 	defer unix.Close(fd)
 	to := descent.From(fd)
 	defer to.Close()
-	return st.linkInto(ctx, st.root(), to)
-}
-
-// linkInto makes other names of all files of d in the directory where to is, and gives
-// that the attributes of d.
-func (s *stack) linkInto(ctx context.Context, d lowerDir, to *descent.Path) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	names := map[string]bool{}
-	for _, layer := range d.layers {
-		fd, err := s.open(layer, d.path)
-		if err != nil {
-			return err
-		}
-		list, err := descent.Names(fd)
-		unix.Close(fd)
-		if err != nil {
-			return err
-		}
-		list, _ = s.marks.split(list)
-		for _, name := range list {
-			names[name] = true
-		}
-	}
-	for name := range names {
-		e, ok, err := s.lookup(d, name)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue
-		}
-		if err := s.linkEntry(ctx, d, name, e, to); err != nil {
-			return err
-		}
-	}
-	a, err := s.attrs(d)
-	if err != nil {
-		return err
-	}
-	return a.Apply(to.FD(), true, s.owners)
-}
-
-func (s *stack) linkEntry(ctx context.Context, d lowerDir, name string, e lowerEntry, to *descent.Path) error {
-	if !e.dir.exists() {
-		from, err := s.fd(e.layer)
-		if err == nil {
-			err = descent.Beneath(from, relpath.Join(d.path, name), func(dir int, rest string) error {
-				return unix.Linkat(dir, rest, to.FD(), name, 0)
-			})
-		}
-		if err != nil {
-			return fmt.Errorf("link %q: %w", relpath.Join(d.path, name), err)
-		}
-		return nil
-	}
-	if err := unix.Mkdirat(to.FD(), name, 0o700); err != nil {
-		return fmt.Errorf("make directory %q: %w", e.dir.path, err)
-	}
-	if err := to.Down(name); err != nil {
-		return fmt.Errorf("%q: %w", e.dir.path, err)
-	}
-	if err := s.linkInto(ctx, e.dir, to); err != nil {
-		return err
-	}
-	return to.Up()
+	return st.LinkInto(ctx, st.Root(), to)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -18,9 +19,9 @@ import (
 // settler settles a layer that was extracted by itself with the layers below it.
 type settler struct {
 	x      *extractor
-	root   string // of the layer
-	lower  *stack // the layers below
-	merged *stack // the same with the layer itself on top
+	root   string        // of the layer
+	lower  *layers.Stack // the layers below
+	merged *layers.Stack // the same with the layer itself on top
 	// lent are files of the layers below that have a name in this one, and copies of such.
 	lent map[file.Inode]*lentFile
 }
@@ -42,11 +43,11 @@ func (x *extractor) settle(ctx context.Context, root string, lower []string) err
 	keeper, marks := x.opt.Owners, x.layer.marks
 	s := &settler{
 		x: x, root: root, lent: map[file.Inode]*lentFile{},
-		lower: newStack(lower, keeper, marks), merged: newStack(slices.Concat([]string{root}, lower), keeper, marks),
+		lower: layers.New(lower, keeper, marks), merged: layers.New(slices.Concat([]string{root}, lower), keeper, marks),
 	}
-	s.lower.known = map[string]lowerDir{}
-	defer s.lower.close()
-	defer s.merged.close()
+	s.lower.Remember()
+	defer s.lower.Close()
+	defer s.merged.Close()
 	if err := s.directories(); err != nil {
 		return err
 	}
@@ -96,8 +97,8 @@ func (s *settler) directories() error {
 // below have nothing there that the directory would change.
 func (s *settler) directory(path string) (kept bool, err error) {
 	if path == "" {
-		if d := s.lower.root(); d.exists() {
-			s.x.dirs[""], err = s.lower.attrs(d)
+		if d := s.lower.Root(); d.Exists() {
+			s.x.dirs[""], err = s.lower.Attrs(d)
 		} else {
 			s.x.dirs[""] = file.ImplicitAttrs
 		}
@@ -108,16 +109,16 @@ func (s *settler) directory(path string) (kept bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	e, ok, err := s.lower.lookup(d, base)
+	e, ok, err := s.lower.Lookup(d, base)
 	if err != nil || !ok {
 		return false, err
 	}
-	switch e.stat.Mode & unix.S_IFMT {
+	switch e.Stat.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		if s.x.layer.opaqueAt[path] {
 			return true, nil
 		}
-		s.x.dirs[path], err = s.lower.attrs(e.dir)
+		s.x.dirs[path], err = s.lower.Attrs(e.Dir)
 	case unix.S_IFLNK:
 		err = s.redirect(path)
 	}
@@ -126,13 +127,13 @@ func (s *settler) directory(path string) (kept bool, err error) {
 
 // below returns what the layers below have at path, as far as this layer doesn't
 // hide it.
-func (s *settler) below(path string) (lowerDir, error) {
+func (s *settler) below(path string) (layers.Dir, error) {
 	for p := path; p != ""; p, _ = relpath.Split(p) {
 		if s.x.layer.opaqueAt[p] {
-			return lowerDir{}, nil
+			return layers.Dir{}, nil
 		}
 	}
-	return s.lower.at(path)
+	return s.lower.At(path)
 }
 
 // prune removes the directory path if whiteouts are all it holds.
@@ -158,7 +159,7 @@ func (s *settler) prune(path string) error {
 		if err := s.x.opt.Owners.Fstatat(d.FD, n, &st); err != nil {
 			return err
 		}
-		if !s.x.layer.marks.isMark(d.FD, n, &st) {
+		if !s.x.layer.marks.IsMark(d.FD, n, &st) {
 			return nil
 		}
 	}
@@ -173,11 +174,11 @@ func (s *settler) redirect(path string) error {
 	if err != nil {
 		return err
 	}
-	e, _, err := s.lower.lookup(d, base)
+	e, _, err := s.lower.Lookup(d, base)
 	if err != nil {
 		return err
 	}
-	link, err := s.lower.readlink(e.layer, relpath.Join(d.path, base))
+	link, err := s.lower.ReadLink(e.Layer, relpath.Join(d.Path, base))
 	if err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (s *settler) redirect(path string) error {
 	if strings.HasPrefix(link, "/") {
 		from = ""
 	}
-	target, err := s.merged.resolve(relpath.Join(from, link), true)
+	target, err := s.merged.Resolve(relpath.Join(from, link), true)
 	if err != nil {
 		return err
 	}
@@ -259,8 +260,8 @@ func (s *settler) moveEntry(from, to, name string) error {
 	if err := x.opt.Owners.Fstatat(f.FD, name, &src); err != nil {
 		return err
 	}
-	if hidden, isMark := x.layer.marks.file(name); isMark {
-		if own, err := exists(t.FD, hidden); own || err != nil {
+	if hidden, isMark := x.layer.marks.MarkOf(name); isMark {
+		if own, err := layers.Exists(t.FD, hidden); own || err != nil {
 			return err
 		}
 	}
@@ -272,7 +273,7 @@ func (s *settler) moveEntry(from, to, name string) error {
 	case src.Mode&unix.S_IFMT == unix.S_IFDIR && dst.Mode&unix.S_IFMT == unix.S_IFDIR:
 		x.adopt(relpath.Join(from, name), relpath.Join(to, name))
 		return s.merge(relpath.Join(from, name), relpath.Join(to, name))
-	case x.layer.marks.isMark(f.FD, name, &src):
+	case x.layer.marks.IsMark(f.FD, name, &src):
 		return nil // as when the layer is extracted: its own entries win
 	case strings.HasPrefix(from+"/", relpath.Join(to, name)+"/"):
 		return fmt.Errorf("%q would replace its own parent directory: %w", relpath.Join(from, name), unix.EEXIST)
@@ -365,34 +366,34 @@ func (s *settler) link(ctx context.Context, l layerLink) error {
 // linkBelow makes the entry base of p another name of the file that target leads to. One
 // of a layer below gets a name in this one: the overlay shows both names as one file.
 func (s *settler) linkBelow(p *file.Dir, base, target string) error {
-	path, err := s.merged.resolve(target, false)
+	path, err := s.merged.Resolve(target, false)
 	if err != nil {
 		return fmt.Errorf("target %q: %w", target, err)
 	}
 	dirName, last := relpath.Split(path)
-	d, err := s.merged.at(dirName)
+	d, err := s.merged.At(dirName)
 	if err != nil {
 		return err
 	}
-	e, ok, err := s.merged.lookup(d, last)
+	e, ok, err := s.merged.Lookup(d, last)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return fmt.Errorf("target %q: %w", target, unix.ENOENT)
 	}
-	if e.stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+	if e.Stat.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return fmt.Errorf("target %q is a directory", target)
 	}
-	from, err := s.merged.fd(e.layer)
+	from, err := s.merged.FD(e.Layer)
 	if err == nil {
 		err = s.x.fresh(p, base, func() error { return unix.Linkat(from, path, p.FD, base, 0) })
 	}
 	if err != nil {
 		return fmt.Errorf("link to %q: %w", target, err)
 	}
-	if id := file.InodeOf(&e.stat); e.layer > 0 && s.lent[id] == nil {
-		s.lent[id] = &lentFile{layer: e.layer, target: path}
+	if id := file.InodeOf(&e.Stat); e.Layer > 0 && s.lent[id] == nil {
+		s.lent[id] = &lentFile{layer: e.Layer, target: path}
 	}
 	return nil
 }
@@ -401,7 +402,7 @@ func (s *settler) linkBelow(p *file.Dir, base, target string) error {
 // target, before it is changed: what other snapshots have is never written to.
 func (s *settler) copyUp(ctx context.Context, lent *lentFile) error {
 	parent, base := relpath.Split(lent.target)
-	from, err := s.merged.open(lent.layer, parent)
+	from, err := s.merged.Open(lent.layer, parent)
 	if err != nil {
 		return err
 	}

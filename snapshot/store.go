@@ -13,6 +13,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/idmap"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -38,7 +39,7 @@ type Store struct {
 		byID map[string]*node
 	}
 
-	marks marks // of overlay format here
+	marks layers.Marks // of overlay format here
 
 	opened time.Time // as the lock of tmp has it
 	synced sync.Map  // up to which moment other boots are on the disk, by name
@@ -142,8 +143,8 @@ func (s *Store) chooseMarks() error {
 	if err != nil {
 		return err
 	}
-	s.marks, err = findMarks(probe)
-	if s.marks == fileMarks {
+	s.marks, err = layers.FindMarks(probe)
+	if s.marks == layers.FileMarks {
 		s.ids += "-marks"
 	}
 	return errors.Join(err, descent.RemovePath(probe))

@@ -8,35 +8,17 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// maxLinks is how many symbolic links one path may go through, as in containerd.
-	maxLinks = 255
-	// kernelLinks is the same for paths that BuildKit leaves to the kernel.
-	kernelLinks = 40
-	// maxOpen is how many directories a tree keeps open between two entries, or layers a
-	// stack, where that many files may be open.
-	maxOpen = 256
-	minOpen = 16 // where fewer may be open
-)
+// kernelLinks is how many symbolic links one path may go through where BuildKit leaves
+// paths to the kernel.
+const kernelLinks = 40
 
-// openShare returns how many files may be open for one purpose, of which there are so
-// many at once.
-func openShare(purposes uint64) int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return maxOpen
-	}
-	return int(max(minOpen, min(maxOpen, limit.Cur/purposes)))
-}
-
-var (
-	errHidden = errors.New("a parent directory is removed by the same layer")
-)
+var errHidden = errors.New("a parent directory is removed by the same layer")
 
 // A tree makes and finds directories below a root directory, and never anything
 // outside. It goes one path element at a time without following links and
@@ -48,7 +30,7 @@ type tree struct {
 	byPath map[string]*file.Dir // by their own paths
 	made   func(path string)
 	owners owners.Keeper
-	marks  marks
+	marks  layers.Marks
 	links  int  // how many links a path may go through
 	asIs   bool // what a link points to isn't made
 	reveal func(dir, base string) error
@@ -62,7 +44,7 @@ func newTree(root string, made func(path string), keeper owners.Keeper, reveal f
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	t := &tree{root: &file.Dir{FD: fd}, made: made, owners: keeper, reveal: reveal, links: maxLinks}
+	t := &tree{root: &file.Dir{FD: fd}, made: made, owners: keeper, reveal: reveal, links: relpath.MaxLinks}
 	t.empty()
 	return t, nil
 }
@@ -119,7 +101,7 @@ func (t *tree) empty() {
 
 // trim bounds the number of open directories. Those handed out before are closed.
 func (t *tree) trim() {
-	if len(t.byPath) > minOpen && len(t.byPath) > openShare(16) {
+	if len(t.byPath) > file.MinOpen && len(t.byPath) > file.OpenShare(16) {
 		t.reset()
 	}
 }
@@ -160,7 +142,7 @@ func (t *tree) step(p *file.Dir, base string, create bool, links *int) (*file.Di
 	case err == nil:
 		return d, nil
 	case errors.Is(err, unix.ENOENT) && create:
-		if removed, err := t.marks.fileRemoves(p.FD, base); removed || err != nil {
+		if removed, err := t.marks.Hidden(p.FD, base); removed || err != nil {
 			return nil, cmp.Or(err, errHidden)
 		}
 		if err := unix.Mkdirat(p.FD, base, 0o755); err != nil {
@@ -175,7 +157,7 @@ func (t *tree) step(p *file.Dir, base string, create bool, links *int) (*file.Di
 	if err := t.owners.Fstatat(p.FD, base, &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", relpath.Join(p.Path, base), err)
 	}
-	if isWhiteout(p.FD, base, &st) {
+	if layers.IsWhiteout(p.FD, base, &st) {
 		return nil, errHidden
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {

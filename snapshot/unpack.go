@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
+	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -102,7 +103,7 @@ func (s *Store) unpack(ctx context.Context, parent string, layers []Layer, ids [
 	if jobs < 1 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
-	u := &unpacking{store: s, slots: semaphore.NewWeighted(int64(jobs)), begun: semaphore.NewWeighted(int64(openShare(16)))}
+	u := &unpacking{store: s, slots: semaphore.NewWeighted(int64(jobs)), begun: semaphore.NewWeighted(int64(file.OpenShare(16)))}
 	present := u.present(ids)
 	group, gctx := errgroup.WithContext(ctx)
 	settled := make(chan struct{})

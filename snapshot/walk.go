@@ -13,6 +13,7 @@ import (
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -25,7 +26,7 @@ type walker struct {
 	at     *descent.Path // where the walker is
 	buf    []byte
 	links  map[file.Inode]string // first names of files with several
-	lower  *stack                // of a snapshot; nil if the tree isn't in overlay format
+	lower  *layers.Stack         // of a snapshot; nil if the tree isn't in overlay format
 	owners owners.Keeper         // of the tree being written
 	clock  func(unix.Timespec) unix.Timespec
 }
@@ -35,7 +36,7 @@ type frame struct {
 	parent *frame
 	header *tar.Header // nil once it is written, and for the root
 	path   string
-	lower  lowerDir // what it hides or merges with
+	lower  layers.Dir // what it hides or merges with
 }
 
 const writeSize = 1 << 20
@@ -43,7 +44,7 @@ const writeSize = 1 << 20
 // newWalker makes a walker for a layer against the layers lower, or for a whole
 // tree if that is nil. clock turns the modification times on the disk into those
 // in the tar.
-func newWalker(lower *stack, clock func(unix.Timespec) unix.Timespec) *walker {
+func newWalker(lower *layers.Stack, clock func(unix.Timespec) unix.Timespec) *walker {
 	return &walker{buf: make([]byte, file.BufferSize), links: map[file.Inode]string{}, lower: lower, clock: clock}
 }
 
@@ -79,14 +80,14 @@ func (k *walker) tree(ctx context.Context, t Tree) error {
 		}
 	}
 	if k.lower != nil {
-		fr.lower = k.lower.root()
-		opaque, err := k.lower.marks.hides(k.at.FD())
+		fr.lower = k.lower.Root()
+		opaque, err := k.lower.Marks.IsOpaque(k.at.FD())
 		if err != nil {
 			return err
 		}
-		if opaque && fr.lower.exists() {
-			fr.lower = lowerDir{}
-			if err := k.mark(fr, opaqueName); err != nil {
+		if opaque && fr.lower.Exists() {
+			fr.lower = layers.Dir{}
+			if err := k.mark(fr, layers.OpaqueName); err != nil {
 				return err
 			}
 		}
@@ -105,14 +106,14 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 	}
 	var removed map[string]bool
 	if k.lower != nil {
-		names, removed = k.lower.marks.split(names)
+		names, removed = k.lower.Marks.Split(names)
 	} else {
 		slices.Sort(names)
 	}
 	for _, name := range names {
 		if removed[name] {
-			if fr.lower.exists() {
-				if err := k.mark(fr, whiteoutPrefix+name); err != nil {
+			if fr.lower.Exists() {
+				if err := k.mark(fr, layers.WhiteoutPrefix+name); err != nil {
 					return fmt.Errorf("archive %q: %w", relpath.Brief(relpath.Join(fr.path, name)), err)
 				}
 			}
@@ -123,11 +124,11 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 		switch {
 		case err != nil:
 			err = fmt.Errorf("stat: %w", err)
-		case k.lower != nil && isWhiteout(k.at.FD(), name, &st):
-			if fr.lower.exists() { // else there is nothing to remove
-				err = k.mark(fr, whiteoutPrefix+name)
+		case k.lower != nil && layers.IsWhiteout(k.at.FD(), name, &st):
+			if fr.lower.Exists() { // else there is nothing to remove
+				err = k.mark(fr, layers.WhiteoutPrefix+name)
 			}
-		case k.lower != nil && strings.HasPrefix(name, whiteoutPrefix):
+		case k.lower != nil && strings.HasPrefix(name, layers.WhiteoutPrefix):
 			err = errWhiteoutName
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 			if err := k.directory(ctx, fr, name); err != nil {
@@ -174,25 +175,25 @@ func (k *walker) enter(fr *frame, name string) error {
 	if err := relpath.CheckLength(fr.header.Name); err != nil {
 		return err // before it is gone into: what is deep may be very deep
 	}
-	if k.lower == nil || !fr.parent.lower.exists() {
+	if k.lower == nil || !fr.parent.lower.Exists() {
 		return k.flush(fr)
 	}
-	e, ok, err := k.lower.lookup(fr.parent.lower, name)
+	e, ok, err := k.lower.Lookup(fr.parent.lower, name)
 	if err != nil {
 		return err
 	}
-	if !ok || !e.dir.exists() {
+	if !ok || !e.Dir.Exists() {
 		return k.flush(fr)
 	}
-	opaque, err := k.lower.marks.hides(k.at.FD())
+	opaque, err := k.lower.Marks.IsOpaque(k.at.FD())
 	if err != nil {
 		return err
 	}
 	if opaque {
-		return k.mark(fr, opaqueName)
+		return k.mark(fr, layers.OpaqueName)
 	}
-	fr.lower = e.dir
-	below, err := k.lower.attrs(e.dir)
+	fr.lower = e.Dir
+	below, err := k.lower.Attrs(e.Dir)
 	if err != nil {
 		return err
 	}
@@ -237,14 +238,14 @@ func (k *walker) mark(fr *frame, name string) error {
 
 // removed writes that fr has no entry name, if those below have one.
 func (k *walker) removed(fr *frame, name string) error {
-	if !fr.lower.exists() {
+	if !fr.lower.Exists() {
 		return nil
 	}
-	_, below, err := k.lower.lookup(fr.lower, name)
+	_, below, err := k.lower.Lookup(fr.lower, name)
 	if err != nil || !below {
 		return err
 	}
-	return k.mark(fr, whiteoutPrefix+name)
+	return k.mark(fr, layers.WhiteoutPrefix+name)
 }
 
 // file writes the entry name of fr, which isn't a directory.

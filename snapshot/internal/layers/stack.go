@@ -1,4 +1,6 @@
-package snapshot
+// Package layers reads image layers that lie on the disk in overlay format: the marks of
+// removed names, and what an overlay of several layers would show, without mounting one.
+package layers
 
 import (
 	"errors"
@@ -15,10 +17,10 @@ import (
 )
 
 // A stack looks things up in the overlay of layers without mounting it.
-type stack struct {
+type Stack struct {
 	layers []string // top first
-	owners owners.Keeper
-	marks  marks
+	Owners owners.Keeper
+	Marks  Marks
 	fds    []int // of their roots; 0 is not open
 	opened []int // which are open, the first opened first
 	// deep are directories far below a root that were opened last: the way to what is in
@@ -26,9 +28,17 @@ type stack struct {
 	deep []deepDir
 
 	// known holds what at has found, if that can't change; else it is nil.
-	known map[string]lowerDir
+	known map[string]Dir
 	// tree is what the layers come to, if they are only indexed; then there are none.
-	tree *node
+	tree Node
+}
+
+// A Node is a file of a tree in memory.
+type Node interface {
+	// Child returns the entry base of a directory; ok says whether there is one.
+	Child(base string) (n Node, isDir, ok bool)
+	// Attributes returns what the file has.
+	Attributes() file.Attrs
 }
 
 // deepDir is an open directory of a layer.
@@ -38,34 +48,45 @@ type deepDir struct {
 	fd    int
 }
 
-// lowerDir is a directory of a stack: the layers that have a part in it, top
+// Dir is a directory of a stack: the layers that have a part in it, top
 // first, and its path in each. The zero value is no directory.
-type lowerDir struct {
-	layers []int
-	path   string
-	node   *node // of a stack that is a tree in memory
+type Dir struct {
+	Layers []int
+	Path   string
+	node   Node // of a stack that is a tree in memory
 }
 
-func (d lowerDir) exists() bool { return len(d.layers) > 0 || d.node != nil }
+// Exists reports whether d is a directory.
+func (d Dir) Exists() bool { return len(d.Layers) > 0 || d.node != nil }
 
-// lowerEntry is an entry of a directory of a stack, as an overlay shows it.
-type lowerEntry struct {
-	layer int // which has it
-	stat  unix.Stat_t
-	dir   lowerDir // if it is a directory
+// Entry is an entry of a directory of a stack, as an overlay shows it.
+type Entry struct {
+	Layer int // which has it
+	Stat  unix.Stat_t
+	Dir   Dir // if it is a directory
 }
 
-func newStack(layers []string, keeper owners.Keeper, m marks) *stack {
-	return &stack{layers: layers, owners: keeper, marks: m, fds: make([]int, len(layers))}
+// New returns the stack of the layers at the paths, the top one first. The caller closes
+// it.
+func New(layers []string, keeper owners.Keeper, m Marks) *Stack {
+	return &Stack{layers: layers, Owners: keeper, Marks: m, fds: make([]int, len(layers))}
 }
 
-// fd returns the root of a layer, which it opens if it isn't open. It is good until the
+// OfTree is the stack of a tree in memory.
+func OfTree(root Node, keeper owners.Keeper, m Marks) *Stack {
+	return &Stack{tree: root, Owners: keeper, Marks: m}
+}
+
+// Remember has At look nowhere twice: nobody changes the layers meanwhile.
+func (s *Stack) Remember() { s.known = map[string]Dir{} }
+
+// FD returns the root of a layer, which it opens if it isn't open. It is good until the
 // next call.
-func (s *stack) fd(layer int) (int, error) {
+func (s *Stack) FD(layer int) (int, error) {
 	if s.fds[layer] != 0 {
 		return s.fds[layer], nil
 	}
-	if len(s.opened) >= openShare(8) {
+	if len(s.opened) >= file.OpenShare(8) {
 		unix.Close(s.fds[s.opened[0]])
 		s.fds[s.opened[0]] = 0
 		s.opened = s.opened[1:]
@@ -79,7 +100,8 @@ func (s *stack) fd(layer int) (int, error) {
 	return fd, nil
 }
 
-func (s *stack) close() {
+// Close closes what the stack has opened.
+func (s *Stack) Close() {
 	for _, layer := range s.opened {
 		unix.Close(s.fds[layer])
 	}
@@ -90,34 +112,35 @@ func (s *stack) close() {
 	s.opened, s.deep = nil, nil
 }
 
-func (s *stack) root() lowerDir {
-	d := lowerDir{node: s.tree}
+// Root returns the root directory of the stack.
+func (s *Stack) Root() Dir {
+	d := Dir{node: s.tree}
 	for i := range s.layers {
-		d.layers = append(d.layers, i)
+		d.Layers = append(d.Layers, i)
 	}
 	return d
 }
 
-// lookup finds the entry base of d; ok says whether there is one. Elements of
+// Lookup finds the entry base of d; ok says whether there is one. Elements of
 // d.path are directories in each of d.layers, so that no link is followed.
-func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err error) {
-	path := relpath.Join(d.path, base)
+func (s *Stack) Lookup(d Dir, base string) (e Entry, ok bool, err error) {
+	path := relpath.Join(d.Path, base)
 	if d.node != nil {
-		n := d.node.kids[base]
-		if n != nil && n.isDir() {
-			e.dir = lowerDir{path: path, node: n}
+		n, isDir, ok := d.node.Child(base)
+		if isDir {
+			e.Dir = Dir{Path: path, node: n}
 		}
-		return e, n != nil, nil
+		return e, ok, nil
 	}
-	for _, i := range d.layers {
-		fd, err := s.fd(i)
+	for _, i := range d.Layers {
+		fd, err := s.FD(i)
 		if err != nil {
 			return e, false, err
 		}
 		var st unix.Stat_t
-		err = descent.Beneath(fd, path, func(dir int, rest string) error { return s.owners.Fstatat(dir, rest, &st) })
+		err = descent.Beneath(fd, path, func(dir int, rest string) error { return s.Owners.Fstatat(dir, rest, &st) })
 		if errors.Is(err, unix.ENOENT) {
-			removed, err := s.marks.fileRemoves(fd, path)
+			removed, err := s.Marks.Hidden(fd, path)
 			if err != nil {
 				return e, false, fmt.Errorf("look into %s: %w", s.layers[i], err)
 			}
@@ -130,18 +153,18 @@ func (s *stack) lookup(d lowerDir, base string) (e lowerEntry, ok bool, err erro
 			return e, false, fmt.Errorf("stat %q in %s: %w", relpath.Brief(path), s.layers[i], err)
 		}
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if isWhiteout(fd, path, &st) || ok && !isDir {
+		if IsWhiteout(fd, path, &st) || ok && !isDir {
 			break
 		}
 		if !ok {
-			e, ok = lowerEntry{layer: i, stat: st}, true
+			e, ok = Entry{Layer: i, Stat: st}, true
 			if !isDir {
 				break
 			}
-			e.dir.path = path
+			e.Dir.Path = path
 		}
-		e.dir.layers = append(e.dir.layers, i)
-		opaque, err := s.opaque(i, path)
+		e.Dir.Layers = append(e.Dir.Layers, i)
+		opaque, err := s.Opaque(i, path)
 		if err != nil {
 			return e, false, err
 		}
@@ -159,8 +182,8 @@ const (
 	deepDirs = 8
 )
 
-// open opens the directory path of a layer.
-func (s *stack) open(layer int, path string) (int, error) {
+// Open opens the directory path of a layer.
+func (s *Stack) Open(layer int, path string) (int, error) {
 	if len(path) < deepPath {
 		return s.openFromRoot(layer, path)
 	}
@@ -188,9 +211,9 @@ func (s *stack) open(layer int, path string) (int, error) {
 	return fd, nil
 }
 
-// openFromRoot is open by the whole path.
-func (s *stack) openFromRoot(layer int, path string) (int, error) {
-	root, err := s.fd(layer)
+// openFromRoot is Open by the whole path.
+func (s *Stack) openFromRoot(layer int, path string) (int, error) {
+	root, err := s.FD(layer)
 	if err != nil {
 		return -1, err
 	}
@@ -208,31 +231,32 @@ func (s *stack) openFromRoot(layer int, path string) (int, error) {
 	return fd, nil
 }
 
-func (s *stack) opaque(layer int, path string) (bool, error) {
-	fd, err := s.open(layer, path)
+// Opaque reports whether the directory path of a layer hides those below it.
+func (s *Stack) Opaque(layer int, path string) (bool, error) {
+	fd, err := s.Open(layer, path)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(fd)
-	return s.marks.hides(fd)
+	return s.Marks.IsOpaque(fd)
 }
 
-// attrs returns the attributes of the directory d.
-func (s *stack) attrs(d lowerDir) (file.Attrs, error) {
+// Attrs returns the attributes of the directory d.
+func (s *Stack) Attrs(d Dir) (file.Attrs, error) {
 	if d.node != nil {
-		return d.node.Attrs, nil
+		return d.node.Attributes(), nil
 	}
-	fd, err := s.open(d.layers[0], d.path)
+	fd, err := s.Open(d.Layers[0], d.Path)
 	if err != nil {
 		return file.Attrs{}, err
 	}
 	defer unix.Close(fd)
-	return file.ReadAttrs(fd, s.owners)
+	return file.ReadAttrs(fd, s.Owners)
 }
 
-// readlink returns what the symbolic link path of a layer contains.
-func (s *stack) readlink(layer int, path string) (string, error) {
-	root, err := s.fd(layer)
+// ReadLink returns what the symbolic link path of a layer contains.
+func (s *Stack) ReadLink(layer int, path string) (string, error) {
+	root, err := s.FD(layer)
 	if err != nil {
 		return "", err
 	}
@@ -247,34 +271,34 @@ func (s *stack) readlink(layer int, path string) (string, error) {
 	return target, nil
 }
 
-// at returns the directory at the clean path, without following links: the zero
-// lowerDir if there is none.
-func (s *stack) at(path string) (lowerDir, error) {
+// At returns the directory at the clean path, without following links: the zero
+// Dir if there is none.
+func (s *Stack) At(path string) (Dir, error) {
 	if path == "" {
-		return s.root(), nil
+		return s.Root(), nil
 	}
 	if d, ok := s.known[path]; ok {
 		return d, nil
 	}
 	parent, base := relpath.Split(path)
-	d, err := s.at(parent)
+	d, err := s.At(parent)
 	if err != nil {
-		return lowerDir{}, err
+		return Dir{}, err
 	}
-	e, _, err := s.lookup(d, base)
+	e, _, err := s.Lookup(d, base)
 	if err != nil {
-		return lowerDir{}, err
+		return Dir{}, err
 	}
 	if s.known != nil {
-		s.known[path] = e.dir
+		s.known[path] = e.Dir
 	}
-	return e.dir, nil
+	return e.Dir, nil
 }
 
-// resolve returns the path, free of links, that the clean name leads to when the
+// Resolve returns the path, free of links, that the clean name leads to when the
 // links in it are followed, the last element's included if last is set. What
 // doesn't exist is taken literally.
-func (s *stack) resolve(name string, last bool) (string, error) {
+func (s *Stack) Resolve(name string, last bool) (string, error) {
 	todo := strings.Split(name, "/")
 	path := ""
 	for links := 0; len(todo) > 0; {
@@ -287,24 +311,24 @@ func (s *stack) resolve(name string, last bool) (string, error) {
 			path, _ = relpath.Split(path)
 			continue
 		}
-		d, err := s.at(path)
+		d, err := s.At(path)
 		if err != nil {
 			return "", err
 		}
-		e, ok, err := s.lookup(d, element)
+		e, ok, err := s.Lookup(d, element)
 		if err != nil {
 			return "", err
 		}
-		if !ok || e.stat.Mode&unix.S_IFMT != unix.S_IFLNK || len(todo) == 0 && !last {
+		if !ok || e.Stat.Mode&unix.S_IFMT != unix.S_IFLNK || len(todo) == 0 && !last {
 			if path = relpath.Join(path, element); len(path) > relpath.MaxLength {
 				return "", relpath.ErrTooLong
 			}
 			continue
 		}
-		if links++; links > maxLinks {
+		if links++; links > relpath.MaxLinks {
 			return "", fmt.Errorf("follow %q: %w", name, unix.ELOOP)
 		}
-		target, err := s.readlink(e.layer, relpath.Join(d.path, element))
+		target, err := s.ReadLink(e.Layer, relpath.Join(d.Path, element))
 		if err != nil {
 			return "", err
 		}

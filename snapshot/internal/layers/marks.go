@@ -1,4 +1,4 @@
-package snapshot
+package layers
 
 import (
 	"errors"
@@ -12,41 +12,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Names that mean something in the tar of a layer (OCI image specification 1.1, layer.md).
+const (
+	WhiteoutPrefix = ".wh."
+	OpaqueName     = ".wh..wh..opq"
+)
+
+const opaqueXattr = "user.overlay.opaque"
+
+// Marks is the form in which a store says that names are removed, and that directories
+// hide those below them.
+//
 // Overlay format needs a device 0:0 for a removed name and an extended attribute
 // for a directory that hides those below. In most containers the store lies on an
 // overlay, which refuses the device. Such a store has marks in their place that are
 // files, with the names that they have in the tar of a layer: an empty file
 // .wh.NAME, and .wh..wh..opq in the directory. No file of a layer can have such a
 // name. fuse-overlayfs reads both forms, the kernel's overlay doesn't.
+type Marks uint8
 
-const opaqueXattr = "user.overlay.opaque"
-
-// marks is the form in which a store says that names are removed, and that directories
-// hide those below them.
-type marks uint8
-
+// The forms.
 const (
-	deviceMarks marks = iota
-	fileMarks
+	DeviceMarks Marks = iota
+	FileMarks
 )
 
-// findMarks tries in the empty directory dir which marks can be made there.
-func findMarks(dir string) (marks, error) {
+// FindMarks tries in the empty directory dir which marks can be made there.
+func FindMarks(dir string) (Marks, error) {
 	fd, err := unix.Open(dir, file.Directory, 0)
 	if err != nil {
 		return 0, fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer unix.Close(fd)
-	if deviceMarks.remove(fd, "whiteout") != nil || deviceMarks.hide(fd) != nil {
-		return fileMarks, nil
+	if DeviceMarks.Whiteout(fd, "whiteout") != nil || DeviceMarks.MakeOpaque(fd) != nil {
+		return FileMarks, nil
 	}
-	return deviceMarks, nil
+	return DeviceMarks, nil
 }
 
-// remove marks the name base of the directory fd as removed. The error is EEXIST if the
+// Whiteout marks the name base of the directory fd as removed. The error is EEXIST if the
 // directory has something of that name itself.
-func (m marks) remove(fd int, base string) error {
-	if m == deviceMarks {
+func (m Marks) Whiteout(fd int, base string) error {
+	if m == DeviceMarks {
 		return unix.Mknodat(fd, base, unix.S_IFCHR, 0)
 	}
 	var st unix.Stat_t
@@ -55,17 +62,17 @@ func (m marks) remove(fd int, base string) error {
 	} else if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
-	if len(whiteoutPrefix+base) > unix.NAME_MAX {
+	if len(WhiteoutPrefix+base) > unix.NAME_MAX {
 		return fmt.Errorf("its name is too long to be removed, by %d bytes: the store's file system takes no whiteouts: %w",
-			len(whiteoutPrefix+base)-unix.NAME_MAX, unix.ENAMETOOLONG)
+			len(WhiteoutPrefix+base)-unix.NAME_MAX, unix.ENAMETOOLONG)
 	}
-	return makeMark(fd, whiteoutPrefix+base)
+	return makeMark(fd, WhiteoutPrefix+base)
 }
 
-// hide has the directory fd hide those below it.
-func (m marks) hide(fd int) error {
-	if m == fileMarks {
-		return makeMark(fd, opaqueName)
+// MakeOpaque has the directory fd hide those below it.
+func (m Marks) MakeOpaque(fd int) error {
+	if m == FileMarks {
+		return makeMark(fd, OpaqueName)
 	}
 	if err := unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0); err != nil {
 		return fmt.Errorf("set extended attribute %s: %w", opaqueXattr, err)
@@ -81,10 +88,10 @@ func makeMark(fd int, name string) error {
 	return err
 }
 
-// hides reports whether the directory fd hides those below it.
-func (m marks) hides(fd int) (bool, error) {
-	if m == fileMarks {
-		return exists(fd, opaqueName)
+// IsOpaque reports whether the directory fd hides those below it.
+func (m Marks) IsOpaque(fd int) (bool, error) {
+	if m == FileMarks {
+		return Exists(fd, OpaqueName)
 	}
 	var b [2]byte
 	n, err := unix.Fgetxattr(fd, opaqueXattr, b[:])
@@ -97,37 +104,37 @@ func (m marks) hides(fd int) (bool, error) {
 	return n == 1 && b[0] == 'y', nil
 }
 
-// file reports whether the entry called name is a mark because of its name, and of what.
-func (m marks) file(name string) (of string, ok bool) {
-	of, ok = strings.CutPrefix(name, whiteoutPrefix)
-	return of, ok && m == fileMarks
+// MarkOf reports whether the entry called name is a mark because of its name, and of what.
+func (m Marks) MarkOf(name string) (of string, ok bool) {
+	of, ok = strings.CutPrefix(name, WhiteoutPrefix)
+	return of, ok && m == FileMarks
 }
 
-// fileRemoves reports whether a file says that the name at the path below the directory
+// Hidden reports whether a file says that the name at the path below the directory
 // fd is removed. A device in its place shows by itself.
-func (m marks) fileRemoves(fd int, path string) (bool, error) {
-	if m == deviceMarks {
+func (m Marks) Hidden(fd int, path string) (bool, error) {
+	if m == DeviceMarks {
 		return false, nil
 	}
 	parent, base := relpath.Split(path)
-	return exists(fd, relpath.Join(parent, whiteoutPrefix+base))
+	return Exists(fd, relpath.Join(parent, WhiteoutPrefix+base))
 }
 
-// isMark reports whether the entry name of the directory fd, whose status is st, is a
+// IsMark reports whether the entry name of the directory fd, whose status is st, is a
 // mark.
-func (m marks) isMark(fd int, name string, st *unix.Stat_t) bool {
-	_, ok := m.file(name)
-	return ok || isWhiteout(fd, name, st)
+func (m Marks) IsMark(fd int, name string, st *unix.Stat_t) bool {
+	_, ok := m.MarkOf(name)
+	return ok || IsWhiteout(fd, name, st)
 }
 
-// split sorts the names of a directory of a layer, and returns which of them are removed
+// Split sorts the names of a directory of a layer, and returns which of them are removed
 // because a file says so. An entry of its own outdoes a mark.
-func (m marks) split(names []string) (sorted []string, removed map[string]bool) {
-	if m == fileMarks {
+func (m Marks) Split(names []string) (sorted []string, removed map[string]bool) {
+	if m == FileMarks {
 		removed = map[string]bool{}
 		names = slices.DeleteFunc(names, func(n string) bool {
-			of, ok := m.file(n)
-			if ok && n != opaqueName {
+			of, ok := m.MarkOf(n)
+			if ok && n != OpaqueName {
 				removed[of] = true
 			}
 			return ok
@@ -143,10 +150,10 @@ func (m marks) split(names []string) (sorted []string, removed map[string]bool) 
 	return names, removed
 }
 
-// isWhiteout reports whether the entry at path below the directory fd, whose status is
+// IsWhiteout reports whether the entry at path below the directory fd, whose status is
 // st, is the mark of a removed name in overlay format. A device 0:0 of an image, which is
 // only recorded, is none.
-func isWhiteout(fd int, path string, st *unix.Stat_t) bool {
+func IsWhiteout(fd int, path string, st *unix.Stat_t) bool {
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
 		return false
 	}
@@ -155,8 +162,8 @@ func isWhiteout(fd int, path string, st *unix.Stat_t) bool {
 	return err == nil && disk.Mode&unix.S_IFMT == unix.S_IFCHR
 }
 
-// exists reports whether the directory fd has the entry at path.
-func exists(fd int, path string) (bool, error) {
+// Exists reports whether the directory fd has the entry at path.
+func Exists(fd int, path string) (bool, error) {
 	var st unix.Stat_t
 	err := descent.Beneath(fd, path, func(dir int, rest string) error {
 		return unix.Fstatat(dir, rest, &st, unix.AT_SYMLINK_NOFOLLOW)
