@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -302,7 +303,7 @@ func viewMode(name string, quiet bool) (progress.Mode, error) {
 // since the output of RUN keeps its colours; only rawjson hands everything on.
 func newView(mode progress.Mode, w io.Writer) (progress.View, error) {
 	if mode == progress.RawJSON {
-		w = jsonText(w)
+		w = terminal.JSON(w)
 	}
 	return progress.New(mode, w, progress.Options{NoColor: os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
 }

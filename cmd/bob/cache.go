@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/docker/go-units"
@@ -167,12 +167,12 @@ func (cfg *cacheConfig) list(ctx context.Context, store *snapshot.Store, match f
 		for _, it := range items {
 			out = append(out, item{it.Kind, it.ID, it.Parent, it.Size, it.Used.UTC(), it.InUse})
 		}
-		return cfg.writeJSON(out)
+		return terminal.WriteJSON(cfg.stdout, out)
 	}
 	w := tabwriter.NewWriter(cfg.stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "KIND\tID\tSIZE\tLAST USED\tIN USE")
 	for _, it := range items {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%t\n", it.Kind, escape(shortID(it.ID)), units.BytesSize(float64(it.Size)), units.HumanDuration(time.Since(it.Used)), it.InUse)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%t\n", it.Kind, terminal.Escape(shortID(it.ID)), units.BytesSize(float64(it.Size)), units.HumanDuration(time.Since(it.Used)), it.InUse)
 	}
 	return w.Flush()
 }
@@ -217,7 +217,7 @@ func (cfg *cacheConfig) usage(ctx context.Context, store *snapshot.Store, match 
 		}
 	}
 	if cfg.format == "json" {
-		return cfg.writeJSON(sums)
+		return terminal.WriteJSON(cfg.stdout, sums)
 	}
 	w := tabwriter.NewWriter(cfg.stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "KIND\tCOUNT\tSIZE\tRECLAIMABLE")
@@ -225,12 +225,6 @@ func (cfg *cacheConfig) usage(ctx context.Context, store *snapshot.Store, match 
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", s.Kind, s.Count, units.BytesSize(float64(s.Size)), units.BytesSize(float64(s.Reclaimable)))
 	}
 	return w.Flush()
-}
-
-func (cfg *cacheConfig) writeJSON(v any) error {
-	enc := json.NewEncoder(jsonText(cfg.stdout))
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 func (cfg *cacheConfig) prune(ctx context.Context, store *snapshot.Store, match func(snapshot.Item) bool) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/progress"
@@ -100,7 +101,7 @@ func printFindings(w io.Writer, warnings []dockerfile.Warning, complete bool) er
 	if len(warnings) > 0 && !complete {
 		b.WriteString("\n")
 	}
-	_, err := io.WriteString(w, escapeLines(b.String()))
+	_, err := io.WriteString(w, terminal.EscapeLines(b.String()))
 	if err == nil && len(warnings) > 0 && complete {
 		err = errWarned
 	}

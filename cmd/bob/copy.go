@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
@@ -103,7 +104,7 @@ func notices(w io.Writer, quiet bool) func(string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !quiet {
-			fmt.Fprint(w, escapeLines(text+"\n"))
+			fmt.Fprint(w, terminal.EscapeLines(text+"\n"))
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/peterbourgon/ff/v3/ffcli"
@@ -92,10 +92,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	}
 	d := diagnose(mode, snapshot.Snapshotter(cfg.snapshotter), findings)
 	if cfg.format == "json" {
-		enc := json.NewEncoder(jsonText(cfg.stdout))
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(d)
+		err = terminal.WriteJSON(cfg.stdout, d)
 	} else {
 		err = d.writeTable(cfg.stdout)
 	}
@@ -171,13 +168,13 @@ func (d *diagnosis) writeTable(w io.Writer) error {
 		if f.Why != "" {
 			detail = f.Why
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", escape(f.What), answer, escape(detail))
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", terminal.Escape(f.What), answer, terminal.Escape(detail))
 	}
 	_ = tw.Flush() // to a strings.Builder
 	fixed := map[string]bool{}
 	for _, f := range d.Findings {
 		if f.Answer == sandbox.No && f.Fix != "" && !fixed[f.Fix] {
-			fmt.Fprintf(&b, "\n%s: %s\n", escape(f.What), escapeLines(f.Fix))
+			fmt.Fprintf(&b, "\n%s: %s\n", terminal.Escape(f.What), terminal.EscapeLines(f.Fix))
 		}
 		fixed[f.Fix] = true
 	}

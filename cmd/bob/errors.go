@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 )
@@ -42,7 +43,7 @@ func report(w io.Writer, err error) {
 	if loc, ok := location(err); ok {
 		excerpt = loc.Excerpt()
 	}
-	fmt.Fprint(w, escapeLines(fmt.Sprintf("%sERROR: %v\n", excerpt, err)))
+	fmt.Fprint(w, terminal.EscapeLines(fmt.Sprintf("%sERROR: %v\n", excerpt, err)))
 }
 
 func location(err error) (dockerfile.Location, bool) {

@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
@@ -86,7 +87,7 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 		return fmt.Errorf("inspect %s: %w", args[0], err)
 	}
 	if cfg.format == "json" {
-		return v.writeJSON(cfg.stdout)
+		return terminal.WriteJSON(cfg.stdout, v)
 	}
 	return v.writeText(cfg.stdout)
 }
@@ -166,15 +167,6 @@ func newInspected(found *transfer.Inspection) (*inspected, error) {
 	return v, nil
 }
 
-// writeJSON writes one document. What a terminal might take for a command is
-// escaped in it.
-func (v *inspected) writeJSON(w io.Writer) error {
-	enc := json.NewEncoder(jsonText(w))
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
 // writeText writes it for people.
 func (v *inspected) writeText(w io.Writer) error {
 	var b strings.Builder
@@ -182,7 +174,7 @@ func (v *inspected) writeText(w io.Writer) error {
 	field := func(name string, values ...string) {
 		for _, value := range values {
 			if value != "" {
-				fmt.Fprintf(tw, "%s\t%s\n", name, escape(value))
+				fmt.Fprintf(tw, "%s\t%s\n", name, terminal.Escape(value))
 				name = ""
 			}
 		}
@@ -237,7 +229,7 @@ func (v *inspected) writeLists(b *strings.Builder) {
 		} else if what == "" {
 			what = m.MediaType
 		}
-		fmt.Fprintf(b, "  %s  %s\n", escape(m.Digest.String()), escape(what))
+		fmt.Fprintf(b, "  %s  %s\n", terminal.Escape(m.Digest.String()), terminal.Escape(what))
 	}
 	if len(v.Layers) > 0 {
 		var size int64
@@ -247,9 +239,9 @@ func (v *inspected) writeLists(b *strings.Builder) {
 		fmt.Fprintf(b, "\nLayers (%d, %s)\n", len(v.Layers), units.HumanSize(float64(size)))
 	}
 	for _, l := range v.Layers {
-		fmt.Fprintf(b, "  %s  %8s  %s\n", escape(l.Digest.String()), units.HumanSize(float64(l.Size)), escape(l.MediaType))
+		fmt.Fprintf(b, "  %s  %8s  %s\n", terminal.Escape(l.Digest.String()), units.HumanSize(float64(l.Size)), terminal.Escape(l.MediaType))
 		if l.CreatedBy != "" {
-			fmt.Fprintf(b, "      %s\n", escape(l.CreatedBy))
+			fmt.Fprintf(b, "      %s\n", terminal.Escape(l.CreatedBy))
 		}
 	}
 	if len(v.History) > 0 {
@@ -267,7 +259,7 @@ func (v *inspected) writeLists(b *strings.Builder) {
 		if text == "" {
 			text = h.Comment
 		}
-		fmt.Fprintf(b, "  %s  %-5s  %s\n", at, what, escape(text))
+		fmt.Fprintf(b, "  %s  %-5s  %s\n", at, what, terminal.Escape(text))
 	}
 }
 

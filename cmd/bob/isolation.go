@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/limits"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 )
@@ -53,7 +54,7 @@ type machine struct {
 // enter enters the best mode that flags and machine allow, and finds the best
 // snapshotter in the cache directory, which it makes.
 func (f *isolationFlags) enter(cache string) (*machine, error) {
-	if err := checkProcesses(); err != nil {
+	if err := limits.CheckProcesses(); err != nil {
 		return nil, err
 	}
 	mode, err := sandbox.Enter(f.entering())

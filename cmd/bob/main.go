@@ -14,13 +14,14 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/limits"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 func main() {
 	sandbox.Init()
-	fitMemory()
+	limits.FitMemory()
 	ctx, stop := withSignals(context.Background())
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/proxy"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/peterbourgon/ff/v3/ffcli"
@@ -145,7 +146,7 @@ func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 	case "text":
 		o.Log = slog.New(slog.NewTextHandler(cfg.stderr, nil))
 	case "json":
-		o.Log = slog.New(slog.NewJSONHandler(jsonText(cfg.stderr), nil))
+		o.Log = slog.New(slog.NewJSONHandler(terminal.JSON(cfg.stderr), nil))
 	default:
 		errLog = about("log-format", "", usageErrorf("--log-format %s: want text or json", cfg.logFormat))
 	}

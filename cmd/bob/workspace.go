@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/await"
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
@@ -200,7 +201,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	if err := w.completeBase(); err != nil {
 		return err
 	}
-	if err := awaitFile(ctx, w.ready, readyPatience, func(waited time.Duration) {
+	if err := await.File(ctx, w.ready, readyPatience, func(waited time.Duration) {
 		w.say(fmt.Sprintf("waiting for the content of the workspace (%s), %s so far", w.ready, waited.Round(time.Second)))
 	}); err != nil {
 		return err

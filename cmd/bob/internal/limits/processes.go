@@ -1,4 +1,4 @@
-package main
+package limits
 
 import (
 	"fmt"
@@ -16,8 +16,8 @@ import (
 // runtime of Go ends the process, with pages of its state in place of a reason.
 const leastTasks = 32
 
-// checkProcesses refuses to build where too few processes may be started.
-func checkProcesses() error {
+// CheckProcesses refuses to build where too few processes may be started.
+func CheckProcesses() error {
 	if os.Geteuid() != 0 { // whom the first limit doesn't hold for
 		var limit unix.Rlimit
 		const many = 1024 // then nobody counts
@@ -34,7 +34,7 @@ func checkProcesses() error {
 	return checkPIDs("/sys/fs/cgroup", own)
 }
 
-// checkPIDs is checkProcesses for the limits of cgroups; see eachCgroup.
+// checkPIDs is [CheckProcesses] for the limits of cgroups; see eachCgroup.
 func checkPIDs(root string, own map[string]string) (err error) {
 	eachCgroup(root, own, "pids", func(dir string) {
 		if limit := cgroupNumber(dir, "pids.max"); err == nil && limit < math.MaxInt64 {

@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"encoding/json"
@@ -19,8 +19,8 @@ func TestEscape(t *testing.T) {
 		"\ufffd is itself":          "\ufffd is itself",
 		"zero\u200bwidth\U000e0001": `zero\u200bwidth\U000e0001`,
 	} {
-		if got := escape(s); got != want {
-			t.Errorf("escape(%q) = %s, want %s", s, got, want)
+		if got := Escape(s); got != want {
+			t.Errorf("Escape(%q) = %s, want %s", s, got, want)
 		}
 	}
 }
@@ -30,7 +30,7 @@ func FuzzEscape(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		checkPrintable(t, escape(s))
+		checkPrintable(t, Escape(s))
 		encoded, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
@@ -38,7 +38,7 @@ func FuzzEscape(f *testing.F) {
 		escaped := escapeJSON(string(encoded))
 		checkPrintable(t, escaped)
 		var halves strings.Builder
-		w := jsonText(&halves)
+		w := JSON(&halves)
 		for _, half := range [][]byte{encoded[:len(encoded)/2], encoded[len(encoded)/2:]} {
 			if _, err := w.Write(half); err != nil {
 				t.Fatal(err)

@@ -1,4 +1,6 @@
-package main
+// Package limits looks at what cgroups and resource limits leave this process: it keeps
+// the heap within the memory, and refuses a build where too few processes may start.
+package limits
 
 import (
 	"math"
@@ -11,11 +13,11 @@ import (
 	"github.com/opencontainers/cgroups"
 )
 
-// fitMemory has the garbage collector keep this process within a third of the memory that
+// FitMemory has the garbage collector keep this process within a third of the memory that
 // its container or service may use; the commands of RUN have the rest. Without it the
 // kernel kills bob where the heap would have been twice as large as what is in use.
 // GOMEMLIMIT, if set, says otherwise.
-func fitMemory() {
+func FitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}

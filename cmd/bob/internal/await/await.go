@@ -1,4 +1,5 @@
-package main
+// Package await waits for a file that another process makes.
+package await
 
 import (
 	"context"
@@ -13,14 +14,14 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// awaitFile returns when the file called name exists. When there is no such file
+// File returns when the file called name exists. When there is no such file
 // it calls waiting at once and then each minute, with the time that has passed;
 // after limit it gives up. Ending ctx ends it.
 //
 // The kernel tells of what comes into being (inotify). Network file systems and
 // machines that are out of inotify instances say nothing, so it also looks by
 // itself now and then.
-func awaitFile(ctx context.Context, name string, limit time.Duration, waiting func(time.Duration)) error {
+func File(ctx context.Context, name string, limit time.Duration, waiting func(time.Duration)) error {
 	const look = 5 * time.Second
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s did not appear within %s", name, limit))
 	defer cancel()

@@ -1,4 +1,4 @@
-package main
+package await
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestAwaitFile makes a file while it is waited for, with the directories above
+// TestFile makes a file while it is waited for, with the directories above
 // it there or not, moved into place or made.
-func TestAwaitFile(t *testing.T) {
+func TestFile(t *testing.T) {
 	t.Parallel()
 	mkdir := func(t *testing.T, dir string) {
 		t.Helper()
@@ -76,7 +76,7 @@ func TestAwaitFile(t *testing.T) {
 				c.before(t, root)
 			}
 			waited := false
-			err := awaitFile(t.Context(), filepath.Join(root, "a", "b", "ready"), time.Hour, func(time.Duration) {
+			err := File(t.Context(), filepath.Join(root, "a", "b", "ready"), time.Hour, func(time.Duration) {
 				if waited = true; c.appear != nil {
 					c.appear(t, root)
 				}
@@ -88,22 +88,22 @@ func TestAwaitFile(t *testing.T) {
 	}
 }
 
-func TestAwaitFileEnds(t *testing.T) {
+func TestFileEnds(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "ready")
-	if err := awaitFile(t.Context(), name, time.Nanosecond, func(time.Duration) {}); err == nil || !strings.Contains(err.Error(), name+" did not appear within 1ns") {
+	if err := File(t.Context(), name, time.Nanosecond, func(time.Duration) {}); err == nil || !strings.Contains(err.Error(), name+" did not appear within 1ns") {
 		t.Errorf("after the limit: %v", err)
 	}
 	stop := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	if err := awaitFile(ctx, name, time.Hour, func(time.Duration) { cancel(stop) }); !errors.Is(err, stop) {
+	if err := File(ctx, name, time.Hour, func(time.Duration) { cancel(stop) }); !errors.Is(err, stop) {
 		t.Errorf("after the end of the context: %v", err)
 	}
 	// A file in the place of a directory can't become one.
 	if err := os.WriteFile(name, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := awaitFile(t.Context(), filepath.Join(name, "x"), time.Hour, func(time.Duration) { t.Error("waits") }); err == nil {
+	if err := File(t.Context(), filepath.Join(name, "x"), time.Hour, func(time.Duration) { t.Error("waits") }); err == nil {
 		t.Error("a file below a file was found")
 	}
 }

@@ -1,6 +1,9 @@
-package main
+// Package terminal makes text safe to show: Dockerfiles, images, registries and file
+// names were made by others, and a terminal obeys what it takes for a command.
+package terminal
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -10,9 +13,9 @@ import (
 	"unicode/utf8"
 )
 
-// escape returns s with every byte that a terminal might take for a command, and
+// Escape returns s with every byte that a terminal might take for a command, and
 // every character that doesn't show, written as in Go.
-func escape(s string) string {
+func Escape(s string) string {
 	var b strings.Builder
 	for i, r := range s {
 		switch {
@@ -29,18 +32,18 @@ func escape(s string) string {
 	return b.String()
 }
 
-// escapeLines is escape of each line of s; tabs stay. What bob writes for people goes
+// EscapeLines is [Escape] of each line of s; tabs stay. What bob writes for people goes
 // through it as a whole, since Dockerfiles, images, registries and file names were
 // made by others.
-func escapeLines(s string) string {
+func EscapeLines(s string) string {
 	var b strings.Builder
 	for rest := s; rest != ""; {
 		n := strings.IndexAny(rest, "\n\t")
 		if n < 0 {
-			b.WriteString(escape(rest))
+			b.WriteString(Escape(rest))
 			break
 		}
-		b.WriteString(escape(rest[:n]) + rest[n:n+1])
+		b.WriteString(Escape(rest[:n]) + rest[n:n+1])
 		rest = rest[n+1:]
 	}
 	return b.String()
@@ -62,9 +65,17 @@ func escapeJSON(s string) string {
 	return b.String()
 }
 
-// jsonText returns a writer of JSON texts, which writes them to w as escapeJSON has
+// WriteJSON writes v to w as one indented JSON text that is safe to show.
+func WriteJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(JSON(w))
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// JSON returns a writer of JSON texts, which writes them to w as escapeJSON has
 // them. Its writes may end anywhere in a text. It isn't safe for concurrent use.
-func jsonText(w io.Writer) io.Writer { return &jsonWriter{w: w} }
+func JSON(w io.Writer) io.Writer { return &jsonWriter{w: w} }
 
 type jsonWriter struct {
 	w    io.Writer
