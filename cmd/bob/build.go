@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/fetch"
@@ -34,21 +35,21 @@ type buildConfig struct {
 	formatFlags
 	isolationFlags
 
-	file, target, network            text
-	tags, buildArgs, labels, outputs *list
-	addHosts, ulimits, buildContexts *list
-	secrets, ssh, allow, noCacheOf   *list
-	cacheFrom, cacheTo, emulators    *list
+	file, target, network            cli.Text
+	tags, buildArgs, labels, outputs *cli.List
+	addHosts, ulimits, buildContexts *cli.List
+	secrets, ssh, allow, noCacheOf   *cli.List
+	cacheFrom, cacheTo, emulators    *cli.List
 	noCache, pull, quiet, explain    bool
-	push, cacheSync                  choice
+	push, cacheSync                  cli.Choice
 	timeout, stepTimeout             time.Duration
-	memory                           text
+	memory                           cli.Text
 	cpus                             float64
 	pids                             int64
 	limits                           sandbox.Limits // what options made of them
 	progress, iidfile, metadata, shm string
 	cache, call                      string
-	cacheLimit                       text
+	cacheLimit                       cli.Text
 	unpacked                         unpackLimit
 	checkOnly                        bool
 	workspace                        workspaceConfig
@@ -70,18 +71,17 @@ func newBuildCommand(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
 			"or archive at a URL, or of a tar on standard input (-). With -t the image is pushed to the registry it names.\n" +
 			"Standard output is the digest of the image's manifest and nothing else.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec:    cfg.exec,
 	}
 }
 
 func (cfg *buildConfig) register(fs *flag.FlagSet) {
-	cfg.tags, cfg.buildArgs, cfg.labels = new(list), new(list), new(list)
-	cfg.outputs, cfg.addHosts, cfg.ulimits = new(list), new(list), new(list)
-	cfg.buildContexts = new(list)
-	cfg.secrets, cfg.ssh, cfg.allow = new(list), new(list), new(list)
-	cfg.noCacheOf, cfg.emulators = new(list), new(list)
-	cfg.cacheFrom, cfg.cacheTo = new(list), new(list)
+	cfg.tags, cfg.buildArgs, cfg.labels = new(cli.List), new(cli.List), new(cli.List)
+	cfg.outputs, cfg.addHosts, cfg.ulimits = new(cli.List), new(cli.List), new(cli.List)
+	cfg.buildContexts = new(cli.List)
+	cfg.secrets, cfg.ssh, cfg.allow = new(cli.List), new(cli.List), new(cli.List)
+	cfg.noCacheOf, cfg.emulators = new(cli.List), new(cli.List)
+	cfg.cacheFrom, cfg.cacheTo = new(cli.List), new(cli.List)
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
 	cfg.formatFlags.register(fs)
@@ -294,7 +294,7 @@ func viewMode(name string, quiet bool) (progress.Mode, error) {
 	}
 	mode, err := progress.ParseMode(name)
 	if err != nil {
-		return mode, about("progress", "", usageErrorf("--progress: %v", err))
+		return mode, cli.About("progress", "", cli.Errorf("--progress: %v", err))
 	}
 	return mode, nil
 }
@@ -357,7 +357,7 @@ func (cfg *buildConfig) writeMetadata(r *executor.Result, pushed []string) error
 	if cfg.explain {
 		m["bob.cache"] = r.Cache
 	}
-	if names := cmp.Or(strings.Join(pushed, ","), strings.Join(cfg.tags.values, ",")); names != "" {
+	if names := cmp.Or(strings.Join(pushed, ","), strings.Join(cfg.tags.Values, ",")); names != "" {
 		m["image.name"] = names
 	}
 	data, err := json.MarshalIndent(m, "", "  ")
@@ -398,7 +398,7 @@ func buildArgs(ctx context.Context, values []string) (map[string]string, error) 
 	for _, v := range values {
 		name, value, ok := strings.Cut(v, "=")
 		if name == "" {
-			return nil, about("build-arg", v, usageErrorf("--build-arg %q: the name is missing", v))
+			return nil, cli.About("build-arg", v, cli.Errorf("--build-arg %q: the name is missing", v))
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
@@ -429,11 +429,11 @@ func proxyArgs(ctx context.Context, args map[string]string) error {
 		return nil
 	}
 	if err != nil {
-		return usageErrorf("%v", err)
+		return cli.Errorf("%v", err)
 	}
 	docker, err := config.LoadFromReader(bytes.NewReader(text))
 	if err != nil {
-		return usageErrorf("%s: %v", file, err)
+		return cli.Errorf("%s: %v", file, err)
 	}
 	for name, value := range docker.ParseProxyConfig("", nil) {
 		if _, given := args[name]; !given {

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -42,7 +43,7 @@ func newCacheCommand(stdout io.Writer) *ffcli.Command {
 			}),
 			newCacheSyncCommand(),
 		},
-		Exec: showHelp,
+		Exec: cli.ShowHelp,
 	}
 }
 
@@ -51,9 +52,9 @@ type (
 		isolationFlags
 
 		dir             string
-		filters         *list
+		filters         *cli.List
 		format          string
-		keep, olderThan text
+		keep, olderThan cli.Text
 		stdout          io.Writer
 	}
 	cacheAction func(context.Context, *snapshot.Store, func(snapshot.Item) bool) error
@@ -62,7 +63,7 @@ type (
 // newCacheSubcommand makes a command that does with the store what register
 // returns.
 func newCacheSubcommand(name, help string, stdout io.Writer, register func(*flag.FlagSet, *cacheConfig) cacheAction) *ffcli.Command {
-	cfg := &cacheConfig{filters: new(list), stdout: stdout}
+	cfg := &cacheConfig{filters: new(cli.List), stdout: stdout}
 	fs := flag.NewFlagSet("bob cache "+name, flag.ContinueOnError)
 	fs.StringVar(&cfg.dir, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
 	cfg.register(fs, "that of builds with --rootless; always so without root")
@@ -73,10 +74,9 @@ func newCacheSubcommand(name, help string, stdout io.Writer, register func(*flag
 		ShortUsage: "bob cache " + name + " [flags]",
 		ShortHelp:  help,
 		FlagSet:    fs,
-		Options:    envOptions(),
 		Exec: func(ctx context.Context, args []string) error {
 			if len(args) > 0 {
-				return usageErrorf("bob cache %s takes no arguments", name)
+				return cli.Errorf("bob cache %s takes no arguments", name)
 			}
 			return cfg.exec(ctx, act)
 		},
@@ -95,7 +95,7 @@ func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 		return err
 	}
 	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
-		return usageErrorf("--format %s: want table or json", cfg.format)
+		return cli.Errorf("--format %s: want table or json", cfg.format)
 	}
 	if _, err := cfg.pruneOptions(match); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 func (cfg *cacheConfig) match() (func(snapshot.Item) bool, error) {
 	kinds := []snapshot.ItemKind{snapshot.ItemSnapshot, snapshot.ItemBlob, snapshot.ItemCacheMount, snapshot.ItemRecord}
 	var all []func(snapshot.Item) bool
-	for _, f := range cfg.filters.values {
+	for _, f := range cfg.filters.Values {
 		key, value, _ := strings.Cut(f, "=")
 		switch {
 		case key == "kind" && slices.Contains(kinds, snapshot.ItemKind(value)):
@@ -134,7 +134,7 @@ func (cfg *cacheConfig) match() (func(snapshot.Item) bool, error) {
 				return strings.HasPrefix(it.ID, value) || strings.HasPrefix(it.ID, "sha256:"+value)
 			})
 		default:
-			return nil, usageErrorf("--filter %s: want kind=snapshot, kind=blob, kind=cache-mount, kind=record or id=PREFIX", f)
+			return nil, cli.Errorf("--filter %s: want kind=snapshot, kind=blob, kind=cache-mount, kind=record or id=PREFIX", f)
 		}
 	}
 	return func(it snapshot.Item) bool {
@@ -149,7 +149,7 @@ func (cfg *cacheConfig) list(ctx context.Context, store *snapshot.Store, match f
 	if err != nil {
 		return err
 	}
-	records := slices.Contains(cfg.filters.values, "kind="+string(snapshot.ItemRecord))
+	records := slices.Contains(cfg.filters.Values, "kind="+string(snapshot.ItemRecord))
 	items = slices.DeleteFunc(items, func(it snapshot.Item) bool {
 		return !match(it) || it.Kind == snapshot.ItemRecord && !records
 	})
@@ -246,13 +246,13 @@ func (cfg *cacheConfig) pruneOptions(match func(snapshot.Item) bool) (snapshot.P
 	var err error
 	if cfg.keep != "" {
 		if o.Keep, err = units.RAMInBytes(string(cfg.keep)); err != nil {
-			return o, usageErrorf("--keep-storage %s: want a size as 500m or 10g", cfg.keep)
+			return o, cli.Errorf("--keep-storage %s: want a size as 500m or 10g", cfg.keep)
 		}
 	}
 	if cfg.olderThan != "" {
 		d, err := age(string(cfg.olderThan))
 		if err != nil {
-			return o, usageErrorf("--older-than %s: want a duration as 90m, 36h or 7d", cfg.olderThan)
+			return o, cli.Errorf("--older-than %s: want a duration as 90m, 36h or 7d", cfg.olderThan)
 		}
 		o.Before = time.Now().Add(-d)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -27,9 +28,9 @@ func (cfg *buildConfig) wantsCheck() (bool, error) {
 	case "check", "lint":
 		return true, nil
 	case "outline", "targets", "subrequests.describe":
-		return false, about("call", "", usageErrorf("--call=%s is not supported; want build or check", cfg.call))
+		return false, cli.About("call", "", cli.Errorf("--call=%s is not supported; want build or check", cfg.call))
 	default:
-		return false, about("call", "", usageErrorf("--call %s: want build or check", cfg.call))
+		return false, cli.Wrong("call", cfg.call, "want build or check")
 	}
 }
 

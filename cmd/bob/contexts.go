@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry/archive"
@@ -19,19 +20,19 @@ import (
 func (cfg *buildConfig) contexts(ctx context.Context, o *options) error {
 	o.plan.Contexts = make(map[string]dockerfile.Context)
 	o.build.Contexts = make(map[string]executor.Context)
-	for _, spec := range cfg.buildContexts.values {
+	for _, spec := range cfg.buildContexts.Values {
 		name, value, ok := strings.Cut(spec, "=")
 		if !ok || name == "" || value == "" {
-			return about("build-context", spec, usageErrorf("--build-context %s: want name=value", spec))
+			return cli.Wrong("build-context", spec, "want name=value")
 		}
 		name = strings.ToLower(name)
 		word, _, _ := strings.Cut(name, "::")
 		if _, err := reference.ParseNormalizedNamed(word); err != nil {
-			return about("build-context", spec, usageErrorf("--build-context %s: name: %v", spec, err))
+			return cli.Wrong("build-context", spec, "name: %v", err)
 		}
 		c, image, err := namedContext(ctx, value)
 		if err != nil {
-			return about("build-context", spec, usageErrorf("--build-context %s: %v", spec, err))
+			return cli.Wrong("build-context", spec, "%v", err)
 		}
 		o.plan.Contexts[name] = dockerfile.Context{Image: image}
 		delete(o.build.Contexts, name)

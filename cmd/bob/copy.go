@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/containerd/platforms"
@@ -19,7 +20,7 @@ import (
 
 // copyConfig is bob copy and bob push as the command line has them.
 type copyConfig struct {
-	platform       text
+	platform       cli.Text
 	registries     registryConfig
 	unpacked       unpackLimit
 	quiet          bool
@@ -42,10 +43,9 @@ func newCopyCommand(stdout, stderr io.Writer) *ffcli.Command {
 			"and the source may be a path, if it begins with / or ./ or ends in .tar, to an archive of either kind. Digests stay\n" +
 			"what they are, but those of docker archives. Standard output is the digest of the manifest at the destination and nothing else.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec: func(ctx context.Context, args []string) error {
 			if len(args) != 2 {
-				return usageErrorf("bob copy takes a source and a destination")
+				return cli.Errorf("bob copy takes a source and a destination")
 			}
 			return cfg.copy(ctx, args[0], args[1:])
 		},
@@ -65,12 +65,12 @@ func (cfg *copyConfig) register(fs *flag.FlagSet) {
 func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error {
 	for _, place := range append([]string{src}, dst...) {
 		if err := transfer.CheckPlace(place); err != nil {
-			return usageErrorf("%v", err)
+			return cli.Errorf("%v", err)
 		}
 	}
 	var errJobs error
 	if cfg.jobs < 0 {
-		errJobs = about("jobs", "", usageErrorf("--jobs %d: a negative number", cfg.jobs))
+		errJobs = cli.Wrong("jobs", cfg.jobs, "a negative number")
 	}
 	p, err := optionalPlatform(cfg.platform)
 	temp := os.TempDir()
@@ -111,13 +111,13 @@ func notices(w io.Writer, quiet bool) func(string) {
 
 // optionalPlatform parses a --platform that may be of any system, nil if there is
 // none.
-func optionalPlatform(s text) (*ocispec.Platform, error) {
+func optionalPlatform(s cli.Text) (*ocispec.Platform, error) {
 	if s == "" {
 		return nil, nil //nolint:nilnil // documented
 	}
 	p, err := platforms.Parse(string(s))
 	if err != nil {
-		return nil, about("platform", "", usageErrorf("--platform %s: %v", s, err))
+		return nil, cli.Wrong("platform", s, "%v", err)
 	}
 	p = platforms.Normalize(p)
 	return &p, nil

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -20,7 +21,7 @@ import (
 type doctorConfig struct {
 	isolationFlags
 
-	cache          text
+	cache          cli.Text
 	format         string
 	registries     registryConfig
 	stdout, stderr io.Writer
@@ -41,7 +42,6 @@ func newDoctorCommand(stdout, stderr io.Writer) *ffcli.Command {
 			"is tried stays behind. Registries are reached as a build would; references also with its credentials.\n\n" +
 			"The exit code is 0 if builds work, 3 if only those without RUN do, 1 if none does or a registry can't be reached.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec:    cfg.exec,
 	}
 }
@@ -75,7 +75,7 @@ type diagnosis struct {
 func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	var errFormat error
 	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
-		errFormat = about("format", "", usageErrorf("--format %s: want table or json", cfg.format))
+		errFormat = cli.Wrong("format", cfg.format, "want table or json")
 	}
 	// What isn't there now is told now.
 	if err := errors.Join(errFormat, cfg.registries.check(ctx), cfg.check()); err != nil {
@@ -85,7 +85,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	mode, findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.or(false), Isolation: sandbox.Isolation(cfg.isolation)})
+	mode, findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.Or(false), Isolation: sandbox.Isolation(cfg.isolation)})
 	findings = append(findings, cfg.reach(ctx, args)...)
 	if err := context.Cause(ctx); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -22,7 +23,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, new(*usageError)):
+	case errors.As(err, new(*cli.UsageError)):
 		return exitUsage
 	case errors.Is(err, errWithoutRUN):
 		return exitNoRUN

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/snapshot"
@@ -19,15 +20,15 @@ import (
 
 // formatFlags are the flags that say what the image looks like.
 type formatFlags struct {
-	platforms, annotations, attest *list
-	ociTypes                       choice
-	compression, compressionLevel  text
-	forceCompression               choice
-	provenance, sbom               text
+	platforms, annotations, attest *cli.List
+	ociTypes                       cli.Choice
+	compression, compressionLevel  cli.Text
+	forceCompression               cli.Choice
+	provenance, sbom               cli.Text
 }
 
 func (f *formatFlags) register(fs *flag.FlagSet) {
-	f.platforms, f.annotations, f.attest = new(list), new(list), new(list)
+	f.platforms, f.annotations, f.attest = new(cli.List), new(cli.List), new(cli.List)
 	fs.Var(f.platforms, "platform", "`os/arch[/variant]` to build for, a list with commas makes an index (default: this machine's); repeatable")
 	fs.Var(f.annotations, "annotation", "`[place:]key=value` put on manifest (the default), index, manifest-descriptor or index-descriptor; repeatable")
 	fs.Var(&f.ociTypes, "oci-mediatypes", "write OCI media types (the default) or, if false, those of Docker's schema 2")
@@ -42,11 +43,11 @@ func (f *formatFlags) register(fs *flag.FlagSet) {
 // targets returns the platforms to build for, each once, and whether they were
 // asked for.
 func (f *formatFlags) targets() (all []ocispec.Platform, given bool, err error) {
-	for _, values := range f.platforms.values {
+	for _, values := range f.platforms.Values {
 		for name := range strings.SplitSeq(values, ",") {
 			p, err := platformOf(strings.TrimSpace(name))
 			if err != nil {
-				return nil, false, about("platform", values, err)
+				return nil, false, cli.About("platform", values, err)
 			}
 			if !slices.ContainsFunc(all, func(q ocispec.Platform) bool { return platforms.FormatAll(q) == platforms.FormatAll(p) }) {
 				all = append(all, p)
@@ -66,7 +67,7 @@ func platformOf(s string) (ocispec.Platform, error) {
 	}
 	p, err := platforms.Parse(s)
 	if err != nil {
-		return p, usageErrorf("--platform %s: %v", s, err)
+		return p, cli.Errorf("--platform %s: %v", s, err)
 	}
 	return platforms.Normalize(p), nil
 }
@@ -88,22 +89,22 @@ func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
 
 // format returns what the flags ask for.
 func (f *formatFlags) format() (executor.Format, error) {
-	format := executor.Format{DockerTypes: !f.ociTypes.or(true), Recompress: f.forceCompression.or(false)}
+	format := executor.Format{DockerTypes: !f.ociTypes.Or(true), Recompress: f.forceCompression.Or(false)}
 	wrong := []error{f.noAttestations()}
 	for _, of := range []struct {
 		flag  string
-		value text
+		value cli.Text
 	}{{"compression", f.compression}, {"compression-level", f.compressionLevel}} {
 		if of.value == "" {
 			continue
 		}
 		if err := formatAttributes()[of.flag](&format, string(of.value)); err != nil {
-			wrong = append(wrong, about(of.flag, "", usageErrorf("--%s %s: %v", of.flag, of.value, err)))
+			wrong = append(wrong, cli.About(of.flag, "", cli.Errorf("--%s %s: %v", of.flag, of.value, err)))
 		}
 	}
-	for _, spec := range f.annotations.values {
+	for _, spec := range f.annotations.Values {
 		if err := annotate(&format, spec); err != nil {
-			wrong = append(wrong, about("annotation", spec, usageErrorf("--annotation %s: %v", spec, err)))
+			wrong = append(wrong, cli.Wrong("annotation", spec, "%v", err))
 		}
 	}
 	return format, errors.Join(wrong...)
@@ -115,15 +116,15 @@ func (f *formatFlags) noAttestations() error {
 	var wrong []error
 	for _, of := range []struct {
 		flag  string
-		value text
+		value cli.Text
 	}{{"provenance", f.provenance}, {"sbom", f.sbom}} {
 		if wanted, err := strconv.ParseBool(string(of.value)); of.value != "" && (err != nil || wanted) {
-			wrong = append(wrong, about(of.flag, "", usageErrorf("--%s=%s: %s", of.flag, of.value, none)))
+			wrong = append(wrong, cli.About(of.flag, "", cli.Errorf("--%s=%s: %s", of.flag, of.value, none)))
 		}
 	}
-	for _, spec := range f.attest.values {
+	for _, spec := range f.attest.Values {
 		if !slices.Contains(strings.Split(spec, ","), "disabled=true") {
-			wrong = append(wrong, about("attest", spec, usageErrorf("--attest %s: %s", spec, none)))
+			wrong = append(wrong, cli.Wrong("attest", spec, "%s", none))
 		}
 	}
 	return errors.Join(wrong...)
@@ -133,7 +134,7 @@ func (f *formatFlags) noAttestations() error {
 func formatAttributes() map[string]func(*executor.Format, string) error {
 	return map[string]func(*executor.Format, string) error{
 		"oci-mediatypes": func(f *executor.Format, value string) error {
-			oci, err := truth(value)
+			oci, err := cli.Bool(value)
 			f.DockerTypes = !oci
 			return err
 		},
@@ -157,22 +158,10 @@ func formatAttributes() map[string]func(*executor.Format, string) error {
 		},
 		"force-compression": func(f *executor.Format, value string) error {
 			var err error
-			f.Recompress, err = truth(value)
+			f.Recompress, err = cli.Bool(value)
 			return err
 		},
 	}
-}
-
-// truth parses the value of a field of --output; one without a value is true.
-func truth(value string) (bool, error) {
-	if value == "" {
-		return true, nil
-	}
-	b, err := strconv.ParseBool(value)
-	if err != nil {
-		return false, errors.New("want true or false")
-	}
-	return b, nil
 }
 
 // refusedAttributes are fields of --output that buildx has and bob hasn't, unless
@@ -205,13 +194,13 @@ func (out *output) attribute(key, value string) error {
 	switch key {
 	case "push-by-digest":
 		var err error
-		out.byDigest, err = truth(value)
+		out.byDigest, err = cli.Bool(value)
 		return err
 	case "name-canonical": // a name in a store; the registry has the digest anyway
-		_, err := truth(value)
+		_, err := cli.Bool(value)
 		return err
 	case "rewrite-timestamp":
-		if on, err := truth(value); err != nil || !on {
+		if on, err := cli.Bool(value); err != nil || !on {
 			return fmt.Errorf("rewrite-timestamp=%s: with SOURCE_DATE_EPOCH bob always does", value)
 		}
 		return nil

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/bobbuild/bob/cmd/bob/help"
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/peterbourgon/ff/v3/ffcli"
 	"golang.org/x/term"
 )
@@ -19,7 +20,7 @@ func newHelpCommand() *ffcli.Command {
 		Name:       "help",
 		ShortUsage: "bob help [command | topic]",
 		ShortHelp:  "Show the page of a topic, or the help of a command",
-		Exec:       showHelp,
+		Exec:       cli.ShowHelp,
 	}
 }
 
@@ -50,7 +51,7 @@ func helpWith(root *ffcli.Command, args []string, stdout io.Writer) (bool, error
 	for _, t := range topics {
 		names = append(names, t.Name)
 	}
-	return false, usageErrorf("unknown command or topic %q%s; see bob help", args[0], didYouMean(args[0], names, ""))
+	return false, cli.Errorf("unknown command or topic %q%s; see bob help", args[0], cli.DidYouMean(args[0], names))
 }
 
 // topicList lists the topics and what they are about.

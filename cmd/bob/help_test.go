@@ -12,12 +12,16 @@ import (
 	"unicode/utf8"
 
 	"github.com/bobbuild/bob/cmd/bob/help"
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 )
 
 // flagsOf returns the flags of all commands, and those of each command by its name.
 func flagsOf() (all map[string]bool, byCommand map[string][]string) {
 	all, byCommand = map[string]bool{"help": true}, make(map[string][]string)
-	for _, c := range commands(newRoot(strings.NewReader(""), io.Discard, io.Discard, func(string) {})) {
+	for _, c := range cli.Commands(newRoot(strings.NewReader(""), io.Discard, io.Discard)) {
+		if c.FlagSet == nil {
+			continue
+		}
 		c.FlagSet.VisitAll(func(f *flag.Flag) {
 			all[f.Name] = true
 			byCommand[c.FlagSet.Name()] = append(byCommand[c.FlagSet.Name()], f.Name)

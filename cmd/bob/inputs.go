@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -52,12 +53,12 @@ const stdinName = "-"
 // inputs checks the arguments of bob build.
 func (cfg *buildConfig) inputs(ctx context.Context, args []string) (*inputs, error) {
 	if len(args) != 1 {
-		return nil, usageErrorf("bob build takes one argument, the build context (a directory, a URL, or - for a tar on standard input); got %d", len(args))
+		return nil, cli.Errorf("bob build takes one argument, the build context (a directory, a URL, or - for a tar on standard input); got %d", len(args))
 	}
 	in := &inputs{context: args[0], dockerfile: string(cfg.file), stdin: cfg.stdin}
 	if in.context == stdinName {
 		if in.dockerfile == stdinName {
-			return nil, usageErrorf("the context and the Dockerfile can't both be read from standard input")
+			return nil, cli.Errorf("the context and the Dockerfile can't both be read from standard input")
 		}
 		return in, nil
 	}
@@ -66,7 +67,7 @@ func (cfg *buildConfig) inputs(ctx context.Context, args []string) (*inputs, err
 		return in, nil // whatever its name looks like
 	}
 	if in.remote, err = cfg.remoteContext(ctx, in.context); err != nil {
-		return nil, usageErrorf("context %s: %v", fetch.Redact(in.context), err)
+		return nil, cli.Errorf("context %s: %v", fetch.Redact(in.context), err)
 	}
 	if in.remote != nil {
 		return in, nil
@@ -74,11 +75,11 @@ func (cfg *buildConfig) inputs(ctx context.Context, args []string) (*inputs, err
 	fi, err = os.Stat(in.context)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, usageErrorf("context %s: no such directory", in.context)
+		return nil, cli.Errorf("context %s: no such directory", in.context)
 	case err != nil:
-		return nil, usageErrorf("context: %v", err)
+		return nil, cli.Errorf("context: %v", err)
 	case !fi.IsDir():
-		return nil, usageErrorf("context %s: not a directory", in.context)
+		return nil, cli.Errorf("context %s: not a directory", in.context)
 	}
 	return in, nil
 }

@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/containerd/platforms"
@@ -26,7 +27,7 @@ import (
 
 // inspectConfig is bob inspect as the command line has it.
 type inspectConfig struct {
-	platform       text
+	platform       cli.Text
 	format         string
 	raw, quiet     bool
 	unpacked       unpackLimit
@@ -51,21 +52,20 @@ func newInspectCommand(stdout, stderr io.Writer) *ffcli.Command {
 		LongHelp: "Show the platforms of an index, or the config, layers and history of an image, without downloading a layer.\n" +
 			"Names are those of bob copy.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec:    cfg.exec,
 	}
 }
 
 func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 	if len(args) != 1 {
-		return usageErrorf("bob inspect takes one name")
+		return cli.Errorf("bob inspect takes one name")
 	}
 	if err := transfer.CheckPlace(args[0]); err != nil {
-		return usageErrorf("%v", err)
+		return cli.Errorf("%v", err)
 	}
 	var errFormat error
 	if cfg.format != "text" && cfg.format != "json" {
-		errFormat = about("format", "", usageErrorf("--format %s: want text or json", cfg.format))
+		errFormat = cli.Wrong("format", cfg.format, "want text or json")
 	}
 	p, err := optionalPlatform(cfg.platform)
 	o := transfer.InspectOptions{Platform: p, TempDir: os.TempDir()}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/limits"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -14,8 +15,8 @@ import (
 
 // isolationFlags are the flags of how builds work on this machine.
 type isolationFlags struct {
-	rootless               choice
-	isolation, snapshotter text
+	rootless               cli.Choice
+	isolation, snapshotter cli.Text
 }
 
 // register adds the flags; rootless is the help of the first.
@@ -33,14 +34,14 @@ func (f *isolationFlags) check() error {
 	switch sandbox.Isolation(f.isolation) {
 	case "", sandbox.Auto, sandbox.Namespaces, sandbox.Chroot, sandbox.NoIsolation:
 	default:
-		wrong = about("isolation", "", usageErrorf("--isolation %s: want auto, sandbox, chroot or none", f.isolation))
+		wrong = cli.Wrong("isolation", f.isolation, "want auto, sandbox, chroot or none")
 	}
 	switch snapshot.Snapshotter(f.snapshotter) {
 	case "", autoSnapshotter, snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy:
 		return wrong
 	case snapshot.Index: // goes with --isolation none, and with nothing else
 	}
-	return errors.Join(wrong, about("snapshotter", "", usageErrorf("--snapshotter %s: want auto, overlay, fuse-overlayfs or copy", f.snapshotter)))
+	return errors.Join(wrong, cli.Wrong("snapshotter", f.snapshotter, "want auto, overlay, fuse-overlayfs or copy"))
 }
 
 // A machine is how builds work on it.
@@ -72,7 +73,7 @@ func (f *isolationFlags) enter(cache string) (*machine, error) {
 }
 
 func (f *isolationFlags) entering() sandbox.EnterOptions {
-	return sandbox.EnterOptions{Rootless: f.rootless.or(os.Geteuid() != 0), Isolation: sandbox.Isolation(f.isolation)}
+	return sandbox.EnterOptions{Rootless: f.rootless.Or(os.Geteuid() != 0), Isolation: sandbox.Isolation(f.isolation)}
 }
 
 // choose sets the snapshotter: the wanted one or, for "" and auto, the first that

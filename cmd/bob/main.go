@@ -6,14 +6,13 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"io"
 	"os"
 	"os/signal"
 	"slices"
 	"syscall"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/limits"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/peterbourgon/ff/v3/ffcli"
@@ -31,34 +30,21 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// run is bob with everything that a process has given as arguments. A build
-// that was asked for re-executes the process; see [sandbox.Enter].
+// run is bob with everything that a process is given as arguments. A build
+// re-executes the process; see [sandbox.Enter].
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	var usage string
-	root := newRoot(stdin, stdout, stderr, func(text string) { usage = text })
+	root := newRoot(stdin, stdout, stderr)
 	if len(args) > 0 && args[0] == "help" {
 		if shown, err := helpWith(root, args[1:], stdout); shown || err != nil {
 			return err
 		}
 		args = append(slices.Clone(args[1:]), "-h")
 	}
-	args, err := arrange(root, args)
-	if err != nil {
-		return err
-	}
-	if err = root.Parse(args); err == nil {
-		err = firstWrong(root.Run(ctx), args)
-	} else if !errors.Is(err, flag.ErrHelp) {
-		return parseError(err)
-	}
-	if errors.Is(err, flag.ErrHelp) {
-		_, err = io.WriteString(stdout, usage)
-	}
-	return err
+	return cli.Run(ctx, root, args, stdout)
 }
 
-func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffcli.Command {
-	root := &ffcli.Command{
+func newRoot(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
+	return &ffcli.Command{
 		Name:       "bob",
 		ShortUsage: "bob <command> [flags]",
 		ShortHelp:  "Build container images without root and without a daemon.",
@@ -75,39 +61,8 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer, usage func(string)) *ffc
 			newVersionCommand(stdout),
 			newHelpCommand(),
 		},
-	}
-	for _, c := range append([]*ffcli.Command{root}, commands(root)...) {
-		prepare(c, usage)
-	}
-	root.Exec = showHelp
-	root.UsageFunc = func(c *ffcli.Command) string {
-		usage(usageText(c) + topicList())
-		return ""
-	}
-	return root
-}
-
-// showHelp is what a command does that only has commands below it.
-func showHelp(context.Context, []string) error { return flag.ErrHelp }
-
-// commands returns every command below c.
-func commands(c *ffcli.Command) []*ffcli.Command {
-	var all []*ffcli.Command
-	for _, s := range c.Subcommands {
-		all = append(append(all, s), commands(s)...)
-	}
-	return all
-}
-
-// prepare makes c leave the reporting of errors and of help to run.
-func prepare(c *ffcli.Command, usage func(string)) {
-	if c.FlagSet == nil {
-		c.FlagSet = flag.NewFlagSet(c.Name, flag.ContinueOnError)
-	}
-	c.FlagSet.SetOutput(io.Discard)
-	c.UsageFunc = func(c *ffcli.Command) string {
-		usage(usageText(c))
-		return ""
+		UsageFunc: func(c *ffcli.Command) string { return cli.Usage(c) + topicList() },
+		Exec:      cli.ShowHelp,
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"io"
 	"os"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
+	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 // Bad command lines end before anything happens: one line, exit code 2.
@@ -209,58 +212,6 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// Flags may stand anywhere, and short ones may stick to their values.
-func TestInterspersed(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct{ in, want string }{
-		{". -t x", "--tag x -- ."},
-		{"-t x .", "--tag x -- ."},
-		{". --tag=x --no-cache", "--tag=x --no-cache -- ."},
-		{"-f- .", "--file=- -- ."},
-		{"-tname .", "--tag=name -- ."},
-		{"-q .", "--quiet -- ."},
-		{"-", "-- -"},
-		{"-f - .", "--file - -- ."},
-		{"--no-cache", "--no-cache"},
-		{"--push=false . --push", "--push=false --push -- ."},
-		{"--build-arg a=-b .", "--build-arg a=-b -- ."},
-		{"-t x -- -dir", "--tag x -- -dir"},
-	} {
-		t.Run(tt.in, func(t *testing.T) {
-			t.Parallel()
-			fs := flag.NewFlagSet("", flag.ContinueOnError)
-			new(buildConfig).register(fs)
-			args, err := interspersed(fs, strings.Fields(tt.in))
-			if got := strings.Join(args, " "); err != nil || got != tt.want {
-				t.Errorf("got %q, %v; want %q", got, err, tt.want)
-			}
-		})
-	}
-}
-
-func TestRepeatableFlagsFromTheEnvironment(t *testing.T) {
-	const value = "a=1\nb=two words,and commas"
-	t.Setenv("BOB_BUILD_ARG", value)
-	for _, tt := range []struct {
-		args, want []string
-	}{
-		{nil, []string{"a=1", "b=two words,and commas"}},
-		{[]string{"--build-arg", "KEY=line one\nline two"}, []string{"KEY=line one\nline two"}},
-		{[]string{"--build-arg", value}, []string{value}},
-		{[]string{"--build-arg=x=1", "--build-arg=" + value}, []string{"x=1", value}},
-	} {
-		c := newBuildCommand(nil, nil, nil)
-		args, err := interspersed(c.FlagSet, tt.args)
-		if err == nil {
-			err = c.Parse(args)
-		}
-		l, ok := c.FlagSet.Lookup("build-arg").Value.(*list)
-		if err != nil || !ok || !reflect.DeepEqual(l.values, tt.want) {
-			t.Errorf("%q: got %q, %v; want %q", tt.args, l.values, err, tt.want)
-		}
-	}
-}
-
 func TestParseOutput(t *testing.T) {
 	t.Parallel()
 	for spec, want := range map[string]output{
@@ -293,20 +244,16 @@ func TestParseOutput(t *testing.T) {
 }
 
 // parsedOptions returns what a command line asks for.
-func parsedOptions(t *testing.T, line string) *options {
+func parsedOptions(t *testing.T, line string) (o *options) {
 	t.Helper()
 	cfg := &buildConfig{stdout: io.Discard}
-	fs := flag.NewFlagSet("", flag.ContinueOnError)
-	cfg.register(fs)
-	args, err := interspersed(fs, strings.Fields(line))
-	if err != nil {
-		t.Fatal(err)
+	c := &ffcli.Command{Name: "build", FlagSet: flag.NewFlagSet("", flag.ContinueOnError)}
+	cfg.register(c.FlagSet)
+	c.Exec = func(ctx context.Context, _ []string) (err error) {
+		o, err = cfg.options(ctx)
+		return err
 	}
-	if err := fs.Parse(args); err != nil {
-		t.Fatal(err)
-	}
-	o, err := cfg.options(t.Context())
-	if err != nil {
+	if err := cli.Run(t.Context(), c, strings.Fields(line), io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	return o

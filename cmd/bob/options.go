@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/sandbox"
@@ -44,7 +44,7 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 	defer func() { err = interrupted(ctx, err) }()
 	o := &options{}
 	o.plan.Target = string(cfg.target)
-	for _, stages := range cfg.noCacheOf.values {
+	for _, stages := range cfg.noCacheOf.Values {
 		for stage := range strings.SplitSeq(stages, ",") {
 			o.plan.NoCache = append(o.plan.NoCache, strings.TrimSpace(stage))
 		}
@@ -66,7 +66,7 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 		return nil, err
 	}
 	if err := o.build.Check(o.platforms); err != nil {
-		return nil, usageErrorf("%v", err)
+		return nil, cli.Errorf("%v", err)
 	}
 	return o, nil
 }
@@ -75,15 +75,15 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 func (cfg *buildConfig) planOptions(ctx context.Context, o *dockerfile.Options) error {
 	var wrong []error
 	o.Labels = make(map[string]string)
-	for _, l := range cfg.labels.values {
+	for _, l := range cfg.labels.Values {
 		name, value, _ := strings.Cut(l, "=")
 		if name == "" {
-			wrong = append(wrong, about("label", l, usageErrorf("--label %q: the name is missing", l)))
+			wrong = append(wrong, cli.About("label", l, cli.Errorf("--label %q: the name is missing", l)))
 		}
 		o.Labels[name] = value
 	}
 	var err error
-	o.BuildArgs, err = buildArgs(ctx, cfg.buildArgs.values)
+	o.BuildArgs, err = buildArgs(ctx, cfg.buildArgs.Values)
 	return errors.Join(append(wrong, err)...)
 }
 
@@ -102,7 +102,7 @@ func (cfg *buildConfig) sizes(o *options, cache string) error {
 	o.limit = -1
 	if cfg.cacheLimit != "" {
 		if o.limit, err = units.RAMInBytes(string(cfg.cacheLimit)); err != nil {
-			wrong = about("cache-limit", "", usageErrorf("--cache-limit %s: want a size as 500m or 10g, or 0", cfg.cacheLimit))
+			wrong = cli.Wrong("cache-limit", cfg.cacheLimit, "want a size as 500m or 10g, or 0")
 		}
 	}
 	o.build.MaxUnpacked, err = cfg.unpacked.bytes(cache)
@@ -113,14 +113,14 @@ func (cfg *buildConfig) sizes(o *options, cache string) error {
 func (cfg *buildConfig) times() error {
 	var wrong []error
 	if cfg.jobs < 0 {
-		wrong = append(wrong, about("jobs", "", usageErrorf("--jobs %d: a negative number", cfg.jobs)))
+		wrong = append(wrong, cli.Wrong("jobs", cfg.jobs, "a negative number"))
 	}
 	for _, t := range []struct {
 		flag  string
 		value time.Duration
 	}{{"timeout", cfg.timeout}, {"step-timeout", cfg.stepTimeout}} {
 		if t.value < 0 {
-			wrong = append(wrong, about(t.flag, "", usageErrorf("--%s %s: want a duration as 90s or 1h30m", t.flag, t.value)))
+			wrong = append(wrong, cli.About(t.flag, "", cli.Errorf("--%s %s: want a duration as 90s or 1h30m", t.flag, t.value)))
 		}
 	}
 	return errors.Join(wrong...)
@@ -135,7 +135,7 @@ func (cfg *buildConfig) resultFiles() error {
 			continue
 		}
 		if err := unix.Access(filepath.Dir(f[1]), unix.W_OK); err != nil {
-			wrong = append(wrong, about(f[0], "", usageErrorf("--%s %s: can't be written to its directory: %v", f[0], f[1], err)))
+			wrong = append(wrong, cli.About(f[0], "", cli.Errorf("--%s %s: can't be written to its directory: %v", f[0], f[1], err)))
 		}
 	}
 	return errors.Join(wrong...)
@@ -150,16 +150,16 @@ func (cfg *buildConfig) networkOption(o *executor.Options) error {
 	case "private":
 		o.Network = sandbox.Private
 	default:
-		return about("network", "", usageErrorf("--network %s: want default, host, none or private", cfg.network))
+		return cli.Wrong("network", cfg.network, "want default, host, none or private")
 	}
 	return nil
 }
 
 func (cfg *buildConfig) hostOptions(o *executor.Options) error {
-	for _, h := range cfg.addHosts.values {
+	for _, h := range cfg.addHosts.Values {
 		host, err := extraHost(h)
 		if err != nil {
-			return about("add-host", h, err)
+			return cli.About("add-host", h, err)
 		}
 		o.ExtraHosts = append(o.ExtraHosts, host)
 	}
@@ -172,14 +172,14 @@ func (cfg *buildConfig) limitOptions(o *executor.Options) error {
 	if cfg.shm != "" {
 		n, err := units.RAMInBytes(cfg.shm)
 		if err != nil || n <= 0 {
-			wrong = append(wrong, about("shm-size", "", usageErrorf("--shm-size %s: want a size as 64m or 1g", cfg.shm)))
+			wrong = append(wrong, cli.Wrong("shm-size", cfg.shm, "want a size as 64m or 1g"))
 		}
 		o.ShmSize = n
 	}
-	for _, u := range cfg.ulimits.values {
+	for _, u := range cfg.ulimits.Values {
 		l, err := units.ParseUlimit(u)
 		if err != nil {
-			wrong = append(wrong, about("ulimit", u, usageErrorf("--ulimit %s: %v", u, err)))
+			wrong = append(wrong, cli.Wrong("ulimit", u, "%v", err))
 			continue
 		}
 		o.Ulimits = append(o.Ulimits, sandbox.Ulimit{Name: l.Name, Soft: uint64(l.Soft), Hard: uint64(l.Hard)})
@@ -193,7 +193,7 @@ func (cfg *buildConfig) limitOptions(o *executor.Options) error {
 func (cfg *buildConfig) bundleOption(ctx context.Context, o *executor.Options) (err error) {
 	if file := cfg.registries.bundle; file != "" {
 		if o.CABundle, err = bounded.ReadFile(ctx, string(file), executor.MaxBundleSize); err != nil {
-			return about("ca-bundle", "", usageErrorf("--ca-bundle: %v", err))
+			return cli.About("ca-bundle", "", cli.Errorf("--ca-bundle: %v", err))
 		}
 	}
 	return nil
@@ -201,10 +201,10 @@ func (cfg *buildConfig) bundleOption(ctx context.Context, o *executor.Options) (
 
 func (cfg *buildConfig) emulatorOptions(o *options) error {
 	o.emulators = make(map[string]string)
-	for _, v := range cfg.emulators.values {
+	for _, v := range cfg.emulators.Values {
 		arch, path, err := emulator(v)
 		if err != nil {
-			return about("emulator", v, usageErrorf("--emulator %s: %v", v, err))
+			return cli.Wrong("emulator", v, "%v", err)
 		}
 		o.emulators[arch] = path
 	}
@@ -242,14 +242,14 @@ func (cfg *buildConfig) runLimits() (sandbox.Limits, error) {
 	if cfg.memory != "" {
 		var err error
 		if l.Memory, err = units.RAMInBytes(string(cfg.memory)); err != nil || l.Memory > 0 && l.Memory < leastMemory {
-			wrong = append(wrong, about("memory", "", usageErrorf("--memory %s: want a size as 512m or 2g, of 6m at least", cfg.memory)))
+			wrong = append(wrong, cli.Wrong("memory", cfg.memory, "want a size as 512m or 2g, of 6m at least"))
 		}
 	}
 	if !(l.CPUs == 0 || l.CPUs >= 0.01 && l.CPUs <= 1<<20) {
-		wrong = append(wrong, about("cpus", "", usageErrorf("--cpus %v: want a number as 1.5, of 0.01 at least", cfg.cpus)))
+		wrong = append(wrong, cli.Wrong("cpus", cfg.cpus, "want a number as 1.5, of 0.01 at least"))
 	}
 	if cfg.pids < -1 {
-		wrong = append(wrong, about("pids-limit", "", usageErrorf("--pids-limit %d: want a positive number", cfg.pids)))
+		wrong = append(wrong, cli.Wrong("pids-limit", cfg.pids, "want a positive number"))
 	}
 	return l, errors.Join(wrong...)
 }
@@ -263,7 +263,7 @@ func extraHost(s string) (string, error) {
 	}
 	ip := strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]")
 	if !ok || name == "" || net.ParseIP(ip) == nil {
-		return "", usageErrorf("--add-host %s: want name:address with a numeric address", s)
+		return "", cli.Errorf("--add-host %s: want name:address with a numeric address", s)
 	}
 	return name + ":" + ip, nil
 }
@@ -273,20 +273,20 @@ func extraHost(s string) (string, error) {
 func (cfg *buildConfig) parsedOutputs() ([]*output, error) {
 	var outs []*output
 	var wrong []error
-	for _, t := range cfg.tags.values {
+	for _, t := range cfg.tags.Values {
 		if _, err := reference.ParseNormalizedNamed(t); err != nil {
-			wrong = append(wrong, about("tag", t, usageErrorf("-t %s: %v", t, err)))
+			wrong = append(wrong, cli.About("tag", t, cli.Errorf("-t %s: %v", t, err)))
 		}
 	}
-	for _, spec := range cfg.outputs.values {
+	for _, spec := range cfg.outputs.Values {
 		out, err := parseOutput(spec)
 		if err != nil {
-			wrong = append(wrong, about("output", spec, err))
+			wrong = append(wrong, cli.About("output", spec, err))
 			continue
 		}
 		for _, name := range out.names {
 			if _, err := reference.ParseNormalizedNamed(name); err != nil {
-				wrong = append(wrong, about("output", spec, usageErrorf("-o %s: name: %v", spec, err)))
+				wrong = append(wrong, cli.About("output", spec, cli.Errorf("-o %s: name: %v", spec, err)))
 			}
 		}
 		outs = append(outs, out)
@@ -301,15 +301,15 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 	if o.Format, errFormat = cfg.format(); err != nil || errFormat != nil {
 		return errors.Join(err, errFormat)
 	}
-	push := cfg.push.or(len(cfg.outputs.values) == 0)
-	names := cfg.tags.values
+	push := cfg.push.Or(len(cfg.outputs.Values) == 0)
+	names := cfg.tags.Values
 	common, pushed := o.Format, (*output)(nil)
 	for i, out := range outs {
-		spec := cfg.outputs.values[i]
+		spec := cfg.outputs.Values[i]
 		names = append(slices.Clip(names), out.names...)
 		if out.registry {
 			if pushed != nil && !pushed.sameImage(out) {
-				return about("output", spec, usageErrorf("-o %s: one image is pushed to all names: give all of type=registry the same fields, or build again", spec))
+				return cli.About("output", spec, cli.Errorf("-o %s: one image is pushed to all names: give all of type=registry the same fields, or build again", spec))
 			}
 			pushed = out
 			push = push || out.push
@@ -321,7 +321,7 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 		_ = out.change(&out.Format) // likewise
 		if out.Dest == "-" {
 			if f, ok := cfg.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-				return about("output", spec, usageErrorf("-o %s: a tar would be written to the terminal; name a file with dest= or redirect it", spec))
+				return cli.About("output", spec, cli.Errorf("-o %s: a tar would be written to the terminal; name a file with dest= or redirect it", spec))
 			}
 			out.Writer = cfg.stdout
 		}
@@ -332,14 +332,14 @@ func (cfg *buildConfig) exports(o *executor.Options) error {
 	}
 	for _, name := range names {
 		if named, err := reference.ParseNormalizedNamed(name); err == nil && o.ByDigest && !reference.IsNameOnly(named) {
-			return usageErrorf("push-by-digest gives no names: leave the tag out of %s", name)
+			return cli.Errorf("push-by-digest gives no names: leave the tag out of %s", name)
 		}
 	}
 	if push {
 		o.Tags = names
 	}
-	if len(names) == 0 && (cfg.push.or(false) || push && len(cfg.outputs.values) > 0) {
-		return usageErrorf("nothing says where to push to: name it with -t")
+	if len(names) == 0 && (cfg.push.Or(false) || push && len(cfg.outputs.Values) > 0) {
+		return cli.Errorf("nothing says where to push to: name it with -t")
 	}
 	return nil
 }
@@ -364,22 +364,21 @@ func (out *output) sameImage(other *output) bool {
 // directory, or - for a tar on standard output.
 func parseOutput(spec string) (*output, error) {
 	fail := func(format string, args ...any) (*output, error) {
-		return nil, usageErrorf("-o %s: "+format, append([]any{spec}, args...)...)
+		return nil, cli.Errorf("-o %s: "+format, append([]any{spec}, args...)...)
 	}
 	if spec == "-" {
 		return &output{Output: executor.Output{Type: executor.OutputTar, Dest: "-"}}, nil
 	}
-	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
+	fields, err := cli.Fields(spec)
 	if err != nil {
 		return fail("%v", err)
 	}
-	if len(fields) == 1 && !strings.Contains(spec, "=") {
+	if len(fields) == 1 && !fields[0].HasValue {
 		return &output{Output: executor.Output{Type: executor.OutputLocal, Dest: spec}}, nil
 	}
 	out, kind, asTar := &output{}, "", true
 	for _, f := range fields {
-		key, value, _ := strings.Cut(f, "=")
-		switch strings.TrimSpace(key) {
+		switch key, value := f.Key, f.Value; key {
 		case "type":
 			kind = value
 		case "dest":
@@ -392,11 +391,11 @@ func parseOutput(spec string) (*output, error) {
 			}
 			asTar = value == "true"
 		case "push":
-			if out.push, err = truth(value); err != nil {
+			if out.push, err = cli.Bool(value); err != nil {
 				return fail("push: %v", err)
 			}
 		default:
-			if err := out.attribute(strings.TrimSpace(key), value); err != nil {
+			if err := out.attribute(key, value); err != nil {
 				return fail("%v", err)
 			}
 		}

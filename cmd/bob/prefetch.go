@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/distribution/reference"
@@ -17,11 +18,11 @@ import (
 type prefetchConfig struct {
 	isolationFlags
 
-	platform, images text
+	platform, images cli.Text
 	registries       registryConfig
 	unpacked         unpackLimit
 	quiet            bool
-	cacheSync        choice
+	cacheSync        cli.Choice
 	progress, cache  string
 	stderr           io.Writer
 }
@@ -46,7 +47,6 @@ func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
 		LongHelp: "Fetch images and unpack them in the cache, so that builds that start from them need not. Each is tried,\n" +
 			"whatever becomes of the others.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec:    cfg.exec,
 	}
 }
@@ -61,7 +61,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	}
 	p, errPlatform := platformOf(string(cfg.platform))
 	mode, errMode := viewMode(cfg.progress, cfg.quiet)
-	if err := errors.Join(about("platform", "", errPlatform), errMode, cfg.registries.check(ctx), cfg.check()); err != nil {
+	if err := errors.Join(cli.About("platform", "", errPlatform), errMode, cfg.registries.check(ctx), cfg.check()); err != nil {
 		return err
 	}
 	cache, err := cacheDir(cfg.cache)
@@ -95,17 +95,17 @@ func (cfg *prefetchConfig) references(args []string) ([]string, error) {
 	var listed []string
 	if cfg.images != "" {
 		if err := json.Unmarshal([]byte(cfg.images), &listed); err != nil {
-			return nil, usageErrorf(`BOB_CACHE_IMAGES: want a JSON list as ["alpine:3"]: %v`, err)
+			return nil, cli.Errorf(`BOB_CACHE_IMAGES: want a JSON list as ["alpine:3"]: %v`, err)
 		}
 	}
 	refs := slices.Concat(args, listed)
 	if len(refs) == 0 {
-		return nil, usageErrorf("bob prefetch takes images to fetch, as arguments or in BOB_CACHE_IMAGES")
+		return nil, cli.Errorf("bob prefetch takes images to fetch, as arguments or in BOB_CACHE_IMAGES")
 	}
 	for i, ref := range refs {
 		named, err := reference.ParseNormalizedNamed(ref)
 		if err != nil {
-			return nil, usageErrorf("%s: %v", ref, err)
+			return nil, cli.Errorf("%s: %v", ref, err)
 		}
 		refs[i] = reference.TagNameOnly(named).String() // each image is fetched once, whatever it is called
 	}

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/proxy"
 	"github.com/bobbuild/bob/snapshot/bounded"
@@ -71,14 +72,13 @@ func newProxyCommand(stdout, stderr io.Writer) *ffcli.Command {
 			workspaceAdditionalAuth + ". Flags show in the list of processes:\n" +
 			"give credentials by these variables, or as @FILE. BOB_AUTH and BOB_ADDITIONAL_AUTH are refused.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec:    cfg.exec,
 	}
 }
 
 func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	if len(args) > 0 {
-		return usageErrorf("bob proxy takes no arguments")
+		return cli.Errorf("bob proxy takes no arguments")
 	}
 	if err := cfg.readEnvironment(); err != nil {
 		return err
@@ -110,7 +110,7 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 func (cfg *proxyConfig) readEnvironment() error {
 	for _, name := range []string{"BOB_AUTH", "BOB_ADDITIONAL_AUTH"} {
 		if os.Getenv(name) != "" {
-			return usageErrorf("%s would be handed on to builds: use WORKSPACEKIT_BOBPROXY_AUTH or WORKSPACEKIT_BOBPROXY_ADDITIONALAUTH", name)
+			return cli.Errorf("%s would be handed on to builds: use WORKSPACEKIT_BOBPROXY_AUTH or WORKSPACEKIT_BOBPROXY_ADDITIONALAUTH", name)
 		}
 	}
 	for _, v := range []struct {
@@ -134,7 +134,7 @@ func (cfg *proxyConfig) readEnvironment() error {
 
 func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 	if cfg.baseRef == "" && cfg.targetRef == "" {
-		return nil, usageErrorf("nothing to serve: give --base-ref or --target-ref")
+		return nil, cli.Errorf("nothing to serve: give --base-ref or --target-ref")
 	}
 	o := proxy.Options{Base: cfg.baseRef, Target: cfg.targetRef, Insecure: cfg.insecure}
 	var errPatience, errAuth, errMore, errCA, errLog error
@@ -148,14 +148,14 @@ func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 	case "json":
 		o.Log = slog.New(slog.NewJSONHandler(terminal.JSON(cfg.stderr), nil))
 	default:
-		errLog = about("log-format", "", usageErrorf("--log-format %s: want text or json", cfg.logFormat))
+		errLog = cli.Wrong("log-format", cfg.logFormat, "want text or json")
 	}
 	if err := errors.Join(errPatience, errAuth, errMore, errCA, errLog); err != nil {
 		return nil, err
 	}
 	p, err := proxy.New(o)
 	if err != nil {
-		return nil, usageErrorf("%v", err)
+		return nil, cli.Errorf("%v", err)
 	}
 	return p, nil
 }
@@ -166,13 +166,13 @@ func readCredentials(ctx context.Context, flagName, variable, value string, pars
 	if file, ok := strings.CutPrefix(value, "@"); ok {
 		body, err := bounded.ReadFile(ctx, file, maxConfig)
 		if err != nil {
-			return proxy.Credentials{}, about(flagName, "", usageErrorf("%s: %v", where, err))
+			return proxy.Credentials{}, cli.About(flagName, "", cli.Errorf("%s: %v", where, err))
 		}
 		where, value = file, string(body)
 	}
 	c, err := parse(value)
 	if err != nil {
-		return proxy.Credentials{}, about(flagName, "", usageErrorf("%s: %v", where, err))
+		return proxy.Credentials{}, cli.About(flagName, "", cli.Errorf("%s: %v", where, err))
 	}
 	return c, nil
 }
@@ -194,7 +194,7 @@ func (cfg *proxyConfig) listener(ctx context.Context) (net.Listener, error) {
 // nobody listens any more is replaced. Closing the listener removes the socket.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if !filepath.IsAbs(path) {
-		return nil, usageErrorf("--listen unix://%s: want an absolute path, unix:///path", path)
+		return nil, cli.Errorf("--listen unix://%s: want an absolute path, unix:///path", path)
 	}
 	// Of two that start at the same time, one sees the other's socket.
 	dir, err := os.Open(filepath.Dir(path))
@@ -224,7 +224,7 @@ func removeStale(ctx context.Context, path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return usageErrorf("--listen unix://%s: there is a file that is no socket; remove it or choose another path", path)
+		return cli.Errorf("--listen unix://%s: there is a file that is no socket; remove it or choose another path", path)
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
@@ -22,10 +23,9 @@ func newPushCommand(stdout, stderr io.Writer) *ffcli.Command {
 			"docker save does, to one or more references. What it is shows its content; with several images in it, name one as\n" +
 			"in oci:PATH:TAG or docker-archive:FILE:REFERENCE. Standard output is the digest of the manifest and nothing else.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec: func(ctx context.Context, args []string) error {
 			if len(args) < 2 {
-				return usageErrorf("bob push takes an archive and at least one reference")
+				return cli.Errorf("bob push takes an archive and at least one reference")
 			}
 			src, err := archivePlace(args[0])
 			if err != nil {

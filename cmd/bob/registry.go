@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/registry/serve"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
@@ -22,7 +23,7 @@ func newRegistryCommand(stdout, stderr io.Writer) *ffcli.Command {
 		ShortUsage:  "bob registry <command>",
 		ShortHelp:   "A small registry for trying things out",
 		Subcommands: []*ffcli.Command{newServeCommand(stdout, stderr)},
-		Exec:        showHelp,
+		Exec:        cli.ShowHelp,
 	}
 }
 
@@ -43,14 +44,13 @@ func newServeCommand(stdout, stderr io.Writer) *ffcli.Command {
 		LongHelp: "Serve images kept in a directory to programs on this machine, until interrupted.\n" +
 			"There is no authentication, so it listens on loopback addresses only.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec:    cfg.exec,
 	}
 }
 
 func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 	if len(args) > 0 {
-		return usageErrorf("bob registry serve takes no arguments")
+		return cli.Errorf("bob registry serve takes no arguments")
 	}
 	if err := checkLoopback(cfg.listen, "the registry has no authentication and serves this machine only"); err != nil {
 		return err
@@ -94,10 +94,10 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 func checkLoopback(addr, why string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return usageErrorf("--listen %s: %v", addr, err)
+		return cli.Errorf("--listen %s: %v", addr, err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return usageErrorf("--listen %s: not a loopback address; %s", addr, why)
+		return cli.Errorf("--listen %s: not a loopback address; %s", addr, why)
 	}
 	return nil
 }

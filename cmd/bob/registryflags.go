@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/certs"
 	"github.com/bobbuild/bob/registry/conf"
@@ -23,8 +24,8 @@ import (
 // registryConfig is how registries are reached, as the command line has it.
 type registryConfig struct {
 	insecure, verbose            bool
-	conf, ca, cert, key, proxied text
-	bundle                       text // of bob build
+	conf, ca, cert, key, proxied cli.Text
+	bundle                       cli.Text // of bob build
 	retryFor                     time.Duration
 
 	options registry.Options // what check made of it
@@ -50,7 +51,7 @@ func registerRetryFor(flags *flag.FlagSet, value *time.Duration) {
 func patient(retryFor time.Duration) (patience.Policy, error) {
 	switch {
 	case retryFor < 0:
-		return patience.Policy{}, about("retry-for", "", usageErrorf("--retry-for %s: want a time of 0 or more, as 90s", retryFor))
+		return patience.Policy{}, cli.Wrong("retry-for", retryFor, "want a time of 0 or more, as 90s")
 	case retryFor == 0:
 		return patience.Policy{Limit: -1}, nil
 	}
@@ -66,7 +67,7 @@ func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	o.Patience, err = patient(cfg.retryFor)
 	wrong = append(wrong, err)
 	if o.Conf, err = conf.Read(ctx, cfg.confFiles()...); err != nil {
-		wrong = append(wrong, about("registries-conf", "", usageErrorf("%v", err)))
+		wrong = append(wrong, cli.About("registries-conf", "", cli.Errorf("%v", err)))
 	}
 	o.Roots, err = addCA(ctx, nil, "registry-ca", string(cfg.ca))
 	wrong = append(wrong, err)
@@ -76,19 +77,19 @@ func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	case cfg.cert != "" && cfg.key != "":
 		pair, err := certs.KeyPair(ctx, string(cfg.cert), string(cfg.key))
 		if err != nil {
-			wrong = append(wrong, about("registry-cert", "", usageErrorf("--registry-cert: %v", err)))
+			wrong = append(wrong, cli.About("registry-cert", "", cli.Errorf("--registry-cert: %v", err)))
 		}
 		o.Certificates = []tls.Certificate{pair}
 	case cfg.cert != "":
-		wrong = append(wrong, about("registry-cert", "", usageErrorf("--registry-cert and --registry-key go together")))
+		wrong = append(wrong, cli.About("registry-cert", "", cli.Errorf("--registry-cert and --registry-key go together")))
 	case cfg.key != "":
-		wrong = append(wrong, about("registry-key", "", usageErrorf("--registry-cert and --registry-key go together")))
+		wrong = append(wrong, cli.About("registry-key", "", cli.Errorf("--registry-cert and --registry-key go together")))
 	}
 	o.CertDirs = append(inConfig("containers/certs.d"), "/etc/containers/certs.d", "/etc/docker/certs.d")
 	if cfg.proxied != "" {
 		path, ok := strings.CutPrefix(string(cfg.proxied), "unix://")
 		if !ok || !filepath.IsAbs(path) {
-			wrong = append(wrong, about("proxy", "", usageErrorf("--proxy %s: want unix:///path", cfg.proxied)))
+			wrong = append(wrong, cli.Wrong("proxy", cfg.proxied, "want unix:///path"))
 		}
 		o.Socket = path
 	}
@@ -110,7 +111,7 @@ func addCA(ctx context.Context, roots *x509.CertPool, flag, file string) (*x509.
 		}
 	}
 	if err := certs.AddCA(ctx, roots, file); err != nil {
-		return nil, about(flag, "", usageErrorf("--%s: %v", flag, err))
+		return nil, cli.About(flag, "", cli.Errorf("--%s: %v", flag, err))
 	}
 	return roots, nil
 }
@@ -191,12 +192,12 @@ func authVariable(variable string) (*logins.Auths, error) {
 	} else if key := os.Getenv(keyVariable); key != "" {
 		var err error
 		if text, err = logins.Unseal([]byte(key), string(text)); err != nil {
-			return nil, usageErrorf("%s, with the key in %s: %v", variable, keyVariable, err)
+			return nil, cli.Errorf("%s, with the key in %s: %v", variable, keyVariable, err)
 		}
 	}
 	auths, err := logins.Parse(text, variable)
 	if err != nil {
-		return nil, usageErrorf("%v", err)
+		return nil, cli.Errorf("%v", err)
 	}
 	return auths, nil
 }

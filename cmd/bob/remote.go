@@ -29,7 +29,7 @@ func (cfg *buildConfig) remoteContext(ctx context.Context, address string) (dock
 	case *dockerfile.Download:
 		return src, fetch.CheckURL(src.URL)
 	case *dockerfile.Repository:
-		args, err := buildArgs(ctx, cfg.buildArgs.values)
+		args, err := buildArgs(ctx, cfg.buildArgs.Values)
 		if err != nil {
 			return nil, err
 		}

@@ -2,21 +2,21 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
 )
 
 // secretOptions sets the secrets of RUN.
 func (cfg *buildConfig) secretOptions(o *executor.Options) error {
 	o.Secrets = make(map[string]executor.Secret)
-	for _, spec := range cfg.secrets.values {
+	for _, spec := range cfg.secrets.Values {
 		id, secret, err := parseSecret(spec)
 		if err != nil {
-			return about("secret", spec, err)
+			return cli.About("secret", spec, err)
 		}
 		o.Secrets[id] = secret
 	}
@@ -26,17 +26,17 @@ func (cfg *buildConfig) secretOptions(o *executor.Options) error {
 // sshOptions sets the SSH agents of RUN.
 func (cfg *buildConfig) sshOptions(ctx context.Context, o *executor.Options) error {
 	o.SSH = make(map[string]*executor.SSHAgent)
-	for _, spec := range cfg.ssh.values {
+	for _, spec := range cfg.ssh.Values {
 		id, value, _ := strings.Cut(spec, "=")
 		if id == "" {
-			return about("ssh", spec, usageErrorf("--ssh %s: the ID is missing; want default or id=path", spec))
+			return cli.Wrong("ssh", spec, "the ID is missing; want default or id=path")
 		}
 		if o.SSH[id] != nil {
-			return about("ssh", spec, usageErrorf("--ssh %s: there is already an agent with the ID %s", spec, id))
+			return cli.Wrong("ssh", spec, "there is already an agent with the ID %s", id)
 		}
 		agent, err := sshAgent(ctx, value)
 		if err != nil {
-			return about("ssh", spec, usageErrorf("--ssh %s: %v", spec, err))
+			return cli.Wrong("ssh", spec, "%v", err)
 		}
 		o.SSH[id] = agent
 	}
@@ -45,14 +45,14 @@ func (cfg *buildConfig) sshOptions(ctx context.Context, o *executor.Options) err
 
 // allowOptions sets what a RUN may ask for.
 func (cfg *buildConfig) allowOptions(o *executor.Options) error {
-	for _, name := range cfg.allow.values {
+	for _, name := range cfg.allow.Values {
 		switch name {
 		case "security.insecure":
 			o.AllowInsecure = true
 		case "network.host":
 			o.AllowHostNetwork = true
 		default:
-			return about("allow", name, usageErrorf("--allow %s: unknown entitlement; want security.insecure or network.host", name))
+			return cli.Wrong("allow", name, "unknown entitlement; want security.insecure or network.host")
 		}
 	}
 	return nil
@@ -66,7 +66,7 @@ func sshAgent(ctx context.Context, paths string) (*executor.SSHAgent, error) {
 	}
 	socket := os.Getenv("SSH_AUTH_SOCK")
 	if socket == "" {
-		return nil, usageErrorf("SSH_AUTH_SOCK is not set: start ssh-agent, or name a socket or key as id=path")
+		return nil, cli.Errorf("SSH_AUTH_SOCK is not set: start ssh-agent, or name a socket or key as id=path")
 	}
 	return executor.NewSSHAgent(ctx, []string{socket})
 }
@@ -75,19 +75,18 @@ func sshAgent(ctx context.Context, paths string) (*executor.SSHAgent, error) {
 // read when it is used, a variable now: the environment doesn't change.
 func parseSecret(spec string) (id string, secret executor.Secret, err error) {
 	fail := func(format string, args ...any) (string, executor.Secret, error) {
-		return "", executor.Secret{}, usageErrorf("--secret %s: "+format, append([]any{spec}, args...)...)
+		return "", executor.Secret{}, cli.Errorf("--secret %s: "+format, append([]any{spec}, args...)...)
 	}
-	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
+	fields, err := cli.Fields(spec)
 	if err != nil {
 		return fail("%v", err)
 	}
 	var kind, file, env string
 	for _, field := range fields {
-		key, value, ok := strings.Cut(field, "=")
-		if !ok {
-			return fail("field %q is no key=value", field)
+		if !field.HasValue {
+			return fail("field %q is no key=value", field.Key)
 		}
-		switch key = strings.ToLower(key); key {
+		switch key, value := strings.ToLower(field.Key), field.Value; key {
 		case "type":
 			if value != "file" && value != "env" {
 				return fail("unknown type %q; want file or env", value)

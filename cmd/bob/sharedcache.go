@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
@@ -17,18 +17,18 @@ import (
 // sharedCache sets the caches that the build imports and exports.
 func (cfg *buildConfig) sharedCache(o *executor.Options) error {
 	var wrong []error
-	for _, spec := range cfg.cacheFrom.values {
+	for _, spec := range cfg.cacheFrom.Values {
 		src, err := parseCacheFrom(spec)
 		if err != nil {
-			wrong = append(wrong, about("cache-from", spec, usageErrorf("--cache-from %s: %v", spec, err)))
+			wrong = append(wrong, cli.Wrong("cache-from", spec, "%v", err))
 			continue
 		}
 		o.CacheFrom = append(o.CacheFrom, *src)
 	}
-	for _, spec := range cfg.cacheTo.values {
+	for _, spec := range cfg.cacheTo.Values {
 		t, err := parseCacheTo(spec)
 		if err != nil {
-			wrong = append(wrong, about("cache-to", spec, usageErrorf("--cache-to %s: %v", spec, err)))
+			wrong = append(wrong, cli.Wrong("cache-to", spec, "%v", err))
 			continue
 		}
 		o.CacheTo = append(o.CacheTo, *t)
@@ -41,19 +41,18 @@ const cacheMounts = "mounts"
 
 // cacheFields parses comma-separated fields; a reference alone is one in a registry.
 func cacheFields(spec string) (map[string]string, error) {
-	fields, err := csv.NewReader(strings.NewReader(spec)).Read()
+	fields, err := cli.Fields(spec)
 	if err != nil {
-		return nil, errors.New("want comma-separated fields, type=TYPE,NAME=VALUE")
+		return nil, err
 	}
-	if len(fields) == 1 && !strings.Contains(fields[0], "=") {
-		return map[string]string{"type": "registry", "ref": fields[0]}, nil
+	if len(fields) == 1 && !fields[0].HasValue {
+		return map[string]string{"type": "registry", "ref": fields[0].Key}, nil
 	}
 	values := make(map[string]string)
 	for _, f := range fields {
-		key, value, ok := strings.Cut(f, "=")
-		key = strings.ToLower(strings.TrimSpace(key))
-		if !ok {
-			return nil, fmt.Errorf("%q: want NAME=VALUE", f)
+		key, value := strings.ToLower(f.Key), f.Value
+		if !f.HasValue {
+			return nil, fmt.Errorf("%q: want NAME=VALUE", f.Key)
 		}
 		if before, twice := values[key]; twice {
 			if key != cacheMounts {
@@ -198,14 +197,14 @@ func setCacheFields(t *executor.CacheTarget, values map[string]string) error {
 		{"oci-mediatypes", "a cache has OCI media types"},
 	} {
 		if value, ok := values[fixed[0]]; ok {
-			if on, err := truth(value); err != nil || !on {
+			if on, err := cli.Bool(value); err != nil || !on {
 				return fmt.Errorf("%s=%s: %s", fixed[0], value, fixed[1])
 			}
 		}
 	}
 	if value, ok := values["ignore-error"]; ok {
 		var err error
-		t.IgnoreError, err = truth(value)
+		t.IgnoreError, err = cli.Bool(value)
 		return err
 	}
 	return nil

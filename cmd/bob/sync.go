@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"syscall"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
@@ -22,10 +23,9 @@ func newCacheSyncCommand() *ffcli.Command {
 		LongHelp: "Wait until all that the cache holds is on the disk, so that it survives a power failure.\n" +
 			"Builds have that done behind them; it is for machines that end with the build.",
 		FlagSet: fs,
-		Options: envOptions(),
 		Exec: func(ctx context.Context, args []string) error {
 			if len(args) > 0 {
-				return usageErrorf("bob cache sync takes no arguments")
+				return cli.Errorf("bob cache sync takes no arguments")
 			}
 			cache, err := cacheDir(dir)
 			if err != nil {
@@ -43,8 +43,8 @@ const cacheSyncHelp = "have a process bring the cache to the disk afterwards, so
 // since that may take as long as writing everything that the machine has yet to write.
 // If there is no such process, a power failure costs more of the cache. wanted is
 // --cache-sync.
-func syncLater(cache string, wanted choice) {
-	if !wanted.or(true) || os.Getpid() == 1 { // it would end, and have to be waited for, with this one
+func syncLater(cache string, wanted cli.Choice) {
+	if !wanted.Or(true) || os.Getpid() == 1 { // it would end, and have to be waited for, with this one
 		return
 	}
 	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--cache-dir", cache) //nolint:gosec,noctx // it outlives this process

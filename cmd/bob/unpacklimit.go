@@ -6,13 +6,14 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 )
 
 // An unpackLimit is the flag that bounds what others made: how much a layer, an archive,
 // a repository or a download may take on the disk.
-type unpackLimit struct{ size text }
+type unpackLimit struct{ size cli.Text }
 
 func (l *unpackLimit) register(fs *flag.FlagSet) {
 	fs.Var(&l.size, "max-unpacked-size", "`size` that a layer, an archive, a repository or a download may have unpacked, 0 for any (default 100g, or nine tenths of the free disk if that is less, but 1g at least)")
@@ -31,7 +32,7 @@ func (l *unpackLimit) bytes(cache string) (int64, error) {
 	if l.size != "" {
 		n, err := units.RAMInBytes(string(l.size))
 		if err != nil || n < 0 {
-			return 0, about("max-unpacked-size", "", usageErrorf("--max-unpacked-size %s: want a size as 500m or 100g, or 0", l.size))
+			return 0, cli.Wrong("max-unpacked-size", l.size, "want a size as 500m or 100g, or 0")
 		}
 		return n, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
@@ -19,7 +20,7 @@ func newVersionCommand(stdout io.Writer) *ffcli.Command {
 		ShortHelp:  "Print the version",
 		Exec: func(_ context.Context, args []string) error {
 			if len(args) > 0 {
-				return usageErrorf("bob version takes no arguments")
+				return cli.Errorf("bob version takes no arguments")
 			}
 			_, err := fmt.Fprintf(stdout, "bob %s %s/%s %s\n", version, runtime.GOOS, runtime.GOARCH, runtime.Version())
 			return err

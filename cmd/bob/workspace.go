@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/await"
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
@@ -26,9 +27,9 @@ const readyPatience = 30 * time.Minute
 // workspaceConfig is what bob build without arguments does: how workspace
 // platforms start it, by their variables alone.
 type workspaceConfig struct {
-	baseRef, targetRef, dockerfile, contextDir text
+	baseRef, targetRef, dockerfile, contextDir cli.Text
 	root, ready, log                           string
-	buildBase                                  choice
+	buildBase                                  cli.Choice
 	say                                        func(string) // tells what belongs to no step
 }
 
@@ -45,7 +46,7 @@ func (w *workspaceConfig) register(fs *flag.FlagSet) {
 
 // wanted reports whether the platform's variables ask for a workspace image.
 func (w *workspaceConfig) wanted() bool {
-	return w.baseRef != "" || w.targetRef != "" || w.dockerfile != "" || w.contextDir != "" || w.buildBase.set
+	return w.baseRef != "" || w.targetRef != "" || w.dockerfile != "" || w.contextDir != "" || w.buildBase.Made
 }
 
 // completePaths fills in where the workspace is and what lies in it.
@@ -72,8 +73,8 @@ func (w *workspaceConfig) completePaths() error {
 func (w *workspaceConfig) completeRefs() error {
 	for _, ref := range []struct {
 		name  string
-		value *text
-		usual text
+		value *cli.Text
+		usual cli.Text
 	}{
 		{"BOB_BASE_REF", &w.baseRef, "localhost:8080/base:latest"},
 		{"BOB_TARGET_REF", &w.targetRef, "localhost:8080/target:latest"},
@@ -82,7 +83,7 @@ func (w *workspaceConfig) completeRefs() error {
 			*ref.value = ref.usual
 		}
 		if _, err := reference.ParseNormalizedNamed(string(*ref.value)); err != nil {
-			return usageErrorf("%s=%s: %v", ref.name, *ref.value, err)
+			return cli.Errorf("%s=%s: %v", ref.name, *ref.value, err)
 		}
 	}
 	return nil
@@ -91,16 +92,16 @@ func (w *workspaceConfig) completeRefs() error {
 // completeBase fills in and checks what the base layer is built from.
 func (w *workspaceConfig) completeBase() error {
 	if w.dockerfile == "" {
-		return usageErrorf("BOB_BUILD_BASE is set but BOB_DOCKERFILE_PATH isn't: it names the Dockerfile of the base layer")
+		return cli.Errorf("BOB_BUILD_BASE is set but BOB_DOCKERFILE_PATH isn't: it names the Dockerfile of the base layer")
 	}
 	path, err := filepath.Abs(string(w.dockerfile))
 	if err != nil {
 		return fmt.Errorf("BOB_DOCKERFILE_PATH: %w", err)
 	}
 	if !within(w.root, path) {
-		return usageErrorf("BOB_DOCKERFILE_PATH=%s: the Dockerfile must lie in %s", w.dockerfile, w.root)
+		return cli.Errorf("BOB_DOCKERFILE_PATH=%s: the Dockerfile must lie in %s", w.dockerfile, w.root)
 	}
-	w.dockerfile = text(path)
+	w.dockerfile = cli.Text(path)
 	if w.contextDir == "" {
 		w.contextDir = "."
 	}
@@ -172,7 +173,7 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	if !sandbox.Entering() {
 		w.noteFormer()
 	}
-	if w.buildBase.or(false) {
+	if w.buildBase.Or(false) {
 		if err := cfg.ensureBase(ctx, mode); err != nil {
 			return interrupted(ctx, err)
 		}
@@ -215,7 +216,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 		return err
 	}
 	if len(o.platforms) > 1 {
-		return usageErrorf("--platform: a workspace is for one platform, and several were given")
+		return cli.Errorf("--platform: a workspace is for one platform, and several were given")
 	}
 	o.build.Tags, o.fingerprint = []string{string(w.baseRef)}, true
 	// The outer process has looked already.
@@ -231,7 +232,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	}
 	if ref, err := reference.ParseNormalizedNamed(string(w.baseRef)); err == nil {
 		if d, ok := ref.(reference.Digested); ok {
-			return usageErrorf("BOB_BASE_REF=%s: what would be built can't be pushed as %s: name a tag alone", w.baseRef, d.Digest())
+			return cli.Errorf("BOB_BASE_REF=%s: what would be built can't be pushed as %s: name a tag alone", w.baseRef, d.Digest())
 		}
 	}
 	_, err = cfg.enterAndBuild(ctx, in, o, mode)
