@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/output"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/fetch"
@@ -32,16 +33,17 @@ import (
 
 // buildConfig is bob build as the command line has it.
 type buildConfig struct {
-	formatFlags
 	isolationFlags
 
 	file, target, network            cli.Text
-	tags, buildArgs, labels, outputs *cli.List
+	buildArgs, labels                *cli.List
 	addHosts, ulimits, buildContexts *cli.List
+	platforms                        *cli.List
+	output                           output.Flags
 	secrets, ssh, allow, noCacheOf   *cli.List
 	cacheFrom, cacheTo, emulators    *cli.List
 	noCache, pull, quiet, explain    bool
-	push, cacheSync                  cli.Choice
+	cacheSync                        cli.Choice
 	timeout, stepTimeout             time.Duration
 	memory                           cli.Text
 	cpus                             float64
@@ -76,19 +78,18 @@ func newBuildCommand(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
 }
 
 func (cfg *buildConfig) register(fs *flag.FlagSet) {
-	cfg.tags, cfg.buildArgs, cfg.labels = new(cli.List), new(cli.List), new(cli.List)
-	cfg.outputs, cfg.addHosts, cfg.ulimits = new(cli.List), new(cli.List), new(cli.List)
+	cfg.platforms, cfg.buildArgs, cfg.labels = new(cli.List), new(cli.List), new(cli.List)
+	cfg.addHosts, cfg.ulimits = new(cli.List), new(cli.List)
 	cfg.buildContexts = new(cli.List)
 	cfg.secrets, cfg.ssh, cfg.allow = new(cli.List), new(cli.List), new(cli.List)
 	cfg.noCacheOf, cfg.emulators = new(cli.List), new(cli.List)
 	cfg.cacheFrom, cfg.cacheTo = new(cli.List), new(cli.List)
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
-	cfg.formatFlags.register(fs)
+	fs.Var(cfg.platforms, "platform", "`os/arch[/variant]` to build for, a list with commas makes an index (default: this machine's); repeatable")
+	cfg.output.Register(fs)
 	cfg.unpacked.register(fs)
 	fs.Var(&cfg.file, "file", "the Dockerfile's `path` or URL, - for standard input (default: Dockerfile in the context)")
-	fs.Var(cfg.tags, "tag", "`reference` to push the image to; repeatable")
-	fs.Var(cfg.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
 	fs.Var(cfg.buildArgs, "build-arg", "`NAME=value` for an ARG; NAME alone takes it from the environment; repeatable")
 	fs.Var(cfg.buildContexts, "build-context", "`name=value` of a directory, docker-image://REF, oci-layout://PATH or URL in place of an image or stage; repeatable")
 	fs.Var(cfg.cacheFrom, "cache-from", "`spec` of a cache to find results in, type=registry,ref=REF or type=local,src=DIR or REF alone; repeatable")
@@ -102,7 +103,6 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	fs.Var(cfg.emulators, "emulator", "`arch=path` of a static emulator for RUN of another platform, as arm64=/usr/bin/qemu-aarch64-static; root needs --rootless for it; repeatable")
 	fs.Var(&cfg.target, "target", "`stage` to build, by name or number (default: the last)")
 	fs.Var(&cfg.network, "network", "network `mode` of RUN, default, host, none, or private: user-mode, without the host's addresses; default is host")
-	fs.Var(&cfg.push, "push", "push to the tags; on unless --output names other places")
 	cfg.isolationFlags.register(fs, "enter a user namespace first; always done without root")
 	fs.BoolVar(&cfg.noCache, "no-cache", false, "run every step, even if its result is known")
 	fs.Var(cfg.noCacheOf, "no-cache-filter", "`stages`, by name or number and with commas between them, of which every step is run; repeatable")
@@ -357,7 +357,7 @@ func (cfg *buildConfig) writeMetadata(r *executor.Result, pushed []string) error
 	if cfg.explain {
 		m["bob.cache"] = r.Cache
 	}
-	if names := cmp.Or(strings.Join(pushed, ","), strings.Join(cfg.tags.Values, ",")); names != "" {
+	if names := cmp.Or(strings.Join(pushed, ","), strings.Join(cfg.output.Tags.Values, ",")); names != "" {
 		m["image.name"] = names
 	}
 	data, err := json.MarshalIndent(m, "", "  ")

@@ -12,7 +12,6 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/transfer"
-	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/peterbourgon/ff/v3/ffcli"
@@ -107,18 +106,4 @@ func notices(w io.Writer, quiet bool) func(string) {
 			fmt.Fprint(w, terminal.EscapeLines(text+"\n"))
 		}
 	}
-}
-
-// optionalPlatform parses a --platform that may be of any system, nil if there is
-// none.
-func optionalPlatform(s cli.Text) (*ocispec.Platform, error) {
-	if s == "" {
-		return nil, nil //nolint:nilnil // documented
-	}
-	p, err := platforms.Parse(string(s))
-	if err != nil {
-		return nil, cli.Wrong("platform", s, "%v", err)
-	}
-	p = platforms.Normalize(p)
-	return &p, nil
 }

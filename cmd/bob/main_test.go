@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
-	"github.com/bobbuild/bob/executor"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
@@ -209,37 +208,6 @@ func TestVersion(t *testing.T) {
 	}
 	if !strings.HasPrefix(stdout.String(), "bob ") {
 		t.Errorf("printed %q", stdout.String())
-	}
-}
-
-func TestParseOutput(t *testing.T) {
-	t.Parallel()
-	for spec, want := range map[string]output{
-		"-":                                {Output: executor.Output{Type: executor.OutputTar, Dest: "-"}},
-		"/dir":                             {Output: executor.Output{Type: executor.OutputLocal, Dest: "/dir"}},
-		"type=tar,dest=/x.tar":             {Output: executor.Output{Type: executor.OutputTar, Dest: "/x.tar"}},
-		"type=docker":                      {Output: executor.Output{Type: executor.OutputDocker, Dest: "-"}},
-		"type=oci,tar=false,dest=/d":       {Output: executor.Output{Type: executor.OutputOCI, Dest: "/d", Dir: true}},
-		"type=registry,name=host/x:1":      {Output: executor.Output{Type: "registry"}, registry: true, push: true, names: []string{"host/x:1"}},
-		"type=image,name=host/x,push=true": {Output: executor.Output{Type: "image"}, registry: true, push: true, names: []string{"host/x"}},
-		`type=image,"name=h/x,h/y:1"`:      {Output: executor.Output{Type: "image"}, registry: true, names: []string{"h/x", "h/y:1"}},
-		"type=image,push=true,push-by-digest=true,name-canonical=true,unpack=false": {
-			Output: executor.Output{Type: "image"}, registry: true, push: true, byDigest: true,
-		},
-		"type=oci,dest=/x,compression=zstd,force-compression,annotation-index[linux/arm64].a.b=c": {
-			Output:     executor.Output{Type: executor.OutputOCI, Dest: "/x"},
-			attributes: [][2]string{{"compression", "zstd"}, {"force-compression", ""}, {"annotation-index[linux/arm64].a.b", "c"}},
-		},
-		`type=local,"dest=/a,b"`: {Output: executor.Output{Type: executor.OutputLocal, Dest: "/a,b"}},
-	} {
-		got, err := parseOutput(spec)
-		if err != nil {
-			t.Errorf("%s: %v", spec, err)
-			continue
-		}
-		if !reflect.DeepEqual(*got, want) {
-			t.Errorf("%s: got %+v, want %+v", spec, *got, want)
-		}
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,11 +16,9 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
 // options is what the flags ask of the plan and of the build.
@@ -61,7 +57,7 @@ func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 		cfg.secretOptions(&o.build), cfg.sshOptions(ctx, &o.build), cfg.allowOptions(&o.build),
 		cfg.networkOption(&o.build), cfg.hostOptions(&o.build), cfg.limitOptions(&o.build), cfg.bundleOption(ctx, &o.build),
 		cfg.emulatorOptions(o), cfg.resultFiles(), cfg.contexts(ctx, o), cfg.registries.check(ctx), cfg.isolationFlags.check(),
-		cfg.exports(&o.build), cfg.sharedCache(&o.build),
+		cfg.output.Apply(&o.build, cfg.stdout), cfg.sharedCache(&o.build),
 	); err != nil {
 		return nil, err
 	}
@@ -88,11 +84,11 @@ func (cfg *buildConfig) planOptions(ctx context.Context, o *dockerfile.Options) 
 }
 
 func (cfg *buildConfig) platformOptions(o *options) (err error) {
-	if o.platforms, o.plan.PlatformGiven, err = cfg.targets(); err != nil {
+	if o.platforms, o.plan.PlatformGiven, err = platformList(cfg.platforms.Values); err != nil {
 		return err
 	}
 	o.plan.TargetPlatform = o.platforms[0]
-	o.plan.BuildPlatform = platforms.Normalize(platforms.DefaultSpec())
+	o.plan.BuildPlatform = thisPlatform()
 	return nil
 }
 
@@ -268,170 +264,17 @@ func extraHost(s string) (string, error) {
 	return name + ":" + ip, nil
 }
 
-// parsedOutputs returns what the values of --output stand for, with all names checked
-// that the image gets.
-func (cfg *buildConfig) parsedOutputs() ([]*output, error) {
-	var outs []*output
-	var wrong []error
-	for _, t := range cfg.tags.Values {
-		if _, err := reference.ParseNormalizedNamed(t); err != nil {
-			wrong = append(wrong, cli.About("tag", t, cli.Errorf("-t %s: %v", t, err)))
-		}
-	}
-	for _, spec := range cfg.outputs.Values {
-		out, err := parseOutput(spec)
+// plans returns the plan of f for each platform.
+func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
+	var all []*dockerfile.Plan
+	for _, p := range o.platforms {
+		plan := o.plan
+		plan.TargetPlatform = p
+		made, err := f.Plan(plan)
 		if err != nil {
-			wrong = append(wrong, cli.About("output", spec, err))
-			continue
+			return nil, err
 		}
-		for _, name := range out.names {
-			if _, err := reference.ParseNormalizedNamed(name); err != nil {
-				wrong = append(wrong, cli.About("output", spec, cli.Errorf("-o %s: name: %v", spec, err)))
-			}
-		}
-		outs = append(outs, out)
+		all = append(all, made)
 	}
-	return outs, errors.Join(wrong...)
-}
-
-// exports sets where the image goes: without --output to the tags.
-func (cfg *buildConfig) exports(o *executor.Options) error {
-	outs, err := cfg.parsedOutputs()
-	var errFormat error
-	if o.Format, errFormat = cfg.format(); err != nil || errFormat != nil {
-		return errors.Join(err, errFormat)
-	}
-	push := cfg.push.Or(len(cfg.outputs.Values) == 0)
-	names := cfg.tags.Values
-	common, pushed := o.Format, (*output)(nil)
-	for i, out := range outs {
-		spec := cfg.outputs.Values[i]
-		names = append(slices.Clip(names), out.names...)
-		if out.registry {
-			if pushed != nil && !pushed.sameImage(out) {
-				return cli.About("output", spec, cli.Errorf("-o %s: one image is pushed to all names: give all of type=registry the same fields, or build again", spec))
-			}
-			pushed = out
-			push = push || out.push
-			o.Format, o.ByDigest, o.Report = common, out.byDigest, true
-			_ = out.change(&o.Format) // checked when parsed
-			continue
-		}
-		out.Format = common
-		_ = out.change(&out.Format) // likewise
-		if out.Dest == "-" {
-			if f, ok := cfg.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-				return cli.About("output", spec, cli.Errorf("-o %s: a tar would be written to the terminal; name a file with dest= or redirect it", spec))
-			}
-			out.Writer = cfg.stdout
-		}
-		o.Outputs = append(o.Outputs, out.Output)
-	}
-	for i := range o.Outputs {
-		o.Outputs[i].Names = names
-	}
-	for _, name := range names {
-		if named, err := reference.ParseNormalizedNamed(name); err == nil && o.ByDigest && !reference.IsNameOnly(named) {
-			return cli.Errorf("push-by-digest gives no names: leave the tag out of %s", name)
-		}
-	}
-	if push {
-		o.Tags = names
-	}
-	if len(names) == 0 && (cfg.push.Or(false) || push && len(cfg.outputs.Values) > 0) {
-		return cli.Errorf("nothing says where to push to: name it with -t")
-	}
-	return nil
-}
-
-// An output is one --output as written.
-type output struct {
-	executor.Output
-	registry bool // stands for pushing to the tags
-	push     bool // and does so
-	byDigest bool // but names nothing there
-	names    []string
-
-	attributes [][2]string // what it changes in the format of the flags
-}
-
-// sameImage reports whether out and other ask for the same bytes in a registry.
-func (out *output) sameImage(other *output) bool {
-	return out.byDigest == other.byDigest && reflect.DeepEqual(out.attributes, other.attributes)
-}
-
-// parseOutput parses the argument of --output: comma-separated fields, or a
-// directory, or - for a tar on standard output.
-func parseOutput(spec string) (*output, error) {
-	fail := func(format string, args ...any) (*output, error) {
-		return nil, cli.Errorf("-o %s: "+format, append([]any{spec}, args...)...)
-	}
-	if spec == "-" {
-		return &output{Output: executor.Output{Type: executor.OutputTar, Dest: "-"}}, nil
-	}
-	fields, err := cli.Fields(spec)
-	if err != nil {
-		return fail("%v", err)
-	}
-	if len(fields) == 1 && !fields[0].HasValue {
-		return &output{Output: executor.Output{Type: executor.OutputLocal, Dest: spec}}, nil
-	}
-	out, kind, asTar := &output{}, "", true
-	for _, f := range fields {
-		switch key, value := f.Key, f.Value; key {
-		case "type":
-			kind = value
-		case "dest":
-			out.Dest = value
-		case "name":
-			out.names = strings.Split(value, ",")
-		case "tar":
-			if value != "true" && value != "false" {
-				return fail("tar is true or false")
-			}
-			asTar = value == "true"
-		case "push":
-			if out.push, err = cli.Bool(value); err != nil {
-				return fail("push: %v", err)
-			}
-		default:
-			if err := out.attribute(key, value); err != nil {
-				return fail("%v", err)
-			}
-		}
-	}
-	out.Type, out.Dir = executor.OutputType(kind), !asTar
-	switch out.Type {
-	case executor.OutputOCI, executor.OutputDocker, executor.OutputTar, executor.OutputLocal:
-		return out, out.check(fail)
-	}
-	switch {
-	case kind != "registry" && kind != "image":
-		return fail("unknown type %q; want registry, image, oci, docker, local or tar", kind)
-	case out.Dest != "" || out.Dir:
-		return fail("dest and tar go with types that are written to a file")
-	}
-	out.registry, out.push = true, out.push || kind == "registry"
-	return out, nil
-}
-
-func (out *output) check(fail func(string, ...any) (*output, error)) error {
-	var err error
-	switch {
-	case out.push, out.byDigest:
-		_, err = fail("push goes with type=image")
-	case len(out.attributes) > 0 && out.Type != executor.OutputOCI && out.Type != executor.OutputDocker:
-		_, err = fail("%s is about an image, and this writes files", out.attributes[0][0])
-	case out.Dir && out.Type != executor.OutputOCI:
-		_, err = fail("tar=false goes with type=oci")
-	case out.Dest == "" && (out.Type == executor.OutputLocal || out.Dir):
-		_, err = fail("dest, a directory, is missing")
-	case out.Dest == "-" && (out.Type == executor.OutputLocal || out.Dir):
-		_, err = fail("a directory can't be written to standard output")
-	case out.Dest == "":
-		out.Dest = "-" // as docker build does
-	case out.Dest != "-":
-		out.Dest, err = filepath.Abs(out.Dest)
-	}
-	return err
+	return all, nil
 }

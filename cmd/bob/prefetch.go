@@ -59,9 +59,9 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if cfg.platform == "" {
 		cfg.platform = "local"
 	}
-	p, errPlatform := platformOf(string(cfg.platform))
+	p, errPlatform := parsePlatform(string(cfg.platform))
 	mode, errMode := viewMode(cfg.progress, cfg.quiet)
-	if err := errors.Join(cli.About("platform", "", errPlatform), errMode, cfg.registries.check(ctx), cfg.check()); err != nil {
+	if err := errors.Join(errPlatform, errMode, cfg.registries.check(ctx), cfg.check()); err != nil {
 		return err
 	}
 	cache, err := cacheDir(cfg.cache)

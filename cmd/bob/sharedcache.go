@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/output"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
@@ -182,8 +183,8 @@ func setCacheFields(t *executor.CacheTarget, values map[string]string) error {
 	var format executor.Format
 	for _, name := range []string{"compression", "compression-level"} {
 		if value, ok := values[name]; ok {
-			if err := formatAttributes()[name](&format, value); err != nil {
-				return fmt.Errorf("%s=%s: %w", name, value, err)
+			if err := output.SetField(&format, name, value); err != nil {
+				return err
 			}
 			t.Compression = &format.Compression
 		}

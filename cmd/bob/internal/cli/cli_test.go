@@ -102,7 +102,7 @@ func TestRepeatableFlagsFromTheEnvironment(t *testing.T) {
 func TestFields(t *testing.T) {
 	t.Parallel()
 	got, err := cli.Fields(`type=oci, push,"dest=/a,b"`)
-	want := []cli.Field{{"type", "oci", true}, {"push", "", false}, {"dest", "/a,b", true}}
+	want := []cli.Field{{Key: "type", Value: "oci", HasValue: true}, {Key: "push"}, {Key: "dest", Value: "/a,b", HasValue: true}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}

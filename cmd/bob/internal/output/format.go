@@ -1,8 +1,7 @@
-package main
+package output
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"regexp"
@@ -11,84 +10,13 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
-	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// formatFlags are the flags that say what the image looks like.
-type formatFlags struct {
-	platforms, annotations, attest *cli.List
-	ociTypes                       cli.Choice
-	compression, compressionLevel  cli.Text
-	forceCompression               cli.Choice
-	provenance, sbom               cli.Text
-}
-
-func (f *formatFlags) register(fs *flag.FlagSet) {
-	f.platforms, f.annotations, f.attest = new(cli.List), new(cli.List), new(cli.List)
-	fs.Var(f.platforms, "platform", "`os/arch[/variant]` to build for, a list with commas makes an index (default: this machine's); repeatable")
-	fs.Var(f.annotations, "annotation", "`[place:]key=value` put on manifest (the default), index, manifest-descriptor or index-descriptor; repeatable")
-	fs.Var(&f.ociTypes, "oci-mediatypes", "write OCI media types (the default) or, if false, those of Docker's schema 2")
-	fs.Var(&f.compression, "compression", "`method` for layers: gzip (the default), zstd or uncompressed")
-	fs.Var(&f.compressionLevel, "compression-level", "`level` of it, 0 to 9 for gzip, 0 to 22 for zstd")
-	fs.Var(&f.forceCompression, "force-compression", "compress the layers of the base in the same way")
-	fs.Var(f.attest, "attest", "`spec` of an attestation: bob makes none, type=…,disabled=true is accepted; repeatable")
-	fs.Var(&f.provenance, "provenance", "false is accepted, bob makes no `attestation`")
-	fs.Var(&f.sbom, "sbom", "false is accepted, bob makes no `attestation`")
-}
-
-// targets returns the platforms to build for, each once, and whether they were
-// asked for.
-func (f *formatFlags) targets() (all []ocispec.Platform, given bool, err error) {
-	for _, values := range f.platforms.Values {
-		for name := range strings.SplitSeq(values, ",") {
-			p, err := platformOf(strings.TrimSpace(name))
-			if err != nil {
-				return nil, false, cli.About("platform", values, err)
-			}
-			if !slices.ContainsFunc(all, func(q ocispec.Platform) bool { return platforms.FormatAll(q) == platforms.FormatAll(p) }) {
-				all = append(all, p)
-			}
-		}
-	}
-	if len(all) > 0 {
-		return all, true, nil
-	}
-	return []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())}, false, nil
-}
-
-// platformOf parses a platform; "local" is that of this machine.
-func platformOf(s string) (ocispec.Platform, error) {
-	if s == "local" {
-		return platforms.Normalize(platforms.DefaultSpec()), nil
-	}
-	p, err := platforms.Parse(s)
-	if err != nil {
-		return p, cli.Errorf("--platform %s: %v", s, err)
-	}
-	return platforms.Normalize(p), nil
-}
-
-// plans returns the plan of f for each platform.
-func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
-	var all []*dockerfile.Plan
-	for _, p := range o.platforms {
-		plan := o.plan
-		plan.TargetPlatform = p
-		made, err := f.Plan(plan)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, made)
-	}
-	return all, nil
-}
-
 // format returns what the flags ask for.
-func (f *formatFlags) format() (executor.Format, error) {
+func (f *Flags) format() (executor.Format, error) {
 	format := executor.Format{DockerTypes: !f.ociTypes.Or(true), Recompress: f.forceCompression.Or(false)}
 	wrong := []error{f.noAttestations()}
 	for _, of := range []struct {
@@ -98,8 +26,8 @@ func (f *formatFlags) format() (executor.Format, error) {
 		if of.value == "" {
 			continue
 		}
-		if err := formatAttributes()[of.flag](&format, string(of.value)); err != nil {
-			wrong = append(wrong, cli.About(of.flag, "", cli.Errorf("--%s %s: %v", of.flag, of.value, err)))
+		if err := formatFields()[of.flag](&format, string(of.value)); err != nil {
+			wrong = append(wrong, cli.Wrong(of.flag, of.value, "%v", err))
 		}
 	}
 	for _, spec := range f.annotations.Values {
@@ -111,7 +39,7 @@ func (f *formatFlags) format() (executor.Format, error) {
 }
 
 // noAttestations accepts the flags about attestations as far as they ask for none.
-func (f *formatFlags) noAttestations() error {
+func (f *Flags) noAttestations() error {
 	const none = "bob makes no attestations; leave it out, or make them from the pushed image with a tool for it"
 	var wrong []error
 	for _, of := range []struct {
@@ -130,8 +58,8 @@ func (f *formatFlags) noAttestations() error {
 	return errors.Join(wrong...)
 }
 
-// formatAttributes are the fields of --output that change a format.
-func formatAttributes() map[string]func(*executor.Format, string) error {
+// formatFields are the fields of --output that change a format.
+func formatFields() map[string]func(*executor.Format, string) error {
 	return map[string]func(*executor.Format, string) error{
 		"oci-mediatypes": func(f *executor.Format, value string) error {
 			oci, err := cli.Bool(value)
@@ -164,9 +92,9 @@ func formatAttributes() map[string]func(*executor.Format, string) error {
 	}
 }
 
-// refusedAttributes are fields of --output that buildx has and bob hasn't, unless
+// refusedFields are fields of --output that buildx has and bob hasn't, unless
 // they are false, each with the reason.
-func refusedAttributes() map[string]string {
+func refusedFields() map[string]string {
 	const store = "bob has no image store"
 	const attestation = "bob makes no attestations"
 	return map[string]string{
@@ -183,49 +111,58 @@ var (
 	annotationPlace = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 )
 
-// attribute takes a field of --output that is about the image, as buildx has them.
-func (out *output) attribute(key, value string) error {
-	if reason, ok := refusedAttributes()[key]; ok {
-		if value == "false" {
+// field takes a field of --output that is about the image, as buildx has them.
+func (s *spec) field(f cli.Field) error {
+	if reason, ok := refusedFields()[f.Key]; ok {
+		if f.Value == "false" {
 			return nil
 		}
-		return fmt.Errorf("%s: %s", key, reason)
+		return fmt.Errorf("%s: %s", f.Key, reason)
 	}
-	switch key {
+	switch f.Key {
 	case "push-by-digest":
 		var err error
-		out.byDigest, err = cli.Bool(value)
+		s.byDigest, err = cli.Bool(f.Value)
 		return err
 	case "name-canonical": // a name in a store; the registry has the digest anyway
-		_, err := cli.Bool(value)
+		_, err := cli.Bool(f.Value)
 		return err
 	case "rewrite-timestamp":
-		if on, err := cli.Bool(value); err != nil || !on {
-			return fmt.Errorf("rewrite-timestamp=%s: with SOURCE_DATE_EPOCH bob always does", value)
+		if on, err := cli.Bool(f.Value); err != nil || !on {
+			return fmt.Errorf("rewrite-timestamp=%s: with SOURCE_DATE_EPOCH bob always does", f.Value)
 		}
 		return nil
 	}
-	if !annotationField.MatchString(key) && formatAttributes()[key] == nil {
-		known := slices.Sorted(maps.Keys(formatAttributes()))
-		return fmt.Errorf("unknown field %q; want type, dest, name, tar, push, push-by-digest, annotation.KEY, %s", key, strings.Join(known, ", "))
+	if !annotationField.MatchString(f.Key) && formatFields()[f.Key] == nil {
+		known := slices.Sorted(maps.Keys(formatFields()))
+		return fmt.Errorf("unknown field %q; want type, dest, name, tar, push, push-by-digest, annotation.KEY, %s", f.Key, strings.Join(known, ", "))
 	}
-	out.attributes = append(out.attributes, [2]string{key, value})
-	return out.change(&executor.Format{})
+	s.image = append(s.image, f)
+	return s.change(&executor.Format{})
 }
 
-// change makes the format that the flags ask for that of the output.
-func (out *output) change(f *executor.Format) error {
-	for _, a := range out.attributes {
-		if set := formatAttributes()[a[0]]; set != nil {
-			if err := set(f, a[1]); err != nil {
-				return fmt.Errorf("%s=%s: %w", a[0], a[1], err)
+// change makes the format that the flags ask for the format of this output.
+func (s *spec) change(format *executor.Format) error {
+	for _, f := range s.image {
+		if formatFields()[f.Key] != nil {
+			if err := SetField(format, f.Key, f.Value); err != nil {
+				return err
 			}
 			continue
 		}
-		part := annotationField.FindStringSubmatch(a[0])
-		if err := annotateOn(f, part[1], part[2], part[3], a[1]); err != nil {
-			return fmt.Errorf("%s: %w", a[0], err)
+		part := annotationField.FindStringSubmatch(f.Key)
+		if err := annotateOn(format, part[1], part[2], part[3], f.Value); err != nil {
+			return fmt.Errorf("%s: %w", f.Key, err)
 		}
+	}
+	return nil
+}
+
+// SetField sets what a field of --output called key, such as compression, says of the
+// format. The key must be that of such a field.
+func SetField(format *executor.Format, key, value string) error {
+	if err := formatFields()[key](format, value); err != nil {
+		return fmt.Errorf("%s=%s: %w", key, value, err)
 	}
 	return nil
 }

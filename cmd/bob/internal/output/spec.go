@@ -1,0 +1,182 @@
+package output
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/executor"
+	"github.com/distribution/reference"
+	"golang.org/x/term"
+)
+
+// A kind is a type of --output.
+type kind struct {
+	// name is what the user writes.
+	name string
+	// to is what the executor calls it; a registry is none of its outputs.
+	to executor.OutputType
+	// pushes has the image pushed without push=true.
+	pushes bool
+	// isImage says that it holds an image, and not its files alone.
+	isImage bool
+	// isDir says that it is a directory, and mayBeDir that tar=false makes it one.
+	isDir, mayBeDir bool
+}
+
+// kinds are the types of --output, in the order that help lists them in.
+func kinds() []kind {
+	return []kind{
+		{name: "registry", pushes: true, isImage: true},
+		{name: "image", isImage: true},
+		{name: "oci", to: executor.OutputOCI, isImage: true, mayBeDir: true},
+		{name: "docker", to: executor.OutputDocker, isImage: true},
+		{name: "local", to: executor.OutputLocal, isDir: true},
+		{name: "tar", to: executor.OutputTar},
+	}
+}
+
+func kindOf(name string) (kind, error) {
+	var names []string
+	for _, k := range kinds() {
+		if k.name == name {
+			return k, nil
+		}
+		names = append(names, k.name)
+	}
+	last := len(names) - 1
+	return kind{}, fmt.Errorf("unknown type %q; want %s or %s", name, strings.Join(names[:last], ", "), names[last])
+}
+
+// A spec is one value of --output.
+type spec struct {
+	kind
+
+	text     string // as written
+	dest     string // a path, or - for standard output
+	dir      bool   // tar=false
+	push     bool
+	byDigest bool
+	names    []string
+	image    []cli.Field // what it changes in the format of the flags
+}
+
+// wrong returns an error about this value of the flag.
+func (s *spec) wrong(format string, args ...any) error {
+	return cli.About("output", s.text, cli.Errorf("-o %s: %s", s.text, fmt.Sprintf(format, args...)))
+}
+
+func (s *spec) toRegistry() bool { return s.to == "" }
+
+// sameImage reports whether s and other ask for the same bytes in a registry.
+func (s *spec) sameImage(other *spec) bool {
+	return s.byDigest == other.byDigest && slices.Equal(s.image, other.image)
+}
+
+// format returns the format of the flags with what this output changes in it.
+func (s *spec) format(common executor.Format) executor.Format {
+	_ = s.change(&common) // parse has checked it
+	return common
+}
+
+// output returns the output that isn't a registry.
+func (s *spec) output(common executor.Format, stdout io.Writer) (executor.Output, error) {
+	out := executor.Output{Type: s.to, Dest: s.dest, Dir: s.dir, Format: s.format(common)}
+	if s.dest == "-" {
+		if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return out, s.wrong("a tar would be written to the terminal; name a file with dest= or redirect it")
+		}
+		out.Writer = stdout
+	}
+	return out, nil
+}
+
+// parse parses the value: comma-separated fields, or a directory, or - for a tar on
+// standard output.
+func (s *spec) parse() error {
+	name := ""
+	switch fields, err := cli.Fields(s.text); {
+	case s.text == "-":
+		name, s.dest = "tar", "-"
+	case err != nil:
+		return err
+	case len(fields) == 1 && !fields[0].HasValue:
+		name, s.dest = "local", s.text
+	default:
+		if name, err = s.fields(fields); err != nil {
+			return err
+		}
+	}
+	var err error
+	if s.kind, err = kindOf(name); err != nil {
+		return err
+	}
+	for _, name := range s.names {
+		if _, err := reference.ParseNormalizedNamed(name); err != nil {
+			return fmt.Errorf("name: %w", err)
+		}
+	}
+	return s.check()
+}
+
+// fields sets what the fields say, and returns the name of the type.
+func (s *spec) fields(fields []cli.Field) (name string, err error) {
+	for _, f := range fields {
+		switch f.Key {
+		case "type":
+			name = f.Value
+		case "dest":
+			s.dest = f.Value
+		case "name":
+			s.names = strings.Split(f.Value, ",")
+		case "tar":
+			if f.Value != "true" && f.Value != "false" {
+				return "", errors.New("tar is true or false")
+			}
+			s.dir = f.Value == "false"
+		case "push":
+			if s.push, err = cli.Bool(f.Value); err != nil {
+				return "", fmt.Errorf("push: %w", err)
+			}
+		default:
+			if err := s.field(f); err != nil {
+				return "", err
+			}
+		}
+	}
+	return name, nil
+}
+
+// check checks that the fields go with the type, and completes them.
+func (s *spec) check() (err error) {
+	if s.toRegistry() {
+		if s.dest != "" || s.dir {
+			return errors.New("dest and tar go with types that are written to a file")
+		}
+		s.push = s.push || s.pushes
+		return nil
+	}
+	directory := s.isDir || s.dir
+	switch {
+	case s.push, s.byDigest:
+		return errors.New("push goes with type=image")
+	case len(s.image) > 0 && !s.isImage:
+		return fmt.Errorf("%s is about an image, and this writes files", s.image[0].Key)
+	case s.dir && !s.mayBeDir:
+		return errors.New("tar=false goes with type=oci")
+	case s.dest == "" && directory:
+		return errors.New("dest, a directory, is missing")
+	case s.dest == "-" && directory:
+		return errors.New("a directory can't be written to standard output")
+	case s.dest == "":
+		s.dest = "-" // as docker build does
+	case s.dest != "-":
+		s.dest, err = filepath.Abs(s.dest)
+	}
+	return err
+}
