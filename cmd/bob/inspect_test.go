@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/inspected"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/serve"
 	"github.com/opencontainers/go-digest"
@@ -100,7 +101,7 @@ func TestInspect(t *testing.T) {
 		}
 	}
 
-	var one inspected
+	var one inspected.Image
 	if err := json.Unmarshal([]byte(inspect("--platform", "linux/arm64", "--format", "json", index)), &one); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func TestInspect(t *testing.T) {
 		t.Errorf("the raw manifest has the digest %s, want %s", digest.FromString(raw), one.Digest)
 	}
 
-	var all inspected
+	var all inspected.Image
 	if err := json.Unmarshal([]byte(inspect("--format", "json", index)), &all); err != nil {
 		t.Fatal(err)
 	}

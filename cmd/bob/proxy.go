@@ -6,18 +6,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/listen"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/proxy"
 	"github.com/bobbuild/bob/snapshot/bounded"
@@ -87,7 +86,9 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	l, err := cfg.listener(ctx)
+	l, err := listen.On(ctx, cfg.listen, listen.Limits{
+		Unix: true, Anywhere: cfg.listenAny, Why: "everybody who reaches it may push; --listen-any allows it",
+	})
 	if err != nil {
 		return err
 	}
@@ -95,11 +96,7 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return errors.Join(fmt.Errorf("protect the credentials in memory: %w", err), l.Close())
 	}
-	address := "http://" + l.Addr().String()
-	if l.Addr().Network() == "unix" {
-		address = "unix://" + l.Addr().String()
-	}
-	if _, err := fmt.Fprintf(cfg.stdout, "listening on %s\n", address); err != nil {
+	if _, err := fmt.Fprintf(cfg.stdout, "listening on %s\n", listen.Address(l)); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	return cfg.serve(ctx, l, handler)
@@ -175,65 +172,6 @@ func readCredentials(ctx context.Context, flagName, variable, value string, pars
 		return proxy.Credentials{}, cli.About(flagName, "", cli.Errorf("%s: %v", where, err))
 	}
 	return c, nil
-}
-
-func (cfg *proxyConfig) listener(ctx context.Context) (net.Listener, error) {
-	if path, ok := strings.CutPrefix(cfg.listen, "unix://"); ok {
-		return listenUnix(ctx, path)
-	}
-	if !cfg.listenAny {
-		if err := checkLoopback(cfg.listen, "everybody who reaches it may push; --listen-any allows it"); err != nil {
-			return nil, err
-		}
-	}
-	var lc net.ListenConfig
-	return lc.Listen(ctx, "tcp", cfg.listen)
-}
-
-// listenUnix listens on a socket that only this user may use. A socket on which
-// nobody listens any more is replaced. Closing the listener removes the socket.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if !filepath.IsAbs(path) {
-		return nil, cli.Errorf("--listen unix://%s: want an absolute path, unix:///path", path)
-	}
-	// Of two that start at the same time, one sees the other's socket.
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
-	}
-	defer dir.Close()
-	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir.Name(), err)
-	}
-	if err := removeStale(ctx, path); err != nil {
-		return nil, err
-	}
-	var lc net.ListenConfig
-	old := syscall.Umask(0o177)
-	l, err := lc.Listen(ctx, "unix", path)
-	syscall.Umask(old)
-	return l, err
-}
-
-// removeStale removes the socket at path unless somebody listens on it.
-func removeStale(ctx context.Context, path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return cli.Errorf("--listen unix://%s: there is a file that is no socket; remove it or choose another path", path)
-	}
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-	if err == nil {
-		return errors.Join(fmt.Errorf("listen on unix://%s: another process listens there", path), conn.Close())
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("listen on unix://%s: is somebody there? %w", path, err)
-	}
-	return os.Remove(path)
 }
 
 const (

@@ -6,13 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/listen"
 	"github.com/bobbuild/bob/registry/serve"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
@@ -52,27 +52,13 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		return cli.Errorf("bob registry serve takes no arguments")
 	}
-	if err := checkLoopback(cfg.listen, "the registry has no authentication and serves this machine only"); err != nil {
-		return err
-	}
-	if cfg.dir == "" {
-		cache, err := cacheDir("")
-		if err != nil {
-			return err
-		}
-		cfg.dir = filepath.Join(cache, "registry")
-	}
-	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
-		return err
-	}
-	handler, err := serve.Handler(cfg.dir)
+	l, err := listen.On(ctx, cfg.listen, listen.Limits{Why: "the registry has no authentication and serves this machine only"})
 	if err != nil {
 		return err
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", cfg.listen)
+	handler, err := cfg.handler()
 	if err != nil {
-		return err
+		return errors.Join(err, l.Close())
 	}
 	srv := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() {
@@ -81,7 +67,7 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 		_ = srv.Shutdown(grace)
 	})
 	defer stop()
-	if _, err := fmt.Fprintf(cfg.stdout, "listening on http://%s\n", l.Addr()); err != nil {
+	if _, err := fmt.Fprintf(cfg.stdout, "listening on %s\n", listen.Address(l)); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -90,14 +76,16 @@ func (cfg *serveConfig) exec(ctx context.Context, args []string) error {
 	return context.Cause(ctx)
 }
 
-// checkLoopback refuses addresses that other machines can reach, and says why.
-func checkLoopback(addr, why string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return cli.Errorf("--listen %s: %v", addr, err)
+func (cfg *serveConfig) handler() (http.Handler, error) {
+	if cfg.dir == "" {
+		cache, err := cacheDir("")
+		if err != nil {
+			return nil, err
+		}
+		cfg.dir = filepath.Join(cache, "registry")
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return cli.Errorf("--listen %s: not a loopback address; %s", addr, why)
+	if err := os.MkdirAll(cfg.dir, 0o700); err != nil {
+		return nil, err
 	}
-	return nil
+	return serve.Handler(cfg.dir)
 }
