@@ -13,12 +13,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/cmd/bob/internal/output"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
+	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -134,7 +137,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if len(args) == 0 && cfg.workspace.wanted() {
 		return cfg.execWorkspace(ctx)
 	}
-	in, err := cfg.inputs(ctx, args)
+	in, err := cfg.input(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -144,7 +147,7 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 	if err := errors.Join(err, errMode, errCall); err != nil {
 		return err
 	}
-	in.maxUnpacked = o.build.MaxUnpacked
+	in.MaxUnpacked = o.build.MaxUnpacked
 	if check {
 		return cfg.check(ctx, in, o, mode)
 	}
@@ -153,6 +156,28 @@ func (cfg *buildConfig) exec(ctx context.Context, args []string) error {
 		return interrupted(ctx, err)
 	}
 	return cfg.announce(result, &o.build)
+}
+
+// input returns what the arguments name.
+func (cfg *buildConfig) input(ctx context.Context, args []string) (*input.Input, error) {
+	if len(args) != 1 {
+		return nil, cli.Errorf("bob build takes one argument, the build context (a directory, a URL, or - for a tar on standard input); got %d", len(args))
+	}
+	in, err := input.New(args[0], string(cfg.file), cfg.stdin)
+	if err != nil {
+		return nil, err
+	}
+	if src, ok := in.Remote.(*dockerfile.Repository); ok {
+		args, err := buildArgs(ctx, cfg.buildArgs.Values)
+		if err != nil {
+			return nil, err
+		}
+		if keep, err := strconv.ParseBool(args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]); err == nil && keep {
+			src.KeepGitDir = true
+		}
+		src.CommitTime = src.CommitTime || args[epochArg] != ""
+	}
+	return in, nil
 }
 
 // interrupted returns err, or the signal that ended ctx: what that broke is not
@@ -166,7 +191,7 @@ func interrupted(ctx context.Context, err error) error {
 }
 
 // enterAndBuild enters the namespaces that the build needs, and builds.
-func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *inputs, o *options, mode progress.Mode) (*executor.Result, error) {
+func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *input.Input, o *options, mode progress.Mode) (*executor.Result, error) {
 	cache, err := cacheDir(cfg.cache)
 	if err != nil {
 		return nil, err
@@ -198,7 +223,7 @@ func overdue(ctx context.Context, err error) error {
 }
 
 // build is the build itself, in the namespaces it needs.
-func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache string, m *machine, view progress.View) (result *executor.Result, err error) {
+func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, cache string, m *machine, view progress.View) (result *executor.Result, err error) {
 	m.store.MaxUnpacked = o.build.MaxUnpacked
 	store, err := snapshot.Open(cache, m.store)
 	if err != nil {
@@ -228,22 +253,22 @@ func (cfg *buildConfig) build(ctx context.Context, in *inputs, o *options, cache
 		Fetch:    cfg.fetcher(store.TempDir(), &o.build, warnIn(view)),
 		Progress: view.Event,
 	}
-	src, err := in.open(ctx, store.TempDir(), builder.Open)
+	src, err := in.Open(ctx, store.TempDir(), builder.Open)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, src.close()) }()
-	if o.plan.Ignore = src.ignore; o.fingerprint {
-		o.build.Fingerprint = src.file.Fingerprint(o.plan)
+	defer func() { err = errors.Join(err, src.Close()) }()
+	if o.plan.Ignore = src.Ignore; o.fingerprint {
+		o.build.Fingerprint = src.Dockerfile.Fingerprint(o.plan)
 	}
-	if o.plan.SourceEpoch, err = in.epoch(ctx, src.file, o, builder); err != nil {
+	if o.plan.SourceEpoch, err = epoch(ctx, in, src.Dockerfile, o, builder); err != nil {
 		return nil, err
 	}
-	plans, err := o.plans(src.file)
+	plans, err := o.plans(src.Dockerfile)
 	if err != nil {
 		return nil, err
 	}
-	o.build.Context, o.build.Ignore = src.context, src.ignore
+	o.build.Context, o.build.Ignore = src.Context, src.Ignore
 	if builder.NoRUN == nil { // else a plan without RUN lacks nothing
 		for _, text := range m.notices {
 			warnIn(view)(text)
@@ -388,6 +413,34 @@ func cacheDir(flag string) (string, error) {
 
 // epochArg is the variable of https://reproducible-builds.org/specs/source-date-epoch/.
 const epochArg = "SOURCE_DATE_EPOCH"
+
+// epoch returns the time of what SOURCE_DATE_EPOCH names, zero if that has none,
+// and nil if it names nothing. Directories have no time.
+func epoch(ctx context.Context, in *input.Input, file *dockerfile.File, o *options, b *executor.Builder) (*time.Time, error) {
+	named, err := file.EpochSource(o.plan)
+	if named == nil || err != nil {
+		return nil, err
+	}
+	src := named.Source
+	if named.Context == "context" {
+		src = in.Remote
+	} else if c, ok := o.build.Contexts[named.Context]; ok && c.Repository != nil {
+		src = c.Repository
+	} else if ok && c.URL != "" {
+		src = &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName}
+	}
+	if src == nil {
+		return &time.Time{}, nil
+	}
+	t, err := b.Time(ctx, src)
+	if err != nil {
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+	}
+	return &t, nil
+}
+
+// maxConfig bounds a file of credentials and settings, in bytes.
+const maxConfig = 4 << 20
 
 // buildArgs returns the values of --build-arg. A name alone stands for the
 // variable of the environment, and for nothing if there is none. That of

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -36,19 +37,19 @@ func (cfg *buildConfig) wantsCheck() (bool, error) {
 
 // check prints the warnings about a Dockerfile on standard output and builds
 // nothing. It needs no namespaces and leaves no files.
-func (cfg *buildConfig) check(ctx context.Context, in *inputs, o *options, mode progress.Mode) (err error) {
+func (cfg *buildConfig) check(ctx context.Context, in *input.Input, o *options, mode progress.Mode) (err error) {
 	scratch, err := os.MkdirTemp("", "bob-check-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	src, err := in.open(ctx, scratch, fetchTo(scratch, cfg.fetcher(scratch, &o.build, notices(cfg.stderr, mode == progress.Quiet || mode == progress.RawJSON))))
+	src, err := in.Open(ctx, scratch, input.FetchTo(scratch, cfg.fetcher(scratch, &o.build, notices(cfg.stderr, mode == progress.Quiet || mode == progress.RawJSON))))
 	if err != nil {
 		return err
 	}
-	o.plan.AllStages, o.plan.Unchecked, o.plan.Ignore = true, true, src.ignore
+	o.plan.AllStages, o.plan.Unchecked, o.plan.Ignore = true, true, src.Ignore
 	o.plan.SourceEpoch = &time.Time{} // no warning depends on it
-	warnings, err := cfg.findings(ctx, src.file, o, mode)
+	warnings, err := cfg.findings(ctx, src.Dockerfile, o, mode)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}

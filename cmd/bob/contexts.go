@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry/archive"
@@ -89,7 +90,7 @@ func directoryContext(ctx context.Context, dir string) (*executor.Context, error
 		return nil, errors.New("not a directory")
 	}
 	c := &executor.Context{Dir: dir}
-	c.Ignore, _, err = ignoreFile(ctx, dir, dockerignore)
+	c.Ignore, err = input.ReadIgnore(ctx, dir)
 	return c, err
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/await"
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/executor/progress"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
@@ -114,9 +115,9 @@ func within(dir, path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// inputs returns what the base layer is built from. The content of the
+// input returns what the base layer is built from. The content of the
 // workspace must be there.
-func (w *workspaceConfig) inputs() (*inputs, error) {
+func (w *workspaceConfig) input() (*input.Input, error) {
 	path := string(w.dockerfile)
 	target, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -136,9 +137,8 @@ func (w *workspaceConfig) inputs() (*inputs, error) {
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		return nil, fmt.Errorf("BOB_CONTEXT_DIR=%s: no such directory; check image.context in your configuration (.gitpod.yml)", dir)
 	}
-	in := &inputs{context: dir, within: root, name: path}
-	in.dockerfile, err = filepath.Rel(root, target)
-	return in, err
+	name, err := filepath.Rel(root, target)
+	return input.Within(dir, root, name, path), err
 }
 
 // execWorkspace makes the workspace image: from a base layer that is built
@@ -207,7 +207,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	}); err != nil {
 		return err
 	}
-	in, err := w.inputs()
+	in, err := w.input()
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 // baseIsCurrent reports whether the base layer in the registry was built from
 // in and o. It makes one request for a manifest and needs nothing of what the
 // Dockerfile names.
-func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *inputs, o *options) (_ bool, err error) {
+func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *input.Input, o *options) (_ bool, err error) {
 	annotations, err := cfg.registries.client(cfg.workspace.say).Annotations(ctx, string(cfg.workspace.baseRef))
 	if errors.Is(err, oci.ErrNotFound) || errors.Is(err, registry.ErrDenied) {
 		return false, nil // some registries deny what isn't there
@@ -250,13 +250,13 @@ func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *inputs, o *option
 	if err != nil {
 		return false, err
 	}
-	src, err := in.open(ctx, "", nil) // a directory needs no more
+	src, err := in.Open(ctx, "", nil) // a directory needs no more
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, src.close()) }()
+	defer func() { err = errors.Join(err, src.Close()) }()
 	b := o.build
-	b.Context, b.Ignore, b.Fingerprint = src.context, src.ignore, src.file.Fingerprint(o.plan)
+	b.Context, b.Ignore, b.Fingerprint = src.Context, src.Ignore, src.Dockerfile.Fingerprint(o.plan)
 	current, err := b.UpToDate(ctx, annotations)
 	if err != nil && ctx.Err() == nil {
 		return false, nil // the build reads the same files, and says where

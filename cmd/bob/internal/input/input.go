@@ -1,4 +1,7 @@
-package main
+// Package input is what a build reads: the files of the context, and the Dockerfile with
+// its ignore file. They come from a directory, from standard input or from an address,
+// and were made by others: no link leads out of them, and all that is read has a bound.
+package input
 
 import (
 	"bufio"
@@ -10,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/dockerfile"
@@ -19,75 +23,85 @@ import (
 	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
-// inputs is what a build reads: the context, and the Dockerfile.
-type inputs struct {
+// An Input names what a build reads. Use [New] or [Within].
+type Input struct {
+	// Remote is the source of a context at an address, nil of any other context.
+	Remote dockerfile.Source
+	// MaxUnpacked is what a context that is an archive may have unpacked, in bytes; 0 is
+	// no limit.
+	MaxUnpacked int64
+
 	context    string // a directory, or - for a tar on stdin
 	dockerfile string // a path, a URL, or - for stdin; empty for the context's Dockerfile
 	within     string // a directory that the Dockerfile may not lead out of, if there is one
 	name       string // of the Dockerfile in messages, where that isn't its path
 	stdin      io.Reader
-	// maxUnpacked is what a context that is an archive may have unpacked, in bytes; 0 is
-	// no limit.
-	maxUnpacked int64
-	remote      dockerfile.Source // of a context at an address; nil otherwise
 }
 
-// opener fetches what lies at an address and shows it at the directory that it
+// An Opener fetches what lies at an address and shows it in the directory that it
 // returns, until the function is called that it also returns.
-type opener func(context.Context, dockerfile.Source) (dir string, closeIt func() error, err error)
+type Opener func(context.Context, dockerfile.Source) (dir string, closeIt func() error, err error)
 
-// inside reports whether the files come from elsewhere: the Dockerfile is one of
-// them, and no link among them may lead out.
-func (in *inputs) inside() bool { return in.context == stdinName || in.remote != nil }
+// Files are an input that has been opened.
+type Files struct {
+	Dockerfile *dockerfile.File
+	// Context is the directory of the context, "" if there is none.
+	Context string
+	// Ignore are the patterns of the ignore file.
+	Ignore []string
 
-// sources are inputs as the build takes them.
-type sources struct {
-	file    *dockerfile.File
-	context string
-	ignore  []string
-	close   func() error // ends the use of context
+	close func() error
 }
+
+// Close ends the use of the context.
+func (f *Files) Close() error { return f.close() }
 
 const stdinName = "-"
 
-// inputs checks the arguments of bob build.
-func (cfg *buildConfig) inputs(ctx context.Context, args []string) (*inputs, error) {
-	if len(args) != 1 {
-		return nil, cli.Errorf("bob build takes one argument, the build context (a directory, a URL, or - for a tar on standard input); got %d", len(args))
-	}
-	in := &inputs{context: args[0], dockerfile: string(cfg.file), stdin: cfg.stdin}
-	if in.context == stdinName {
-		if in.dockerfile == stdinName {
+// New returns the input that the arguments of bob build name: a directory, an address or
+// - for the context, and a path, a URL, - or nothing for the Dockerfile. Errors are those
+// of the command line.
+func New(context, dockerfile string, stdin io.Reader) (*Input, error) {
+	in := &Input{context: context, dockerfile: dockerfile, stdin: stdin}
+	if context == stdinName {
+		if dockerfile == stdinName {
 			return nil, cli.Errorf("the context and the Dockerfile can't both be read from standard input")
 		}
 		return in, nil
 	}
-	fi, err := os.Stat(in.context)
+	fi, err := os.Stat(context)
 	if err == nil && fi.IsDir() {
 		return in, nil // whatever its name looks like
 	}
-	if in.remote, err = cfg.remoteContext(ctx, in.context); err != nil {
-		return nil, cli.Errorf("context %s: %v", fetch.Redact(in.context), err)
-	}
-	if in.remote != nil {
-		return in, nil
-	}
-	fi, err = os.Stat(in.context)
+	remote, errRemote := remoteContext(context)
 	switch {
+	case errRemote != nil:
+		return nil, cli.Errorf("context %s: %v", fetch.Redact(context), errRemote)
+	case remote != nil:
+		in.Remote = remote
+		return in, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, cli.Errorf("context %s: no such directory", in.context)
+		return nil, cli.Errorf("context %s: no such directory", context)
 	case err != nil:
 		return nil, cli.Errorf("context: %v", err)
-	case !fi.IsDir():
-		return nil, cli.Errorf("context %s: not a directory", in.context)
 	}
-	return in, nil
+	return nil, cli.Errorf("context %s: not a directory", context)
 }
 
-// open reads the Dockerfile and the ignore file, and unpacks a context that is
+// Within returns the input of a directory as context and a Dockerfile in the directory
+// root, which no link leads out of. Messages call the Dockerfile by name.
+func Within(context, root, dockerfile, name string) *Input {
+	return &Input{context: context, within: root, dockerfile: dockerfile, name: name, stdin: strings.NewReader("")}
+}
+
+// inside reports whether the files come from elsewhere: the Dockerfile is one of
+// them, and no link among them may lead out.
+func (in *Input) inside() bool { return in.context == stdinName || in.Remote != nil }
+
+// Open reads the Dockerfile and the ignore file, and unpacks a context that is
 // a tar into scratch. What lies elsewhere is fetched by elsewhere.
-func (in *inputs) open(ctx context.Context, scratch string, elsewhere opener) (_ *sources, err error) {
-	src := &sources{context: in.context, close: func() error { return nil }}
+func (in *Input) Open(ctx context.Context, scratch string, elsewhere Opener) (_ *Files, err error) {
+	src := &Files{Context: in.context, close: func() error { return nil }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, src.close())
@@ -96,33 +110,33 @@ func (in *inputs) open(ctx context.Context, scratch string, elsewhere opener) (_
 	in.stdin = bounded.Interruptible(ctx, in.stdin)
 	switch {
 	case in.context == stdinName:
-		if src.context, err = in.unpack(ctx, filepath.Join(scratch, "context")); err != nil {
+		if src.Context, err = in.unpack(ctx, filepath.Join(scratch, "context")); err != nil {
 			return nil, fmt.Errorf("context from standard input: %w", err)
 		}
-	case in.remote != nil:
-		if src.context, src.close, err = elsewhere(ctx, in.remote); err != nil {
+	case in.Remote != nil:
+		if src.Context, src.close, err = elsewhere(ctx, in.Remote); err != nil {
 			src.close = func() error { return nil }
 			return nil, fmt.Errorf("context %s: %w", fetch.Redact(in.context), err)
 		}
-		if src.context, err = in.arrived(ctx, src.context, filepath.Join(scratch, "context")); err != nil {
+		if src.Context, err = in.arrived(ctx, src.Context, filepath.Join(scratch, "context")); err != nil {
 			return nil, fmt.Errorf("context %s: %w", fetch.Redact(in.context), err)
 		}
 	}
-	name, text, err := in.readDockerfile(ctx, src.context, elsewhere)
+	name, text, err := in.readDockerfile(ctx, src.Context, elsewhere)
 	if err != nil {
 		return nil, err
 	}
-	if src.file, err = dockerfile.Parse(name, bytes.NewReader(text)); err != nil {
+	if src.Dockerfile, err = dockerfile.Parse(name, bytes.NewReader(text)); err != nil {
 		return nil, err
 	}
-	src.ignore, err = in.readIgnore(ctx, src.context)
+	src.Ignore, err = in.readIgnore(ctx, src.Context)
 	return src, err
 }
 
 // unpack extracts the tar on standard input into dir. What is no tar there is a
 // Dockerfile that does without a context, as in docker build; unpack then
 // returns "" for the directory.
-func (in *inputs) unpack(ctx context.Context, dir string) (string, error) {
+func (in *Input) unpack(ctx context.Context, dir string) (string, error) {
 	stdin := bufio.NewReaderSize(in.stdin, filecopy.HeaderSize)
 	header, err := stdin.Peek(filecopy.HeaderSize)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -136,17 +150,17 @@ func (in *inputs) unpack(ctx context.Context, dir string) (string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
-	return dir, filecopy.UnpackContext(ctx, stdin, dir, bounded.NewBudget(in.maxUnpacked))
+	return dir, filecopy.UnpackContext(ctx, stdin, dir, bounded.NewBudget(in.MaxUnpacked))
 }
 
 // dockerfileURL reports whether the Dockerfile lies apart from the context at a URL.
-func (in *inputs) dockerfileURL() bool { return fetch.CheckURL(in.dockerfile) == nil }
+func (in *Input) dockerfileURL() bool { return fetch.CheckURL(in.dockerfile) == nil }
 
 // place returns where the Dockerfile is: its name in dir, which it may not lead out
 // of, or with "" for dir the path of a file that the user has named, whatever it is.
 // With a directory as context that is relative to the working directory, as in docker
 // build; with a tar it lies inside. Standard input and a URL are no place.
-func (in *inputs) place(contextDir string) (dir, name string, ok bool) {
+func (in *Input) place(contextDir string) (dir, name string, ok bool) {
 	switch {
 	case in.dockerfile == stdinName, in.dockerfileURL():
 		return "", "", false
@@ -154,7 +168,7 @@ func (in *inputs) place(contextDir string) (dir, name string, ok bool) {
 		return in.within, in.dockerfile, true
 	case in.dockerfile == "":
 		return contextDir, "Dockerfile", true
-	case in.remote != nil && filepath.IsAbs(in.dockerfile):
+	case in.Remote != nil && filepath.IsAbs(in.dockerfile):
 		return "", in.dockerfile, true // a file of this machine, as in docker build
 	case in.inside():
 		return contextDir, filepath.Clean("/" + in.dockerfile)[1:], true
@@ -162,7 +176,7 @@ func (in *inputs) place(contextDir string) (dir, name string, ok bool) {
 	return "", in.dockerfile, true
 }
 
-func (in *inputs) readDockerfile(ctx context.Context, contextDir string, elsewhere opener) (name string, text []byte, err error) {
+func (in *Input) readDockerfile(ctx context.Context, contextDir string, elsewhere Opener) (name string, text []byte, err error) {
 	if in.dockerfileURL() {
 		return fetchDockerfile(ctx, in.dockerfile, elsewhere)
 	}
@@ -214,7 +228,7 @@ func reason(err error) error {
 
 // readIgnore returns the patterns of the ignore file: that of the Dockerfile's
 // own name if there is one, else the context's .dockerignore.
-func (in *inputs) readIgnore(ctx context.Context, contextDir string) ([]string, error) {
+func (in *Input) readIgnore(ctx context.Context, contextDir string) ([]string, error) {
 	if contextDir == "" {
 		return nil, nil
 	}
@@ -227,14 +241,19 @@ func (in *inputs) readIgnore(ctx context.Context, contextDir string) ([]string, 
 			return patterns, err
 		}
 	}
-	patterns, _, err := ignoreFile(ctx, contextDir, dockerignore)
+	return ReadIgnore(ctx, contextDir)
+}
+
+// ReadIgnore returns the patterns of the .dockerignore in a directory, nothing if there
+// is none.
+func ReadIgnore(ctx context.Context, dir string) ([]string, error) {
+	patterns, _, err := ignoreFile(ctx, dir, dockerignore)
 	return patterns, err
 }
 
 const (
 	dockerignore = ".dockerignore"
 	maxIgnore    = 4 << 20 // bytes in such a file
-	maxConfig    = 4 << 20 // and in one of credentials and settings
 )
 
 // ignoreFile returns the patterns of the file called name in dir, and whether it is
