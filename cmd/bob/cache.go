@@ -65,7 +65,7 @@ type (
 func newCacheSubcommand(name, help string, stdout io.Writer, register func(*flag.FlagSet, *cacheConfig) cacheAction) *ffcli.Command {
 	cfg := &cacheConfig{filters: new(cli.List), stdout: stdout}
 	fs := flag.NewFlagSet("bob cache "+name, flag.ContinueOnError)
-	fs.StringVar(&cfg.dir, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	fs.StringVar(&cfg.dir, "cache-dir", "", cacheDirHelp)
 	cfg.register(fs, "that of builds with --rootless; always so without root")
 	fs.Var(cfg.filters, "filter", "`key=value` that must be so: kind=snapshot, blob, cache-mount or record; id=PREFIX; repeatable")
 	act := register(fs, cfg)

@@ -17,11 +17,11 @@ import (
 	"github.com/distribution/reference"
 )
 
-// contexts sets the named contexts of --build-context, as buildx has them.
-func (cfg *buildConfig) contexts(ctx context.Context, o *options) error {
+// applyContexts sets the named contexts of --build-context, as buildx has them.
+func (f *planFlags) applyContexts(ctx context.Context, o *options) error {
 	o.plan.Contexts = make(map[string]dockerfile.Context)
 	o.build.Contexts = make(map[string]executor.Context)
-	for _, spec := range cfg.buildContexts.Values {
+	for _, spec := range f.contexts.Values {
 		name, value, ok := strings.Cut(spec, "=")
 		if !ok || name == "" || value == "" {
 			return cli.Wrong("build-context", spec, "want name=value")

@@ -16,14 +16,12 @@ import (
 )
 
 type prefetchConfig struct {
-	isolationFlags
+	isolation isolationFlags
+	store     storeFlags
+	view      viewFlags
 
 	platform, images cli.Text
 	registries       registryConfig
-	unpacked         unpackLimit
-	quiet            bool
-	cacheSync        cli.Choice
-	progress, cache  string
 	stderr           io.Writer
 }
 
@@ -32,14 +30,11 @@ func newPrefetchCommand(stderr io.Writer) *ffcli.Command {
 	fs := flag.NewFlagSet("bob prefetch", flag.ContinueOnError)
 	fs.Var(&cfg.images, "cache-images", "`JSON` list of images that are fetched too, for platforms that set the variable")
 	fs.Var(&cfg.platform, "platform", "`os/arch[/variant]` to fetch for (default: this machine's)")
-	cfg.register(fs, "that of the builds to come; always so without root")
-	fs.BoolVar(&cfg.quiet, "quiet", false, "print nothing but errors")
-	fs.StringVar(&cfg.progress, "progress", "auto", "`mode` of progress on standard error: auto, plain, tty, quiet or rawjson")
-	fs.StringVar(&cfg.cache, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
-	fs.Var(&cfg.cacheSync, "cache-sync", cacheSyncHelp)
+	cfg.isolation.register(fs, "that of the builds to come; always so without root")
+	cfg.view.register(fs, "print nothing but errors")
+	cfg.store.register(fs)
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
-	cfg.unpacked.register(fs)
 	return &ffcli.Command{
 		Name:       "prefetch",
 		ShortUsage: "bob prefetch [flags] [image...]",
@@ -60,19 +55,19 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 		cfg.platform = "local"
 	}
 	p, errPlatform := parsePlatform(string(cfg.platform))
-	mode, errMode := viewMode(cfg.progress, cfg.quiet)
-	if err := errors.Join(errPlatform, errMode, cfg.registries.check(ctx), cfg.check()); err != nil {
+	mode, errMode := cfg.view.mode()
+	if err := errors.Join(errPlatform, errMode, cfg.registries.check(ctx), cfg.isolation.check()); err != nil {
 		return err
 	}
-	cache, err := cacheDir(cfg.cache)
+	cache, err := cacheDir(cfg.store.dir)
 	if err != nil {
 		return err
 	}
-	limit, err := cfg.unpacked.bytes(cache)
+	limit, err := cfg.store.unpacked.bytes(cache)
 	if err != nil {
 		return err
 	}
-	m, err := cfg.enter(cache)
+	m, err := cfg.isolation.enter(cache)
 	if err != nil {
 		return err
 	}
@@ -85,7 +80,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
-	defer syncLater(cache, cfg.cacheSync)
+	defer cfg.store.syncLater(cache)
 	b := &executor.Builder{Store: store, Registry: cfg.registries.client(warnIn(view)), Progress: view.Event}
 	return interrupted(ctx, errors.Join(b.Prefetch(ctx, refs, p), view.Close(), store.Close()))
 }

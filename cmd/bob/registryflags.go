@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/certs"
 	"github.com/bobbuild/bob/registry/conf"
 	"github.com/bobbuild/bob/registry/logins"
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
@@ -96,6 +98,21 @@ func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	o.Keychain, o.PushKeychain, err = keychains()
 	cfg.options = o
 	return errors.Join(append(wrong, err)...)
+}
+
+// apply is check for a build: what --ca-bundle names goes to RUN too.
+func (cfg *registryConfig) apply(ctx context.Context, o *options) error {
+	return errors.Join(cfg.check(ctx), cfg.readBundle(ctx, &o.build))
+}
+
+// readBundle reads the authorities that RUN trusts.
+func (cfg *registryConfig) readBundle(ctx context.Context, o *executor.Options) (err error) {
+	if file := cfg.bundle; file != "" {
+		if o.CABundle, err = bounded.ReadFile(ctx, string(file), executor.MaxBundleSize); err != nil {
+			return cli.About("ca-bundle", "", cli.Errorf("--ca-bundle: %v", err))
+		}
+	}
+	return nil
 }
 
 // addCA returns roots, nil standing for the machine's, with the certificate authorities

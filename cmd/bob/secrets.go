@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,10 +12,22 @@ import (
 	"github.com/bobbuild/bob/executor"
 )
 
-// secretOptions sets the secrets of RUN.
-func (cfg *buildConfig) secretOptions(o *executor.Options) error {
+// secretFlags say what a RUN with a mount of that type is given, and no image keeps.
+type secretFlags struct{ secrets, ssh cli.List }
+
+func (f *secretFlags) register(fs *flag.FlagSet) {
+	fs.Var(&f.secrets, "secret", "`spec` of a secret for RUN, id=NAME,src=PATH or id=NAME,env=NAME; repeatable")
+	fs.Var(&f.ssh, "ssh", "`id[=paths]` of an agent for RUN: default, or a socket or keys; repeatable")
+}
+
+func (f *secretFlags) apply(ctx context.Context, o *options) error {
+	return errors.Join(f.applySecrets(&o.build), f.applySSH(ctx, &o.build))
+}
+
+// applySecrets sets the secrets of RUN.
+func (f *secretFlags) applySecrets(o *executor.Options) error {
 	o.Secrets = make(map[string]executor.Secret)
-	for _, spec := range cfg.secrets.Values {
+	for _, spec := range f.secrets.Values {
 		id, secret, err := parseSecret(spec)
 		if err != nil {
 			return cli.About("secret", spec, err)
@@ -23,10 +37,10 @@ func (cfg *buildConfig) secretOptions(o *executor.Options) error {
 	return nil
 }
 
-// sshOptions sets the SSH agents of RUN.
-func (cfg *buildConfig) sshOptions(ctx context.Context, o *executor.Options) error {
+// applySSH sets the SSH agents of RUN.
+func (f *secretFlags) applySSH(ctx context.Context, o *executor.Options) error {
 	o.SSH = make(map[string]*executor.SSHAgent)
-	for _, spec := range cfg.ssh.Values {
+	for _, spec := range f.ssh.Values {
 		id, value, _ := strings.Cut(spec, "=")
 		if id == "" {
 			return cli.Wrong("ssh", spec, "the ID is missing; want default or id=path")
@@ -39,21 +53,6 @@ func (cfg *buildConfig) sshOptions(ctx context.Context, o *executor.Options) err
 			return cli.Wrong("ssh", spec, "%v", err)
 		}
 		o.SSH[id] = agent
-	}
-	return nil
-}
-
-// allowOptions sets what a RUN may ask for.
-func (cfg *buildConfig) allowOptions(o *executor.Options) error {
-	for _, name := range cfg.allow.Values {
-		switch name {
-		case "security.insecure":
-			o.AllowInsecure = true
-		case "network.host":
-			o.AllowHostNetwork = true
-		default:
-			return cli.Wrong("allow", name, "unknown entitlement; want security.insecure or network.host")
-		}
 	}
 	return nil
 }

@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"flag"
-	"os"
-	"os/exec"
-	"syscall"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/snapshot"
@@ -15,7 +12,7 @@ import (
 func newCacheSyncCommand() *ffcli.Command {
 	var dir string
 	fs := flag.NewFlagSet("bob cache sync", flag.ContinueOnError)
-	fs.StringVar(&dir, "cache-dir", "", "`directory` that keeps layers and results (default: bob in the user's cache)")
+	fs.StringVar(&dir, "cache-dir", "", cacheDirHelp)
 	return &ffcli.Command{
 		Name:       "sync",
 		ShortUsage: "bob cache sync [flags]",
@@ -33,25 +30,5 @@ func newCacheSyncCommand() *ffcli.Command {
 			}
 			return interrupted(ctx, snapshot.Sync(ctx, cache))
 		},
-	}
-}
-
-// cacheSyncHelp is the help of --cache-sync.
-const cacheSyncHelp = "have a process bring the cache to the disk afterwards, so that a power failure costs nothing of it (default true)"
-
-// syncLater has a process of its own bring the cache to the disk. Nobody waits for it,
-// since that may take as long as writing everything that the machine has yet to write.
-// If there is no such process, a power failure costs more of the cache. wanted is
-// --cache-sync.
-func syncLater(cache string, wanted cli.Choice) {
-	if !wanted.Or(true) || os.Getpid() == 1 { // it would end, and have to be waited for, with this one
-		return
-	}
-	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--cache-dir", cache) //nolint:gosec,noctx // it outlives this process
-	cmd.Dir = "/"
-	cmd.Env = []string{}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if cmd.Start() == nil {
-		_ = cmd.Process.Release()
 	}
 }

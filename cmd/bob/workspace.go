@@ -162,7 +162,7 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	if err := w.completeRefs(); err != nil {
 		return err
 	}
-	mode, err := viewMode(cfg.progress, cfg.quiet)
+	mode, err := cfg.view.mode()
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	}
 	o.build.Tags, o.fingerprint = []string{string(w.baseRef)}, true
 	// The outer process has looked already.
-	if !sandbox.Entering() && !cfg.noCache {
+	if !sandbox.Entering() && !cfg.cache.none {
 		current, err := cfg.baseIsCurrent(ctx, in, o)
 		if err != nil {
 			return err

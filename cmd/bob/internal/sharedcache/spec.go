@@ -1,4 +1,6 @@
-package main
+// Package sharedcache parses what --cache-from and --cache-to name: the caches by which
+// machines share results, in registries, directories and images.
+package sharedcache
 
 import (
 	"errors"
@@ -15,33 +17,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// sharedCache sets the caches that the build imports and exports.
-func (cfg *buildConfig) sharedCache(o *executor.Options) error {
-	var wrong []error
-	for _, spec := range cfg.cacheFrom.Values {
-		src, err := parseCacheFrom(spec)
-		if err != nil {
-			wrong = append(wrong, cli.Wrong("cache-from", spec, "%v", err))
-			continue
-		}
-		o.CacheFrom = append(o.CacheFrom, *src)
-	}
-	for _, spec := range cfg.cacheTo.Values {
-		t, err := parseCacheTo(spec)
-		if err != nil {
-			wrong = append(wrong, cli.Wrong("cache-to", spec, "%v", err))
-			continue
-		}
-		o.CacheTo = append(o.CacheTo, *t)
-	}
-	return errors.Join(wrong...)
-}
+// mounts is the field that may be given several times. Its values are lines then.
+const mounts = "mounts"
 
-// cacheMounts is the field that may be there several times. Its values are lines then.
-const cacheMounts = "mounts"
-
-// cacheFields parses comma-separated fields; a reference alone is one in a registry.
-func cacheFields(spec string) (map[string]string, error) {
+// parse parses comma-separated fields; a reference alone is one in a registry.
+func parse(spec string) (map[string]string, error) {
 	fields, err := cli.Fields(spec)
 	if err != nil {
 		return nil, err
@@ -56,7 +36,7 @@ func cacheFields(spec string) (map[string]string, error) {
 			return nil, fmt.Errorf("%q: want NAME=VALUE", f.Key)
 		}
 		if before, twice := values[key]; twice {
-			if key != cacheMounts {
+			if key != mounts {
 				return nil, fmt.Errorf("%s is given twice", key)
 			}
 			value = before + "\n" + value
@@ -89,8 +69,9 @@ func onlyFields(values map[string]string, names ...string) error {
 	return nil
 }
 
-func parseCacheFrom(spec string) (*executor.CacheSource, error) {
-	values, err := cacheFields(spec)
+// ParseFrom parses a value of --cache-from.
+func ParseFrom(spec string) (*executor.CacheSource, error) {
+	values, err := parse(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +80,7 @@ func parseCacheFrom(spec string) (*executor.CacheSource, error) {
 		if err := onlyFields(values, "ref"); err != nil {
 			return nil, err
 		}
-		return &executor.CacheSource{Ref: values["ref"]}, checkCacheRef(values["ref"])
+		return &executor.CacheSource{Ref: values["ref"]}, checkRef(values["ref"])
 	case "local":
 		if err := onlyFields(values, "src", "tag", "digest"); err != nil {
 			return nil, err
@@ -116,15 +97,16 @@ func parseCacheFrom(spec string) (*executor.CacheSource, error) {
 	return nil, errors.New("the records are in the image: name it, as type=registry,ref=IMAGE")
 }
 
-func parseCacheTo(spec string) (*executor.CacheTarget, error) {
-	values, err := cacheFields(spec)
+// ParseTo parses a value of --cache-to.
+func ParseTo(spec string) (*executor.CacheTarget, error) {
+	values, err := parse(spec)
 	if err != nil {
 		return nil, err
 	}
 	t := &executor.CacheTarget{}
 	common := []string{
 		"mode", "compression", "compression-level", "force-compression", "image-manifest", "oci-mediatypes", "ignore-error",
-		cacheMounts,
+		mounts,
 	}
 	switch values["type"] {
 	case "inline":
@@ -137,7 +119,7 @@ func parseCacheTo(spec string) (*executor.CacheTarget, error) {
 		if t.Ref = values["ref"]; strings.Contains(t.Ref, "@") {
 			return nil, errors.New("ref: the digest is the cache's, leave it out")
 		}
-		err = checkCacheRef(t.Ref)
+		err = checkRef(t.Ref)
 	case "local":
 		if err := onlyFields(values, append(common, "dest", "tag")...); err != nil {
 			return nil, err
@@ -148,15 +130,15 @@ func parseCacheTo(spec string) (*executor.CacheTarget, error) {
 		if tag := values["tag"]; tag != "" {
 			t.Tag = tag
 		}
-		err = checkCacheRef("cache:" + t.Tag)
+		err = checkRef("cache:" + t.Tag)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return t, setCacheFields(t, values)
+	return t, setCommon(t, values)
 }
 
-func checkCacheRef(ref string) error {
+func checkRef(ref string) error {
 	if ref == "" {
 		return errors.New("ref is missing")
 	}
@@ -166,8 +148,8 @@ func checkCacheRef(ref string) error {
 	return nil
 }
 
-// setCacheFields sets what registries and directories have in common.
-func setCacheFields(t *executor.CacheTarget, values map[string]string) error {
+// setCommon sets what registries and directories have in common.
+func setCommon(t *executor.CacheTarget, values map[string]string) error {
 	switch mode := values["mode"]; mode {
 	case "", "min":
 	case "max":
@@ -175,7 +157,7 @@ func setCacheFields(t *executor.CacheTarget, values map[string]string) error {
 	default:
 		return fmt.Errorf("mode=%s: want min or max", mode)
 	}
-	if value, ok := values[cacheMounts]; ok {
+	if value, ok := values[mounts]; ok {
 		if t.Mounts = strings.Split(value, "\n"); slices.Contains(t.Mounts, "") {
 			return errors.New("mounts: want the ID of a cache mount")
 		}
