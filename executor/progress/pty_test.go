@@ -95,7 +95,7 @@ func (p *pty) waitFor(t *testing.T, what string, shown func(screen string) bool)
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !shown(p.screen()); {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s never came; the screen is:\n%s", what, p.screen())
+			t.Fatalf("%s never came; the screen is:\n%s\n%q", what, p.screen(), p.raw.String())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -122,6 +122,10 @@ func emulate(raw []byte, width int) string {
 			row++
 			i++
 			continue
+		case '\b':
+			col = max(0, col-1)
+			i++
+			continue
 		case '\x1b':
 			m := sequence.FindSubmatch(raw[i:])
 			if m == nil {
@@ -135,6 +139,18 @@ func emulate(raw []byte, width int) string {
 			switch m[2][0] {
 			case 'A':
 				row = max(0, row-max(1, n))
+			case 'B':
+				row += max(1, n)
+			case 'C':
+				col += max(1, n)
+			case 'D':
+				col = max(0, col-max(1, n))
+			case 'G':
+				col = max(1, n) - 1
+			case 'X':
+				for i := col; i < min(col+max(1, n), len(rows[row])); i++ {
+					rows[row][i] = ' '
+				}
 			case 'K':
 				if n == 2 {
 					rows[row] = nil
@@ -258,7 +274,7 @@ func checkNoGoroutines(t *testing.T) {
 	for range 500 {
 		stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
 		left = slices.DeleteFunc(stacks, func(s string) bool {
-			return !strings.Contains(s, "charmbracelet/") && !strings.Contains(s, "progress.(*tty)")
+			return !strings.Contains(s, "charm") && !strings.Contains(s, "progress.(*tty)")
 		})
 		if len(left) == 0 {
 			return

@@ -7,11 +7,11 @@ import (
 	"sync"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
 	"golang.org/x/term"
 
 	"github.com/bobbuild/bob/executor"
-	_ "github.com/bobbuild/bob/executor/progress/internal/silence" // before bubbletea starts
 )
 
 // refreshTime is how often the picture is redrawn.
@@ -46,7 +46,8 @@ func newTTY(w *os.File, o Options) *tty {
 		tea.WithInput(nil),
 		tea.WithoutSignalHandler(),
 		tea.WithoutCatchPanics(),
-		tea.WithoutBracketedPaste(),
+		tea.WithColorProfile(colorprofile.TrueColor), // colours are those of RUN, or none
+		tea.WithWindowSize(t.screen.width, t.screen.height),
 		tea.WithFPS(30),
 	)
 	return t
@@ -155,11 +156,12 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 // View implements [tea.Model].
-func (m model) View() string {
+func (m model) View() tea.View {
 	m.t.mu.Lock()
 	defer m.t.mu.Unlock()
-	if m.t.closed {
-		return ""
+	view := tea.View{DisableBracketedPasteMode: true}
+	if !m.t.closed {
+		view.Content = m.t.screen.live()
 	}
-	return m.t.screen.live()
+	return view
 }
