@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/agext/levenshtein"
 )
 
 // ErrChanged says that a file isn't any more what it was when it was selected.
@@ -50,34 +52,9 @@ func nearest(want string, names []string) string {
 		if strings.EqualFold(name, want) {
 			return name
 		}
-		if d := distance(want, name, limit); d < limit {
+		if d := levenshtein.Distance(want, name, levenshtein.NewParams().MaxCost(limit-1)); d < limit {
 			best, limit = name, d
 		}
 	}
 	return best
-}
-
-// distance is the number of bytes to insert, delete or change between a and b,
-// or limit where it is more.
-func distance(a, b string, limit int) int {
-	if max(len(a)-len(b), len(b)-len(a)) >= limit {
-		return limit
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return min(row[len(b)], limit)
 }
