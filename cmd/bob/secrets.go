@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/secret"
 	"github.com/bobbuild/bob/executor"
 )
 
@@ -28,11 +27,11 @@ func (f *secretFlags) apply(ctx context.Context, o *options) error {
 func (f *secretFlags) applySecrets(o *executor.Options) error {
 	o.Secrets = make(map[string]executor.Secret)
 	for _, spec := range f.secrets.Values {
-		id, secret, err := parseSecret(spec)
+		id, parsed, err := secret.Parse(spec)
 		if err != nil {
-			return cli.About("secret", spec, err)
+			return cli.Wrong("secret", spec, "%v", err)
 		}
-		o.Secrets[id] = secret
+		o.Secrets[id] = parsed
 	}
 	return nil
 }
@@ -48,87 +47,11 @@ func (f *secretFlags) applySSH(ctx context.Context, o *executor.Options) error {
 		if o.SSH[id] != nil {
 			return cli.Wrong("ssh", spec, "there is already an agent with the ID %s", id)
 		}
-		agent, err := sshAgent(ctx, value)
+		agent, err := secret.Agent(ctx, value)
 		if err != nil {
 			return cli.Wrong("ssh", spec, "%v", err)
 		}
 		o.SSH[id] = agent
 	}
 	return nil
-}
-
-// sshAgent opens what --ssh names: paths with commas between them, none for the
-// user's own agent.
-func sshAgent(ctx context.Context, paths string) (*executor.SSHAgent, error) {
-	if paths != "" {
-		return executor.NewSSHAgent(ctx, strings.Split(paths, ","))
-	}
-	socket := os.Getenv("SSH_AUTH_SOCK")
-	if socket == "" {
-		return nil, cli.Errorf("SSH_AUTH_SOCK is not set: start ssh-agent, or name a socket or key as id=path")
-	}
-	return executor.NewSSHAgent(ctx, []string{socket})
-}
-
-// parseSecret parses the argument of --secret, as docker build has it. A file is
-// read when it is used, a variable now: the environment doesn't change.
-func parseSecret(spec string) (id string, secret executor.Secret, err error) {
-	fail := func(format string, args ...any) (string, executor.Secret, error) {
-		return "", executor.Secret{}, cli.Errorf("--secret %s: "+format, append([]any{spec}, args...)...)
-	}
-	fields, err := cli.Fields(spec)
-	if err != nil {
-		return fail("%v", err)
-	}
-	var kind, file, env string
-	for _, field := range fields {
-		if !field.HasValue {
-			return fail("field %q is no key=value", field.Key)
-		}
-		switch key, value := strings.ToLower(field.Key), field.Value; key {
-		case "type":
-			if value != "file" && value != "env" {
-				return fail("unknown type %q; want file or env", value)
-			}
-			kind = value
-		case "id":
-			id = value
-		case "source", "src":
-			file = value
-		case "env":
-			env = value
-		default:
-			return fail("unknown field %q; want id, src, env or type", key)
-		}
-	}
-	if id == "" {
-		return fail("the id is missing")
-	}
-	if kind == "env" && env == "" {
-		file, env = "", file // src names the variable
-	}
-	if env == "" && file == "" {
-		if _, set := os.LookupEnv(id); set && kind != "file" || kind == "env" {
-			env = id
-		} else {
-			file = id
-		}
-	}
-	if file == "" {
-		// One that isn't set is empty, as with docker build.
-		return id, executor.Secret{Data: []byte(os.Getenv(env))}, nil
-	}
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return fail("%v", err)
-	case info.IsDir():
-		return fail("%s is a directory", file)
-	case info.Size() > executor.MaxSecretSize:
-		return fail("%s has %d bytes, more than the %d that a secret may have", file, info.Size(), executor.MaxSecretSize)
-	}
-	if file, err = filepath.Abs(file); err != nil {
-		return fail("%v", err)
-	}
-	return id, executor.Secret{File: file}, nil
 }
