@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/docker/go-units"
 	"github.com/peterbourgon/ff/v3/ffcli"
-	"golang.org/x/sys/unix"
 )
 
 func newCacheCommand(stdout io.Writer) *ffcli.Command {
@@ -270,26 +268,4 @@ func age(s string) (time.Duration, error) {
 		err = errors.New("negative")
 	}
 	return d, err
-}
-
-// defaultCacheLimit bounds the cache of those who don't say how large it may be,
-// in bytes.
-const defaultCacheLimit = 20 << 30
-
-// trim removes what was used least recently from a store in dir that has become
-// too large.
-func (o *options) trim(ctx context.Context, store *snapshot.Store, dir string) error {
-	limit := o.limit
-	if limit < 0 {
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err != nil {
-			return &os.PathError{Op: "statfs", Path: dir, Err: err}
-		}
-		limit = min(defaultCacheLimit, int64(st.Blocks)*st.Bsize/2)
-	}
-	if limit == 0 {
-		return nil
-	}
-	_, err := store.Prune(ctx, snapshot.PruneOptions{Keep: limit})
-	return err
 }

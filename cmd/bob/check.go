@@ -18,9 +18,6 @@ import (
 	"github.com/bobbuild/bob/executor/progress"
 )
 
-// errWarned ends a check that found something. All is said by then.
-var errWarned = errors.New("the check has found warnings")
-
 // wantsCheck reports whether --check or --call=check asks for a check.
 func (cfg *buildConfig) wantsCheck() (bool, error) {
 	switch cfg.call {

@@ -9,40 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
 )
-
-// applyContexts sets the named contexts of --build-context, as buildx has them.
-func (f *planFlags) applyContexts(ctx context.Context, o *options) error {
-	o.plan.Contexts = make(map[string]dockerfile.Context)
-	o.build.Contexts = make(map[string]executor.Context)
-	for _, spec := range f.contexts.Values {
-		name, value, ok := strings.Cut(spec, "=")
-		if !ok || name == "" || value == "" {
-			return cli.Wrong("build-context", spec, "want name=value")
-		}
-		name = strings.ToLower(name)
-		word, _, _ := strings.Cut(name, "::")
-		if _, err := reference.ParseNormalizedNamed(word); err != nil {
-			return cli.Wrong("build-context", spec, "name: %v", err)
-		}
-		c, image, err := namedContext(ctx, value)
-		if err != nil {
-			return cli.Wrong("build-context", spec, "%v", err)
-		}
-		o.plan.Contexts[name] = dockerfile.Context{Image: image}
-		delete(o.build.Contexts, name)
-		if c != nil {
-			o.build.Contexts[name] = *c
-		}
-	}
-	return nil
-}
 
 // namedContext returns what the value of a --build-context stands for: an image
 // of a registry, or something else.

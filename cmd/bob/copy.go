@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
-	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -94,16 +92,4 @@ func (cfg *copyConfig) copy(ctx context.Context, src string, dst []string) error
 	}
 	_, err = fmt.Fprintln(cfg.stdout, d.Digest)
 	return err
-}
-
-// notices returns a function that writes lines to w, none if quiet.
-func notices(w io.Writer, quiet bool) func(string) {
-	var mu sync.Mutex
-	return func(text string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if !quiet {
-			fmt.Fprint(w, terminal.EscapeLines(text+"\n"))
-		}
-	}
 }

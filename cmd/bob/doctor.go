@@ -55,12 +55,6 @@ const (
 	noBuilds   verdict = "none"
 )
 
-// These end bob doctor after it has said everything.
-var (
-	errWithoutRUN = errors.New("only builds without RUN work here")
-	errNoBuilds   = errors.New("no build works here")
-)
-
 // diagnosis is what bob doctor prints, in JSON by these names.
 type diagnosis struct {
 	Builds      verdict              `json:"builds"`

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
@@ -55,4 +57,28 @@ func location(err error) (dockerfile.Location, bool) {
 		return e.Location, true
 	}
 	return dockerfile.Location{}, false
+}
+
+// errWarned ends a check that found something. All is said by then.
+var errWarned = errors.New("the check has found warnings")
+
+// These end bob doctor after it has said everything.
+var (
+	errWithoutRUN = errors.New("only builds without RUN work here")
+	errNoBuilds   = errors.New("no build works here")
+)
+
+// A signalError is the cause of a context that a signal ended.
+type signalError struct{ sig syscall.Signal }
+
+func (e *signalError) Error() string { return e.sig.String() }
+
+// interrupted returns err, or the signal that ended ctx: what that broke is not
+// the reason. A step that failed has done so before.
+func interrupted(ctx context.Context, err error) error {
+	_, step := errors.AsType[*executor.StepError](err)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !step {
+		return cause
+	}
+	return err
 }

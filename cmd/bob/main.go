@@ -66,11 +66,6 @@ func newRoot(stdin io.Reader, stdout, stderr io.Writer) *ffcli.Command {
 	}
 }
 
-// A signalError is the cause of a context that a signal ended.
-type signalError struct{ sig syscall.Signal }
-
-func (e *signalError) Error() string { return e.sig.String() }
-
 // withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP ends.
 // More of them change nothing: Ctrl-C on a terminal reaches a re-executed bob
 // twice, from the terminal and from its parent.

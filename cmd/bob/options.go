@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
+	"os"
 
-	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // options is what the flags ask of the plan and of the build.
@@ -25,27 +26,6 @@ type options struct {
 	limit int64
 }
 
-// options applies every flag but those that name what is read. Its error joins all that
-// is wrong with them.
-func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
-	defer func() { err = interrupted(ctx, err) }()
-	o := &options{}
-	cache, err := cacheDir(cfg.cache.dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(
-		cfg.plan.apply(ctx, o), cfg.run.apply(o), cfg.secrets.apply(ctx, o), cfg.cache.apply(o, cache), cfg.result.check(),
-		cfg.registries.apply(ctx, o), cfg.isolation.check(), cfg.output.Apply(&o.build, cfg.stdout),
-	); err != nil {
-		return nil, err
-	}
-	if err := o.build.Check(o.platforms); err != nil {
-		return nil, cli.Errorf("%v", err)
-	}
-	return o, nil
-}
-
 // plans returns the plan of f for each platform.
 func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
 	var all []*dockerfile.Plan
@@ -60,3 +40,25 @@ func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
 	}
 	return all, nil
 }
+
+// trim removes what was used least recently from a store in dir that has become
+// too large.
+func (o *options) trim(ctx context.Context, store *snapshot.Store, dir string) error {
+	limit := o.limit
+	if limit < 0 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			return &os.PathError{Op: "statfs", Path: dir, Err: err}
+		}
+		limit = min(defaultCacheLimit, int64(st.Blocks)*st.Bsize/2)
+	}
+	if limit == 0 {
+		return nil
+	}
+	_, err := store.Prune(ctx, snapshot.PruneOptions{Keep: limit})
+	return err
+}
+
+// defaultCacheLimit bounds the cache of those who don't say how large it may be,
+// in bytes.
+const defaultCacheLimit = 20 << 30

@@ -12,7 +12,9 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/snapshot/bounded"
+	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/config"
 )
 
@@ -65,9 +67,6 @@ func (f *planFlags) applyPlatforms(o *options) (err error) {
 // epochArg is the variable of https://reproducible-builds.org/specs/source-date-epoch/.
 const epochArg = "SOURCE_DATE_EPOCH"
 
-// maxConfig bounds a file of credentials and settings, in bytes.
-const maxConfig = 4 << 20
-
 // buildArgs returns the values of --build-arg. A name alone stands for the
 // variable of the environment, and for nothing if there is none. That of
 // SOURCE_DATE_EPOCH counts without being asked for, as do the proxies in docker's
@@ -117,6 +116,33 @@ func proxyArgs(ctx context.Context, args map[string]string) error {
 	for name, value := range docker.ParseProxyConfig("", nil) {
 		if _, given := args[name]; !given {
 			args[name] = *value
+		}
+	}
+	return nil
+}
+
+// applyContexts sets the named contexts of --build-context, as buildx has them.
+func (f *planFlags) applyContexts(ctx context.Context, o *options) error {
+	o.plan.Contexts = make(map[string]dockerfile.Context)
+	o.build.Contexts = make(map[string]executor.Context)
+	for _, spec := range f.contexts.Values {
+		name, value, ok := strings.Cut(spec, "=")
+		if !ok || name == "" || value == "" {
+			return cli.Wrong("build-context", spec, "want name=value")
+		}
+		name = strings.ToLower(name)
+		word, _, _ := strings.Cut(name, "::")
+		if _, err := reference.ParseNormalizedNamed(word); err != nil {
+			return cli.Wrong("build-context", spec, "name: %v", err)
+		}
+		c, image, err := namedContext(ctx, value)
+		if err != nil {
+			return cli.Wrong("build-context", spec, "%v", err)
+		}
+		o.plan.Contexts[name] = dockerfile.Context{Image: image}
+		delete(o.build.Contexts, name)
+		if c != nil {
+			o.build.Contexts[name] = *c
 		}
 	}
 	return nil

@@ -266,3 +266,6 @@ func (cfg *registryConfig) client(notice func(string)) *registry.Client {
 	}
 	return registry.New(o)
 }
+
+// maxConfig bounds a file of credentials and settings, in bytes.
+const maxConfig = 4 << 20

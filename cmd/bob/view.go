@@ -2,8 +2,10 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
@@ -48,5 +50,17 @@ func newView(mode progress.Mode, w io.Writer) (progress.View, error) {
 func warnIn(view progress.View) func(string) {
 	return func(text string) {
 		view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
+	}
+}
+
+// notices returns a function that writes lines to w, none if quiet.
+func notices(w io.Writer, quiet bool) func(string) {
+	var mu sync.Mutex
+	return func(text string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !quiet {
+			fmt.Fprint(w, terminal.EscapeLines(text+"\n"))
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"flag"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
@@ -110,4 +112,47 @@ func (f *Flags) specs() ([]*spec, error) {
 		all = append(all, s)
 	}
 	return all, errors.Join(wrong...)
+}
+
+// format returns what the flags ask for.
+func (f *Flags) format() (executor.Format, error) {
+	format := executor.Format{DockerTypes: !f.ociTypes.Or(true), Recompress: f.forceCompression.Or(false)}
+	wrong := []error{f.noAttestations()}
+	for _, of := range []struct {
+		flag  string
+		value cli.Text
+	}{{"compression", f.compression}, {"compression-level", f.compressionLevel}} {
+		if of.value == "" {
+			continue
+		}
+		if err := formatFields()[of.flag](&format, string(of.value)); err != nil {
+			wrong = append(wrong, cli.Wrong(of.flag, of.value, "%v", err))
+		}
+	}
+	for _, spec := range f.annotations.Values {
+		if err := annotate(&format, spec); err != nil {
+			wrong = append(wrong, cli.Wrong("annotation", spec, "%v", err))
+		}
+	}
+	return format, errors.Join(wrong...)
+}
+
+// noAttestations accepts the flags about attestations as far as they ask for none.
+func (f *Flags) noAttestations() error {
+	const none = "bob makes no attestations; leave it out, or make them from the pushed image with a tool for it"
+	var wrong []error
+	for _, of := range []struct {
+		flag  string
+		value cli.Text
+	}{{"provenance", f.provenance}, {"sbom", f.sbom}} {
+		if wanted, err := strconv.ParseBool(string(of.value)); of.value != "" && (err != nil || wanted) {
+			wrong = append(wrong, cli.About(of.flag, "", cli.Errorf("--%s=%s: %s", of.flag, of.value, none)))
+		}
+	}
+	for _, spec := range f.attest.Values {
+		if !slices.Contains(strings.Split(spec, ","), "disabled=true") {
+			wrong = append(wrong, cli.Wrong("attest", spec, "%s", none))
+		}
+	}
+	return errors.Join(wrong...)
 }

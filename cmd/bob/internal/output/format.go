@@ -3,7 +3,6 @@ package output
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,49 +13,6 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
 )
-
-// format returns what the flags ask for.
-func (f *Flags) format() (executor.Format, error) {
-	format := executor.Format{DockerTypes: !f.ociTypes.Or(true), Recompress: f.forceCompression.Or(false)}
-	wrong := []error{f.noAttestations()}
-	for _, of := range []struct {
-		flag  string
-		value cli.Text
-	}{{"compression", f.compression}, {"compression-level", f.compressionLevel}} {
-		if of.value == "" {
-			continue
-		}
-		if err := formatFields()[of.flag](&format, string(of.value)); err != nil {
-			wrong = append(wrong, cli.Wrong(of.flag, of.value, "%v", err))
-		}
-	}
-	for _, spec := range f.annotations.Values {
-		if err := annotate(&format, spec); err != nil {
-			wrong = append(wrong, cli.Wrong("annotation", spec, "%v", err))
-		}
-	}
-	return format, errors.Join(wrong...)
-}
-
-// noAttestations accepts the flags about attestations as far as they ask for none.
-func (f *Flags) noAttestations() error {
-	const none = "bob makes no attestations; leave it out, or make them from the pushed image with a tool for it"
-	var wrong []error
-	for _, of := range []struct {
-		flag  string
-		value cli.Text
-	}{{"provenance", f.provenance}, {"sbom", f.sbom}} {
-		if wanted, err := strconv.ParseBool(string(of.value)); of.value != "" && (err != nil || wanted) {
-			wrong = append(wrong, cli.About(of.flag, "", cli.Errorf("--%s=%s: %s", of.flag, of.value, none)))
-		}
-	}
-	for _, spec := range f.attest.Values {
-		if !slices.Contains(strings.Split(spec, ","), "disabled=true") {
-			wrong = append(wrong, cli.Wrong("attest", spec, "%s", none))
-		}
-	}
-	return errors.Join(wrong...)
-}
 
 // formatFields are the fields of --output that change a format.
 func formatFields() map[string]func(*executor.Format, string) error {
@@ -110,53 +66,6 @@ var (
 	annotationField = regexp.MustCompile(`^annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/-]+)\])?\.(\S+)$`)
 	annotationPlace = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 )
-
-// field takes a field of --output that is about the image, as buildx has them.
-func (s *spec) field(f cli.Field) error {
-	if reason, ok := refusedFields()[f.Key]; ok {
-		if f.Value == "false" {
-			return nil
-		}
-		return fmt.Errorf("%s: %s", f.Key, reason)
-	}
-	switch f.Key {
-	case "push-by-digest":
-		var err error
-		s.byDigest, err = cli.Bool(f.Value)
-		return err
-	case "name-canonical": // a name in a store; the registry has the digest anyway
-		_, err := cli.Bool(f.Value)
-		return err
-	case "rewrite-timestamp":
-		if on, err := cli.Bool(f.Value); err != nil || !on {
-			return fmt.Errorf("rewrite-timestamp=%s: with SOURCE_DATE_EPOCH bob always does", f.Value)
-		}
-		return nil
-	}
-	if !annotationField.MatchString(f.Key) && formatFields()[f.Key] == nil {
-		known := slices.Sorted(maps.Keys(formatFields()))
-		return fmt.Errorf("unknown field %q; want type, dest, name, tar, push, push-by-digest, annotation.KEY, %s", f.Key, strings.Join(known, ", "))
-	}
-	s.image = append(s.image, f)
-	return s.change(&executor.Format{})
-}
-
-// change makes the format that the flags ask for the format of this output.
-func (s *spec) change(format *executor.Format) error {
-	for _, f := range s.image {
-		if formatFields()[f.Key] != nil {
-			if err := SetField(format, f.Key, f.Value); err != nil {
-				return err
-			}
-			continue
-		}
-		part := annotationField.FindStringSubmatch(f.Key)
-		if err := annotateOn(format, part[1], part[2], part[3], f.Value); err != nil {
-			return fmt.Errorf("%s: %w", f.Key, err)
-		}
-	}
-	return nil
-}
 
 // SetField sets what a field of --output called key, such as compression, says of the
 // format. The key must be that of such a field.

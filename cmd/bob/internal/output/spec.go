@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,7 +100,7 @@ func (s *spec) output(common executor.Format, stdout io.Writer) (executor.Output
 // parse parses the value: comma-separated fields, or a directory, or - for a tar on
 // standard output.
 func (s *spec) parse() error {
-	name := ""
+	var name string
 	switch fields, err := cli.Fields(s.text); {
 	case s.text == "-":
 		name, s.dest = "tar", "-"
@@ -179,4 +180,51 @@ func (s *spec) check() (err error) {
 		s.dest, err = filepath.Abs(s.dest)
 	}
 	return err
+}
+
+// field takes a field of --output that is about the image, as buildx has them.
+func (s *spec) field(f cli.Field) error {
+	if reason, ok := refusedFields()[f.Key]; ok {
+		if f.Value == "false" {
+			return nil
+		}
+		return fmt.Errorf("%s: %s", f.Key, reason)
+	}
+	switch f.Key {
+	case "push-by-digest":
+		var err error
+		s.byDigest, err = cli.Bool(f.Value)
+		return err
+	case "name-canonical": // a name in a store; the registry has the digest anyway
+		_, err := cli.Bool(f.Value)
+		return err
+	case "rewrite-timestamp":
+		if on, err := cli.Bool(f.Value); err != nil || !on {
+			return fmt.Errorf("rewrite-timestamp=%s: with SOURCE_DATE_EPOCH bob always does", f.Value)
+		}
+		return nil
+	}
+	if !annotationField.MatchString(f.Key) && formatFields()[f.Key] == nil {
+		known := slices.Sorted(maps.Keys(formatFields()))
+		return fmt.Errorf("unknown field %q; want type, dest, name, tar, push, push-by-digest, annotation.KEY, %s", f.Key, strings.Join(known, ", "))
+	}
+	s.image = append(s.image, f)
+	return s.change(&executor.Format{})
+}
+
+// change makes the format that the flags ask for the format of this output.
+func (s *spec) change(format *executor.Format) error {
+	for _, f := range s.image {
+		if formatFields()[f.Key] != nil {
+			if err := SetField(format, f.Key, f.Value); err != nil {
+				return err
+			}
+			continue
+		}
+		part := annotationField.FindStringSubmatch(f.Key)
+		if err := annotateOn(format, part[1], part[2], part[3], f.Value); err != nil {
+			return fmt.Errorf("%s: %w", f.Key, err)
+		}
+	}
+	return nil
 }
