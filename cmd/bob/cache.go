@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -92,8 +93,8 @@ func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 	if err != nil {
 		return err
 	}
-	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
-		return cli.Errorf("--format %s: want table or json", cfg.format)
+	if err := cli.OneOf("format", cmp.Or(cfg.format, "table"), "table", "json"); err != nil {
+		return err
 	}
 	if _, err := cfg.pruneOptions(match); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -67,10 +68,7 @@ type diagnosis struct {
 }
 
 func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
-	var errFormat error
-	if cfg.format != "" && cfg.format != "table" && cfg.format != "json" {
-		errFormat = cli.Wrong("format", cfg.format, "want table or json")
-	}
+	errFormat := cli.OneOf("format", cmp.Or(cfg.format, "table"), "table", "json")
 	// What isn't there now is told now.
 	if err := errors.Join(errFormat, cfg.registries.check(ctx), cfg.check()); err != nil {
 		return err

@@ -53,10 +53,7 @@ func (cfg *inspectConfig) exec(ctx context.Context, args []string) error {
 	if err := transfer.CheckPlace(args[0]); err != nil {
 		return cli.Errorf("%v", err)
 	}
-	var errFormat error
-	if cfg.format != "text" && cfg.format != "json" {
-		errFormat = cli.Wrong("format", cfg.format, "want text or json")
-	}
+	errFormat := cli.OneOf("format", cfg.format, "text", "json")
 	p, err := optionalPlatform(cfg.platform)
 	o := transfer.InspectOptions{Platform: p, TempDir: os.TempDir()}
 	var errLimit error

@@ -134,18 +134,14 @@ func (cfg *proxyConfig) handler(ctx context.Context) (*proxy.Proxy, error) {
 		return nil, cli.Errorf("nothing to serve: give --base-ref or --target-ref")
 	}
 	o := proxy.Options{Base: cfg.baseRef, Target: cfg.targetRef, Insecure: cfg.insecure}
-	var errPatience, errAuth, errMore, errCA, errLog error
+	var errPatience, errAuth, errMore, errCA error
 	o.Patience, errPatience = patient(cfg.retryFor)
 	o.Auth, errAuth = readCredentials(ctx, "auth", workspaceAuth, cfg.auth, proxy.ParseDockerConfig)
 	o.AdditionalAuth, errMore = readCredentials(ctx, "additional-auth", workspaceAdditionalAuth, cfg.additionalAuth, proxy.ParseHosts)
 	o.Roots, errCA = addCA(ctx, nil, "registry-ca", cfg.registryCA)
-	switch cfg.logFormat {
-	case "text":
-		o.Log = slog.New(slog.NewTextHandler(cfg.stderr, nil))
-	case "json":
+	errLog := cli.OneOf("log-format", cfg.logFormat, "text", "json")
+	if o.Log = slog.New(slog.NewTextHandler(cfg.stderr, nil)); cfg.logFormat == "json" {
 		o.Log = slog.New(slog.NewJSONHandler(terminal.JSON(cfg.stderr), nil))
-	default:
-		errLog = cli.Wrong("log-format", cfg.logFormat, "want text or json")
 	}
 	if err := errors.Join(errPatience, errAuth, errMore, errCA, errLog); err != nil {
 		return nil, err

@@ -28,6 +28,21 @@ func Wrong(flag string, value any, format string, args ...any) error {
 	return About(flag, text, Errorf("--%s %s: %s", flag, text, fmt.Sprintf(format, args...)))
 }
 
+// OneOf returns a [UsageError] about a flag whose value is none of the words, of which
+// there are two or more.
+func OneOf(flag, value string, words ...string) error {
+	if slices.Contains(words, value) {
+		return nil
+	}
+	return Wrong(flag, value, "want %s", Words(words))
+}
+
+// Words returns the words, of which there are two or more, as "a, b or c".
+func Words(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
 // About returns err, which says what is wrong with a value of a flag, for the user to
 // be told of the first. A value that isn't in the command line stands for the last one.
 func About(flag, value string, err error) error {

@@ -50,8 +50,7 @@ func kindOf(name string) (kind, error) {
 		}
 		names = append(names, k.name)
 	}
-	last := len(names) - 1
-	return kind{}, fmt.Errorf("unknown type %q; want %s or %s", name, strings.Join(names[:last], ", "), names[last])
+	return kind{}, fmt.Errorf("unknown type %q; want %s", name, cli.Words(names))
 }
 
 // A spec is one value of --output.
