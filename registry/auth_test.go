@@ -18,6 +18,8 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 const (
@@ -29,7 +31,7 @@ func basicOnly(inner http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {
 			// A hostile registry sends back what it got.
-			say(401, "UNAUTHORIZED "+r.Header.Get("Authorization")+" "+p, "WWW-Authenticate", `Negotiate, Basic realm="x, y"`)(w, r)
+			registrytest.Say(401, "UNAUTHORIZED "+r.Header.Get("Authorization")+" "+p, "WWW-Authenticate", `Negotiate, Basic realm="x, y"`)(w, r)
 			return
 		}
 		inner.ServeHTTP(w, r)
@@ -42,18 +44,18 @@ func TestBasic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := serve(t, basicOnly(h))
-	f := newFixture(t, amd64, 1000, 2000)
-	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
-	f.push(t.Context(), t, c, host+"/app:1")
-	f.check(t.Context(), t, c, host+"/app:1")
+	host := registrytest.Serve(t, basicOnly(h))
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 2000)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	f.Push(t.Context(), t, c, host+"/app:1")
+	f.Check(t.Context(), t, c, host+"/app:1")
 
-	_, err = newClient(t, nil).Push(t.Context(), host+"/app:1")
-	checkError(t, err, host, registry.ErrDenied, "none are known", "docker login "+host)
+	_, err = registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
+	registrytest.CheckError(t, err, host, registry.ErrDenied, "none are known", "docker login "+host)
 
 	const wrong = "wrong-passw0rd"
-	_, err = newClient(t, func(o *registry.Options) { o.Keychain = login{user, wrong} }).Push(t.Context(), host+"/app:1")
-	checkError(t, err, host, registry.ErrDenied, "does not accept the credentials")
+	_, err = registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, wrong} }).Push(t.Context(), host+"/app:1")
+	registrytest.CheckError(t, err, host, registry.ErrDenied, "does not accept the credentials")
 	if strings.Contains(fmt.Sprintf("%v %+v", err, err), wrong) {
 		t.Error("the error holds the password")
 	}
@@ -78,7 +80,7 @@ func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer s.mu.Unlock()
 		u, p, ok := r.BasicAuth()
 		if ok && (u != user || p != password) {
-			say(401, "UNAUTHORIZED")(w, r)
+			registrytest.Say(401, "UNAUTHORIZED")(w, r)
 			return
 		}
 		token := "token-" + rand.Text()
@@ -93,7 +95,7 @@ func (s *tokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.tokens[token]--
 	s.mu.Unlock()
 	if left <= 0 || s.deny {
-		say(401, "UNAUTHORIZED", "WWW-Authenticate",
+		registrytest.Say(401, "UNAUTHORIZED", "WWW-Authenticate",
 			fmt.Sprintf(`Bearer realm="http://%s/token",service="test \"quoted\"",error="invalid_token"`, r.Host))(w, r)
 		return
 	}
@@ -107,16 +109,16 @@ func newTokenServer(t *testing.T, uses int) (*tokenServer, string) {
 		t.Fatal(err)
 	}
 	s := &tokenServer{inner: h, uses: uses, tokens: make(map[string]int)}
-	return s, serve(t, s)
+	return s, registrytest.Serve(t, s)
 }
 
 func TestBearer(t *testing.T) {
 	t.Parallel()
 	s, host := newTokenServer(t, 1<<20)
-	f := newFixture(t, amd64, 1000, 2000)
-	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
-	f.push(t.Context(), t, c, host+"/app:1")
-	f.check(t.Context(), t, c, host+"/app:1")
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 2000)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	f.Push(t.Context(), t, c, host+"/app:1")
+	f.Check(t.Context(), t, c, host+"/app:1")
 	if s.count != 2 {
 		t.Errorf("%d tokens for one push and one pull", s.count)
 	}
@@ -131,25 +133,25 @@ func TestBearer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Blob(t.Context(), f.descs[0].Descriptor, host+"/app:1", mustNotOpen(t)); err != nil {
+	if err := p.Blob(t.Context(), f.Descs[0].Descriptor, host+"/app:1", mustNotOpen(t)); err != nil {
 		t.Fatal(err)
 	}
 
-	_, err = newClient(t, func(o *registry.Options) { o.Keychain = login{user, "wrong-one"} }).Resolve(t.Context(), host+"/app:1", amd64)
-	checkError(t, err, host, registry.ErrDenied, "authenticate for", "does not accept the credentials")
+	_, err = registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, "wrong-one"} }).Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
+	registrytest.CheckError(t, err, host, registry.ErrDenied, "authenticate for", "does not accept the credentials")
 }
 
 // TestBearerExpiry uses tokens that the registry forgets after a few requests,
 // and tokens that end at once.
 func TestBearerExpiry(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 1<<20, 1<<20, 1000)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1<<20, 1<<20, 1000)
 	s, host := newTokenServer(t, 1)
-	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
 	if err := pushBlobs(t, c, f, host+"/app:1"); err != nil {
 		t.Fatal(err)
 	}
-	f.check(t.Context(), t, c, host+"/app:1")
+	f.Check(t.Context(), t, c, host+"/app:1")
 	if s.count < 10 {
 		t.Errorf("only %d tokens", s.count)
 	}
@@ -162,7 +164,7 @@ func TestBearerExpiryForMany(t *testing.T) {
 	tokens, _ := newTokenServer(t, 100)
 	var waiting sync.WaitGroup
 	var fail, hold atomic.Bool
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/token" && fail.CompareAndSwap(true, false) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
@@ -174,7 +176,7 @@ func TestBearerExpiryForMany(t *testing.T) {
 		}
 		tokens.ServeHTTP(w, r)
 	}))
-	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
 	p, err := c.Push(t.Context(), host+"/app:1")
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +190,7 @@ func TestBearerExpiryForMany(t *testing.T) {
 	var pushes sync.WaitGroup
 	for _, body := range []string{"one", "two"} {
 		pushes.Go(func() {
-			if err := p.Blob(t.Context(), descriptor("", []byte(body)), "", opener([]byte(body))); err != nil {
+			if err := p.Blob(t.Context(), registrytest.Descriptor("", []byte(body)), "", registrytest.Opener([]byte(body))); err != nil {
 				t.Error(err)
 			}
 		})
@@ -200,14 +202,14 @@ func TestBearerDenied(t *testing.T) {
 	t.Parallel()
 	s, host := newTokenServer(t, 1)
 	s.deny = true
-	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
 	_, err := c.Push(t.Context(), host+"/app:1")
-	checkError(t, err, host, registry.ErrDenied, "prepare push", "does not accept the credentials")
+	registrytest.CheckError(t, err, host, registry.ErrDenied, "prepare push", "does not accept the credentials")
 	if s.count > 3 {
 		t.Errorf("%d tokens for nothing", s.count)
 	}
-	_, err = newClient(t, nil).Push(t.Context(), host+"/app:1")
-	checkError(t, err, host, registry.ErrDenied, "none are known")
+	_, err = registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
+	registrytest.CheckError(t, err, host, registry.ErrDenied, "none are known")
 }
 
 func TestTokenServerFaults(t *testing.T) {
@@ -217,30 +219,30 @@ func TestTokenServerFaults(t *testing.T) {
 		answer func(http.ResponseWriter, *http.Request) bool
 		want   string // "": it works
 	}{
-		"503 once":     {times(1, say(503, "UNAVAILABLE")), ""},
-		"reset once":   {times(1, reset), ""},
-		"500 for ever": {always(say(500, "UNKNOWN")), "tried 1"},
-		"404":          {always(say(404, "UNKNOWN")), "404"},
-		"no JSON":      {always(body("text/html", "<html>")), "not JSON"},
-		"no token":     {always(body("application/json", `{"refresh_token":"`+secret+`"}`)), "holds no token"},
+		"503 once":     {registrytest.Times(1, registrytest.Say(503, "UNAVAILABLE")), ""},
+		"reset once":   {registrytest.Times(1, registrytest.Reset), ""},
+		"500 for ever": {registrytest.Always(registrytest.Say(500, "UNKNOWN")), "tried 1"},
+		"404":          {registrytest.Always(registrytest.Say(404, "UNKNOWN")), "404"},
+		"no JSON":      {registrytest.Always(registrytest.Body("text/html", "<html>")), "not JSON"},
+		"no token":     {registrytest.Always(registrytest.Body("application/json", `{"refresh_token":"`+secret+`"}`)), "holds no token"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, _ := newTokenServer(t, 1<<20)
-			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/token" || !tt.answer(w, r) {
 					s.ServeHTTP(w, r)
 				}
 			}))
-			_, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+			_, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
 			if tt.want == "" {
 				if err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			checkError(t, err, host, nil, "authenticate for", tt.want)
+			registrytest.CheckError(t, err, host, nil, "authenticate for", tt.want)
 			if strings.Contains(err.Error(), secret) {
 				t.Error("the error holds a token")
 			}
@@ -251,37 +253,37 @@ func TestTokenServerFaults(t *testing.T) {
 // TestRedirect checks that a blob may be elsewhere, and that credentials stay.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 5000)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 5000)
 	var mu sync.Mutex
 	var leaked []string
-	elsewhere := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	elsewhere := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		if a := r.Header.Get("Authorization"); a != "" {
 			leaked = append(leaked, a)
 		}
 		if strings.HasSuffix(r.URL.Path, "denied") {
-			say(403, "", "WWW-Authenticate", `Basic realm="give me"`)(w, r)
+			registrytest.Say(403, "", "WWW-Authenticate", `Basic realm="give me"`)(w, r)
 			return
 		}
-		_, _ = w.Write(f.layers[0])
+		_, _ = w.Write(f.Layers[0])
 	}))
 	to := "/blob"
 	inner := newInner(t)
-	host := serve(t, basicOnly(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, f.descs[0].Digest.String()) {
+	host := registrytest.Serve(t, basicOnly(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, f.Descs[0].Digest.String()) {
 			http.Redirect(w, r, "http://"+elsewhere+to+"?X-Amz-Signature=abcdef012345", http.StatusTemporaryRedirect)
 			return
 		}
 		inner.ServeHTTP(w, r)
 	})))
-	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
-	f.push(t.Context(), t, c, host+"/app:1")
-	im := f.check(t.Context(), t, c, host+"/app:1")
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	f.Push(t.Context(), t, c, host+"/app:1")
+	im := f.Check(t.Context(), t, c, host+"/app:1")
 
 	to = "/denied"
-	_, err := im.Blob(t.Context(), f.descs[0].Descriptor)
-	checkError(t, err, host, registry.ErrDenied)
+	_, err := im.Blob(t.Context(), f.Descs[0].Descriptor)
+	registrytest.CheckError(t, err, host, registry.ErrDenied)
 	if strings.Contains(err.Error(), "abcdef") {
 		t.Error("the error holds a signed query")
 	}
@@ -305,11 +307,11 @@ func TestRedirectedWrites(t *testing.T) {
 		http.StatusFound:             "another one",
 		http.StatusTemporaryRedirect: "stopped after 10 redirects",
 	} {
-		host := newFaulty(t, nil, on("POST", "/", always(func(w http.ResponseWriter, r *http.Request) {
+		host := registrytest.NewFaulty(t, nil, registrytest.On("POST", "/", registrytest.Always(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.Path, status)
 		})))
-		_, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
-		checkError(t, err, host, nil, want)
+		_, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
+		registrytest.CheckError(t, err, host, nil, want)
 	}
 }
 
@@ -321,10 +323,10 @@ func (failingKeychain) Resolve(authn.Resource) (authn.Authenticator, error) {
 
 func TestKeychainFails(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, func(o *registry.Options) { o.Keychain = failingKeychain{} })
-	_, err := c.Resolve(t.Context(), host+"/app:1", amd64)
-	checkError(t, err, host, nil, "read the credentials", "exit status 1")
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = failingKeychain{} })
+	_, err := c.Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
+	registrytest.CheckError(t, err, host, nil, "read the credentials", "exit status 1")
 	if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "abcdef") {
 		t.Error("the error holds credentials")
 	}
@@ -332,7 +334,7 @@ func TestKeychainFails(t *testing.T) {
 
 // TestDefaultKeychain goes the way from docker's config.json, with a helper too.
 func TestDefaultKeychain(t *testing.T) {
-	host := serve(t, basicOnly(newInner(t)))
+	host := registrytest.Serve(t, basicOnly(newInner(t)))
 	dir := t.TempDir()
 	helper := fmt.Sprintf("#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":%q,\"Secret\":%q}'\n", user, password)
 	if err := os.WriteFile(filepath.Join(dir, "docker-credential-test"), []byte(helper), 0o755); err != nil {
@@ -354,12 +356,12 @@ func TestDefaultKeychain(t *testing.T) {
 		podman:                            map[string]any{"auths": map[string]any{host: auth}},
 		dir + "/./config.json":            map[string]any{"credHelpers": map[string]string{host: "test"}},
 	} {
-		if err := os.WriteFile(path, encode(t, config), 0o600); err != nil {
+		if err := os.WriteFile(path, registrytest.Encode(t, config), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		c := registry.New(registry.Options{})
 		if _, err := c.Push(t.Context(), host+"/app:1"); err != nil {
-			t.Errorf("%s: %v", encode(t, config), err)
+			t.Errorf("%s: %v", registrytest.Encode(t, config), err)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)

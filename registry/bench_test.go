@@ -13,6 +13,8 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // benchmarkPush sends 64 MiB blobs to the embedded registry.
@@ -25,7 +27,7 @@ func benchmarkPush(b *testing.B, send func(p *registry.Push, d ocispec.Descripto
 	defer srv.Close()
 	content := make([]byte, 64<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(content)
-	c := registry.New(registry.Options{Keychain: anonymous{}})
+	c := registry.New(registry.Options{Keychain: registrytest.Anonymous{}})
 	p, err := c.Push(b.Context(), strings.TrimPrefix(srv.URL, "http://")+"/app:1")
 	if err != nil {
 		b.Fatal(err)
@@ -35,7 +37,7 @@ func benchmarkPush(b *testing.B, send func(p *registry.Push, d ocispec.Descripto
 	for b.Loop() {
 		content[0]++
 		content[1]++ // another blob than the last
-		if err := send(p, descriptor("", content), content); err != nil {
+		if err := send(p, registrytest.Descriptor("", content), content); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -56,7 +58,7 @@ func BenchmarkStream(b *testing.B) {
 
 func BenchmarkBlob(b *testing.B) {
 	benchmarkPush(b, func(p *registry.Push, d ocispec.Descriptor, content []byte) error {
-		return p.Blob(b.Context(), d, "", opener(content))
+		return p.Blob(b.Context(), d, "", registrytest.Opener(content))
 	})
 }
 
@@ -71,24 +73,24 @@ func BenchmarkPull(b *testing.B) {
 	srv := httptest.NewServer(h)
 	defer srv.Close()
 	ref := strings.TrimPrefix(srv.URL, "http://") + "/app:1"
-	c := registry.New(registry.Options{Keychain: anonymous{}})
+	c := registry.New(registry.Options{Keychain: registrytest.Anonymous{}})
 	p, err := c.Push(b.Context(), ref)
 	if err != nil {
 		b.Fatal(err)
 	}
 	layer := ocispec.Descriptor{Digest: d, Size: int64(len(content))}
-	if err := p.Blob(b.Context(), layer, "", opener(content)); err != nil {
+	if err := p.Blob(b.Context(), layer, "", registrytest.Opener(content)); err != nil {
 		b.Fatal(err)
 	}
 	config := []byte(`{"os":"linux","architecture":"amd64"}`)
-	if err := p.Blob(b.Context(), descriptor("", config), "", opener(config)); err != nil {
+	if err := p.Blob(b.Context(), registrytest.Descriptor("", config), "", registrytest.Opener(config)); err != nil {
 		b.Fatal(err)
 	}
 	manifest := []byte(`{"schemaVersion":2,"layers":[],"config":{"size":37,"digest":"` + digest.FromBytes(config).String() + `"}}`)
 	if _, err := p.Manifest(b.Context(), ocispec.MediaTypeImageManifest, manifest); err != nil {
 		b.Fatal(err)
 	}
-	im, err := c.Resolve(b.Context(), ref, amd64)
+	im, err := c.Resolve(b.Context(), ref, registrytest.AMD64)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // authority signs certificates for tests.
@@ -89,15 +91,15 @@ func TestCertificates(t *testing.T) {
 
 	var shownElsewhere bool
 	inner := newInner(t)
-	f := newFixture(t, amd64, 1000, 2000)
-	blob := "/blobs/" + f.descs[0].Digest.String()
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 2000)
+	blob := "/blobs/" + f.Descs[0].Digest.String()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Host == "storage.test":
 			shownElsewhere = shownElsewhere || len(r.TLS.PeerCertificates) > 0
-			_, _ = w.Write(f.layers[0])
+			_, _ = w.Write(f.Layers[0])
 		case len(r.TLS.PeerCertificates) == 0:
-			say(403, "DENIED")(w, r)
+			registrytest.Say(403, "DENIED")(w, r)
 		case r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, blob):
 			http.Redirect(w, r, "https://storage.test/x", http.StatusTemporaryRedirect)
 		default:
@@ -138,7 +140,7 @@ func TestCertificates(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			c := newClient(t, func(o *registry.Options) {
+			c := registrytest.NewClient(t, func(o *registry.Options) {
 				o.Transport = dialTo(srv)
 				o.CertDirs = []string{filepath.Join(dir, "none"), dir}
 				if roots, ok := tt.roots.(*authority); ok {
@@ -151,12 +153,12 @@ func TestCertificates(t *testing.T) {
 			})
 			if tt.want != "" {
 				_, err := c.Push(t.Context(), "registry.test/app:1")
-				checkError(t, err, "registry.test", nil, "registry.test/app", tt.want)
+				registrytest.CheckError(t, err, "registry.test", nil, "registry.test/app", tt.want)
 				return
 			}
-			f.push(t.Context(), t, c, "registry.test/app:1")
+			f.Push(t.Context(), t, c, "registry.test/app:1")
 			if tt.roots == ca { // the storage's certificate is trusted too
-				f.check(t.Context(), t, c, "registry.test/app:1")
+				f.Check(t.Context(), t, c, "registry.test/app:1")
 			}
 		})
 	}
@@ -178,17 +180,17 @@ func TestSocket(t *testing.T) {
 	srv := &httptest.Server{Listener: listener, Config: &http.Server{Handler: m, ReadHeaderTimeout: time.Minute}}
 	srv.Start()
 	t.Cleanup(srv.Close)
-	elsewhere := serveEmbedded(t)
-	c := newClient(t, func(o *registry.Options) { o.Socket = socket })
-	f := newFixture(t, amd64, 1000, 9<<20)
-	f.push(t.Context(), t, c, "localhost:8080/base:1")
-	f.check(t.Context(), t, c, "127.0.0.1:8080/base:1")
+	elsewhere := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Socket = socket })
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 9<<20)
+	f.Push(t.Context(), t, c, "localhost:8080/base:1")
+	f.Check(t.Context(), t, c, "127.0.0.1:8080/base:1")
 	n := len(m.seen)
-	f.push(t.Context(), t, c, elsewhere+"/base:1")
+	f.Push(t.Context(), t, c, elsewhere+"/base:1")
 	if len(m.seen) != n {
 		t.Errorf("other hosts went through the socket: %q", m.seen[n:])
 	}
-	c = newClient(t, func(o *registry.Options) { o.Socket = socket + "none" })
+	c = registrytest.NewClient(t, func(o *registry.Options) { o.Socket = socket + "none" })
 	_, err = c.Push(t.Context(), "localhost:8080/base:1")
-	checkError(t, err, "localhost:8080", nil, socket+"none", "is bob proxy running")
+	registrytest.CheckError(t, err, "localhost:8080", nil, socket+"none", "is bob proxy running")
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/bobbuild/bob/registry"
 
 	"github.com/bobbuild/bob/registry/conf"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // readConf reads files of a registries.conf, in which NAME stands for the values.
@@ -56,7 +58,7 @@ func (b *basicFor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		b.mu.Unlock()
 	}
 	if password != "secret-of-"+r.Host {
-		say(401, "UNAUTHORIZED", "WWW-Authenticate", `Basic realm="x"`)(w, r)
+		registrytest.Say(401, "UNAUTHORIZED", "WWW-Authenticate", `Basic realm="x"`)(w, r)
 		return
 	}
 	b.inner.ServeHTTP(w, r)
@@ -73,11 +75,11 @@ location = "MIRROR/cache"
 // way; the image is the same, and one notice says so.
 func TestMirrors(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 300_000, 1000)
-	blob := "/blobs/" + f.descs[0].Digest.String()
+	f := registrytest.NewFixture(t, registrytest.AMD64, 300_000, 1000)
+	blob := "/blobs/" + f.Descs[0].Digest.String()
 	cutInTheMiddle := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "300000")
-		_, _ = w.Write(f.layers[0][:100_000])
+		_, _ = w.Write(f.Layers[0][:100_000])
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
@@ -87,17 +89,17 @@ func TestMirrors(t *testing.T) {
 	}{
 		"works":           {harmless, ""},
 		"not there":       {nil, "connection refused"},
-		"no such image":   {on("GET", "/manifests/", always(say(404, "MANIFEST_UNKNOWN"))), "no such image"},
-		"denied":          {on("GET", "/manifests/", always(say(403, "DENIED"))), "access denied"},
-		"500":             {on("GET", "/manifests/", always(say(500, "UNKNOWN"))), "problem of its own"},
-		"429":             {on("GET", "/manifests/", always(say(429, "TOOMANYREQUESTS", "Retry-After", "3600"))), "too many requests"},
-		"ping 503":        {on("GET", "/v2/", always(say(503, ""))), "problem of its own"},
-		"reset":           {on("GET", "/manifests/", always(reset)), "connection reset"},
-		"another image":   {on("GET", "/manifests/", always(body("application/json", `{"schemaVersion":2}`))), "neither a manifest"},
-		"no config":       {on("GET", "/blobs/", always(say(404, "BLOB_UNKNOWN"))), "no such blob"},
-		"no blob":         {on("GET", blob, always(say(404, "BLOB_UNKNOWN"))), "no such blob"},
-		"blob of another": {on("GET", blob, always(body("", "short"))), "5 bytes instead of 300000"},
-		"blob breaks":     {on("GET", blob, always(cutInTheMiddle)), "after 100000 of 300000 bytes"},
+		"no such image":   {registrytest.On("GET", "/manifests/", registrytest.Always(registrytest.Say(404, "MANIFEST_UNKNOWN"))), "no such image"},
+		"denied":          {registrytest.On("GET", "/manifests/", registrytest.Always(registrytest.Say(403, "DENIED"))), "access denied"},
+		"500":             {registrytest.On("GET", "/manifests/", registrytest.Always(registrytest.Say(500, "UNKNOWN"))), "problem of its own"},
+		"429":             {registrytest.On("GET", "/manifests/", registrytest.Always(registrytest.Say(429, "TOOMANYREQUESTS", "Retry-After", "3600"))), "too many requests"},
+		"ping 503":        {registrytest.On("GET", "/v2/", registrytest.Always(registrytest.Say(503, ""))), "problem of its own"},
+		"reset":           {registrytest.On("GET", "/manifests/", registrytest.Always(registrytest.Reset)), "connection reset"},
+		"another image":   {registrytest.On("GET", "/manifests/", registrytest.Always(registrytest.Body("application/json", `{"schemaVersion":2}`))), "neither a manifest"},
+		"no config":       {registrytest.On("GET", "/blobs/", registrytest.Always(registrytest.Say(404, "BLOB_UNKNOWN"))), "no such blob"},
+		"no blob":         {registrytest.On("GET", blob, registrytest.Always(registrytest.Say(404, "BLOB_UNKNOWN"))), "no such blob"},
+		"blob of another": {registrytest.On("GET", blob, registrytest.Always(registrytest.Body("", "short"))), "5 bytes instead of 300000"},
+		"blob breaks":     {registrytest.On("GET", blob, registrytest.Always(cutInTheMiddle)), "after 100000 of 300000 bytes"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -105,14 +107,14 @@ func TestMirrors(t *testing.T) {
 			asked := &meter{inner: newInner(t)}
 			upstreamAuth := &basicFor{inner: asked}
 			mirrorAuth := &basicFor{inner: newInner(t)}
-			upstream := serve(t, upstreamAuth)
-			gate := &faulty{inner: mirrorAuth, fault: tt.fault}
-			mirror := serve(t, gate)
+			upstream := registrytest.Serve(t, upstreamAuth)
+			gate := &registrytest.Faulty{Inner: mirrorAuth, Fault: tt.fault}
+			mirror := registrytest.Serve(t, gate)
 			login := func(o *registry.Options) { o.Keychain = hostLogin{} }
-			f.push(t.Context(), t, newClient(t, login), upstream+"/team/app:1")
-			f.push(t.Context(), t, newClient(t, login), mirror+"/cache/team/app:1")
+			f.Push(t.Context(), t, registrytest.NewClient(t, login), upstream+"/team/app:1")
+			f.Push(t.Context(), t, registrytest.NewClient(t, login), mirror+"/cache/team/app:1")
 			before := asked.count("GET /manifests/")
-			gate.armed.Store(true)
+			gate.Armed.Store(true)
 			if tt.fault == nil {
 				mirror = "127.0.0.1:9"
 			}
@@ -122,7 +124,7 @@ func TestMirrors(t *testing.T) {
 			}
 			var mu sync.Mutex
 			var notices []string
-			c := newClient(t, func(o *registry.Options) {
+			c := registrytest.NewClient(t, func(o *registry.Options) {
 				o.Keychain, o.Conf = hostLogin{}, conf
 				o.Notice = func(s string) {
 					mu.Lock()
@@ -130,7 +132,7 @@ func TestMirrors(t *testing.T) {
 					notices = append(notices, s)
 				}
 			})
-			im := f.check(t.Context(), t, c, upstream+"/team/app:1")
+			im := f.Check(t.Context(), t, c, upstream+"/team/app:1")
 			if !strings.HasPrefix(im.Reference, upstream+"/team/app@sha256:") {
 				t.Errorf("the image calls itself %s", im.Reference)
 			}
@@ -163,19 +165,19 @@ func TestMirrors(t *testing.T) {
 func TestMirrorIsNeverPushedTo(t *testing.T) {
 	t.Parallel()
 	atMirror, atUpstream := &meter{inner: newInner(t)}, &meter{inner: newInner(t)}
-	mirror, upstream := serve(t, atMirror), serve(t, atUpstream)
+	mirror, upstream := registrytest.Serve(t, atMirror), registrytest.Serve(t, atUpstream)
 	conf, err := readConf(t, map[string]string{"UPSTREAM": upstream, "MIRROR": mirror}, mirrorConf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(t, func(o *registry.Options) { o.Conf = conf })
-	f := newFixture(t, amd64, 1000, 1000)
-	f.push(t.Context(), t, c, upstream+"/app:1")
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Conf = conf })
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 1000)
+	f.Push(t.Context(), t, c, upstream+"/app:1")
 	if atMirror.seen != nil {
 		t.Errorf("a push asked the mirror: %q", atMirror.seen)
 	}
-	f.push(t.Context(), t, newClient(t, nil), mirror+"/cache/app:1")
-	im := f.check(t.Context(), t, c, upstream+"/app:1")
+	f.Push(t.Context(), t, registrytest.NewClient(t, nil), mirror+"/cache/app:1")
+	im := f.Check(t.Context(), t, c, upstream+"/app:1")
 	before := atMirror.bytes.Load()
 	p, err := c.Push(t.Context(), mirror+"/result:1")
 	if err != nil {
@@ -194,21 +196,21 @@ func TestMirrorIsNeverPushedTo(t *testing.T) {
 // TestDeadMirrorIsLeft checks that a mirror nobody answers at is asked once.
 func TestDeadMirrorIsLeft(t *testing.T) {
 	t.Parallel()
-	upstream := serveEmbedded(t)
+	upstream := registrytest.ServeEmbedded(t)
 	conf, err := readConf(t, map[string]string{"UPSTREAM": upstream, "MIRROR": "127.0.0.1:9"}, mirrorConf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFixture(t, amd64, 1000)
-	f.push(t.Context(), t, newClient(t, nil), upstream+"/app:1")
-	f.push(t.Context(), t, newClient(t, nil), upstream+"/other:1")
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000)
+	f.Push(t.Context(), t, registrytest.NewClient(t, nil), upstream+"/app:1")
+	f.Push(t.Context(), t, registrytest.NewClient(t, nil), upstream+"/other:1")
 	var notices []string
-	c := newClient(t, func(o *registry.Options) {
+	c := registrytest.NewClient(t, func(o *registry.Options) {
 		o.Conf = conf
 		o.Notice = func(s string) { notices = append(notices, s) }
 	})
-	f.check(t.Context(), t, c, upstream+"/app:1")
-	f.check(t.Context(), t, c, upstream+"/other:1")
+	f.Check(t.Context(), t, c, upstream+"/app:1")
+	f.Check(t.Context(), t, c, upstream+"/other:1")
 	if len(notices) != 1 {
 		t.Errorf("notices %q", notices)
 	}
@@ -217,44 +219,44 @@ func TestDeadMirrorIsLeft(t *testing.T) {
 func TestBlocked(t *testing.T) {
 	t.Parallel()
 	m := &meter{inner: newInner(t)}
-	host := serve(t, m)
+	host := registrytest.Serve(t, m)
 	conf, err := readConf(t, map[string]string{"HOST": host}, "[[registry]]\nlocation = \"HOST/bad\"\nblocked = true\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(t, func(o *registry.Options) { o.Conf = conf })
-	_, err = c.Resolve(t.Context(), host+"/bad/app:1", amd64)
-	checkError(t, err, host, nil, "blocked", "a.conf", host+"/bad/app:1", "change that file")
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Conf = conf })
+	_, err = c.Resolve(t.Context(), host+"/bad/app:1", registrytest.AMD64)
+	registrytest.CheckError(t, err, host, nil, "blocked", "a.conf", host+"/bad/app:1", "change that file")
 	_, err = c.Push(t.Context(), host+"/bad/app:1")
-	checkError(t, err, host, nil, "blocked", "a.conf", host+"/bad/app:1")
+	registrytest.CheckError(t, err, host, nil, "blocked", "a.conf", host+"/bad/app:1")
 	if m.seen != nil {
 		t.Errorf("it was asked: %q", m.seen)
 	}
-	f := newFixture(t, amd64, 1000)
-	f.push(t.Context(), t, c, host+"/good/app:1")
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000)
+	f.Push(t.Context(), t, c, host+"/good/app:1")
 }
 
 // TestSearchIsNotFollowed checks that who relies on the search list is told.
 func TestSearchIsNotFollowed(t *testing.T) {
 	t.Parallel()
-	hub := serveEmbedded(t)
+	hub := registrytest.ServeEmbedded(t)
 	conf, err := readConf(t, map[string]string{"HUB": hub}, "unqualified-search-registries = [\"quay.io\", \"docker.io\"]\n"+
 		"[[registry]]\nprefix = \"docker.io\"\nlocation = \"HUB\"\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFixture(t, amd64, 1000)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000)
 	var notices []string
-	c := newClient(t, func(o *registry.Options) {
+	c := registrytest.NewClient(t, func(o *registry.Options) {
 		o.Conf = conf
 		o.Notice = func(s string) { notices = append(notices, s) }
 	})
-	f.push(t.Context(), t, c, hub+"/library/app:latest")
+	f.Push(t.Context(), t, c, hub+"/library/app:latest")
 	if len(notices) > 0 {
 		t.Errorf("notices %q", notices)
 	}
-	f.check(t.Context(), t, c, "app")
-	f.check(t.Context(), t, c, "docker.io/library/app")
+	f.Check(t.Context(), t, c, "app")
+	f.Check(t.Context(), t, c, "docker.io/library/app")
 	if len(notices) != 1 || !strings.Contains(notices[0], "unqualified-search-registries") || !strings.Contains(notices[0], "a.conf") {
 		t.Errorf("notices %q", notices)
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/bobbuild/bob/registry"
 
 	"github.com/bobbuild/bob/registry/archive"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // serveDistribution starts Debian's docker-registry (distribution 2.8) and
@@ -79,36 +81,36 @@ func TestWire(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) string{
 		"distribution": serveDistribution,
-		"embedded":     serveEmbedded,
+		"embedded":     registrytest.ServeEmbedded,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			host := start(t)
 			ctx := t.Context()
-			c := newClient(t, nil)
-			f := newFixture(t, amd64, 3<<20+17, 1<<20, 1)
-			f.push(ctx, t, c, host+"/team/app:1")
-			im := f.check(ctx, t, c, host+"/team/app:1")
-			f.check(ctx, t, c, im.Reference)
+			c := registrytest.NewClient(t, nil)
+			f := registrytest.NewFixture(t, registrytest.AMD64, 3<<20+17, 1<<20, 1)
+			f.Push(ctx, t, c, host+"/team/app:1")
+			im := f.Check(ctx, t, c, host+"/team/app:1")
+			f.Check(ctx, t, c, im.Reference)
 
 			// The same blobs in another repository: mounted, not sent.
 			p, err := c.Push(ctx, host+"/other:1")
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, layer := range f.descs {
+			for _, layer := range f.Descs {
 				if err := p.Blob(ctx, layer.Descriptor, im.Reference, mustNotOpen(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			config := descriptor(ocispec.MediaTypeImageConfig, f.config)
+			config := registrytest.Descriptor(ocispec.MediaTypeImageConfig, f.Config)
 			if err := p.Blob(ctx, config, host+"/team/app", mustNotOpen(t)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.Manifest(ctx, f.mediaType, f.manifest); err != nil {
+			if _, err := p.Manifest(ctx, f.MediaType, f.Manifest); err != nil {
 				t.Fatal(err)
 			}
-			f.check(ctx, t, c, host+"/other:1")
+			f.Check(ctx, t, c, host+"/other:1")
 			checkSkopeo(t, c, host)
 		})
 	}
@@ -124,7 +126,7 @@ func checkSkopeo(t *testing.T, c *registry.Client, host string) {
 		return
 	}
 	dir := t.TempDir()
-	a := newArchive(t, "app:1")
+	a := registrytest.NewArchive(t, "app:1")
 	if err := archive.WriteOCIDir(t.Context(), dir, a); err != nil {
 		t.Fatal(err)
 	}
@@ -142,12 +144,12 @@ func checkSkopeo(t *testing.T, c *registry.Client, host string) {
 			t.Fatalf("skopeo %s: %v\n%s", arguments, err, output)
 		}
 	}
-	im, err := c.Resolve(t.Context(), host+"/skopeo:1", amd64)
+	im, err := c.Resolve(t.Context(), host+"/skopeo:1", registrytest.AMD64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, layer := range im.Layers {
-		if _, err := readBlob(t.Context(), im, layer.Descriptor); err != nil {
+		if _, err := registrytest.ReadBlob(t.Context(), im, layer.Descriptor); err != nil {
 			t.Error(err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // identity is a keychain with an identity token for all.
@@ -28,19 +30,19 @@ func TestTokensElsewhere(t *testing.T) {
 		for _, status := range []int{301, 302, 303, 307, 308} {
 			var mu sync.Mutex
 			var got []string
-			thief := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			thief := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				mu.Lock()
 				got = append(got, fmt.Sprint(r.Method, r.RequestURI, r.Header["Authorization"], string(body)))
 				mu.Unlock()
 				_, _ = io.WriteString(w, `{"token":"t"}`)
 			}))
-			realm := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			realm := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, "http://"+thief+"/token?"+r.URL.RawQuery, status)
 			}))
-			host := serve(t, say401(realm))
-			c := newClient(t, func(o *registry.Options) { o.Keychain = keychain })
-			if _, err := c.Resolve(t.Context(), host+"/app:1", amd64); err == nil {
+			host := registrytest.Serve(t, say401(realm))
+			c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = keychain })
+			if _, err := c.Resolve(t.Context(), host+"/app:1", registrytest.AMD64); err == nil {
 				t.Error("it worked")
 			}
 			for _, text := range got {
@@ -54,7 +56,7 @@ func TestTokensElsewhere(t *testing.T) {
 
 // say401 wants a token of the server at host.
 func say401(host string) http.HandlerFunc {
-	return say(401, "UNAUTHORIZED", "WWW-Authenticate", `Bearer realm="http://`+host+`/token",service="x"`)
+	return registrytest.Say(401, "UNAUTHORIZED", "WWW-Authenticate", `Bearer realm="http://`+host+`/token",service="x"`)
 }
 
 // TestEndlessAnswers has registries and token servers whose answers have no end: bob
@@ -69,9 +71,9 @@ func TestEndlessAnswers(t *testing.T) {
 			status := 200
 			_, _ = fmt.Sscan(text, &status)
 			var sent atomic.Int64
-			f := newFixture(t, amd64, 100)
+			f := registrytest.NewFixture(t, registrytest.AMD64, 100)
 			var host string
-			host = newFaulty(t, f, func(w http.ResponseWriter, r *http.Request) bool {
+			host = registrytest.NewFaulty(t, f, func(w http.ResponseWriter, r *http.Request) bool {
 				if where == "/token" && r.URL.Path != "/token" {
 					say401(host)(w, r)
 					return true
@@ -88,13 +90,13 @@ func TestEndlessAnswers(t *testing.T) {
 				}
 				return true
 			})
-			c := newClient(t, func(o *registry.Options) { o.Patience.Limit = -1 })
-			im, err := c.Resolve(t.Context(), host+"/app:1", amd64)
+			c := registrytest.NewClient(t, func(o *registry.Options) { o.Patience.Limit = -1 })
+			im, err := c.Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
 			if err == nil {
-				_, err = readBlob(t.Context(), im, f.descs[0].Descriptor)
+				_, err = registrytest.ReadBlob(t.Context(), im, f.Descs[0].Descriptor)
 			}
 			if where != "/v2/" {
-				checkError(t, err, host, nil)
+				registrytest.CheckError(t, err, host, nil)
 			}
 			if n := sent.Load(); n > most {
 				t.Errorf("%d bytes were taken", n)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // exampleRegistry starts a registry for the examples.
@@ -46,7 +48,7 @@ func ExampleClient_Push() {
 }
 
 func pushExample(ctx context.Context, ref string) error {
-	push, err := registry.New(registry.Options{Keychain: anonymous{}}).Push(ctx, ref)
+	push, err := registry.New(registry.Options{Keychain: registrytest.Anonymous{}}).Push(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func ExampleClient_Resolve() {
 		return
 	}
 
-	client := registry.New(registry.Options{Keychain: anonymous{}})
+	client := registry.New(registry.Options{Keychain: registrytest.Anonymous{}})
 	image, err := client.Resolve(ctx, host+"/hello:1", ocispec.Platform{OS: "linux", Architecture: "amd64"})
 	if err != nil {
 		fmt.Println(err)

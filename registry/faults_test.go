@@ -20,6 +20,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // behind passes requests on to a registry elsewhere, under the name it is called by.
@@ -65,7 +67,7 @@ func cutRequest(inner http.Handler, after int64) func(http.ResponseWriter, *http
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = &shortBody{r.Body, after}
 		inner.ServeHTTP(httptest.NewRecorder(), r)
-		reset(w, r)
+		registrytest.Reset(w, r)
 	}
 }
 
@@ -90,44 +92,44 @@ func cutResponse(inner http.Handler) func(http.ResponseWriter, *http.Request) {
 func loseAnswer(inner http.Handler) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, r *http.Request) {
 		inner.ServeHTTP(httptest.NewRecorder(), r)
-		reset(w, r)
+		registrytest.Reset(w, r)
 	}
 }
 
 // pushAsBuild pushes as a build does: the first layer as a stream, and again as a
 // blob when that fails.
-func (f *fixture) pushAsBuild(ctx context.Context, c *registry.Client, ref string) error {
+func pushAsBuild(ctx context.Context, f *registrytest.Fixture, c *registry.Client, ref string) error {
 	p, err := c.Push(ctx, ref)
 	if err != nil {
 		return err
 	}
 	if u, err := p.Stream(ctx); err == nil {
-		_, _ = io.Copy(u, bytes.NewReader(f.layers[0])) // Commit tells
-		_ = u.Commit(f.descs[0].Digest)                 // Blob makes up for it
+		_, _ = io.Copy(u, bytes.NewReader(f.Layers[0])) // Commit tells
+		_ = u.Commit(f.Descs[0].Digest)                 // Blob makes up for it
 		_ = u.Close()
 	}
-	for i, layer := range f.layers {
-		if err := p.Blob(ctx, f.descs[i].Descriptor, "", opener(layer)); err != nil {
+	for i, layer := range f.Layers {
+		if err := p.Blob(ctx, f.Descs[i].Descriptor, "", registrytest.Opener(layer)); err != nil {
 			return err
 		}
 	}
-	if err := p.Blob(ctx, descriptor(ocispec.MediaTypeImageConfig, f.config), "", opener(f.config)); err != nil {
+	if err := p.Blob(ctx, registrytest.Descriptor(ocispec.MediaTypeImageConfig, f.Config), "", registrytest.Opener(f.Config)); err != nil {
 		return err
 	}
-	_, err = p.Manifest(ctx, f.mediaType, f.manifest)
+	_, err = p.Manifest(ctx, f.MediaType, f.Manifest)
 	return err
 }
 
 // checkStored compares what a registry has, asked without the package, with the
 // fixture.
-func (f *fixture) checkStored(t *testing.T, host, repo, tag string) {
+func checkStored(t *testing.T, f *registrytest.Fixture, host, repo, tag string) {
 	t.Helper()
 	want := map[string][]byte{
-		"manifests/" + tag: f.manifest,
-		"blobs/" + digest.FromBytes(f.config).String(): f.config,
+		"manifests/" + tag: f.Manifest,
+		"blobs/" + digest.FromBytes(f.Config).String(): f.Config,
 	}
-	for i, layer := range f.layers {
-		want["blobs/"+f.descs[i].Digest.String()] = layer
+	for i, layer := range f.Layers {
+		want["blobs/"+f.Descs[i].Digest.String()] = layer
 	}
 	for path, body := range want {
 		status, got := fetch(t, host, repo+"/"+path)
@@ -162,14 +164,14 @@ func fetch(t *testing.T, host, path string) (status int, body string) {
 // or from then on, after which there is a clear error and no tag.
 func TestEveryRequestFails(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func(*testing.T) string{"distribution": serveDistribution, "embedded": serveEmbedded} {
+	for name, start := range map[string]func(*testing.T) string{"distribution": serveDistribution, "embedded": registrytest.ServeEmbedded} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			backend := start(t)
 			inner := behind(t, backend)
 			faults := map[string]func(http.ResponseWriter, *http.Request){
-				"500": say(500, "UNKNOWN"), "502": say(502, ""), "503": say(503, "UNAVAILABLE", "Retry-After", "0"),
-				"429": say(429, "TOOMANYREQUESTS", "Retry-After", "0"), "reset": reset, "lost": loseAnswer(inner),
+				"500": registrytest.Say(500, "UNKNOWN"), "502": registrytest.Say(502, ""), "503": registrytest.Say(503, "UNAVAILABLE", "Retry-After", "0"),
+				"429": registrytest.Say(429, "TOOMANYREQUESTS", "Retry-After", "0"), "reset": registrytest.Reset, "lost": loseAnswer(inner),
 				"cut request": cutRequest(inner, 300), "cut response": cutResponse(inner),
 			}
 			for kind, fault := range faults {
@@ -197,40 +199,40 @@ func TestEveryRequestFails(t *testing.T) {
 func failNth(t *testing.T, backend string, inner http.Handler, repo string, n int32, lasting bool, fault func(http.ResponseWriter, *http.Request)) bool {
 	t.Helper()
 	var count atomic.Int32
-	pushed := newFixture(t, amd64, 3000, 2000)
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	pushed := registrytest.NewFixture(t, registrytest.AMD64, 3000, 2000)
+	host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if i := count.Add(1); i == n || lasting && i > n {
 			fault(w, r)
 			return
 		}
 		inner.ServeHTTP(w, r)
 	}))
-	c := newClient(t, func(o *registry.Options) { o.Patience.Limit, o.Notice = time.Second, nil })
-	err := pushed.pushAsBuild(t.Context(), c, host+"/"+repo+":1")
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Patience.Limit, o.Notice = time.Second, nil })
+	err := pushAsBuild(t.Context(), pushed, c, host+"/"+repo+":1")
 	met := count.Load() >= n
 	switch {
 	case err == nil:
-		pushed.checkStored(t, backend, repo, "1")
+		checkStored(t, pushed, backend, repo, "1")
 	case !lasting:
 		t.Errorf("request %d: %v", n, err)
 	default:
-		checkError(t, err, host, nil, host+"/"+repo)
+		registrytest.CheckError(t, err, host, nil, host+"/"+repo)
 		if status, _ := fetch(t, backend, repo+"/manifests/1"); status == http.StatusOK {
 			// Only when the answer alone was lost.
 			if !strings.HasPrefix(repo, "lost") && !strings.HasPrefix(repo, "cut-response") {
 				t.Errorf("request %d: there is a tag", n)
 			}
-			pushed.checkStored(t, backend, repo, "1")
+			checkStored(t, pushed, backend, repo, "1")
 		}
 	}
 	if lasting && met {
 		return true
 	}
-	im, err := c.Resolve(t.Context(), host+"/"+repo+":1", amd64)
-	for i := range pushed.layers {
+	im, err := c.Resolve(t.Context(), host+"/"+repo+":1", registrytest.AMD64)
+	for i := range pushed.Layers {
 		if err == nil {
 			var got []byte
-			if got, err = readBlob(t.Context(), im, pushed.descs[i].Descriptor); err == nil && !bytes.Equal(got, pushed.layers[i]) {
+			if got, err = registrytest.ReadBlob(t.Context(), im, pushed.Descs[i].Descriptor); err == nil && !bytes.Equal(got, pushed.Layers[i]) {
 				t.Errorf("request %d: layer %d has other bytes", n, i)
 			}
 		}
@@ -239,7 +241,7 @@ func failNth(t *testing.T, backend string, inner http.Handler, repo string, n in
 		t.Errorf("request %d: %v", n, err)
 	}
 	if err != nil {
-		checkError(t, err, host, nil, host+"/"+repo)
+		registrytest.CheckError(t, err, host, nil, host+"/"+repo)
 	}
 	return count.Load() >= n
 }

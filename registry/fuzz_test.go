@@ -25,6 +25,8 @@ import (
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
 
 	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 const (
@@ -70,7 +72,7 @@ func kindOf(r *http.Request) string {
 // other that of a registry with one small image.
 type answering struct {
 	t      *testing.T
-	image  *fixture
+	image  *registrytest.Fixture
 	kind   string
 	status int
 	header http.Header
@@ -127,10 +129,10 @@ func (a *answering) answer(r *http.Request) (int, http.Header, []byte) {
 	case "token":
 		return 200, header, []byte(`{"token":"s3cr3t-token","expires_in":300}`)
 	case "manifest":
-		header.Set("Content-Type", a.image.mediaType)
-		return 200, header, a.image.manifest
+		header.Set("Content-Type", a.image.MediaType)
+		return 200, header, a.image.Manifest
 	case "blob":
-		for _, body := range append(slices.Clone(a.image.layers), a.image.config) {
+		for _, body := range append(slices.Clone(a.image.Layers), a.image.Config) {
 			if strings.HasSuffix(r.URL.Path, digest.FromBytes(body).String()) {
 				return 200, header, body
 			}
@@ -206,7 +208,7 @@ func FuzzAnswers(f *testing.F) {
 			Patience: patience.Policy{Limit: 3 * time.Second, Clock: new(patiencetest.Clock)},
 		})
 		const ref = fuzzedHost + "/app:1"
-		im, err := c.Resolve(t.Context(), ref, amd64)
+		im, err := c.Resolve(t.Context(), ref, registrytest.AMD64)
 		if err == nil {
 			if digest.FromBytes(im.Raw) != im.Digest && im.Digest.Algorithm() == digest.SHA256 {
 				t.Errorf("image %s is %s", im.Digest, digest.FromBytes(im.Raw))
@@ -218,7 +220,7 @@ func FuzzAnswers(f *testing.F) {
 				}
 			}
 		}
-		for _, err := range []error{err, image.pushAsBuild(t.Context(), c, ref)} {
+		for _, err := range []error{err, pushAsBuild(t.Context(), image, c, ref)} {
 			var e *registry.Error
 			if err != nil && !errors.As(err, &e) {
 				t.Errorf("%#v is not an *Error", err)
@@ -239,13 +241,13 @@ func FuzzAnswers(f *testing.F) {
 }
 
 // fuzzedImage is always the same, unlike that of newFixture.
-func fuzzedImage() *fixture {
+func fuzzedImage() *registrytest.Fixture {
 	layer := []byte("layer")
-	f := &fixture{mediaType: ocispec.MediaTypeImageManifest, layers: [][]byte{layer}}
-	f.descs = []oci.Layer{{Descriptor: descriptor(ocispec.MediaTypeImageLayer, layer), DiffID: digest.FromBytes(layer)}}
-	f.config = []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["` + f.descs[0].DiffID.String() + `"]}}`)
-	config := descriptor(ocispec.MediaTypeImageConfig, f.config)
-	f.manifest = []byte(`{"schemaVersion":2,"mediaType":"` + f.mediaType + `","config":{"mediaType":"` + config.MediaType + `","digest":"` + config.Digest.String() +
-		`","size":` + strconv.FormatInt(config.Size, 10) + `},"layers":[{"mediaType":"` + ocispec.MediaTypeImageLayer + `","digest":"` + f.descs[0].Digest.String() + `","size":5}]}`)
+	f := &registrytest.Fixture{MediaType: ocispec.MediaTypeImageManifest, Layers: [][]byte{layer}}
+	f.Descs = []oci.Layer{{Descriptor: registrytest.Descriptor(ocispec.MediaTypeImageLayer, layer), DiffID: digest.FromBytes(layer)}}
+	f.Config = []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["` + f.Descs[0].DiffID.String() + `"]}}`)
+	config := registrytest.Descriptor(ocispec.MediaTypeImageConfig, f.Config)
+	f.Manifest = []byte(`{"schemaVersion":2,"mediaType":"` + f.MediaType + `","config":{"mediaType":"` + config.MediaType + `","digest":"` + config.Digest.String() +
+		`","size":` + strconv.FormatInt(config.Size, 10) + `},"layers":[{"mediaType":"` + ocispec.MediaTypeImageLayer + `","digest":"` + f.Descs[0].Digest.String() + `","size":5}]}`)
 	return f
 }

@@ -19,6 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // shortIdle is how long servers may be silent in these tests.
@@ -33,7 +35,7 @@ func half(inner http.Handler) func(http.ResponseWriter, *http.Request) {
 		w.WriteHeader(got.Code)
 		_, _ = w.Write(got.Body.Bytes()[:got.Body.Len()/2])
 		_ = http.NewResponseController(w).Flush()
-		hang(w, r)
+		registrytest.Hang(w, r)
 	}
 }
 
@@ -49,8 +51,8 @@ type hanging struct {
 }
 
 // hangings are all kinds of requests that a client makes.
-func hangings(f *fixture) map[string]hanging {
-	push, pull, large := f.uses()
+func hangings(f *registrytest.Fixture) map[string]hanging {
+	push, pull, large := uses(f)
 	stream := func(ctx context.Context, c *registry.Client, ref string) error {
 		p, err := c.Push(ctx, ref)
 		if err != nil {
@@ -61,22 +63,22 @@ func hangings(f *fixture) map[string]hanging {
 			return err
 		}
 		defer func() { _ = u.Close() }()
-		if _, err := u.Write(f.layers[0]); err != nil {
+		if _, err := u.Write(f.Layers[0]); err != nil {
 			return err
 		}
-		return u.Commit(f.descs[0].Digest)
+		return u.Commit(f.Descs[0].Digest)
 	}
 	cut := func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(f.layers[0])))
-		_, _ = w.Write(f.layers[0][:1000])
+		w.Header().Set("Content-Length", fmt.Sprint(len(f.Layers[0])))
+		_, _ = w.Write(f.Layers[0][:1000])
 	}
-	layer, config := f.descs[0].Digest.String(), digest.FromBytes(f.config).String()
+	layer, config := f.Descs[0].Digest.String(), digest.FromBytes(f.Config).String()
 	return map[string]hanging{
 		"API":                {method: "GET", path: "/v2/", use: pull, op: "connect to"},
 		"manifest":           {method: "GET", path: "/manifests/", use: pull, op: "pull manifest", says: true},
 		"config":             {method: "GET", path: config, use: pull, op: "pull config", says: true},
 		"blob":               {method: "GET", path: layer, use: pull, op: "pull blob", says: true},
-		"rest of a blob":     {method: "GET", path: layer, use: pull, op: "pull blob", says: true, before: on("GET", layer, times(1, cut))},
+		"rest of a blob":     {method: "GET", path: layer, use: pull, op: "pull blob", says: true, before: registrytest.On("GET", layer, registrytest.Times(1, cut))},
 		"blob elsewhere":     {method: "GET", path: layer, use: pull, op: "pull blob", says: true, elsewhere: redirectBlobs},
 		"look for a blob":    {method: "HEAD", path: "/blobs/", use: push, op: "push blob"},
 		"begin of an upload": {method: "POST", path: "/uploads/", use: push, op: "prepare push to"},
@@ -85,7 +87,7 @@ func hangings(f *fixture) map[string]hanging {
 		"upload of a stream": {method: "PATCH", path: "/uploads/", use: stream, op: "push blob"},
 		"upload elsewhere":   {method: "PATCH", path: "/uploads/", use: stream, op: "push blob", elsewhere: moveUploads},
 		"end of a stream":    {method: "PUT", path: "/uploads/", use: stream, op: "push blob"},
-		"state of an upload": {method: "GET", path: "/uploads/", use: large, op: "push blob", before: on("PATCH", "/uploads/", always(reset))},
+		"state of an upload": {method: "GET", path: "/uploads/", use: large, op: "push blob", before: registrytest.On("PATCH", "/uploads/", registrytest.Always(registrytest.Reset))},
 		"push of a manifest": {method: "PUT", path: "/manifests/", use: push, op: "push manifest"},
 		"token":              {method: "GET", path: "/token", use: pull, op: "authenticate for", says: true, elsewhere: wantToken, keychain: login{user, password}},
 		"token for a token":  {method: "POST", path: "/token", use: pull, op: "authenticate for", says: true, elsewhere: wantToken, keychain: identity{password}},
@@ -94,24 +96,24 @@ func hangings(f *fixture) map[string]hanging {
 
 // uses are a push and a pull of the fixture, and a push of a blob that is sent in
 // parts.
-func (f *fixture) uses() (push, pull, large func(context.Context, *registry.Client, string) error) {
+func uses(f *registrytest.Fixture) (push, pull, large func(context.Context, *registry.Client, string) error) {
 	push = func(ctx context.Context, c *registry.Client, ref string) error {
 		p, err := c.Push(ctx, strings.Replace(ref, "/app:", "/new:", 1))
 		if err == nil {
-			err = p.Blob(ctx, f.descs[0].Descriptor, "", opener(f.layers[0]))
+			err = p.Blob(ctx, f.Descs[0].Descriptor, "", registrytest.Opener(f.Layers[0]))
 		}
 		if err == nil {
-			err = p.Blob(ctx, descriptor(ocispec.MediaTypeImageConfig, f.config), "", opener(f.config))
+			err = p.Blob(ctx, registrytest.Descriptor(ocispec.MediaTypeImageConfig, f.Config), "", registrytest.Opener(f.Config))
 		}
 		if err == nil {
-			_, err = p.Manifest(ctx, f.mediaType, f.manifest)
+			_, err = p.Manifest(ctx, f.MediaType, f.Manifest)
 		}
 		return err
 	}
 	pull = func(ctx context.Context, c *registry.Client, ref string) error {
-		im, err := c.Resolve(ctx, ref, amd64)
+		im, err := c.Resolve(ctx, ref, registrytest.AMD64)
 		if err == nil {
-			_, err = readBlob(ctx, im, f.descs[0].Descriptor)
+			_, err = registrytest.ReadBlob(ctx, im, f.Descs[0].Descriptor)
 		}
 		return err
 	}
@@ -119,7 +121,7 @@ func (f *fixture) uses() (push, pull, large func(context.Context, *registry.Clie
 	large = func(ctx context.Context, c *registry.Client, ref string) error {
 		p, err := c.Push(ctx, ref)
 		if err == nil {
-			err = p.Blob(ctx, descriptor("", content), "", opener(content))
+			err = p.Blob(ctx, registrytest.Descriptor("", content), "", registrytest.Opener(content))
 		}
 		return err
 	}
@@ -168,26 +170,26 @@ func wantToken(_ http.Handler, to string) http.Handler { return say401(to) }
 // in the middle of the answer: there is an error that names what was asked, and of whom.
 func TestEveryRequestHangs(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 300_000)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 300_000)
 	inner := newInner(t)
-	f.push(t.Context(), t, newClient(t, nil), serve(t, inner)+"/app:1")
-	for how, fault := range map[string]func(http.ResponseWriter, *http.Request){"no answer": hang, "half an answer": half(inner)} {
+	f.Push(t.Context(), t, registrytest.NewClient(t, nil), registrytest.Serve(t, inner)+"/app:1")
+	for how, fault := range map[string]func(http.ResponseWriter, *http.Request){"no answer": registrytest.Hang, "half an answer": half(inner)} {
 		for name, tt := range hangings(f) {
 			if how != "no answer" && !tt.says {
 				continue
 			}
 			hanging := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if tt.before != nil && tt.before(w, r) || on(tt.method, tt.path, always(fault))(w, r) {
+				if tt.before != nil && tt.before(w, r) || registrytest.On(tt.method, tt.path, registrytest.Always(fault))(w, r) {
 					return
 				}
 				inner.ServeHTTP(w, r)
 			})
-			guilty := serve(t, hanging)
+			guilty := registrytest.Serve(t, hanging)
 			host := guilty
 			if tt.elsewhere != nil {
-				host = serve(t, tt.elsewhere(inner, guilty))
+				host = registrytest.Serve(t, tt.elsewhere(inner, guilty))
 			}
-			c := newClient(t, func(o *registry.Options) {
+			c := registrytest.NewClient(t, func(o *registry.Options) {
 				o.IdleTimeout, o.Patience.Limit = shortIdle, shortIdle/2
 				if tt.keychain != nil {
 					o.Keychain = tt.keychain
@@ -197,7 +199,7 @@ func TestEveryRequestHangs(t *testing.T) {
 			go func() { ended <- tt.use(t.Context(), c, host+"/app:1") }()
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				checkError(t, <-ended, host, nil, tt.op, tt.method+" to "+guilty+" stalled: no byte moved for ")
+				registrytest.CheckError(t, <-ended, host, nil, tt.op, tt.method+" to "+guilty+" stalled: no byte moved for ")
 			})
 		}
 	}
@@ -207,20 +209,20 @@ func TestEveryRequestHangs(t *testing.T) {
 // from the registry.
 func TestMirrorHangs(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 300_000)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 300_000)
 	inner := newInner(t)
-	upstream := serve(t, inner)
-	f.push(t.Context(), t, newClient(t, nil), upstream+"/app:1")
-	f.push(t.Context(), t, newClient(t, nil), upstream+"/cache/app:1") // as the mirror has it
-	for _, path := range []string{"/v2/", "/manifests/", "/blobs/" + f.descs[0].Digest.String()} {
-		for how, fault := range map[string]func(http.ResponseWriter, *http.Request){"no answer": hang, "half an answer": half(inner)} {
+	upstream := registrytest.Serve(t, inner)
+	f.Push(t.Context(), t, registrytest.NewClient(t, nil), upstream+"/app:1")
+	f.Push(t.Context(), t, registrytest.NewClient(t, nil), upstream+"/cache/app:1") // as the mirror has it
+	for _, path := range []string{"/v2/", "/manifests/", "/blobs/" + f.Descs[0].Digest.String()} {
+		for how, fault := range map[string]func(http.ResponseWriter, *http.Request){"no answer": registrytest.Hang, "half an answer": half(inner)} {
 			if testing.Short() && how != "no answer" {
 				continue
 			}
 			t.Run(path+", "+how, func(t *testing.T) {
 				t.Parallel()
-				mirror := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if !on("GET", path, always(fault))(w, r) {
+				mirror := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if !registrytest.On("GET", path, registrytest.Always(fault))(w, r) {
 						inner.ServeHTTP(w, r)
 					}
 				}))
@@ -230,7 +232,7 @@ func TestMirrorHangs(t *testing.T) {
 				}
 				var mu sync.Mutex
 				var notices []string
-				c := newClient(t, func(o *registry.Options) {
+				c := registrytest.NewClient(t, func(o *registry.Options) {
 					o.IdleTimeout, o.Conf = shortIdle, conf
 					o.Notice = func(s string) {
 						mu.Lock()
@@ -238,7 +240,7 @@ func TestMirrorHangs(t *testing.T) {
 						notices = append(notices, s)
 					}
 				})
-				f.check(t.Context(), t, c, upstream+"/app:1")
+				f.Check(t.Context(), t, c, upstream+"/app:1")
 				mu.Lock()
 				defer mu.Unlock()
 				told := func(notice string) bool { return strings.Contains(notice, "GET to "+mirror+" stalled") }

@@ -21,6 +21,8 @@ import (
 	"github.com/bobbuild/bob/registry/oci"
 
 	"github.com/bobbuild/bob/registry/transfer"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // outage is a network that fails from its n-th request on, for a time.
@@ -68,25 +70,25 @@ func TestOutages(t *testing.T) {
 		for _, takes := range []time.Duration{30 * time.Second, time.Hour} {
 			t.Run(fmt.Sprint(name, " ", takes), func(t *testing.T) {
 				t.Parallel()
-				host := serveEmbedded(t)
+				host := registrytest.ServeEmbedded(t)
 				for n := int64(1); ; n++ {
 					clock := new(patiencetest.Clock)
 					o := &outage{clock: clock, n: n, takes: takes, err: failure}
-					c := newClient(t, func(options *registry.Options) {
+					c := registrytest.NewClient(t, func(options *registry.Options) {
 						options.Transport, options.Notice, options.Patience = o, nil, patience.Policy{Clock: clock}
 					})
-					f := newFixture(t, amd64, 3000, 2000)
+					f := registrytest.NewFixture(t, registrytest.AMD64, 3000, 2000)
 					ref := fmt.Sprintf("%s/n%d:1", host, n)
-					err := f.pushAsBuild(t.Context(), c, ref)
+					err := pushAsBuild(t.Context(), f, c, ref)
 					if err == nil {
-						_, err = c.Resolve(t.Context(), ref, amd64)
+						_, err = c.Resolve(t.Context(), ref, registrytest.AMD64)
 					}
 					passed := clock.Passed()
 					switch {
 					case o.begin.Load() == 0:
 						return // there are fewer requests
 					case takes == time.Hour:
-						checkError(t, err, host, nil, "tried ")
+						registrytest.CheckError(t, err, host, nil, "tried ")
 						// A stream that broke is sent again as a blob, which has a minute of its own.
 						if passed > 3*time.Minute {
 							t.Errorf("request %d: given up after %s", n, passed)
@@ -94,7 +96,7 @@ func TestOutages(t *testing.T) {
 					case err != nil:
 						t.Errorf("request %d: %v", n, err)
 					default:
-						f.check(t.Context(), t, c, ref)
+						f.Check(t.Context(), t, c, ref)
 					}
 				}
 			})
@@ -109,7 +111,7 @@ type fault = func(http.ResponseWriter, *http.Request) bool
 // says so.
 func readAgain(ctx context.Context, im *oci.Image, d ocispec.Descriptor) (body []byte, times int, err error) {
 	for times = 1; ; times++ {
-		body, err = readBlob(ctx, im, d)
+		body, err = registrytest.ReadBlob(ctx, im, d)
 		var e *registry.Error
 		if !errors.As(err, &e) || !e.Again() {
 			return body, times, err
@@ -120,41 +122,47 @@ func readAgain(ctx context.Context, im *oci.Image, d ocispec.Descriptor) (body [
 // TestDamagedPulls checks that what arrives damaged is asked for again, a few times.
 func TestDamagedPulls(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 300_000)
-	layer := "/blobs/" + f.descs[0].Digest.String()
+	f := registrytest.NewFixture(t, registrytest.AMD64, 300_000)
+	layer := "/blobs/" + f.Descs[0].Digest.String()
 	lie := strings.Repeat("x", 300_000)
 	for name, damage := range map[string]func(n int32) fault{
-		"layer":            func(n int32) fault { return on("GET", layer, times(n, body("", lie))) },
-		"layer, too long":  func(n int32) fault { return on("GET", layer, times(n, body("", lie+"y"))) },
-		"layer, too short": func(n int32) fault { return on("GET", layer, times(n, body("", "short"))) },
+		"layer": func(n int32) fault {
+			return registrytest.On("GET", layer, registrytest.Times(n, registrytest.Body("", lie)))
+		},
+		"layer, too long": func(n int32) fault {
+			return registrytest.On("GET", layer, registrytest.Times(n, registrytest.Body("", lie+"y")))
+		},
+		"layer, too short": func(n int32) fault {
+			return registrytest.On("GET", layer, registrytest.Times(n, registrytest.Body("", "short")))
+		},
 		"layer, too long, unannounced": func(n int32) fault {
-			return on("GET", layer, times(n, func(w http.ResponseWriter, _ *http.Request) {
+			return registrytest.On("GET", layer, registrytest.Times(n, func(w http.ResponseWriter, _ *http.Request) {
 				_ = http.NewResponseController(w).Flush()
 				_, _ = io.WriteString(w, lie+"y")
 			}))
 		},
 		"config": func(n int32) fault {
-			return on("GET", "/blobs/"+descriptor("", f.config).Digest.String(), times(n, body("", strings.Repeat("z", len(f.config)))))
+			return registrytest.On("GET", "/blobs/"+registrytest.Descriptor("", f.Config).Digest.String(), registrytest.Times(n, registrytest.Body("", strings.Repeat("z", len(f.Config)))))
 		},
 		"manifest": func(n int32) fault {
-			return on("GET", "/manifests/", times(n, body(ocispec.MediaTypeImageManifest, "{}")))
+			return registrytest.On("GET", "/manifests/", registrytest.Times(n, registrytest.Body(ocispec.MediaTypeImageManifest, "{}")))
 		},
 	} {
 		for _, n := range []int32{1, 2, 3} {
 			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
 				t.Parallel()
-				host := newFaulty(t, f, damage(n))
-				c := newClient(t, nil)
-				im, err := c.Resolve(t.Context(), host+"/app@"+descriptor("", f.manifest).Digest.String(), amd64)
+				host := registrytest.NewFaulty(t, f, damage(n))
+				c := registrytest.NewClient(t, nil)
+				im, err := c.Resolve(t.Context(), host+"/app@"+registrytest.Descriptor("", f.Manifest).Digest.String(), registrytest.AMD64)
 				var got []byte
 				if err == nil {
-					got, _, err = readAgain(t.Context(), im, f.descs[0].Descriptor)
+					got, _, err = readAgain(t.Context(), im, f.Descs[0].Descriptor)
 				}
 				if n == 3 {
-					checkError(t, err, host, oci.ErrCorrupt, "tried 3 times")
+					registrytest.CheckError(t, err, host, oci.ErrCorrupt, "tried 3 times")
 					return
 				}
-				if err != nil || string(got) != string(f.layers[0]) {
+				if err != nil || string(got) != string(f.Layers[0]) {
 					t.Errorf("%d bytes: %v", len(got), err)
 				}
 			})
@@ -162,35 +170,35 @@ func TestDamagedPulls(t *testing.T) {
 	}
 	t.Run("without patience", func(t *testing.T) {
 		t.Parallel()
-		host := newFaulty(t, f, on("GET", layer, always(body("", lie))))
-		im, err := newClient(t, func(o *registry.Options) { o.Patience.Limit = -1 }).Resolve(t.Context(), host+"/app:1", amd64)
+		host := registrytest.NewFaulty(t, f, registrytest.On("GET", layer, registrytest.Always(registrytest.Body("", lie))))
+		im, err := registrytest.NewClient(t, func(o *registry.Options) { o.Patience.Limit = -1 }).Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, times, err := readAgain(t.Context(), im, f.descs[0].Descriptor); times != 1 || !errors.Is(err, oci.ErrCorrupt) {
+		if _, times, err := readAgain(t.Context(), im, f.Descs[0].Descriptor); times != 1 || !errors.Is(err, oci.ErrCorrupt) {
 			t.Errorf("read %d times: %v", times, err)
 		}
 	})
 	t.Run("mirror", func(t *testing.T) {
 		t.Parallel()
 		var asked atomic.Int32
-		mirror := newFaulty(t, f, on("GET", layer, func(w http.ResponseWriter, r *http.Request) bool {
+		mirror := registrytest.NewFaulty(t, f, registrytest.On("GET", layer, func(w http.ResponseWriter, r *http.Request) bool {
 			asked.Add(1)
-			body("", lie)(w, r)
+			registrytest.Body("", lie)(w, r)
 			return true
 		}))
-		host := newFaulty(t, f, harmless)
+		host := registrytest.NewFaulty(t, f, harmless)
 		conf, err := readConf(t, nil, fmt.Sprintf("[[registry]]\nlocation=%q\n[[registry.mirror]]\nlocation=%q\n", host, mirror))
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newClient(t, func(o *registry.Options) { o.Conf = conf })
-		im, err := c.Resolve(t.Context(), host+"/app:1", amd64)
+		c := registrytest.NewClient(t, func(o *registry.Options) { o.Conf = conf })
+		im, err := c.Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, times, err := readAgain(t.Context(), im, f.descs[0].Descriptor)
-		if err != nil || string(got) != string(f.layers[0]) || times != 2 || asked.Load() != 1 {
+		got, times, err := readAgain(t.Context(), im, f.Descs[0].Descriptor)
+		if err != nil || string(got) != string(f.Layers[0]) || times != 2 || asked.Load() != 1 {
 			t.Errorf("%d bytes, read %d times, %d times at the mirror: %v", len(got), times, asked.Load(), err)
 		}
 	})
@@ -200,16 +208,16 @@ func TestDamagedPulls(t *testing.T) {
 // times, and that a source that delivers damaged bytes is read again.
 func TestDamagedPushes(t *testing.T) {
 	t.Parallel()
-	invalid := say(400, "DIGEST_INVALID")
+	invalid := registrytest.Say(400, "DIGEST_INVALID")
 	for _, path := range []string{"/blobs/uploads/", "/manifests/"} {
 		for _, n := range []int32{1, 2, 3} {
 			t.Run(fmt.Sprint(path, n), func(t *testing.T) {
 				t.Parallel()
-				f := newFixture(t, amd64, 3000)
-				host := newFaulty(t, nil, on("PUT", path, times(n, invalid)))
-				err := pushBlobs(t, newClient(t, nil), f, host+"/app:1")
+				f := registrytest.NewFixture(t, registrytest.AMD64, 3000)
+				host := registrytest.NewFaulty(t, nil, registrytest.On("PUT", path, registrytest.Times(n, invalid)))
+				err := pushBlobs(t, registrytest.NewClient(t, nil), f, host+"/app:1")
 				if n == 3 {
-					checkError(t, err, host, nil, "DIGEST_INVALID", "tried 3 times")
+					registrytest.CheckError(t, err, host, nil, "DIGEST_INVALID", "tried 3 times")
 				} else if err != nil {
 					t.Error(err)
 				}
@@ -218,14 +226,14 @@ func TestDamagedPushes(t *testing.T) {
 	}
 	t.Run("copy", func(t *testing.T) {
 		t.Parallel()
-		f := newFixture(t, amd64, 9<<20)
-		lie := append([]byte(nil), f.layers[0]...)
+		f := registrytest.NewFixture(t, registrytest.AMD64, 9<<20)
+		lie := append([]byte(nil), f.Layers[0]...)
 		lie[len(lie)-1] ^= 1
-		from := newFaulty(t, f, on("GET", "/blobs/"+f.descs[0].Digest.String(), times(2, body("", string(lie)))))
-		to := serveEmbedded(t)
-		if _, err := transfer.Copy(t.Context(), newClient(t, nil), from+"/app:1", to+"/app:1", transfer.Options{}); err != nil {
+		from := registrytest.NewFaulty(t, f, registrytest.On("GET", "/blobs/"+f.Descs[0].Digest.String(), registrytest.Times(2, registrytest.Body("", string(lie)))))
+		to := registrytest.ServeEmbedded(t)
+		if _, err := transfer.Copy(t.Context(), registrytest.NewClient(t, nil), from+"/app:1", to+"/app:1", transfer.Options{}); err != nil {
 			t.Fatal(err)
 		}
-		f.checkStored(t, to, "app", "1")
+		checkStored(t, f, to, "app", "1")
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/bobbuild/bob/registry"
 
 	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 const dockerList = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -26,9 +28,9 @@ func pushIndex(t *testing.T, c *registry.Client, repo string, names ...string) m
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for i, name := range names {
 		p := platforms.MustParse(name)
-		f := newFixture(t, p, 10+i)
-		f.push(t.Context(), t, c, fmt.Sprintf("%s:part%d", repo, i))
-		d := descriptor(f.mediaType, f.manifest)
+		f := registrytest.NewFixture(t, p, 10+i)
+		f.Push(t.Context(), t, c, fmt.Sprintf("%s:part%d", repo, i))
+		d := registrytest.Descriptor(f.MediaType, f.Manifest)
 		d.Platform = &p
 		index.Manifests = append(index.Manifests, d)
 		digests[name] = d.Digest
@@ -38,29 +40,16 @@ func pushIndex(t *testing.T, c *registry.Client, repo string, names ...string) m
 	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
 	attestation.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
 	index.Manifests = append([]ocispec.Descriptor{attestation}, index.Manifests...)
-	digests["index"] = pushDocument(t, c, repo+":index", index.MediaType, encode(t, index))
+	digests["index"] = registrytest.PushDocument(t, c, repo+":index", index.MediaType, registrytest.Encode(t, index))
 	index.MediaType = dockerList
-	digests["list"] = pushDocument(t, c, repo+":list", index.MediaType, encode(t, index))
+	digests["list"] = registrytest.PushDocument(t, c, repo+":list", index.MediaType, registrytest.Encode(t, index))
 	return digests
-}
-
-func pushDocument(t *testing.T, c *registry.Client, ref, mediaType string, body []byte) digest.Digest {
-	t.Helper()
-	p, err := c.Push(t.Context(), ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := p.Manifest(t.Context(), mediaType, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }
 
 func TestPlatforms(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, nil)
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, nil)
 	repo := host + "/multi"
 	digests := pushIndex(t, c, repo, "linux/arm/v6", "linux/amd64", "linux/arm/v7", "linux/arm64", "windows/amd64")
 	for wanted, chosen := range map[string]string{
@@ -88,7 +77,7 @@ func TestPlatforms(t *testing.T) {
 		}
 	}
 	_, err := c.Resolve(t.Context(), repo+":index", platforms.MustParse("linux/s390x"))
-	checkError(t, err, host, oci.ErrNotFound,
+	registrytest.CheckError(t, err, host, oci.ErrNotFound,
 		"no image for platform linux/s390x; it has linux/amd64, linux/arm/v6, linux/arm/v7, linux/arm64, windows/amd64")
 	// A manifest that is named itself offers no choice.
 	if im, err := c.Resolve(t.Context(), repo+":part1", platforms.MustParse("linux/arm64")); err != nil || im.Root != im.Digest {
@@ -102,31 +91,31 @@ func TestPlatforms(t *testing.T) {
 // TestIndexWithoutPlatforms has the configs tell.
 func TestIndexWithoutPlatforms(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, nil)
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, nil)
 	repo := host + "/untold"
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}}
 	var want digest.Digest
 	for _, name := range []string{"linux/arm64", "linux/amd64"} {
-		f := newFixture(t, platforms.MustParse(name), 10)
-		f.push(t.Context(), t, c, repo+":"+strings.ReplaceAll(name, "/", "-"))
-		index.Manifests = append(index.Manifests, descriptor(f.mediaType, f.manifest))
-		want = digest.FromBytes(f.manifest)
+		f := registrytest.NewFixture(t, platforms.MustParse(name), 10)
+		f.Push(t.Context(), t, c, repo+":"+strings.ReplaceAll(name, "/", "-"))
+		index.Manifests = append(index.Manifests, registrytest.Descriptor(f.MediaType, f.Manifest))
+		want = digest.FromBytes(f.Manifest)
 	}
-	inner := encode(t, index)
-	pushDocument(t, c, repo+":index", ocispec.MediaTypeImageIndex, inner)
-	outer := encode(t, ocispec.Index{
+	inner := registrytest.Encode(t, index)
+	registrytest.PushDocument(t, c, repo+":index", ocispec.MediaTypeImageIndex, inner)
+	outer := registrytest.Encode(t, ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
-		Manifests: []ocispec.Descriptor{descriptor(ocispec.MediaTypeImageIndex, inner)},
+		Manifests: []ocispec.Descriptor{registrytest.Descriptor(ocispec.MediaTypeImageIndex, inner)},
 	})
-	pushDocument(t, c, repo+":outer", ocispec.MediaTypeImageIndex, outer)
+	registrytest.PushDocument(t, c, repo+":outer", ocispec.MediaTypeImageIndex, outer)
 	for _, tag := range []string{":index", ":outer"} {
-		im, err := c.Resolve(t.Context(), repo+tag, amd64)
+		im, err := c.Resolve(t.Context(), repo+tag, registrytest.AMD64)
 		if err != nil || im.Digest != want {
 			t.Errorf("%s: %v, %v", tag, im, err)
 		}
 		_, err = c.Resolve(t.Context(), repo+tag, platforms.MustParse("linux/ppc64le"))
-		checkError(t, err, host, oci.ErrNotFound, "it has linux/amd64, linux/arm64")
+		registrytest.CheckError(t, err, host, oci.ErrNotFound, "it has linux/amd64, linux/arm64")
 	}
 }
 
@@ -151,16 +140,16 @@ func TestHostileIndexes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host := newFaulty(t, nil, on("GET", "/manifests/", func(w http.ResponseWriter, r *http.Request) bool {
+			host := registrytest.NewFaulty(t, nil, registrytest.On("GET", "/manifests/", func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.Contains(r.URL.Path, "sha256:") {
-					body(ocispec.MediaTypeImageManifest, child)(w, r)
+					registrytest.Body(ocispec.MediaTypeImageManifest, child)(w, r)
 				} else {
-					body(ocispec.MediaTypeImageIndex, tt.index)(w, r)
+					registrytest.Body(ocispec.MediaTypeImageIndex, tt.index)(w, r)
 				}
 				return true
 			}))
-			_, err := newClient(t, nil).Resolve(t.Context(), host+"/app:1", amd64)
-			checkError(t, err, host, tt.is, tt.want)
+			_, err := registrytest.NewClient(t, nil).Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
+			registrytest.CheckError(t, err, host, tt.is, tt.want)
 			if strings.Contains(err.Error(), "\x1b") {
 				t.Error("the error holds an escape sequence")
 			}
@@ -170,34 +159,34 @@ func TestHostileIndexes(t *testing.T) {
 
 func TestDiffIDMismatch(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, nil)
-	f := newFixture(t, amd64, 10, 20)
-	f.config = encode(t, ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{f.descs[0].DiffID}}})
-	f.manifest = encode(t, ocispec.Manifest{
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 10, 20)
+	f.Config = registrytest.Encode(t, ocispec.Image{Platform: registrytest.AMD64, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{f.Descs[0].DiffID}}})
+	f.Manifest = registrytest.Encode(t, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
-		Config:    descriptor(ocispec.MediaTypeImageConfig, f.config),
-		Layers:    []ocispec.Descriptor{f.descs[0].Descriptor, f.descs[1].Descriptor},
+		Config:    registrytest.Descriptor(ocispec.MediaTypeImageConfig, f.Config),
+		Layers:    []ocispec.Descriptor{f.Descs[0].Descriptor, f.Descs[1].Descriptor},
 	})
-	f.push(t.Context(), t, c, host+"/app:1")
-	_, err := c.Resolve(t.Context(), host+"/app:1", amd64)
-	checkError(t, err, host, oci.ErrCorrupt, "the manifest has 2 layers, the config 1")
+	f.Push(t.Context(), t, c, host+"/app:1")
+	_, err := c.Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
+	registrytest.CheckError(t, err, host, oci.ErrCorrupt, "the manifest has 2 layers, the config 1")
 }
 
 func TestDockerSchema2(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, nil)
-	f := newFixture(t, amd64, 10)
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 10)
 	replaced := strings.NewReplacer(
 		ocispec.MediaTypeImageManifest, "application/vnd.docker.distribution.manifest.v2+json",
 		ocispec.MediaTypeImageConfig, "application/vnd.docker.container.image.v1+json",
 		ocispec.MediaTypeImageLayerGzip, "application/vnd.docker.image.rootfs.diff.tar.gzip",
-	).Replace(string(f.manifest))
-	f.manifest, f.mediaType = []byte(replaced), "application/vnd.docker.distribution.manifest.v2+json"
-	f.push(t.Context(), t, c, host+"/app:1")
-	im := f.check(t.Context(), t, c, host+"/app:1")
-	if im.MediaType != f.mediaType || !strings.Contains(im.Layers[0].MediaType, "docker") {
+	).Replace(string(f.Manifest))
+	f.Manifest, f.MediaType = []byte(replaced), "application/vnd.docker.distribution.manifest.v2+json"
+	f.Push(t.Context(), t, c, host+"/app:1")
+	im := f.Check(t.Context(), t, c, host+"/app:1")
+	if im.MediaType != f.MediaType || !strings.Contains(im.Layers[0].MediaType, "docker") {
 		t.Errorf("media types %s, %s", im.MediaType, im.Layers[0].MediaType)
 	}
 }

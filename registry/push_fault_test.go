@@ -18,14 +18,16 @@ import (
 	embedded "github.com/bobbuild/bob/registry/serve"
 
 	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestPushFaults(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 100, 3<<20)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 100, 3<<20)
 	breakMiddle := func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
-		reset(w, r)
+		registrytest.Reset(w, r)
 	}
 	const uploads = "/blobs/uploads/"
 	tests := []struct {
@@ -34,37 +36,37 @@ func TestPushFaults(t *testing.T) {
 		want  []string // in the error; none: it works
 		is    error
 	}{
-		{"POST 500 once", on("POST", uploads, times(1, say(500, "UNKNOWN"))), nil, nil},
-		{"POST reset once", on("POST", uploads, times(1, reset)), nil, nil},
-		{"HEAD 503 once", on("HEAD", "/blobs/", times(1, say(503, "UNAVAILABLE"))), nil, nil},
-		{"HEAD refused", on("HEAD", "/blobs/", always(say(403, "DENIED"))), nil, nil},
-		{"PUT 500 once", on("PUT", uploads, times(1, say(500, "UNKNOWN"))), nil, nil},
-		{"PUT 429 once", on("PUT", uploads, times(1, say(429, "TOOMANYREQUESTS", "Retry-After", "0"))), nil, nil},
-		{"PUT reset once", on("PUT", uploads, times(1, reset)), nil, nil},
-		{"PUT broken in the middle", on("PUT", uploads, times(2, breakMiddle)), nil, nil},
-		{"blobs not seen yet", on("PUT", "/manifests/", times(2, say(400, "MANIFEST_BLOB_UNKNOWN"))), nil, nil},
-		{"manifest 502 once", on("PUT", "/manifests/", times(1, say(502, "UNKNOWN"))), nil, nil},
+		{"POST 500 once", registrytest.On("POST", uploads, registrytest.Times(1, registrytest.Say(500, "UNKNOWN"))), nil, nil},
+		{"POST reset once", registrytest.On("POST", uploads, registrytest.Times(1, registrytest.Reset)), nil, nil},
+		{"HEAD 503 once", registrytest.On("HEAD", "/blobs/", registrytest.Times(1, registrytest.Say(503, "UNAVAILABLE"))), nil, nil},
+		{"HEAD refused", registrytest.On("HEAD", "/blobs/", registrytest.Always(registrytest.Say(403, "DENIED"))), nil, nil},
+		{"PUT 500 once", registrytest.On("PUT", uploads, registrytest.Times(1, registrytest.Say(500, "UNKNOWN"))), nil, nil},
+		{"PUT 429 once", registrytest.On("PUT", uploads, registrytest.Times(1, registrytest.Say(429, "TOOMANYREQUESTS", "Retry-After", "0"))), nil, nil},
+		{"PUT reset once", registrytest.On("PUT", uploads, registrytest.Times(1, registrytest.Reset)), nil, nil},
+		{"PUT broken in the middle", registrytest.On("PUT", uploads, registrytest.Times(2, breakMiddle)), nil, nil},
+		{"blobs not seen yet", registrytest.On("PUT", "/manifests/", registrytest.Times(2, registrytest.Say(400, "MANIFEST_BLOB_UNKNOWN"))), nil, nil},
+		{"manifest 502 once", registrytest.On("PUT", "/manifests/", registrytest.Times(1, registrytest.Say(502, "UNKNOWN"))), nil, nil},
 		{
-			"denied at once", on("POST", uploads, always(say(403, "DENIED"))),
+			"denied at once", registrytest.On("POST", uploads, registrytest.Always(registrytest.Say(403, "DENIED"))),
 			[]string{"prepare push to", "access denied", "right to push to this repository", "said so"},
 			registry.ErrDenied,
 		},
 		{
-			"not logged in", on("POST", uploads, always(say(401, "UNAUTHORIZED"))),
+			"not logged in", registrytest.On("POST", uploads, registrytest.Always(registrytest.Say(401, "UNAUTHORIZED"))),
 			[]string{"prepare push to", "docker login"},
 			registry.ErrDenied,
 		},
-		{"no Location", on("POST", uploads, always(say(202, ""))), []string{"Location"}, nil},
-		{"odd Location", on("POST", uploads, always(say(202, "", "Location", "file:///etc/passwd"))), []string{"Location"}, nil},
-		{"too large", on("PUT", uploads, always(say(413, "SIZE_INVALID"))), []string{"so large a body", "client_max_body_size"}, nil},
-		{"disk full", on("PUT", uploads, always(say(507, "UNKNOWN"))), []string{"507", "tried 1"}, nil},
+		{"no Location", registrytest.On("POST", uploads, registrytest.Always(registrytest.Say(202, ""))), []string{"Location"}, nil},
+		{"odd Location", registrytest.On("POST", uploads, registrytest.Always(registrytest.Say(202, "", "Location", "file:///etc/passwd"))), []string{"Location"}, nil},
+		{"too large", registrytest.On("PUT", uploads, registrytest.Always(registrytest.Say(413, "SIZE_INVALID"))), []string{"so large a body", "client_max_body_size"}, nil},
+		{"disk full", registrytest.On("PUT", uploads, registrytest.Always(registrytest.Say(507, "UNKNOWN"))), []string{"507", "tried 1"}, nil},
 		{
-			"stored as another", on("PUT", uploads, always(say(201, "", "Docker-Content-Digest", digest.FromString("x").String()))),
+			"stored as another", registrytest.On("PUT", uploads, registrytest.Always(registrytest.Say(201, "", "Docker-Content-Digest", digest.FromString("x").String()))),
 			[]string{"the registry stored it as"},
 			oci.ErrCorrupt,
 		},
 		{
-			"manifest refused", on("PUT", "/manifests/", always(say(400, "MANIFEST_INVALID"))),
+			"manifest refused", registrytest.On("PUT", "/manifests/", registrytest.Always(registrytest.Say(400, "MANIFEST_INVALID"))),
 			[]string{"push manifest", "/app:1", "400", "MANIFEST_INVALID", "said so"},
 			nil,
 		},
@@ -72,12 +74,12 @@ func TestPushFaults(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			host := newFaulty(t, nil, tt.fault)
-			c := newClient(t, nil)
+			host := registrytest.NewFaulty(t, nil, tt.fault)
+			c := registrytest.NewClient(t, nil)
 			err := pushBlobs(t, c, f, host+"/app:1")
 			if len(tt.want) > 0 {
-				checkError(t, err, host, tt.is, tt.want...)
-				if _, err := c.Resolve(t.Context(), host+"/app:1", amd64); !errors.Is(err, oci.ErrNotFound) {
+				registrytest.CheckError(t, err, host, tt.is, tt.want...)
+				if _, err := c.Resolve(t.Context(), host+"/app:1", registrytest.AMD64); !errors.Is(err, oci.ErrNotFound) {
 					t.Errorf("after a failed push the tag is there: %v", err)
 				}
 				return
@@ -85,27 +87,27 @@ func TestPushFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.check(t.Context(), t, c, host+"/app:1")
+			f.Check(t.Context(), t, c, host+"/app:1")
 		})
 	}
 }
 
-func pushBlobs(t *testing.T, c *registry.Client, f *fixture, ref string) error {
+func pushBlobs(t *testing.T, c *registry.Client, f *registrytest.Fixture, ref string) error {
 	t.Helper()
 	p, err := c.Push(t.Context(), ref)
 	if err != nil {
 		return err
 	}
-	for i, layer := range f.layers {
-		if err := p.Blob(t.Context(), f.descs[i].Descriptor, "", opener(layer)); err != nil {
+	for i, layer := range f.Layers {
+		if err := p.Blob(t.Context(), f.Descs[i].Descriptor, "", registrytest.Opener(layer)); err != nil {
 			return err
 		}
 	}
-	config := descriptor(ocispec.MediaTypeImageConfig, f.config)
-	if err := p.Blob(t.Context(), config, "", opener(f.config)); err != nil {
+	config := registrytest.Descriptor(ocispec.MediaTypeImageConfig, f.Config)
+	if err := p.Blob(t.Context(), config, "", registrytest.Opener(f.Config)); err != nil {
 		return err
 	}
-	_, err = p.Manifest(t.Context(), f.mediaType, f.manifest)
+	_, err = p.Manifest(t.Context(), f.MediaType, f.Manifest)
 	return err
 }
 
@@ -113,7 +115,7 @@ func TestPushBadSource(t *testing.T) {
 	t.Parallel()
 	errDisk := errors.New("disk on fire")
 	content := bytes.Repeat([]byte("b"), 2<<20)
-	d := descriptor("", content)
+	d := registrytest.Descriptor("", content)
 	tests := map[string]struct {
 		open func() (io.ReadCloser, error)
 		is   error
@@ -123,16 +125,16 @@ func TestPushBadSource(t *testing.T) {
 		"breaks": {func() (io.ReadCloser, error) {
 			return io.NopCloser(io.MultiReader(bytes.NewReader(content[:1<<20]), brokenReader{errDisk})), nil
 		}, errDisk, "disk on fire"},
-		"too short":   {opener(content[:1000]), oci.ErrCorrupt, "2097152 bytes"},
-		"too long":    {opener(append(content, 'x')), nil, ""}, // caught by whoever is first
-		"other bytes": {opener(bytes.Repeat([]byte("c"), 2<<20)), nil, "DIGEST_INVALID"},
+		"too short":   {registrytest.Opener(content[:1000]), oci.ErrCorrupt, "2097152 bytes"},
+		"too long":    {registrytest.Opener(append(content, 'x')), nil, ""}, // caught by whoever is first
+		"other bytes": {registrytest.Opener(bytes.Repeat([]byte("c"), 2<<20)), nil, "DIGEST_INVALID"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host := serveEmbedded(t)
+			host := registrytest.ServeEmbedded(t)
 			notices := 0
-			c := newClient(t, func(o *registry.Options) { o.Notice = func(string) { notices++ } })
+			c := registrytest.NewClient(t, func(o *registry.Options) { o.Notice = func(string) { notices++ } })
 			p, err := c.Push(t.Context(), host+"/app:1")
 			if err != nil {
 				t.Fatal(err)
@@ -141,7 +143,7 @@ func TestPushBadSource(t *testing.T) {
 			if tt.want == "" && err == nil {
 				return
 			}
-			checkError(t, err, host, tt.is, "push blob", d.Digest.String(), tt.want)
+			registrytest.CheckError(t, err, host, tt.is, "push blob", d.Digest.String(), tt.want)
 			// Of other bytes nobody knows where they became others.
 			if may := map[bool]int{true: 2}[name == "other bytes"]; notices > may {
 				t.Errorf("%d retries of what can't get better", notices)
@@ -157,11 +159,11 @@ func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
 func TestStreamFaults(t *testing.T) {
 	t.Parallel()
 	content := bytes.Repeat([]byte("stream"), 1<<20)
-	d := descriptor("", content)
+	d := registrytest.Descriptor("", content)
 	early := func(status int) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.CopyN(io.Discard, r.Body, 10_000)
-			say(status, "UNKNOWN")(w, r)
+			registrytest.Say(status, "UNKNOWN")(w, r)
 		}
 	}
 	const uploads = "/blobs/uploads/"
@@ -171,18 +173,18 @@ func TestStreamFaults(t *testing.T) {
 		want  string // "": it works
 	}{
 		{"none", harmless, ""},
-		{"commit 500 once", on("PUT", uploads, times(1, say(500, "UNKNOWN"))), ""},
-		{"commit reset once", on("PUT", uploads, times(1, reset)), ""},
-		{"reset", on("PATCH", uploads, always(reset)), "push blob"},
-		{"refused in the middle", on("PATCH", uploads, always(early(500))), "push blob"},
-		{"done too early", on("PATCH", uploads, always(early(202))), "push blob"},
-		{"forgotten", on("PATCH", uploads, always(say(404, "BLOB_UPLOAD_UNKNOWN"))), "push blob"},
+		{"commit 500 once", registrytest.On("PUT", uploads, registrytest.Times(1, registrytest.Say(500, "UNKNOWN"))), ""},
+		{"commit reset once", registrytest.On("PUT", uploads, registrytest.Times(1, registrytest.Reset)), ""},
+		{"reset", registrytest.On("PATCH", uploads, registrytest.Always(registrytest.Reset)), "push blob"},
+		{"refused in the middle", registrytest.On("PATCH", uploads, registrytest.Always(early(500))), "push blob"},
+		{"done too early", registrytest.On("PATCH", uploads, registrytest.Always(early(202))), "push blob"},
+		{"forgotten", registrytest.On("PATCH", uploads, registrytest.Always(registrytest.Say(404, "BLOB_UPLOAD_UNKNOWN"))), "push blob"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			host := newFaulty(t, nil, tt.fault)
-			p, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+			host := registrytest.NewFaulty(t, nil, tt.fault)
+			p, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -199,10 +201,10 @@ func TestStreamFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tt.want != "" {
-				checkError(t, err, host, nil, tt.want)
+				registrytest.CheckError(t, err, host, nil, tt.want)
 				_ = u.Close()
 				// What the caller does then.
-				if err := p.Blob(t.Context(), d, "", opener(content)); err != nil {
+				if err := p.Blob(t.Context(), d, "", registrytest.Opener(content)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -221,15 +223,15 @@ func TestStreamAnswerLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lost atomic.Bool
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut && lost.CompareAndSwap(false, true) {
 			h.ServeHTTP(discardWriter{http.Header{}}, r)
-			reset(w, r)
+			registrytest.Reset(w, r)
 			return
 		}
 		h.ServeHTTP(w, r)
 	}))
-	p, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+	p, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,20 +259,20 @@ func (w discardWriter) WriteHeader(int)             {}
 func TestUploadStalls(t *testing.T) {
 	t.Parallel()
 	content := bytes.Repeat([]byte("s"), 64<<20) // more than sockets buffer
-	d := descriptor("", content)
+	d := registrytest.Descriptor("", content)
 	idle := func(o *registry.Options) { o.IdleTimeout, o.Patience.Limit = 2*time.Second, -1 }
 	// stalling serves a registry that reads nothing of what comes by method.
 	stalling := func(t *testing.T, method string) string {
 		t.Helper()
 		release := make(chan struct{})
-		host := newFaulty(t, nil, on(method, "/", always(func(http.ResponseWriter, *http.Request) { <-release })))
+		host := registrytest.NewFaulty(t, nil, registrytest.On(method, "/", registrytest.Always(func(http.ResponseWriter, *http.Request) { <-release })))
 		t.Cleanup(func() { close(release) })
 		return host
 	}
 	t.Run("stream", func(t *testing.T) {
 		t.Parallel()
 		host := stalling(t, http.MethodPatch)
-		p, err := newClient(t, idle).Push(t.Context(), host+"/app:1")
+		p, err := registrytest.NewClient(t, idle).Push(t.Context(), host+"/app:1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,24 +282,24 @@ func TestUploadStalls(t *testing.T) {
 		}
 		defer func() { _ = u.Close() }()
 		_, err = io.Copy(u, bytes.NewReader(content))
-		checkError(t, err, host, nil, "stalled")
+		registrytest.CheckError(t, err, host, nil, "stalled")
 	})
 	t.Run("blob", func(t *testing.T) {
 		t.Parallel()
 		host := stalling(t, http.MethodPut)
-		p, err := newClient(t, idle).Push(t.Context(), host+"/app:1")
+		p, err := registrytest.NewClient(t, idle).Push(t.Context(), host+"/app:1")
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkError(t, p.Blob(t.Context(), d, "", opener(content)), host, nil, "stalled")
+		registrytest.CheckError(t, p.Blob(t.Context(), d, "", registrytest.Opener(content)), host, nil, "stalled")
 	})
 }
 
 // TestSlowProducer checks that a stream may wait for its bytes.
 func TestSlowProducer(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, func(o *registry.Options) { o.IdleTimeout = 2 * time.Second })
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.IdleTimeout = 2 * time.Second })
 	p, err := c.Push(t.Context(), host+"/app:1")
 	if err != nil {
 		t.Fatal(err)
@@ -322,13 +324,13 @@ func TestSlowProducer(t *testing.T) {
 func TestUploadMisuse(t *testing.T) {
 	t.Parallel()
 	var deleted atomic.Int32
-	host := newFaulty(t, nil, func(_ http.ResponseWriter, r *http.Request) bool {
+	host := registrytest.NewFaulty(t, nil, func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodDelete {
 			deleted.Add(1)
 		}
 		return false
 	})
-	p, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+	p, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +364,7 @@ func TestUploadMisuse(t *testing.T) {
 	if _, err := io.WriteString(u, "lie"); err != nil {
 		t.Fatal(err)
 	}
-	checkError(t, u.Commit(digest.FromString("truth")), host, nil, "DIGEST_INVALID")
+	registrytest.CheckError(t, u.Commit(digest.FromString("truth")), host, nil, "DIGEST_INVALID")
 	if err := u.Commit(digest.FromString("lie")); err == nil {
 		t.Error("committed twice")
 	}
@@ -370,58 +372,58 @@ func TestUploadMisuse(t *testing.T) {
 
 func TestPushByDigest(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, nil)
-	f := newFixture(t, amd64, 10)
-	d := digest.FromBytes(f.manifest)
-	f.push(t.Context(), t, c, host+"/app@"+d.String())
-	f.check(t.Context(), t, c, host+"/app@"+d.String())
-	f.check(t.Context(), t, c, host+"/app:ignored@"+d.String())
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 10)
+	d := digest.FromBytes(f.Manifest)
+	f.Push(t.Context(), t, c, host+"/app@"+d.String())
+	f.Check(t.Context(), t, c, host+"/app@"+d.String())
+	f.Check(t.Context(), t, c, host+"/app:ignored@"+d.String())
 	p, err := c.Push(t.Context(), host+"/app@"+digest.FromString("other").String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = p.Manifest(t.Context(), f.mediaType, f.manifest)
-	checkError(t, err, host, oci.ErrCorrupt)
-	_, err = p.Manifest(t.Context(), f.mediaType, bytes.Repeat([]byte(" "), 5<<20))
-	checkError(t, err, host, nil, "4 MiB")
+	_, err = p.Manifest(t.Context(), f.MediaType, f.Manifest)
+	registrytest.CheckError(t, err, host, oci.ErrCorrupt)
+	_, err = p.Manifest(t.Context(), f.MediaType, bytes.Repeat([]byte(" "), 5<<20))
+	registrytest.CheckError(t, err, host, nil, "4 MiB")
 }
 
 // A child of an index has a digest and no tag; too large it is refused as any other.
 func TestPushChild(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, nil)
-	f := newFixture(t, amd64, 10)
-	f.push(t.Context(), t, c, host+"/app:whole") // for its blobs
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 10)
+	f.Push(t.Context(), t, c, host+"/app:whole") // for its blobs
 	p, err := c.Push(t.Context(), host+"/app:index")
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := append(slices.Clip(f.manifest), '\n')
-	d, err := p.Child(t.Context(), f.mediaType, body)
+	body := append(slices.Clip(f.Manifest), '\n')
+	d, err := p.Child(t.Context(), f.MediaType, body)
 	if err != nil || d != digest.FromBytes(body) {
 		t.Fatalf("%s, %v", d, err)
 	}
-	im, err := c.Resolve(t.Context(), host+"/app@"+d.String(), amd64)
+	im, err := c.Resolve(t.Context(), host+"/app@"+d.String(), registrytest.AMD64)
 	if err != nil || !bytes.Equal(im.Raw, body) {
 		t.Errorf("%v", err)
 	}
-	if _, err := c.Resolve(t.Context(), host+"/app:index", amd64); !errors.Is(err, oci.ErrNotFound) {
+	if _, err := c.Resolve(t.Context(), host+"/app:index", registrytest.AMD64); !errors.Is(err, oci.ErrNotFound) {
 		t.Errorf("the tag: %v", err)
 	}
-	_, err = p.Child(t.Context(), f.mediaType, bytes.Repeat([]byte(" "), 5<<20))
-	checkError(t, err, host, nil, "4 MiB")
+	_, err = p.Child(t.Context(), f.MediaType, bytes.Repeat([]byte(" "), 5<<20))
+	registrytest.CheckError(t, err, host, nil, "4 MiB")
 }
 
 func TestBadReferences(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
+	c := registrytest.NewClient(t, nil)
 	for _, ref := range []string{
 		"", "UPPER", "localhost:5000/", "localhost:5000/App", "x:", "x:a/b:c d", "https://u:secret@h/x", "x@sha256:1", "x@y@z",
 		"localhost:5000/../x:1\n",
 	} {
-		_, err := c.Resolve(t.Context(), ref, amd64)
+		_, err := c.Resolve(t.Context(), ref, registrytest.AMD64)
 		if err == nil || !strings.Contains(err.Error(), "parse reference") || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", ref, err)
 		}

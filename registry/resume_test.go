@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // meter counts what uploads bring to a registry.
@@ -75,27 +77,27 @@ func (s seekable) Seek(offset int64, whence int) (int64, error) {
 // retries, and wants each byte to arrive once.
 func TestUploadGoesOn(t *testing.T) {
 	t.Parallel()
-	content := newFixture(t, amd64, 20<<20).layers[0]
-	d := descriptor("", content)
+	content := registrytest.NewFixture(t, registrytest.AMD64, 20<<20).Layers[0]
+	d := registrytest.Descriptor("", content)
 	for name, canSeek := range map[string]bool{"seeking": true, "skipping": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inner := newInner(t)
 			// Each PATCH brings 3 MiB before it breaks: seven are needed.
-			cut := always(cutRequest(inner, 3<<20))
+			cut := registrytest.Always(cutRequest(inner, 3<<20))
 			m := &meter{inner: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method != http.MethodPatch || r.ContentLength <= 3<<20 || !cut(w, r) {
 					inner.ServeHTTP(w, r)
 				}
 			})}
-			host := serve(t, m)
-			c := newClient(t, func(o *registry.Options) { o.Patience.Limit = time.Second })
+			host := registrytest.Serve(t, m)
+			c := registrytest.NewClient(t, func(o *registry.Options) { o.Patience.Limit = time.Second })
 			p, err := c.Push(t.Context(), host+"/app:1")
 			if err != nil {
 				t.Fatal(err)
 			}
 			var from atomic.Int64
-			open := opener(content)
+			open := registrytest.Opener(content)
 			if canSeek {
 				open = func() (io.ReadCloser, error) { return seekable{bytes.NewReader(content), &from}, nil }
 			}
@@ -123,10 +125,10 @@ func TestUploadGoesOn(t *testing.T) {
 // in its way.
 func TestUploadBeginsAnew(t *testing.T) {
 	t.Parallel()
-	content := newFixture(t, amd64, 9<<20).layers[0]
-	d := descriptor("", content)
+	content := registrytest.NewFixture(t, registrytest.AMD64, 9<<20).Layers[0]
+	d := registrytest.Descriptor("", content)
 	status := func(header string) func(http.ResponseWriter, *http.Request) bool {
-		return on("GET", "/uploads/", always(func(w http.ResponseWriter, r *http.Request) {
+		return registrytest.On("GET", "/uploads/", registrytest.Always(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", r.URL.Path)
 			w.Header().Set("Range", header)
 			w.WriteHeader(http.StatusNoContent)
@@ -142,37 +144,37 @@ func TestUploadBeginsAnew(t *testing.T) {
 		}
 	}
 	for name, fault := range map[string]func(http.ResponseWriter, *http.Request) bool{
-		"forgotten":           on("GET", "/uploads/", always(say(404, "BLOB_UPLOAD_UNKNOWN"))),
-		"no status":           on("GET", "/uploads/", always(say(405, "UNSUPPORTED"))),
+		"forgotten":           registrytest.On("GET", "/uploads/", registrytest.Always(registrytest.Say(404, "BLOB_UPLOAD_UNKNOWN"))),
+		"no status":           registrytest.On("GET", "/uploads/", registrytest.Always(registrytest.Say(405, "UNSUPPORTED"))),
 		"nothing there":       status("0-0"),
 		"no range":            status(""),
 		"nonsense":            status("bytes 1-2-3"),
 		"more than there is":  status(fmt.Sprintf("0-%d", 10<<20)),
 		"all, it lies":        status(fmt.Sprintf("0-%d", 9<<20-1)),
 		"another place":       status("0-99"),
-		"out of order":        resumed(say(416, "BLOB_UPLOAD_INVALID")),
-		"invalid":             resumed(say(400, "BLOB_UPLOAD_INVALID")),
-		"broken for good":     resumed(say(500, "UNKNOWN")),
-		"resuming breaks too": resumed(reset),
+		"out of order":        resumed(registrytest.Say(416, "BLOB_UPLOAD_INVALID")),
+		"invalid":             resumed(registrytest.Say(400, "BLOB_UPLOAD_INVALID")),
+		"broken for good":     resumed(registrytest.Say(500, "UNKNOWN")),
+		"resuming breaks too": resumed(registrytest.Reset),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inner := newInner(t)
-			first := times(1, cutRequest(inner, 5<<20))
-			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			first := registrytest.Times(1, cutRequest(inner, 5<<20))
+			host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPatch && first(w, r) || fault(w, r) {
 					return
 				}
 				inner.ServeHTTP(w, r)
 			}))
-			p, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+			p, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = p.Blob(t.Context(), d, "", opener(content))
+			err = p.Blob(t.Context(), d, "", registrytest.Opener(content))
 			if name == "broken for good" || name == "resuming breaks too" {
 				// The upload could go on; the registry just doesn't manage.
-				checkError(t, err, host, nil, "push blob", d.Digest.String(), "tried")
+				registrytest.CheckError(t, err, host, nil, "push blob", d.Digest.String(), "tried")
 				return
 			}
 			if err != nil {
@@ -188,32 +190,32 @@ func TestUploadBeginsAnew(t *testing.T) {
 // TestLargeBlobFaults breaks the upload of a large blob in every place and way.
 func TestLargeBlobFaults(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func(*testing.T) string{"distribution": serveDistribution, "embedded": serveEmbedded} {
+	for name, start := range map[string]func(*testing.T) string{"distribution": serveDistribution, "embedded": registrytest.ServeEmbedded} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			backend := start(t)
 			inner := behind(t, backend)
 			for method, faults := range map[string]map[string]func(http.ResponseWriter, *http.Request){
-				http.MethodPatch: {"500": say(500, ""), "reset": reset, "cut": cutRequest(inner, 5<<20), "lost": loseAnswer(inner)},
-				http.MethodPut:   {"500": say(500, ""), "reset": reset, "lost": loseAnswer(inner)},
+				http.MethodPatch: {"500": registrytest.Say(500, ""), "reset": registrytest.Reset, "cut": cutRequest(inner, 5<<20), "lost": loseAnswer(inner)},
+				http.MethodPut:   {"500": registrytest.Say(500, ""), "reset": registrytest.Reset, "lost": loseAnswer(inner)},
 			} {
 				for kind, fault := range faults {
 					t.Run(method+" "+kind, func(t *testing.T) {
 						t.Parallel()
-						content := newFixture(t, amd64, 9<<20).layers[0]
-						d := descriptor("", content)
-						once := on(method, "/uploads/", times(1, fault))
-						host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						content := registrytest.NewFixture(t, registrytest.AMD64, 9<<20).Layers[0]
+						d := registrytest.Descriptor("", content)
+						once := registrytest.On(method, "/uploads/", registrytest.Times(1, fault))
+						host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 							if !once(w, r) {
 								inner.ServeHTTP(w, r)
 							}
 						}))
 						repo := strings.ToLower(method) + kind
-						p, err := newClient(t, nil).Push(t.Context(), host+"/"+repo+":1")
+						p, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/"+repo+":1")
 						if err != nil {
 							t.Fatal(err)
 						}
-						if err := p.Blob(t.Context(), d, "", opener(content)); err != nil {
+						if err := p.Blob(t.Context(), d, "", registrytest.Opener(content)); err != nil {
 							t.Fatal(err)
 						}
 						if status, got := fetch(t, backend, repo+"/blobs/"+d.Digest.String()); status != http.StatusOK || got != string(content) {
@@ -230,17 +232,17 @@ func TestLargeBlobFaults(t *testing.T) {
 // whole.
 func TestStreamGoesOn(t *testing.T) {
 	t.Parallel()
-	content := newFixture(t, amd64, 20<<20).layers[0]
-	d := descriptor("", content)
+	content := registrytest.NewFixture(t, registrytest.AMD64, 20<<20).Layers[0]
+	d := registrytest.Descriptor("", content)
 	inner := newInner(t)
-	cut := on("PATCH", "/uploads/", times(1, cutRequest(inner, 6<<20)))
+	cut := registrytest.On("PATCH", "/uploads/", registrytest.Times(1, cutRequest(inner, 6<<20)))
 	m := &meter{inner: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !cut(w, r) {
 			inner.ServeHTTP(w, r)
 		}
 	})}
-	host := serve(t, m)
-	p, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+	host := registrytest.Serve(t, m)
+	p, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,11 +253,11 @@ func TestStreamGoesOn(t *testing.T) {
 	if _, err := io.Copy(u, bytes.NewReader(content)); err == nil {
 		t.Error("the stream didn't break")
 	}
-	checkError(t, u.Commit(d.Digest), host, nil, "push blob")
+	registrytest.CheckError(t, u.Commit(d.Digest), host, nil, "push blob")
 	if err := u.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Blob(t.Context(), d, "", opener(content)); err != nil {
+	if err := p.Blob(t.Context(), d, "", registrytest.Opener(content)); err != nil {
 		t.Fatal(err)
 	}
 	if n := m.bytes.Load(); n != d.Size {
@@ -270,16 +272,16 @@ func TestStreamGoesOn(t *testing.T) {
 // and another registry, all side by side.
 func TestTagsShareBlobs(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func(*testing.T) string{"distribution": serveDistribution, "embedded": serveEmbedded} {
+	for name, start := range map[string]func(*testing.T) string{"distribution": serveDistribution, "embedded": registrytest.ServeEmbedded} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			backend := start(t)
 			m := &meter{inner: behind(t, backend)}
-			host, other := serve(t, m), serveEmbedded(t)
-			f := newFixture(t, amd64, 300_000, 200_000)
-			c := newClient(t, nil)
-			f.push(t.Context(), t, c, host+"/app:1")
-			want := int64(len(f.layers[0]) + len(f.layers[1]) + len(f.config))
+			host, other := registrytest.Serve(t, m), registrytest.ServeEmbedded(t)
+			f := registrytest.NewFixture(t, registrytest.AMD64, 300_000, 200_000)
+			c := registrytest.NewClient(t, nil)
+			f.Push(t.Context(), t, c, host+"/app:1")
+			want := int64(len(f.Layers[0]) + len(f.Layers[1]) + len(f.Config))
 			var wait sync.WaitGroup
 			for _, ref := range []string{host + "/app:2", host + "/app:3", host + "/mounted/app:1"} {
 				wait.Go(func() {
@@ -288,15 +290,15 @@ func TestTagsShareBlobs(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					for i, l := range f.descs {
+					for i, l := range f.Descs {
 						if err := p.Blob(t.Context(), l.Descriptor, "", mustNotOpen(t)); err != nil {
 							t.Errorf("%s, layer %d: %v", ref, i, err)
 						}
 					}
-					if err := p.Blob(t.Context(), descriptor("", f.config), "", mustNotOpen(t)); err != nil {
+					if err := p.Blob(t.Context(), registrytest.Descriptor("", f.Config), "", mustNotOpen(t)); err != nil {
 						t.Errorf("%s: %v", ref, err)
 					}
-					if _, err := p.Manifest(t.Context(), f.mediaType, f.manifest); err != nil {
+					if _, err := p.Manifest(t.Context(), f.MediaType, f.Manifest); err != nil {
 						t.Errorf("%s: %v", ref, err)
 					}
 				})
@@ -304,9 +306,9 @@ func TestTagsShareBlobs(t *testing.T) {
 			wait.Wait()
 			for _, place := range []string{"app 1", "app 2", "app 3", "mounted/app 1"} {
 				repo, tag, _ := strings.Cut(place, " ")
-				f.checkStored(t, backend, repo, tag)
+				checkStored(t, f, backend, repo, tag)
 			}
-			if got := m.bytes.Load() - 4*int64(len(f.manifest)); got != want {
+			if got := m.bytes.Load() - 4*int64(len(f.Manifest)); got != want {
 				t.Errorf("%d bytes of blobs were sent, want %d", got, want)
 			}
 			// The repository was asked for its rights once, by an upload that was used.
@@ -315,7 +317,7 @@ func TestTagsShareBlobs(t *testing.T) {
 			}
 
 			// Another registry gets everything, of the one that has it.
-			im := f.check(t.Context(), t, c, host+"/app:3")
+			im := f.Check(t.Context(), t, c, host+"/app:3")
 			p, err := c.Push(t.Context(), other+"/app:1")
 			if err != nil {
 				t.Fatal(err)
@@ -335,16 +337,16 @@ func TestTagsShareBlobs(t *testing.T) {
 func TestSameBlobAtOnce(t *testing.T) {
 	t.Parallel()
 	m := &meter{inner: newInner(t)}
-	host := serve(t, m)
-	c := newClient(t, nil)
+	host := registrytest.Serve(t, m)
+	c := registrytest.NewClient(t, nil)
 	content := bytes.Repeat([]byte("same"), 100_000)
-	d := descriptor("", content)
+	d := registrytest.Descriptor("", content)
 	var wait sync.WaitGroup
 	for i := range 8 {
 		wait.Go(func() {
 			p, err := c.Push(t.Context(), fmt.Sprintf("%s/app%d:%d", host, i%4, i))
 			if err == nil {
-				err = p.Blob(t.Context(), d, "", opener(content))
+				err = p.Blob(t.Context(), d, "", registrytest.Opener(content))
 			}
 			if err != nil {
 				t.Error(err)
@@ -362,12 +364,12 @@ func TestSameBlobAtOnce(t *testing.T) {
 func TestMountRefused(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(http.ResponseWriter, *http.Request){
-		"by another upload": nil, "by an error": say(403, "DENIED"), "by a reset": reset, "without words": say(202, ""),
+		"by another upload": nil, "by an error": registrytest.Say(403, "DENIED"), "by a reset": registrytest.Reset, "without words": registrytest.Say(202, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inner := newInner(t)
-			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Query().Has("mount") {
 					if fault != nil {
 						fault(w, r)
@@ -377,11 +379,11 @@ func TestMountRefused(t *testing.T) {
 				}
 				inner.ServeHTTP(w, r)
 			}))
-			f := newFixture(t, amd64, 1000, 1000)
-			c := newClient(t, func(o *registry.Options) { o.Patience.Limit = time.Second })
-			f.push(t.Context(), t, c, host+"/app:1")
-			f.push(t.Context(), t, c, host+"/other:1")
-			f.checkStored(t, host, "other", "1")
+			f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 1000)
+			c := registrytest.NewClient(t, func(o *registry.Options) { o.Patience.Limit = time.Second })
+			f.Push(t.Context(), t, c, host+"/app:1")
+			f.Push(t.Context(), t, c, host+"/other:1")
+			checkStored(t, f, host, "other", "1")
 		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestHandlerPersists(t *testing.T) {
@@ -21,34 +23,34 @@ func TestHandlerPersists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return serve(t, h)
+		return registrytest.Serve(t, h)
 	}
 	host := open()
-	c := newClient(t, nil)
-	f := newFixture(t, amd64, 1000)
-	f.push(t.Context(), t, c, host+"/team/app:1")
-	f.push(t.Context(), t, c, host+"/team/app:gone")
+	c := registrytest.NewClient(t, nil)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000)
+	f.Push(t.Context(), t, c, host+"/team/app:1")
+	f.Push(t.Context(), t, c, host+"/team/app:gone")
 	digests := pushIndex(t, c, host+"/multi", "linux/amd64", "linux/arm64")
-	if status, _ := request(t, http.MethodDelete, "http://"+host+"/v2/team/app/manifests/gone", "", nil); status != http.StatusAccepted {
+	if status, _ := registrytest.Request(t, http.MethodDelete, "http://"+host+"/v2/team/app/manifests/gone", "", nil); status != http.StatusAccepted {
 		t.Errorf("DELETE answers %d", status)
 	}
 
 	host = open()
-	im := f.check(t.Context(), t, c, host+"/team/app:1")
-	f.check(t.Context(), t, c, strings.Replace(im.Reference, "@", ":ignored@", 1))
+	im := f.Check(t.Context(), t, c, host+"/team/app:1")
+	f.Check(t.Context(), t, c, strings.Replace(im.Reference, "@", ":ignored@", 1))
 	for _, tag := range []string{":index", ":list"} {
-		im, err := c.Resolve(t.Context(), host+"/multi"+tag, amd64)
+		im, err := c.Resolve(t.Context(), host+"/multi"+tag, registrytest.AMD64)
 		if err != nil || im.Digest != digests["linux/amd64"] {
 			t.Errorf("%s: %v", tag, err)
 		}
 	}
-	if _, err := c.Resolve(t.Context(), host+"/team/app:gone", amd64); err == nil {
+	if _, err := c.Resolve(t.Context(), host+"/team/app:gone", registrytest.AMD64); err == nil {
 		t.Error("what was deleted is back")
 	}
-	if _, got := request(t, http.MethodGet, "http://"+host+"/v2/_catalog", "", nil); !strings.Contains(got, `"team/app"`) {
+	if _, got := registrytest.Request(t, http.MethodGet, "http://"+host+"/v2/_catalog", "", nil); !strings.Contains(got, `"team/app"`) {
 		t.Errorf("catalog: %s", got)
 	}
-	if _, got := request(t, http.MethodGet, "http://"+host+"/v2/team/app/tags/list", "", nil); got != `{"name":"team/app","tags":["1"]}` {
+	if _, got := registrytest.Request(t, http.MethodGet, "http://"+host+"/v2/team/app/tags/list", "", nil); got != `{"name":"team/app","tags":["1"]}` {
 		t.Errorf("tags: %s", got)
 	}
 }
@@ -57,12 +59,12 @@ func TestHandlerPersists(t *testing.T) {
 // one upload at a time would never end.
 func TestConcurrentUploads(t *testing.T) {
 	t.Parallel()
-	for name, host := range map[string]string{"embedded": serveEmbedded(t), "distribution": ""} {
+	for name, host := range map[string]string{"embedded": registrytest.ServeEmbedded(t), "distribution": ""} {
 		t.Run(name, func(t *testing.T) {
 			if host == "" {
 				host = serveDistribution(t)
 			}
-			p, err := newClient(t, nil).Push(t.Context(), host+"/app:1")
+			p, err := registrytest.NewClient(t, nil).Push(t.Context(), host+"/app:1")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // odd answers one kind of request with another status than the registry behind it.
@@ -38,7 +40,7 @@ func (o *odd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if o.instead {
-		say(o.status, "UNKNOWN", o.header...)(w, r)
+		registrytest.Say(o.status, "UNKNOWN", o.header...)(w, r)
 		return
 	}
 	o.inner.ServeHTTP(&oddWriter{w, o.status}, r)
@@ -82,15 +84,15 @@ func TestStatuses(t *testing.T) {
 					t.Fatal(err)
 				}
 				o := &odd{inner: h, method: tt.method, path: tt.path, status: status, instead: tt.instead}
-				host := serve(t, o)
-				f := newFixture(t, amd64, 1000, 1000)
+				host := registrytest.Serve(t, o)
+				f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 1000)
 				if tt.method == "PATCH" {
-					f = newFixture(t, amd64, 1000, 9<<20) // the second in parts
+					f = registrytest.NewFixture(t, registrytest.AMD64, 1000, 9<<20) // the second in parts
 				}
-				c := newClient(t, func(o *registry.Options) { o.Notice = func(s string) { t.Error("it isn't done at once:", s) } })
-				f.push(t.Context(), t, c, host+"/app:1")
-				f.push(t.Context(), t, c, host+"/other:1")
-				f.checkStored(t, host, "other", "1")
+				c := registrytest.NewClient(t, func(o *registry.Options) { o.Notice = func(s string) { t.Error("it isn't done at once:", s) } })
+				f.Push(t.Context(), t, c, host+"/app:1")
+				f.Push(t.Context(), t, c, host+"/other:1")
+				checkStored(t, f, host, "other", "1")
 				o.mu.Lock()
 				defer o.mu.Unlock()
 				if !slices.ContainsFunc(o.seen, func(s string) bool { return strings.Contains(s, "mount=") }) {
@@ -122,13 +124,13 @@ func TestOCIRefused(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(tt.status, tt.code, tt.docker), func(t *testing.T) {
 			t.Parallel()
-			f := newFixture(t, amd64, 10)
+			f := registrytest.NewFixture(t, registrytest.AMD64, 10)
 			if tt.docker {
-				f.mediaType = "application/vnd.docker.distribution.manifest.v2+json"
+				f.MediaType = "application/vnd.docker.distribution.manifest.v2+json"
 			}
-			host := newFaulty(t, nil, on("PUT", "/manifests/", always(say(tt.status, tt.code))))
-			err := pushBlobs(t, newClient(t, nil), f, host+"/app:1")
-			checkError(t, err, host, nil, fmt.Sprint(tt.status))
+			host := registrytest.NewFaulty(t, nil, registrytest.On("PUT", "/manifests/", registrytest.Always(registrytest.Say(tt.status, tt.code))))
+			err := pushBlobs(t, registrytest.NewClient(t, nil), f, host+"/app:1")
+			registrytest.CheckError(t, err, host, nil, fmt.Sprint(tt.status))
 			if strings.Contains(err.Error(), advice) != tt.has {
 				t.Errorf("advice %t, want %t", !tt.has, tt.has)
 			}
@@ -140,17 +142,17 @@ func TestOCIRefused(t *testing.T) {
 // real ones do, in the middle of a blob too.
 func TestPullStatuses(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 300_000)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 300_000)
 	var host string
 	h, err := embedded.Handler(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := serve(t, h)
-	f.push(t.Context(), t, newClient(t, nil), store+"/app:1")
+	store := registrytest.Serve(t, h)
+	f.Push(t.Context(), t, registrytest.NewClient(t, nil), store+"/app:1")
 	for _, kind := range []string{"/manifests/", "/blobs/"} {
 		for _, status := range []int{301, 302, 303, 307, 308} {
-			host = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			host = registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if strings.Contains(r.URL.Path, kind) {
 					w.Header().Set("Location", "http://"+store+r.URL.Path)
 					w.WriteHeader(status)
@@ -158,7 +160,7 @@ func TestPullStatuses(t *testing.T) {
 				}
 				h.ServeHTTP(w, r)
 			}))
-			f.check(t.Context(), t, newClient(t, nil), host+"/app:1")
+			f.Check(t.Context(), t, registrytest.NewClient(t, nil), host+"/app:1")
 		}
 	}
 	// The blob breaks off; what comes after that is answered so.
@@ -177,15 +179,15 @@ func TestPullStatuses(t *testing.T) {
 			whole(w, r)
 		},
 	} {
-		broken := times(1, cutResponse(h))
-		host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		broken := registrytest.Times(1, cutResponse(h))
+		host := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
-			case !strings.Contains(r.URL.Path, f.descs[0].Digest.String()):
+			case !strings.Contains(r.URL.Path, f.Descs[0].Digest.String()):
 				h.ServeHTTP(w, r)
 			case !broken(w, r):
 				resumed(w, r)
 			}
 		}))
-		t.Run(name, func(t *testing.T) { f.check(t.Context(), t, newClient(t, nil), host+"/app:1") })
+		t.Run(name, func(t *testing.T) { f.Check(t.Context(), t, registrytest.NewClient(t, nil), host+"/app:1") })
 	}
 }

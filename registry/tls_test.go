@@ -18,6 +18,8 @@ import (
 	"github.com/bobbuild/bob/registry"
 
 	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // dialTo is a transport to which every host is srv.
@@ -118,7 +120,7 @@ func TestSchemes(t *testing.T) {
 			t.Parallel()
 			var mu sync.Mutex
 			var notices []string
-			c := newClient(t, func(o *registry.Options) {
+			c := registrytest.NewClient(t, func(o *registry.Options) {
 				o.Transport, o.Insecure = tt.transport, tt.insecure
 				o.Notice = func(s string) {
 					mu.Lock()
@@ -126,7 +128,7 @@ func TestSchemes(t *testing.T) {
 					notices = append(notices, s)
 				}
 			})
-			f := newFixture(t, amd64, 1<<20)
+			f := registrytest.NewFixture(t, registrytest.AMD64, 1<<20)
 			ref := tt.host + "/app:" + strings.Map(func(r rune) rune {
 				if r == ' ' || r == ',' {
 					return '-'
@@ -135,11 +137,11 @@ func TestSchemes(t *testing.T) {
 			}, tt.name)
 			if tt.want != "" {
 				_, err := c.Push(t.Context(), ref)
-				checkError(t, err, tt.host, nil, tt.want)
+				registrytest.CheckError(t, err, tt.host, nil, tt.want)
 				return
 			}
-			f.push(t.Context(), t, c, ref)
-			f.check(t.Context(), t, c, ref)
+			f.Push(t.Context(), t, c, ref)
+			f.Check(t.Context(), t, c, ref)
 			if told := slices.ContainsFunc(notices, func(s string) bool { return strings.Contains(s, "plain HTTP") }); told != (tt.notice != "") {
 				t.Errorf("notices %q", notices)
 			}
@@ -164,11 +166,11 @@ func TestHTTP1(t *testing.T) {
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	host := strings.TrimPrefix(srv.URL, "https://")
-	f := newFixture(t, amd64, 1000, 1000)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 1000)
 	for _, transport := range []http.RoundTripper{nil, &http.Transport{ForceAttemptHTTP2: true}} {
-		c := newClient(t, func(o *registry.Options) { o.Transport, o.UserAgent = transport, "bob/test" })
-		f.push(t.Context(), t, c, host+"/app:1")
-		f.check(t.Context(), t, c, host+"/app:1")
+		c := registrytest.NewClient(t, func(o *registry.Options) { o.Transport, o.UserAgent = transport, "bob/test" })
+		f.Push(t.Context(), t, c, host+"/app:1")
+		f.Check(t.Context(), t, c, host+"/app:1")
 	}
 	if len(seen) != 2 || seen["HTTP/1.1"] != seen["bob/test"] {
 		t.Errorf("requests by protocol and user agent: %v", seen)
@@ -196,10 +198,10 @@ func TestLocationBehindProxy(t *testing.T) {
 			}))
 			t.Cleanup(srv.Close)
 			ref := strings.TrimPrefix(srv.URL, "https://") + "/app:" + digest.FromString(name).Encoded()
-			f := newFixture(t, amd64, 1000, 1000)
-			c := newClient(t, nil)
-			f.push(t.Context(), t, c, ref)
-			f.check(t.Context(), t, c, ref)
+			f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 1000)
+			c := registrytest.NewClient(t, nil)
+			f.Push(t.Context(), t, c, ref)
+			f.Check(t.Context(), t, c, ref)
 		})
 	}
 }
@@ -222,17 +224,17 @@ func TestHub(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewTLSServer(newInner(t))
 	t.Cleanup(srv.Close)
-	f := newFixture(t, amd64, 10)
-	c := newClient(t, func(o *registry.Options) { o.Transport, o.Insecure = dialTo(srv), true })
-	f.push(t.Context(), t, c, "hello")
+	f := registrytest.NewFixture(t, registrytest.AMD64, 10)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Transport, o.Insecure = dialTo(srv), true })
+	f.Push(t.Context(), t, c, "hello")
 	for _, ref := range []string{"hello:latest", "library/hello", "docker.io/library/hello:latest", "index.docker.io/library/hello"} {
-		im := f.check(t.Context(), t, c, ref)
-		if want := "docker.io/library/hello@" + digest.FromBytes(f.manifest).String(); im.Reference != want {
+		im := f.Check(t.Context(), t, c, ref)
+		if want := "docker.io/library/hello@" + digest.FromBytes(f.Manifest).String(); im.Reference != want {
 			t.Errorf("%s is %s", ref, im.Reference)
 		}
 	}
-	_, err := c.Resolve(t.Context(), "ghost:2", amd64)
-	checkError(t, err, "docker.io", oci.ErrNotFound, "docker.io/library/ghost:2", `"docker login docker.io"`)
+	_, err := c.Resolve(t.Context(), "ghost:2", registrytest.AMD64)
+	registrytest.CheckError(t, err, "docker.io", oci.ErrNotFound, "docker.io/library/ghost:2", `"docker login docker.io"`)
 }
 
 // plainTransport is nobody's http.Transport, and hides what bodies can do.
@@ -247,14 +249,14 @@ func (p plainTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func TestOwnTransport(t *testing.T) {
 	t.Parallel()
-	host := serveEmbedded(t)
-	c := newClient(t, func(o *registry.Options) { o.Transport = plainTransport{&http.Transport{}} })
-	f := newFixture(t, amd64, 5<<20+1, 100)
-	f.push(t.Context(), t, c, host+"/app:1")
-	im := f.check(t.Context(), t, c, host+"/app:1")
-	if status, _ := request(t, http.MethodDelete, "http://"+host+"/v2/app/blobs/"+f.descs[1].Digest.String(), "", nil); status != http.StatusAccepted {
+	host := registrytest.ServeEmbedded(t)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Transport = plainTransport{&http.Transport{}} })
+	f := registrytest.NewFixture(t, registrytest.AMD64, 5<<20+1, 100)
+	f.Push(t.Context(), t, c, host+"/app:1")
+	im := f.Check(t.Context(), t, c, host+"/app:1")
+	if status, _ := registrytest.Request(t, http.MethodDelete, "http://"+host+"/v2/app/blobs/"+f.Descs[1].Digest.String(), "", nil); status != http.StatusAccepted {
 		t.Errorf("DELETE answers %d", status)
 	}
-	_, err := readBlob(t.Context(), im, f.descs[1].Descriptor)
-	checkError(t, err, host, oci.ErrNotFound, "no such blob")
+	_, err := registrytest.ReadBlob(t.Context(), im, f.Descs[1].Descriptor)
+	registrytest.CheckError(t, err, host, oci.ErrNotFound, "no such blob")
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/bobbuild/bob/registry"
 
 	"github.com/bobbuild/bob/registry/logins"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // issuer is a server of tokens as the Docker Registry v2 token specification has
@@ -39,7 +41,7 @@ func (s *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		u, p, ok = user, strings.TrimPrefix(r.FormValue("refresh_token"), "refresh-"), true
 	}
 	if !ok || u != user || p != password {
-		say(401, "UNAUTHORIZED "+p)(w, r)
+		registrytest.Say(401, "UNAUTHORIZED "+p)(w, r)
 		return
 	}
 	s.mu.Lock()
@@ -60,7 +62,7 @@ func (s *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"iat": now.Add(-time.Hour).Unix(), "nbf": now.Add(-time.Hour).Unix(), "exp": now.Add(s.life).Unix(),
 	})
 	if err != nil {
-		say(500, err.Error())(w, r)
+		registrytest.Say(500, err.Error())(w, r)
 		return
 	}
 	s.tokens = append(s.tokens, token)
@@ -107,7 +109,7 @@ func serveTokens(t *testing.T) (*issuer, string) {
 	t.Helper()
 	signer, certificate := (*authority)(nil).issue(t)
 	s := &issuer{signer: signer, life: time.Hour}
-	realm := "http://" + serve(t, s) + "/token"
+	realm := "http://" + registrytest.Serve(t, s) + "/token"
 	bundle := filepath.Join(t.TempDir(), "bundle.pem")
 	if err := os.WriteFile(bundle, certificate, 0o600); err != nil {
 		t.Fatal(err)
@@ -136,10 +138,10 @@ func allowed(t *testing.T, host, repo, token string) bool {
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	s, host := serveTokens(t)
-	f := newFixture(t, amd64, 1000, 9<<20)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 9<<20)
 	var mu sync.Mutex
 	var said []string
-	c := newClient(t, func(o *registry.Options) {
+	c := registrytest.NewClient(t, func(o *registry.Options) {
 		o.Keychain = login{user, password}
 		o.Notice = func(text string) {
 			mu.Lock()
@@ -147,8 +149,8 @@ func TestTokens(t *testing.T) {
 			said = append(said, text)
 		}
 	})
-	f.push(t.Context(), t, c, host+"/app:1")
-	f.check(t.Context(), t, c, host+"/app:1")
+	f.Push(t.Context(), t, c, host+"/app:1")
+	f.Check(t.Context(), t, c, host+"/app:1")
 
 	// The registry allows for a minute's difference between clocks: such a token
 	// is good for a second or two, though it is said to be for five minutes.
@@ -167,28 +169,28 @@ func TestTokens(t *testing.T) {
 	}
 	ended("late")
 	_, before := s.last()
-	for i, l := range f.descs {
-		if err := p.Blob(t.Context(), l.Descriptor, "", opener(f.layers[i])); err != nil {
+	for i, l := range f.Descs {
+		if err := p.Blob(t.Context(), l.Descriptor, "", registrytest.Opener(f.Layers[i])); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Blob(t.Context(), descriptor("", f.config), "", opener(f.config)); err != nil {
+	if err := p.Blob(t.Context(), registrytest.Descriptor("", f.Config), "", registrytest.Opener(f.Config)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Manifest(t.Context(), f.mediaType, f.manifest); err != nil {
+	if _, err := p.Manifest(t.Context(), f.MediaType, f.Manifest); err != nil {
 		t.Fatal(err)
 	}
 	if _, after := s.last(); after == before {
 		t.Error("no token was renewed")
 	}
 	s.next(-58 * time.Second)
-	im, err := c.Resolve(t.Context(), host+"/late:1", amd64)
+	im, err := c.Resolve(t.Context(), host+"/late:1", registrytest.AMD64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended("late")
 	for _, l := range im.Layers {
-		if _, err := readBlob(t.Context(), im, l.Descriptor); err != nil {
+		if _, err := registrytest.ReadBlob(t.Context(), im, l.Descriptor); err != nil {
 			t.Error(err)
 		}
 	}
@@ -198,23 +200,23 @@ func TestTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.check(t.Context(), t, newClient(t, func(o *registry.Options) { o.Keychain = a }), host+"/late:1")
+	f.Check(t.Context(), t, registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = a }), host+"/late:1")
 	// A token of the registry itself.
 	token, _ := s.last()
 	a, err = logins.Parse([]byte(`{"`+host+`":{"registrytoken":"`+token+`"}}`), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.check(t.Context(), t, newClient(t, func(o *registry.Options) { o.Keychain = a }), host+"/late:1")
+	f.Check(t.Context(), t, registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = a }), host+"/late:1")
 
 	// No clock helps with a token that never was good.
 	s.next(-2 * time.Hour)
 	_, err = c.Push(t.Context(), host+"/other:1")
-	checkError(t, err, host, registry.ErrDenied, host+"/other")
-	_, wrong := newClient(t, func(o *registry.Options) { o.Keychain = login{user, "wrong-passw0rd"} }).Push(t.Context(), host+"/x:1")
-	checkError(t, wrong, host, registry.ErrDenied, "docker login "+host)
-	_, none := newClient(t, nil).Push(t.Context(), host+"/x:1")
-	checkError(t, none, host, registry.ErrDenied, "docker login "+host)
+	registrytest.CheckError(t, err, host, registry.ErrDenied, host+"/other")
+	_, wrong := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, "wrong-passw0rd"} }).Push(t.Context(), host+"/x:1")
+	registrytest.CheckError(t, wrong, host, registry.ErrDenied, "docker login "+host)
+	_, none := registrytest.NewClient(t, nil).Push(t.Context(), host+"/x:1")
+	registrytest.CheckError(t, none, host, registry.ErrDenied, "docker login "+host)
 
 	text := fmt.Sprintf("%v %+v %v %v %s", err, err, wrong, none, said)
 	for _, secret := range append(s.tokens, password, "wrong-passw0rd") {
@@ -236,15 +238,15 @@ func TestHtpasswd(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := serveDistributionWith(t, "auth: {htpasswd: {realm: 'test \"realm\"', path: '"+file+"'}}\n")
-	f := newFixture(t, amd64, 1000, 9<<20)
-	c := newClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
-	f.push(t.Context(), t, c, host+"/app:1")
-	f.check(t.Context(), t, c, host+"/app:1")
-	_, err = newClient(t, func(o *registry.Options) { o.Keychain = login{user, "wrong-passw0rd"} }).Push(t.Context(), host+"/app:1")
-	checkError(t, err, host, registry.ErrDenied, "does not accept the credentials")
+	f := registrytest.NewFixture(t, registrytest.AMD64, 1000, 9<<20)
+	c := registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, password} })
+	f.Push(t.Context(), t, c, host+"/app:1")
+	f.Check(t.Context(), t, c, host+"/app:1")
+	_, err = registrytest.NewClient(t, func(o *registry.Options) { o.Keychain = login{user, "wrong-passw0rd"} }).Push(t.Context(), host+"/app:1")
+	registrytest.CheckError(t, err, host, registry.ErrDenied, "does not accept the credentials")
 	if strings.Contains(err.Error(), "wrong-passw0rd") {
 		t.Error("the error holds the password")
 	}
-	_, err = newClient(t, nil).Resolve(t.Context(), host+"/app:1", amd64)
-	checkError(t, err, host, registry.ErrDenied, "none are known")
+	_, err = registrytest.NewClient(t, nil).Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
+	registrytest.CheckError(t, err, host, registry.ErrDenied, "none are known")
 }

@@ -1,4 +1,4 @@
-package registry_test
+package transfer_test
 
 import (
 	"net/http"
@@ -14,6 +14,8 @@ import (
 
 	"github.com/bobbuild/bob/registry"
 	embedded "github.com/bobbuild/bob/registry/serve"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // diary is a registry that notes what it is asked, in the order of its answers.
@@ -31,7 +33,7 @@ func newDiary(t *testing.T) (d *diary, host string) {
 		t.Fatal(err)
 	}
 	d = &diary{inner: h}
-	return d, serve(t, d)
+	return d, registrytest.Serve(t, d)
 }
 
 func (d *diary) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -71,31 +73,31 @@ func pushBundle(t *testing.T, c *registry.Client, ref string) *bundle {
 		t.Fatal(err)
 	}
 	blob := func(mediaType string, body []byte) ocispec.Descriptor {
-		d := descriptor(mediaType, body)
+		d := registrytest.Descriptor(mediaType, body)
 		b.blobs[d.Digest] = body
-		if err := push.Blob(t.Context(), d, "", opener(body)); err != nil {
+		if err := push.Blob(t.Context(), d, "", registrytest.Opener(body)); err != nil {
 			t.Fatal(err)
 		}
 		return d
 	}
 	document := func(mediaType string, v any) ocispec.Descriptor {
-		d := descriptor(mediaType, encode(t, v))
-		b.documents[d.Digest] = encode(t, v)
-		pushDocument(t, c, repo+"@"+d.Digest.String(), mediaType, b.documents[d.Digest])
+		d := registrytest.Descriptor(mediaType, registrytest.Encode(t, v))
+		b.documents[d.Digest] = registrytest.Encode(t, v)
+		registrytest.PushDocument(t, c, repo+"@"+d.Digest.String(), mediaType, b.documents[d.Digest])
 		return d
 	}
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for i, name := range []string{"linux/amd64", "linux/arm64"} {
 		p := platforms.MustParse(name)
-		f := newFixture(t, p, 1000+i, 2_000_000+i)
-		f.push(t.Context(), t, c, ref)
-		for i, layer := range f.layers {
-			b.blobs[f.descs[i].Digest] = layer
+		f := registrytest.NewFixture(t, p, 1000+i, 2_000_000+i)
+		f.Push(t.Context(), t, c, ref)
+		for i, layer := range f.Layers {
+			b.blobs[f.Descs[i].Digest] = layer
 		}
-		b.blobs[digest.FromBytes(f.config)] = f.config
-		d := descriptor(f.mediaType, f.manifest)
+		b.blobs[digest.FromBytes(f.Config)] = f.Config
+		d := registrytest.Descriptor(f.MediaType, f.Manifest)
 		d.Platform = &p
-		b.documents[d.Digest] = f.manifest
+		b.documents[d.Digest] = f.Manifest
 		index.Manifests = append(index.Manifests, d)
 	}
 	attestation := document(ocispec.MediaTypeImageManifest, ocispec.Manifest{
@@ -122,8 +124,8 @@ func pushBundle(t *testing.T, c *registry.Client, ref string) *bundle {
 		Manifests: []ocispec.Descriptor{artifact},
 	})
 	index.Manifests = append(index.Manifests, attestation, inner, blob("application/octet-stream", []byte("bare")))
-	body := encode(t, index)
-	b.root = pushDocument(t, c, ref, index.MediaType, body)
+	body := registrytest.Encode(t, index)
+	b.root = registrytest.PushDocument(t, c, ref, index.MediaType, body)
 	b.documents[b.root] = body
 	return b
 }
@@ -132,16 +134,16 @@ func pushBundle(t *testing.T, c *registry.Client, ref string) *bundle {
 func (b *bundle) check(t *testing.T, host, repository, tag string) {
 	t.Helper()
 	url := "http://" + host + "/v2/" + repository
-	if status, got := request(t, http.MethodGet, url+"/manifests/"+tag, "", nil); status != 200 || got != string(b.documents[b.root]) {
+	if status, got := registrytest.Request(t, http.MethodGet, url+"/manifests/"+tag, "", nil); status != 200 || got != string(b.documents[b.root]) {
 		t.Errorf("%s is another document: %d %s", tag, status, got)
 	}
 	for d, want := range b.documents {
-		if status, got := request(t, http.MethodGet, url+"/manifests/"+d.String(), "", nil); status != 200 || got != string(want) {
+		if status, got := registrytest.Request(t, http.MethodGet, url+"/manifests/"+d.String(), "", nil); status != 200 || got != string(want) {
 			t.Errorf("manifest %s: %d %s", d, status, got)
 		}
 	}
 	for d, want := range b.blobs {
-		if status, got := request(t, http.MethodGet, url+"/blobs/"+d.String(), "", nil); status != 200 || got != string(want) {
+		if status, got := registrytest.Request(t, http.MethodGet, url+"/blobs/"+d.String(), "", nil); status != 200 || got != string(want) {
 			t.Errorf("blob %s: %d, %d bytes", d, status, len(got))
 		}
 	}

@@ -1,9 +1,8 @@
-package registry_test
+package archive_test
 
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,78 +20,8 @@ import (
 
 	"github.com/bobbuild/bob/registry/archive"
 
-	"github.com/bobbuild/bob/registry/oci"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
-
-// tarLayer makes a real layer: one file, gzipped.
-func tarLayer(t *testing.T, name, content string) (blob []byte, diffID digest.Digest) {
-	t.Helper()
-	var plain, packed bytes.Buffer
-	tw := tar.NewWriter(&plain)
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(content)), Mode: 0o644}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(tw, content); err != nil {
-		t.Fatal(err)
-	}
-	if err := tw.Close(); err != nil {
-		t.Fatal(err)
-	}
-	gz := gzip.NewWriter(&packed)
-	_, err := gz.Write(plain.Bytes())
-	if err := errors.Join(err, gz.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return packed.Bytes(), digest.FromBytes(plain.Bytes())
-}
-
-// newArchive makes an image of real layers, the first of them twice.
-func newArchive(t *testing.T, refs ...string) archive.Contents {
-	t.Helper()
-	blobs := make(map[digest.Digest][]byte)
-	im := archive.Image{MediaType: ocispec.MediaTypeImageManifest}
-	image := ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers"}}
-	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: im.MediaType}
-	for _, name := range []string{"one", "two", "one"} {
-		blob, id := tarLayer(t, name, strings.Repeat(name, 1000))
-		d := descriptor(ocispec.MediaTypeImageLayerGzip, blob)
-		blobs[d.Digest] = blob
-		im.Layers = append(im.Layers, oci.Layer{Descriptor: d, DiffID: id})
-		image.RootFS.DiffIDs = append(image.RootFS.DiffIDs, id)
-		manifest.Layers = append(manifest.Layers, d)
-	}
-	im.Config = encode(t, image)
-	manifest.Config = descriptor(ocispec.MediaTypeImageConfig, im.Config)
-	im.Manifest = encode(t, manifest)
-	return archive.Contents{
-		Refs: refs, Images: []archive.Image{im},
-		Open: func(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-			return io.NopCloser(bytes.NewReader(blobs[d.Digest])), nil
-		},
-	}
-}
-
-// inspect has skopeo read an image all through.
-func inspect(t *testing.T, source string) {
-	t.Helper()
-	skopeo, err := exec.LookPath("skopeo")
-	if err != nil {
-		t.Log("skopeo is not installed: its part is left out")
-		return
-	}
-	output, err := exec.CommandContext(t.Context(), skopeo, "--insecure-policy", "inspect", source).CombinedOutput()
-	if err != nil {
-		t.Fatalf("skopeo inspect %s: %v\n%s", source, err, output)
-	}
-	var seen struct{ Layers []string }
-	if err := json.Unmarshal(output, &seen); err != nil || len(seen.Layers) != 3 {
-		t.Errorf("skopeo inspect %s: %v\n%s", source, err, output)
-	}
-	target := "dir:" + t.TempDir()
-	if output, err := exec.CommandContext(t.Context(), skopeo, "--insecure-policy", "copy", source, target).CombinedOutput(); err != nil {
-		t.Errorf("skopeo copy %s: %v\n%s", source, err, output)
-	}
-}
 
 // names returns the entries of a tar in their order.
 func names(t *testing.T, archive []byte) []string {
@@ -115,7 +44,7 @@ func names(t *testing.T, archive []byte) []string {
 
 func TestArchives(t *testing.T) {
 	t.Parallel()
-	a := newArchive(t, "app:1", "localhost:5000/team/app")
+	a := registrytest.NewArchive(t, "app:1", "localhost:5000/team/app")
 	var oci, docker, again bytes.Buffer
 	if err := archive.WriteOCI(t.Context(), &oci, a); err != nil {
 		t.Fatal(err)
@@ -123,7 +52,7 @@ func TestArchives(t *testing.T) {
 	if err := archive.WriteDocker(t.Context(), &docker, a); err != nil {
 		t.Fatal(err)
 	}
-	if err := archive.WriteDocker(t.Context(), &again, newArchive(t, a.Refs...)); err != nil {
+	if err := archive.WriteDocker(t.Context(), &again, registrytest.NewArchive(t, a.Refs...)); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(docker.Bytes(), again.Bytes()) {
@@ -154,24 +83,24 @@ func TestArchives(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	inspect(t, "oci-archive:"+filepath.Join(dir, "oci.tar")+":1")
-	inspect(t, "docker-archive:"+filepath.Join(dir, "docker.tar")+":app:1")
-	inspect(t, "oci-archive:"+filepath.Join(dir, "docker.tar")+":latest")
+	registrytest.Inspect(t, "oci-archive:"+filepath.Join(dir, "oci.tar")+":1")
+	registrytest.Inspect(t, "docker-archive:"+filepath.Join(dir, "docker.tar")+":app:1")
+	registrytest.Inspect(t, "oci-archive:"+filepath.Join(dir, "docker.tar")+":latest")
 }
 
 // newIndex is newArchive under an index, as of two platforms.
 func newIndex(t *testing.T, refs ...string) archive.Contents {
 	t.Helper()
-	a := newArchive(t, refs...)
-	amd := descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Manifest)
-	amd.Platform = &amd64
+	a := registrytest.NewArchive(t, refs...)
+	amd := registrytest.Descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Manifest)
+	amd.Platform = &registrytest.AMD64
 	other := a.Images[0]
 	other.Manifest = append(slices.Clip(other.Manifest), '\n')
-	arm := descriptor(ocispec.MediaTypeImageManifest, other.Manifest)
+	arm := registrytest.Descriptor(ocispec.MediaTypeImageManifest, other.Manifest)
 	arm.Platform = &ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}
 	a.Images = append(a.Images, other)
 	a.IndexType = ocispec.MediaTypeImageIndex
-	a.Index = encode(t, ocispec.Index{
+	a.Index = registrytest.Encode(t, ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: a.IndexType, Manifests: []ocispec.Descriptor{amd, arm},
 	})
 	a.Annotations = map[string]string{"org.example.note": "n"}
@@ -200,7 +129,7 @@ func TestArchivedIndex(t *testing.T) {
 		entry.Annotations["org.example.note"] != "n" || entry.Annotations[ocispec.AnnotationRefName] != "1" {
 		t.Errorf("index.json: %s", body)
 	}
-	for i, p := range []ocispec.Platform{amd64, {OS: "linux", Architecture: "arm", Variant: "v7"}} {
+	for i, p := range []ocispec.Platform{registrytest.AMD64, {OS: "linux", Architecture: "arm", Variant: "v7"}} {
 		im, err := (&archive.LayoutImage{Dir: dir, Tag: "1"}).Resolve(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)
@@ -223,7 +152,7 @@ func TestArchivedIndex(t *testing.T) {
 
 func TestUnnamedArchives(t *testing.T) {
 	t.Parallel()
-	a := newArchive(t)
+	a := registrytest.NewArchive(t)
 	dir := t.TempDir()
 	for source, write := range map[string]func(context.Context, io.Writer, archive.Contents) error{
 		"oci-archive":    archive.WriteOCI,
@@ -237,7 +166,7 @@ func TestUnnamedArchives(t *testing.T) {
 		if err := errors.Join(write(t.Context(), f, a), f.Close()); err != nil {
 			t.Fatal(err)
 		}
-		inspect(t, source+":"+path)
+		registrytest.Inspect(t, source+":"+path)
 	}
 }
 
@@ -245,7 +174,7 @@ func TestOCIDir(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new", "layout")
 	for _, ref := range []string{"app:1", "app:2", "other/app:2"} {
-		if err := archive.WriteOCIDir(t.Context(), dir, newArchive(t, ref)); err != nil {
+		if err := archive.WriteOCIDir(t.Context(), dir, registrytest.NewArchive(t, ref)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -261,8 +190,8 @@ func TestOCIDir(t *testing.T) {
 	if err != nil || len(blobs) != 4 {
 		t.Errorf("blobs: %v, %v", blobs, err)
 	}
-	inspect(t, "oci:"+dir+":1")
-	inspect(t, "oci:"+dir+":2")
+	registrytest.Inspect(t, "oci:"+dir+":1")
+	registrytest.Inspect(t, "oci:"+dir+":2")
 	if umoci, err := exec.LookPath("umoci"); err == nil {
 		bundle := filepath.Join(t.TempDir(), "bundle")
 		output, err := exec.CommandContext(t.Context(), umoci, "unpack", "--rootless", "--image", dir+":1", bundle).CombinedOutput()
@@ -297,7 +226,7 @@ func TestOCIDirRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{full, file, damaged, linked} {
-		if err := archive.WriteOCIDir(t.Context(), dir, newArchive(t, "a:1")); err == nil {
+		if err := archive.WriteOCIDir(t.Context(), dir, registrytest.NewArchive(t, "a:1")); err == nil {
 			t.Errorf("%s was taken", dir)
 		} else {
 			t.Log(err)
@@ -348,7 +277,7 @@ func TestArchiveLies(t *testing.T) {
 					return err
 				},
 			} {
-				a := newArchive(t, "a:1")
+				a := registrytest.NewArchive(t, "a:1")
 				change(&a)
 				if err := write(a); err == nil {
 					t.Error("no error")
@@ -360,7 +289,7 @@ func TestArchiveLies(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := archive.WriteOCI(ctx, io.Discard, newArchive(t)); !errors.Is(err, context.Canceled) {
+	if err := archive.WriteOCI(ctx, io.Discard, registrytest.NewArchive(t)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

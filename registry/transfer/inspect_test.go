@@ -1,4 +1,4 @@
-package registry_test
+package transfer_test
 
 import (
 	"bytes"
@@ -8,11 +8,13 @@ import (
 	"github.com/containerd/platforms"
 
 	"github.com/bobbuild/bob/registry/transfer"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestInspect(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
+	c := registrytest.NewClient(t, nil)
 	d, host := newDiary(t)
 	b := pushBundle(t, c, host+"/app:1")
 	d.take()

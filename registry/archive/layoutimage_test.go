@@ -1,4 +1,4 @@
-package registry_test
+package archive_test
 
 import (
 	"errors"
@@ -16,6 +16,8 @@ import (
 	"github.com/bobbuild/bob/registry/archive"
 
 	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestResolveLayout(t *testing.T) {
@@ -36,10 +38,9 @@ func TestResolveLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	amd64 := ocispec.Platform{OS: "linux", Architecture: "amd64"}
 	want := digest.Digest(hash.String())
 	for _, l := range []archive.LayoutImage{{Dir: dir, Tag: "v1"}, {Dir: dir, Digest: want}, {Dir: dir}} {
-		im, err := l.Resolve(t.Context(), amd64)
+		im, err := l.Resolve(t.Context(), registrytest.AMD64)
 		if err != nil {
 			t.Fatalf("%s: %v", l.String(), err)
 		}
@@ -52,11 +53,11 @@ func TestResolveLayout(t *testing.T) {
 		{Dir: dir, Digest: digest.FromString("x")},
 		{Dir: filepath.Join(dir, "nowhere")},
 	} {
-		if _, err := l.Resolve(t.Context(), amd64); err == nil {
+		if _, err := l.Resolve(t.Context(), registrytest.AMD64); err == nil {
 			t.Errorf("%s was found", l.String())
 		}
 	}
-	im, err := (&archive.LayoutImage{Dir: dir, Tag: "v1"}).Resolve(t.Context(), amd64)
+	im, err := (&archive.LayoutImage{Dir: dir, Tag: "v1"}).Resolve(t.Context(), registrytest.AMD64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestResolveLayout(t *testing.T) {
 	if err := os.WriteFile(manifest, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&archive.LayoutImage{Dir: dir, Tag: "v1"}).Resolve(t.Context(), amd64); !errors.Is(err, oci.ErrCorrupt) {
+	if _, err := (&archive.LayoutImage{Dir: dir, Tag: "v1"}).Resolve(t.Context(), registrytest.AMD64); !errors.Is(err, oci.ErrCorrupt) {
 		t.Errorf("a changed manifest gave error %v, want ErrCorrupt", err)
 	}
 }

@@ -1,4 +1,4 @@
-package registry_test
+package transfer_test
 
 import (
 	"context"
@@ -22,12 +22,14 @@ import (
 	"github.com/bobbuild/bob/registry/oci"
 
 	"github.com/bobbuild/bob/registry/transfer"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestCopyEverything(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
-	from := serveEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	from := registrytest.ServeEmbedded(t)
 	target, to := newDiary(t)
 	b := pushBundle(t, c, from+"/app:1")
 
@@ -42,7 +44,7 @@ func TestCopyEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := descriptor(ocispec.MediaTypeImageIndex, b.documents[b.root]); got.Digest != want.Digest || got.Size != want.Size || got.MediaType != want.MediaType {
+	if want := registrytest.Descriptor(ocispec.MediaTypeImageIndex, b.documents[b.root]); got.Digest != want.Digest || got.Size != want.Size || got.MediaType != want.MediaType {
 		t.Errorf("copied %+v, want %+v", got, want)
 	}
 	for d := range b.blobs {
@@ -74,8 +76,8 @@ func TestCopyEverything(t *testing.T) {
 
 func TestCopyPlatform(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
-	host := serveEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	host := registrytest.ServeEmbedded(t)
 	b := pushBundle(t, c, host+"/app:1")
 	arm := platforms.MustParse("linux/arm64")
 	got, err := transfer.Copy(t.Context(), c, host+"/app:1", host+"/arm:1", transfer.Options{Platform: &arm})
@@ -93,16 +95,16 @@ func TestCopyPlatform(t *testing.T) {
 	// Of an index, and of an image for another platform.
 	for _, src := range []string{host + "/app:1", host + "/arm:1"} {
 		_, err := transfer.Copy(t.Context(), c, src, host+"/windows:1", transfer.Options{Platform: &windows})
-		checkError(t, err, host, oci.ErrNotFound, "no image for platform windows/amd64", "linux/arm64")
+		registrytest.CheckError(t, err, host, oci.ErrNotFound, "no image for platform windows/amd64", "linux/arm64")
 	}
 }
 
 func TestCopyMounts(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
+	c := registrytest.NewClient(t, nil)
 	target, host := newDiary(t)
 	// The embedded registry has each blob for all repositories; this one doesn't.
-	missing := on(http.MethodHead, "/v2/target/blobs/", always(say(http.StatusNotFound, "BLOB_UNKNOWN")))
+	missing := registrytest.On(http.MethodHead, "/v2/target/blobs/", registrytest.Always(registrytest.Say(http.StatusNotFound, "BLOB_UNKNOWN")))
 	inner := target.inner
 	target.inner = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !missing(w, r) {
@@ -154,11 +156,11 @@ func (a aliases) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestCopyThroughAliases(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
-	from := serveEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	from := registrytest.ServeEmbedded(t)
 	target, to := newDiary(t)
 	b := pushBundle(t, c, from+"/some/image:1")
-	proxy := serve(t, aliases{"base": {from, "some/image"}, "target": {to, "owner/workspace"}})
+	proxy := registrytest.Serve(t, aliases{"base": {from, "some/image"}, "target": {to, "owner/workspace"}})
 	if _, err := transfer.Copy(t.Context(), c, proxy+"/base:1", proxy+"/target:1", transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -171,10 +173,10 @@ func TestCopyThroughAliases(t *testing.T) {
 
 func TestCopyToSeveral(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
+	c := registrytest.NewClient(t, nil)
 	first, firstHost := newDiary(t)
 	second, secondHost := newDiary(t)
-	a := newArchive(t)
+	a := registrytest.NewArchive(t)
 	dir := t.TempDir()
 	if err := archive.WriteOCIDir(t.Context(), dir, a); err != nil {
 		t.Fatal(err)
@@ -196,7 +198,7 @@ func TestCopyToSeveral(t *testing.T) {
 		}
 	}
 	for _, ref := range []string{firstHost + "/app:1", firstHost + "/app:2", firstHost + "/other:1", secondHost + "/app"} {
-		if im, err := c.Resolve(t.Context(), ref, amd64); err != nil || im.Digest != d.Digest {
+		if im, err := c.Resolve(t.Context(), ref, registrytest.AMD64); err != nil || im.Digest != d.Digest {
 			t.Errorf("%s: %v, %v", ref, im, err)
 		}
 	}
@@ -206,23 +208,23 @@ func TestCopyForeignLayers(t *testing.T) {
 	t.Parallel()
 	var notices []string
 	o := transfer.Options{Notice: func(s string) { notices = append(notices, s) }}
-	c := newClient(t, nil)
-	from := serveEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	from := registrytest.ServeEmbedded(t)
 	target, to := newDiary(t)
-	f := newFixture(t, platforms.MustParse("windows/amd64"), 10, 20)
-	f.push(t.Context(), t, c, from+"/app:1")
-	elsewhere := descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", []byte("not in any registry"))
+	f := registrytest.NewFixture(t, platforms.MustParse("windows/amd64"), 10, 20)
+	f.Push(t.Context(), t, c, from+"/app:1")
+	elsewhere := registrytest.Descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", []byte("not in any registry"))
 	elsewhere.URLs = []string{"https://example.com/layer"}
 	// A type of its own decides, not a URL.
-	mirrored := f.descs[1].Descriptor
+	mirrored := f.Descs[1].Descriptor
 	mirrored.URLs = []string{"https://example.com/mirror"}
-	manifest := encode(t, ocispec.Manifest{
+	manifest := registrytest.Encode(t, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    descriptor(ocispec.MediaTypeImageConfig, f.config),
+		Config:    registrytest.Descriptor(ocispec.MediaTypeImageConfig, f.Config),
 		Layers:    []ocispec.Descriptor{elsewhere, mirrored},
 	})
-	want := pushDocument(t, c, from+"/app:1", ocispec.MediaTypeImageManifest, manifest)
+	want := registrytest.PushDocument(t, c, from+"/app:1", ocispec.MediaTypeImageManifest, manifest)
 	got, err := transfer.Copy(t.Context(), c, from+"/app:1", to+"/app:1", o)
 	if err != nil || got.Digest != want {
 		t.Fatalf("copied %s, %v", got.Digest, err)
@@ -241,39 +243,39 @@ func TestCopyForeignLayers(t *testing.T) {
 
 func TestCopyRetriesBlobs(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 100, 100_000)
-	from := newFaulty(t, f, on(http.MethodGet, "/blobs/", times(2, reset)))
-	to := newFaulty(t, nil, on(http.MethodPut, "/blobs/", times(2, say(http.StatusServiceUnavailable, "UNAVAILABLE"))))
-	c := newClient(t, nil)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 100, 100_000)
+	from := registrytest.NewFaulty(t, f, registrytest.On(http.MethodGet, "/blobs/", registrytest.Times(2, registrytest.Reset)))
+	to := registrytest.NewFaulty(t, nil, registrytest.On(http.MethodPut, "/blobs/", registrytest.Times(2, registrytest.Say(http.StatusServiceUnavailable, "UNAVAILABLE"))))
+	c := registrytest.NewClient(t, nil)
 	if _, err := transfer.Copy(t.Context(), c, from+"/app:1", to+"/app:1", transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	f.check(t.Context(), t, c, to+"/app:1")
+	f.Check(t.Context(), t, c, to+"/app:1")
 }
 
 func TestCopyFailures(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 100, 100_000)
-	layer := f.descs[1].Digest.String()
+	f := registrytest.NewFixture(t, registrytest.AMD64, 100, 100_000)
+	layer := f.Descs[1].Digest.String()
 	for name, tt := range map[string]struct {
 		fault func(http.ResponseWriter, *http.Request) bool
 		want  string
 	}{
-		"other bytes":    {on(http.MethodGet, layer, always(body("", strings.Repeat("x", 100_000)))), "another digest"},
-		"fewer bytes":    {on(http.MethodGet, layer, always(body("", "x"))), "1 bytes instead of 100000"},
-		"missing blob":   {on(http.MethodGet, layer, always(say(http.StatusNotFound, "BLOB_UNKNOWN"))), "no such blob"},
-		"huge manifest":  {on(http.MethodGet, "/manifests/", always(body(ocispec.MediaTypeImageManifest, `{"layers":[`+strings.Repeat(" ", 5<<20)+`]}`))), "larger than the 4 MiB"},
-		"no manifest":    {on(http.MethodGet, "/manifests/", always(body(ocispec.MediaTypeImageManifest, `[]`))), "manifest"},
-		"bad descriptor": {on(http.MethodGet, "/manifests/", always(body(ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"layers":[{"digest":"sha256:../../etc","size":1}]}`))), "sha256:../../etc"},
-		"negative size":  {on(http.MethodGet, "/manifests/", always(body(ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"layers":[{"digest":"`+layer+`","size":-1}]}`))), "-1 bytes"},
-		"huge index": {on(http.MethodGet, "/manifests/", always(body(ocispec.MediaTypeImageIndex,
+		"other bytes":    {registrytest.On(http.MethodGet, layer, registrytest.Always(registrytest.Body("", strings.Repeat("x", 100_000)))), "another digest"},
+		"fewer bytes":    {registrytest.On(http.MethodGet, layer, registrytest.Always(registrytest.Body("", "x"))), "1 bytes instead of 100000"},
+		"missing blob":   {registrytest.On(http.MethodGet, layer, registrytest.Always(registrytest.Say(http.StatusNotFound, "BLOB_UNKNOWN"))), "no such blob"},
+		"huge manifest":  {registrytest.On(http.MethodGet, "/manifests/", registrytest.Always(registrytest.Body(ocispec.MediaTypeImageManifest, `{"layers":[`+strings.Repeat(" ", 5<<20)+`]}`))), "larger than the 4 MiB"},
+		"no manifest":    {registrytest.On(http.MethodGet, "/manifests/", registrytest.Always(registrytest.Body(ocispec.MediaTypeImageManifest, `[]`))), "manifest"},
+		"bad descriptor": {registrytest.On(http.MethodGet, "/manifests/", registrytest.Always(registrytest.Body(ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"layers":[{"digest":"sha256:../../etc","size":1}]}`))), "sha256:../../etc"},
+		"negative size":  {registrytest.On(http.MethodGet, "/manifests/", registrytest.Always(registrytest.Body(ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"layers":[{"digest":"`+layer+`","size":-1}]}`))), "-1 bytes"},
+		"huge index": {registrytest.On(http.MethodGet, "/manifests/", registrytest.Always(registrytest.Body(ocispec.MediaTypeImageIndex,
 			`{"schemaVersion":2,"manifests":[{"digest":"`+layer+`","size":99999999}]}`))), "64 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			from := newFaulty(t, f, tt.fault)
+			from := registrytest.NewFaulty(t, f, tt.fault)
 			target, to := newDiary(t)
-			c := newClient(t, nil)
+			c := registrytest.NewClient(t, nil)
 			_, err := transfer.Copy(t.Context(), c, from+"/app:1", to+"/app:1", transfer.Options{})
 			if err == nil {
 				t.Fatal("no error")
@@ -300,15 +302,15 @@ func TestCopyFailures(t *testing.T) {
 
 func TestCopyByDigest(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
-	f := newFixture(t, amd64, 10)
+	c := registrytest.NewClient(t, nil)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 10)
 	target, host := newDiary(t)
-	f.push(t.Context(), t, c, host+"/app:1")
-	d := digest.FromBytes(f.manifest)
+	f.Push(t.Context(), t, c, host+"/app:1")
+	d := digest.FromBytes(f.Manifest)
 	if _, err := transfer.Copy(t.Context(), c, host+"/app@"+d.String(), host+"/copy@"+d.String(), transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	f.check(t.Context(), t, c, host+"/copy@"+d.String())
+	f.Check(t.Context(), t, c, host+"/copy@"+d.String())
 	target.take()
 	_, err := transfer.Copy(t.Context(), c, host+"/app:1", host+"/other@"+digest.FromString("x").String(), transfer.Options{})
 	if err == nil || !strings.Contains(err.Error(), d.String()) {
@@ -321,8 +323,8 @@ func TestCopyByDigest(t *testing.T) {
 
 func TestCopyLayouts(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
-	host := serveEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	host := registrytest.ServeEmbedded(t)
 	b := pushBundle(t, c, host+"/app:1")
 	dir := t.TempDir()
 	// From place to place, the last one being a registry again.
@@ -336,7 +338,7 @@ func TestCopyLayouts(t *testing.T) {
 		}
 	}
 	for i, src := range append(at[1:], "oci:"+dir+"/layout@"+b.root.String(), dir+"/a.tar", dir+"/layout") {
-		to := serveEmbedded(t)
+		to := registrytest.ServeEmbedded(t)
 		if d, err := transfer.Copy(t.Context(), c, src, to+"/back:1", transfer.Options{}); err != nil || d.Digest != b.root {
 			t.Errorf("%d: %s: %s, %v", i, src, d.Digest, err)
 			continue
@@ -352,7 +354,7 @@ func TestCopyLayouts(t *testing.T) {
 
 func TestCopyRefusesPlaces(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
+	c := registrytest.NewClient(t, nil)
 	dir := t.TempDir()
 	good := "oci:" + dir + "/x"
 	for _, tt := range []struct{ src, dst, want string }{
@@ -376,14 +378,14 @@ func TestCopyRefusesPlaces(t *testing.T) {
 
 func TestCopyCancelled(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, amd64, 100, 100)
+	f := registrytest.NewFixture(t, registrytest.AMD64, 100, 100)
 	ctx, cancel := context.WithCancel(t.Context())
-	from := newFaulty(t, f, on(http.MethodGet, "/blobs/", always(func(w http.ResponseWriter, r *http.Request) {
+	from := registrytest.NewFaulty(t, f, registrytest.On(http.MethodGet, "/blobs/", registrytest.Always(func(w http.ResponseWriter, r *http.Request) {
 		cancel()
-		hang(w, r)
+		registrytest.Hang(w, r)
 	})))
 	target, to := newDiary(t)
-	if _, err := transfer.Copy(ctx, newClient(t, nil), from+"/app:1", to+"/app:1", transfer.Options{}); err == nil {
+	if _, err := transfer.Copy(ctx, registrytest.NewClient(t, nil), from+"/app:1", to+"/app:1", transfer.Options{}); err == nil {
 		t.Error("no error")
 	}
 	if puts := target.take("PUT /v2/app/manifests/"); len(puts) > 0 {

@@ -1,4 +1,4 @@
-package registry_test
+package transfer_test
 
 import (
 	"archive/tar"
@@ -19,6 +19,8 @@ import (
 	"github.com/bobbuild/bob/registry/archive"
 
 	"github.com/bobbuild/bob/registry/transfer"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // file is an entry of a tar: a link if it has a target.
@@ -66,14 +68,14 @@ type legacy struct {
 func newLegacy(t *testing.T) *legacy {
 	t.Helper()
 	l := &legacy{}
-	image := ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers"}}
+	image := ocispec.Image{Platform: registrytest.AMD64, RootFS: ocispec.RootFS{Type: "layers"}}
 	image.Config.Env = []string{"A=b"}
 	for _, name := range []string{"one", "two", "one"} {
-		packed, id := tarLayer(t, name, strings.Repeat(name, 1000))
+		packed, id := registrytest.TarLayer(t, name, strings.Repeat(name, 1000))
 		l.layers = append(l.layers, string(unpack(t, packed)))
 		image.RootFS.DiffIDs = append(image.RootFS.DiffIDs, id)
 	}
-	l.config = string(encode(t, image))
+	l.config = string(registrytest.Encode(t, image))
 	return l
 }
 
@@ -109,7 +111,7 @@ func (l *legacy) files(manifest string) []file {
 // check compares what was pushed with the archive.
 func (l *legacy) check(t *testing.T, c *registry.Client, ref, manifestType, layerType string) {
 	t.Helper()
-	im, err := c.Resolve(t.Context(), ref, amd64)
+	im, err := c.Resolve(t.Context(), ref, registrytest.AMD64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +119,7 @@ func (l *legacy) check(t *testing.T, c *registry.Client, ref, manifestType, laye
 		t.Fatalf("%s is another image: %s", ref, im.Raw)
 	}
 	for i, layer := range im.Layers {
-		packed, err := readBlob(t.Context(), im, layer.Descriptor)
+		packed, err := registrytest.ReadBlob(t.Context(), im, layer.Descriptor)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,8 +136,8 @@ const (
 
 func TestDockerArchive(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
-	host := serveEmbedded(t)
+	c := registrytest.NewClient(t, nil)
+	host := registrytest.ServeEmbedded(t)
 	l := newLegacy(t)
 	other := `{"Config":"none.json","RepoTags":["x/y:1"],"Layers":[]}`
 	single := writeTar(t, l.files("["+l.entry(`"me/app:5"`)+"]")...)
@@ -188,7 +190,7 @@ func TestDockerArchiveInspect(t *testing.T) {
 	t.Parallel()
 	l := newLegacy(t)
 	manifest := "[" + l.entry(`"me/app:5"`) + "]"
-	in, err := transfer.Inspect(t.Context(), newClient(t, nil), writeTar(t, l.files(manifest)...), transfer.InspectOptions{Platform: &amd64})
+	in, err := transfer.Inspect(t.Context(), registrytest.NewClient(t, nil), writeTar(t, l.files(manifest)...), transfer.InspectOptions{Platform: &registrytest.AMD64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,9 +206,9 @@ func TestDockerArchiveInspect(t *testing.T) {
 
 func TestDockerArchiveWritten(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, nil)
-	host := serveEmbedded(t)
-	a := newArchive(t)
+	c := registrytest.NewClient(t, nil)
+	host := registrytest.ServeEmbedded(t)
+	a := registrytest.NewArchive(t)
 	dir := t.TempDir()
 	if err := archive.WriteOCIDir(t.Context(), dir+"/layout", a); err != nil {
 		t.Fatal(err)
@@ -215,7 +217,7 @@ func TestDockerArchiveWritten(t *testing.T) {
 	if _, err := transfer.Copy(t.Context(), c, dir+"/layout", "docker-archive:"+out+":me/app:5", transfer.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	inspect(t, "docker-archive:"+out+":me/app:5")
+	registrytest.Inspect(t, "docker-archive:"+out+":me/app:5")
 	// It is a layout too, which keeps the digest, and layers that are compressed
 	// already stay so.
 	for src, mediaType := range map[string]string{out: ocispec.MediaTypeImageManifest, "docker-archive:" + out: dockerManifest} {
@@ -223,7 +225,7 @@ func TestDockerArchiveWritten(t *testing.T) {
 		if err != nil || d.MediaType != mediaType || (src == out) != (d.Digest == digest.FromBytes(a.Images[0].Manifest)) {
 			t.Errorf("%s: %+v, %v", src, d, err)
 		}
-		im, err := c.Resolve(t.Context(), host+"/app:1", amd64)
+		im, err := c.Resolve(t.Context(), host+"/app:1", registrytest.AMD64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,17 +240,17 @@ func TestDockerArchiveWritten(t *testing.T) {
 func TestHostileArchives(t *testing.T) {
 	t.Parallel()
 	l := newLegacy(t)
-	a := newArchive(t)
+	a := registrytest.NewArchive(t)
 	manifest := "[" + l.entry("") + "]"
 	good := l.files(manifest)
 	index := func(d ocispec.Descriptor) file {
-		return file{name: "index.json", body: string(encode(t, ocispec.Index{Manifests: []ocispec.Descriptor{d}}))}
+		return file{name: "index.json", body: string(registrytest.Encode(t, ocispec.Index{Manifests: []ocispec.Descriptor{d}}))}
 	}
 	blob := func(body []byte) file {
 		return file{name: "blobs/sha256/" + digest.FromBytes(body).Encoded(), body: string(body)}
 	}
-	root := descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Manifest)
-	lie := descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Config)
+	root := registrytest.Descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Manifest)
+	lie := registrytest.Descriptor(ocispec.MediaTypeImageManifest, a.Images[0].Config)
 	config := digest.FromString(l.config).Encoded()
 	replace := func(n int, f file) []file {
 		files := append([]file(nil), good...)
@@ -303,7 +305,7 @@ func TestHostileArchives(t *testing.T) {
 			t.Parallel()
 			const want = "more than the 1 MiB that --max-unpacked-size allows"
 			checkRefused(t, archive, want)
-			_, err := transfer.Inspect(t.Context(), newClient(t, nil), archive, transfer.InspectOptions{MaxUnpacked: maxUnpacked, TempDir: t.TempDir()})
+			_, err := transfer.Inspect(t.Context(), registrytest.NewClient(t, nil), archive, transfer.InspectOptions{MaxUnpacked: maxUnpacked, TempDir: t.TempDir()})
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("inspect: %v, want %q", err, want)
 			}
@@ -356,7 +358,7 @@ func packFile(t *testing.T, name string, behind ...byte) string {
 func checkRefused(t *testing.T, archive, want string) {
 	t.Helper()
 	target, host := newDiary(t)
-	_, err := transfer.Copy(t.Context(), newClient(t, nil), archive, host+"/app:1", transfer.Options{TempDir: t.TempDir(), MaxUnpacked: maxUnpacked})
+	_, err := transfer.Copy(t.Context(), registrytest.NewClient(t, nil), archive, host+"/app:1", transfer.Options{TempDir: t.TempDir(), MaxUnpacked: maxUnpacked})
 	if err == nil {
 		t.Fatal("no error")
 	}

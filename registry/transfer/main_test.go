@@ -1,0 +1,10 @@
+package transfer_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+)
+
+func TestMain(m *testing.M) { os.Exit(registrytest.Main(m)) }
