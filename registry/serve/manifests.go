@@ -10,63 +10,11 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// maxManifest is the size in bytes of the largest manifest that is taken
-// (distribution-spec, section "Pushing Manifests").
-const maxManifest = 4 << 20
-
-// document is what counts of a manifest or an index.
-type document struct {
-	MediaType    string               `json:"mediaType"`
-	ArtifactType string               `json:"artifactType"`
-	Config       *ocispec.Descriptor  `json:"config"`
-	Layers       []ocispec.Descriptor `json:"layers"`
-	Manifests    []ocispec.Descriptor `json:"manifests"`
-	Subject      *ocispec.Descriptor  `json:"subject"`
-	Annotations  map[string]string    `json:"annotations"`
-}
-
-// blobs returns all that the document names but manifests.
-func (d *document) blobs() []ocispec.Descriptor {
-	if d.Config == nil {
-		return d.Layers
-	}
-	return append([]ocispec.Descriptor{*d.Config}, d.Layers...)
-}
-
-// parts returns all that the document is made of.
-func (d *document) parts() []ocispec.Descriptor { return slices.Concat(d.blobs(), d.Manifests) }
-
-// checkDigests refuses digests that nothing here can have.
-func (d *document) checkDigests() error {
-	named := d.parts()
-	if d.Subject != nil {
-		named = append(named, *d.Subject)
-	}
-	for _, part := range named {
-		if _, err := parseDigest(part.Digest.String()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *document) subject() digest.Digest {
-	if d.Subject == nil {
-		return ""
-	}
-	return d.Subject.Digest
-}
-
-// tagPattern is distribution-spec's, section "Pulling manifests".
-var tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
 // serveManifest answers end-3, end-7 and end-9.
 func (s *server) serveManifest(w http.ResponseWriter, r *http.Request, repo, reference string) {
@@ -108,16 +56,6 @@ func (s *server) deleteManifest(w http.ResponseWriter, repo, reference string) {
 	default:
 		w.WriteHeader(http.StatusAccepted)
 	}
-}
-
-// push is a manifest that is being pushed.
-type push struct {
-	repo      string
-	digest    digest.Digest
-	tags      []string
-	mediaType string
-	body      []byte
-	document
 }
 
 // refusal is an answer that isn't sent yet.

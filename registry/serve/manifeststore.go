@@ -13,7 +13,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-const manifestsDir = "manifests"
+// push is a manifest that is being pushed.
+type push struct {
+	repo      string
+	digest    digest.Digest
+	tags      []string
+	mediaType string
+	body      []byte
+	document
+}
 
 // manifestFile is what is kept of a manifest, once by its digest and once by each
 // tag. The file's name is a hash of repository and target: neither can become a
