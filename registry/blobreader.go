@@ -128,14 +128,18 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 	if n > 0 {
 		r.offset += int64(n)
 		_, _ = r.verifier.Write(p[:n]) // a hash never fails
+		if r.offset == r.want.Size && !r.verifier.Verified() {
+			// Without its last bytes nobody takes it for whole.
+			return 0, r.spoil("its bytes have another digest")
+		}
 		r.retrier.progressed()
 		return n, nil // an error comes again
 	}
 	switch {
 	case err == nil:
 		return 0, nil
-	case r.offset == r.want.Size: // a failure after the last byte is none
-		if !r.verifier.Verified() {
+	case r.offset == r.want.Size: // a failure after the last byte doesn't matter
+		if !r.verifier.Verified() { // it is empty
 			return 0, r.spoil("its bytes have another digest")
 		}
 		r.session.client.blobs.arrived(r.session.ref.Context(), r.want.Digest)

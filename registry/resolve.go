@@ -12,9 +12,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// What [Client.Resolve] returns.
 type (
+	// Image is what [Client.Resolve] returns.
 	Image = oci.Image
+	// Layer is one of an [Image].
 	Layer = oci.Layer
 )
 
