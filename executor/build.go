@@ -134,9 +134,13 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	}
 	b.importCaches(ctx)
 	b.sources = promised(b, func(ctx context.Context) (struct{}, error) {
-		err := scout{b}.look(ctx)
+		err := scout{b: b}.look(ctx)
 		b.fail(err)
 		return struct{}{}, err
+	})
+	b.group.Go(func() error {
+		_ = scout{b: b, remote: true}.look(ctx) // the error of a base is told by its stage
+		return nil
 	})
 	for _, s := range b.allStages() {
 		b.begin(ctx, s)

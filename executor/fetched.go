@@ -22,6 +22,7 @@ const (
 type fetched struct {
 	key    digest.Digest // of the files
 	rootfs *rootfs
+	record digest.Digest // that the store has of a repository's tree; "" for a file, which is here
 }
 
 func (f *fetched) open(b *build) func(context.Context) (*source, error) {
@@ -49,7 +50,7 @@ func (b *build) repository(r *dockerfile.Repository) *promise[*fetched] {
 		// The same commit from elsewhere is the same tree, but what a secret let
 		// one read of one remote is not for those without it.
 		record := newKey("git tree").str(key.String()).str(r.Remote).sum()
-		return &fetched{key: key, rootfs: &rootfs{make: func(ctx context.Context) (snap *snapshot.Snapshot, err error) {
+		return &fetched{key: key, record: record, rootfs: &rootfs{make: func(ctx context.Context) (snap *snapshot.Snapshot, err error) {
 			err = b.bounded(ctx, func(ctx context.Context) (err error) {
 				snap, err = b.checkout(ctx, want, at, record)
 				return err
@@ -57,6 +58,20 @@ func (b *build) repository(r *dockerfile.Repository) *promise[*fetched] {
 			return snap, err
 		}}}, nil
 	})
+}
+
+// neededAnyway reports whether a step that takes files of f reads them whatever else is
+// known, or they are here. The store knows of no result made of a tree that it never had.
+func (b *build) neededAnyway(f *fetched) bool {
+	if f.record == "" || b.opts.NoCache {
+		return true
+	}
+	id, err := b.Store.Record(repositoryKind, f.record)
+	if err != nil {
+		return len(b.opts.CacheFrom) == 0
+	}
+	_, err = b.Store.Snapshot(string(id))
+	return err == nil
 }
 
 // checkout makes the snapshot of a tree, unless the store has it.

@@ -9,13 +9,18 @@ import (
 	"github.com/bobbuild/bob/executor/filecopy"
 )
 
-// A scout looks, before any step is run, for what can't be had: what steps take from
-// directories of this machine, since that depends on nothing else, and the files of
-// images that aren't read here. Whatever it misses shows at the step itself.
-type scout struct{ b *build }
+// A scout looks for what can't be had, while the steps before it haven't even begun. It
+// looks in directories of this machine and refuses files of images that aren't read here;
+// a remote one asks for files and contexts that lie elsewhere. Whatever it misses shows at
+// the step itself.
+type scout struct {
+	b      *build
+	remote bool
+}
 
 // look goes through the steps of all stages, as soon as the configs of their bases are
-// known. The error is a [*StepError], and told.
+// known. A remote scout returns while it still waits for answers, and the error of one ends
+// the build. An error is a [*StepError], and told.
 func (s scout) look(ctx context.Context) error {
 	for _, stage := range s.b.allStages() {
 		o, err := s.b.outline(stage).wait(ctx)
@@ -31,15 +36,21 @@ func (s scout) look(ctx context.Context) error {
 				continue
 			}
 			title := task{Step: step, number: n.next()}.title()
-			err := s.step(ctx, stage, step.Op)
-			if o.platform.OS == "windows" {
-				err = errWindows
-			}
-			if err != nil {
-				if !s.b.progress.canceled(err) {
-					s.b.progress.start(title).done(err)
+			check := func() error {
+				err := s.step(ctx, stage, step.Op)
+				if o.platform.OS == "windows" {
+					err = errWindows
 				}
-				return locate(err, step)
+				if err != nil {
+					s.b.progress.failed(title, err)
+					err = locate(err, step)
+				}
+				return err
+			}
+			if s.remote {
+				s.b.group.Go(check)
+			} else if err := check(); err != nil {
+				return err
 			}
 		}
 	}
@@ -54,10 +65,8 @@ func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.
 			return err
 		}
 		for _, src := range op.Sources {
-			if src, ok := src.(*dockerfile.Path); ok {
-				if _, err := s.find(ctx, stage, op.From, (&pathPart{Path: src, copying: &copying{Copy: op}}).source()); err != nil {
-					return err
-				}
+			if err := s.source(ctx, stage, op, src); err != nil {
+				return err
 			}
 		}
 	case *dockerfile.Run:
@@ -80,6 +89,24 @@ func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.
 	return nil
 }
 
+// source looks for one source of op.
+func (s scout) source(ctx context.Context, stage *dockerfile.Stage, op *dockerfile.Copy, src dockerfile.Source) (err error) {
+	switch src := src.(type) {
+	case *dockerfile.Path:
+		_, err = s.find(ctx, stage, op.From, (&pathPart{Path: src, copying: &copying{Copy: op}}).source())
+	case *dockerfile.Download:
+		if s.remote {
+			_, err = s.b.download(src).wait(ctx)
+		}
+	case *dockerfile.Repository:
+		if s.remote {
+			_, err = s.b.repository(src).wait(ctx)
+		}
+	case *dockerfile.Inline: // is in the Dockerfile
+	}
+	return err
+}
+
 // errWindows is that layers of Windows images, which hold files in a form of their own,
 // are neither read nor made.
 var errWindows = errors.New("the files of an image for windows can't be read or changed here, only its configuration: copy to FROM scratch, or build on Windows")
@@ -88,6 +115,7 @@ var errWindows = errors.New("the files of an image for windows can't be read or 
 func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from dockerfile.From) error {
 	os := ""
 	switch {
+	case s.remote: // the other scout does it
 	case from.Stage != nil:
 		o, err := s.b.outline(from.Stage).wait(ctx)
 		if err != nil {
@@ -107,10 +135,21 @@ func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from docke
 	return nil
 }
 
-// find looks for src in from. What is no directory of this machine has everything.
+// find looks for src in from. Everything is in what this scout doesn't look at.
 func (s scout) find(ctx context.Context, stage *dockerfile.Stage, from dockerfile.From, src filecopy.Source) (there bool, err error) {
-	if from != (dockerfile.From{}) && s.b.opts.Contexts[from.Context].Dir == "" {
+	c := s.b.opts.Contexts[from.Context]
+	local, remote := from == (dockerfile.From{}) || c.Dir != "", c.Repository != nil || c.URL != ""
+	if s.remote && !remote || !s.remote && !local {
 		return true, nil
+	}
+	if remote {
+		f, err := s.b.fetchContext(ctx, &c)
+		if err != nil {
+			return false, fmt.Errorf("context %q: %w", from.Context, err)
+		}
+		if !s.b.neededAnyway(f) {
+			return true, nil
+		}
 	}
 	o, err := s.b.origin(ctx, scratch(), from, stage)
 	if err != nil {

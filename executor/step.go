@@ -74,9 +74,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		if _, early := b.sources.wait(ctx); early != nil {
 			return nil, early // is told
 		}
-		if !b.progress.canceled(err) { // else it has not begun
-			b.progress.start(t.title()).done(err)
-		}
+		b.progress.failed(t.title(), err)
 		return nil, err
 	}
 	op.missed, op.ready = t.demand, b.sources

@@ -24,6 +24,7 @@ type reporter struct {
 	mu     sync.Mutex
 	n      int
 	warned map[string]bool
+	missed map[string]bool // by title: told by failed
 }
 
 func (r *reporter) send(e Event) {
@@ -56,6 +57,24 @@ func (r *reporter) start(name string) *vertex {
 	r.mu.Unlock()
 	r.send(Event{Kind: EventStart, Vertex: v.n, Name: name})
 	return v
+}
+
+// failed tells, once, that what is called title can't begin for err, unless that is no
+// fault of it.
+func (r *reporter) failed(title string, err error) {
+	if r.canceled(err) {
+		return
+	}
+	r.mu.Lock()
+	told := r.missed[title]
+	if r.missed == nil {
+		r.missed = make(map[string]bool)
+	}
+	r.missed[title] = true
+	r.mu.Unlock()
+	if !told {
+		r.start(title).done(err)
+	}
 }
 
 // A vertex is one line of the progress.
