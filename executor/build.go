@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/memo"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -30,22 +31,22 @@ type build struct {
 	packers  *semaphore.Weighted // layers being compressed
 	progress *reporter
 	exports  *exports
-	caches   promise[[]*importedCache]
-	lost     []digest.Digest    // layers of caches that can't be had
-	sources  *promise[struct{}] // that what steps take from this machine is there
+	caches   memo.Value[[]*importedCache]
+	lost     []digest.Digest      // layers of caches that can't be had
+	sources  memo.Value[struct{}] // that what steps take from this machine is there
 
 	mu        sync.Mutex
-	outlines  map[*dockerfile.Stage]*promise[*outline]
-	forecasts map[*dockerfile.Stage]*promise[*forecast]
-	prepared  map[foreseen]*promise[*operation]
-	stages    map[*dockerfile.Stage]*promise[*state]
-	images    map[imageKey]*promise[*baseImage]
-	findings  map[wanted]*promise[*finding]
+	outlines  memo.Map[*dockerfile.Stage, *outline]
+	forecasts memo.Map[*dockerfile.Stage, *forecast]
+	prepared  memo.Map[foreseen, *operation]
+	stages    memo.Map[*dockerfile.Stage, *state]
+	images    memo.Map[imageKey, *baseImage]
+	findings  memo.Map[wanted, *finding]
 	layers    map[string]*layer // made by steps, by the ID of the snapshot
-	views     map[*rootfs]*promise[*source]
-	contexts  map[digest.Digest]*promise[*source]  // directories of this machine
-	fetches   map[digest.Digest]*promise[*fetched] // what comes from elsewhere
-	reads     map[digest.Digest]readNow            // of the build context, by name
+	views     memo.Map[*rootfs, *source]
+	contexts  memo.Map[digest.Digest, *source]  // directories of this machine
+	fetches   memo.Map[digest.Digest, *fetched] // what comes from elsewhere
+	reads     map[digest.Digest]readNow         // of the build context, by name
 	explained []StepCache
 	steps     []notedStep                     // for the caches
 	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
@@ -82,26 +83,17 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		b.Fetch = fetch.New(fetch.Options{TempDir: b.Store.TempDir()})
 	}
 	return &build{
-		Builder:   b,
-		plan:      plans[0],
-		plans:     plans,
-		opts:      o,
-		jobs:      semaphore.NewWeighted(int64(o.Jobs)),
-		packers:   semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
-		progress:  &reporter{sink: b.Progress, clock: b.Clock},
-		outlines:  make(map[*dockerfile.Stage]*promise[*outline]),
-		forecasts: make(map[*dockerfile.Stage]*promise[*forecast]),
-		prepared:  make(map[foreseen]*promise[*operation]),
-		stages:    make(map[*dockerfile.Stage]*promise[*state]),
-		images:    make(map[imageKey]*promise[*baseImage]),
-		findings:  make(map[wanted]*promise[*finding]),
-		layers:    make(map[string]*layer),
-		views:     make(map[*rootfs]*promise[*source]),
-		contexts:  make(map[digest.Digest]*promise[*source]),
-		fetches:   make(map[digest.Digest]*promise[*fetched]),
-		reads:     make(map[digest.Digest]readNow),
-		links:     make(map[digest.Digest]digest.Digest),
-		mounts:    make(map[digest.Digest]usedMount),
+		Builder:  b,
+		plan:     plans[0],
+		plans:    plans,
+		opts:     o,
+		jobs:     semaphore.NewWeighted(int64(o.Jobs)),
+		packers:  semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
+		progress: &reporter{sink: b.Progress, clock: b.Clock},
+		layers:   make(map[string]*layer),
+		reads:    make(map[digest.Digest]readNow),
+		links:    make(map[digest.Digest]digest.Digest),
+		mounts:   make(map[digest.Digest]usedMount),
 	}, nil
 }
 
@@ -132,12 +124,11 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if b.exports, err = b.newExports(ctx); err != nil {
 		return nil, errors.Join(err, b.group.Wait())
 	}
-	b.importCaches(ctx)
-	b.sources = promised(b, func(ctx context.Context) (struct{}, error) {
-		err := scout{b: b}.look(ctx)
-		b.fail(err)
-		return struct{}{}, err
+	b.group.Go(func() error {
+		_, err := b.importCaches(ctx)
+		return err
 	})
+	b.group.Go(func() error { return b.awaitSources(ctx) })
 	b.group.Go(func() error {
 		_ = scout{b: b, remote: true}.look(ctx) // the error of a base is told by its stage
 		return nil
@@ -148,7 +139,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	b.group.Go(func() error {
 		var targets []*state
 		for _, p := range b.plans {
-			st, err := b.stage(p.Target()).wait(ctx)
+			st, err := b.stage(ctx, p.Target())
 			if err != nil {
 				return err
 			}
@@ -174,18 +165,34 @@ func (b *build) allStages() []*dockerfile.Stage {
 	return all
 }
 
+// awaitSources returns when all that steps take from this machine has been looked for.
+func (b *build) awaitSources(ctx context.Context) error {
+	_, err := b.sources.Get(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, scout{b: b}.look(ctx)
+	})
+	return err
+}
+
 // begin starts s if its files are part of the result, or nothing of it is to be run.
 // Other stages start when somebody needs their files.
 func (b *build) begin(ctx context.Context, s *dockerfile.Stage) {
 	if b.exports.stages[s] {
-		b.stage(s)
+		b.startStage(s)
 		return
 	}
 	b.group.Go(func() error {
-		f, err := b.forecast(s).wait(ctx)
+		f, err := b.forecast(ctx, s)
 		if f != nil && f.known {
-			b.stage(s)
+			b.startStage(s)
 		}
+		return err
+	})
+}
+
+// startStage has s built, whoever waits for it.
+func (b *build) startStage(s *dockerfile.Stage) {
+	b.group.Go(func() error {
+		_, err := b.stage(b.life, s)
 		return err
 	})
 }
@@ -212,61 +219,6 @@ func (b *build) cleanUp() error {
 		errs = append(errs, f())
 	}
 	return errors.Join(errs...)
-}
-
-// A promise is a value that one goroutine of a build makes and others wait for.
-type promise[T any] struct {
-	life  context.Context //nolint:containedctx // of the build
-	done  chan struct{}   // closed when the rest is valid
-	value T
-	err   error
-}
-
-// once returns the promise that m holds under key, and starts makeIt for it in
-// the build's group unless it exists. It has the context of the build, whoever asks
-// first. An error is for those who wait: they know which instruction it concerns.
-func once[K comparable, T any](b *build, m map[K]*promise[T], key K, makeIt func(context.Context) (T, error)) *promise[T] {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p, ok := m[key]; ok {
-		return p
-	}
-	p := promised(b, makeIt)
-	m[key] = p
-	return p
-}
-
-// promised starts makeIt in the build's group.
-func promised[T any](b *build, makeIt func(context.Context) (T, error)) *promise[T] {
-	p := &promise[T]{life: b.life, done: make(chan struct{})}
-	b.group.Go(func() error {
-		defer close(p.done)
-		p.value, p.err = makeIt(b.life)
-		return nil
-	})
-	return p
-}
-
-// fail ends the build with err, if that isn't nil, whoever waits for what.
-func (b *build) fail(err error) {
-	if err != nil {
-		b.group.Go(func() error { return err })
-	}
-}
-
-// wait returns the promised value, or the error that kept it from being made.
-func (p *promise[T]) wait(ctx context.Context) (T, error) {
-	select {
-	case <-p.done:
-		return p.value, p.err
-	case <-ctx.Done():
-		if _, ok := context.Cause(p.life).(*TimeoutError); ok { //nolint:errorlint,contextcheck // the build's, not in a step's error
-			<-p.done // its error tells which step took so long
-			return p.value, p.err
-		}
-		var zero T
-		return zero, context.Cause(ctx)
-	}
 }
 
 // limited runs f when one of the build's job slots is free.

@@ -157,7 +157,7 @@ func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Opti
 	}
 	for {
 		result, err := bd.run(ctx)
-		lost := bd.lostLayer(err)
+		lost := bd.lostLayer(ctx, err)
 		if lost == "" {
 			return result, err
 		}

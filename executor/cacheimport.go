@@ -40,14 +40,12 @@ type importedLayer struct {
 	chain   digest.Digest // of this layer and those below
 }
 
-// importCaches has the caches fetched that results are looked for in. It returns at
-// once. A cache that can't be had, or isn't one, costs a warning.
-func (b *build) importCaches(ctx context.Context) {
-	b.caches.life, b.caches.done = ctx, make(chan struct{})
-	b.group.Go(func() error {
-		defer close(b.caches.done)
+// importCaches fetches the caches that results are looked for in. A cache that can't be
+// had, or isn't one, costs a warning.
+func (b *build) importCaches(ctx context.Context) ([]*importedCache, error) {
+	return b.caches.Get(ctx, func(ctx context.Context) (all []*importedCache, err error) {
 		if b.opts.NoCache {
-			return nil
+			return nil, nil
 		}
 		for _, src := range b.opts.CacheFrom {
 			v := b.progress.start("importing cache manifest from " + src.String())
@@ -56,9 +54,9 @@ func (b *build) importCaches(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				b.progress.warn(fmt.Sprintf("cache %s: %v; the build goes on without it", src, err))
 			}
-			b.caches.value = append(b.caches.value, found...)
+			all = append(all, found...)
 		}
-		return nil
+		return all, nil
 	})
 }
 
@@ -67,7 +65,7 @@ func (b *build) importedCaches(ctx context.Context) []*importedCache {
 	if len(b.opts.CacheFrom) == 0 {
 		return nil
 	}
-	caches, err := b.caches.wait(ctx)
+	caches, err := b.importCaches(ctx)
 	if err != nil {
 		return nil // the build ends
 	}
@@ -164,7 +162,7 @@ func (b *build) imported(ctx context.Context, below *rootfs, key digest.Digest) 
 // lostLayer returns the layer of an imported cache that can't be had, or isn't what the
 // cache says, if the build failed for that: it may go well without. It is "" for every
 // other end, and where part of an output is out that can't be taken back.
-func (b *build) lostLayer(err error) digest.Digest {
+func (b *build) lostLayer(ctx context.Context, err error) digest.Digest {
 	var is func(registry.Layer) bool
 	if lost, why := oci.LostBlob(err); lost != "" {
 		err, is = why, func(l registry.Layer) bool { return l.Digest == lost }
@@ -175,7 +173,7 @@ func (b *build) lostLayer(err error) digest.Digest {
 	if is == nil || b.written.Load() {
 		return ""
 	}
-	for _, c := range b.caches.value {
+	for _, c := range b.importedCaches(ctx) {
 		for _, s := range c.steps {
 			if is(s.layer.base) {
 				b.progress.warn(fmt.Sprintf("cache %s: %v; the build begins anew without that layer", s.layer.image.Reference, err))

@@ -31,7 +31,7 @@ func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
 	stages := b.allStages()
 	for _, s := range stages {
 		if s.Base.Reference != "" {
-			b.image(s.Base.Reference, s.Platform) // all at the same time
+			b.ask(s.Base.Reference, s.Platform)
 		}
 	}
 	sources := make([][]dockerfile.SourceImage, len(stages))
@@ -70,7 +70,7 @@ func (b *build) check(ctx context.Context) ([]dockerfile.Warning, error) {
 func (b *build) sourceImages(s *dockerfile.Stage, root dockerspec.DockerOCIImage) ([]dockerfile.SourceImage, error) {
 	sources, err := s.SourceImages(root)
 	for _, src := range sources {
-		b.image(src.Reference, s.TargetPlatform())
+		b.ask(src.Reference, s.TargetPlatform())
 	}
 	return sources, err
 }
@@ -79,7 +79,7 @@ func (b *build) sourceImages(s *dockerfile.Stage, root dockerspec.DockerOCIImage
 func (b *build) lintSources(ctx context.Context, s *dockerfile.Stage, sources []dockerfile.SourceImage) ([]dockerfile.Warning, error) {
 	var warnings []dockerfile.Warning
 	for _, src := range sources {
-		img, err := b.image(src.Reference, s.TargetPlatform()).wait(ctx)
+		img, err := b.image(ctx, src.Reference, s.TargetPlatform())
 		if err != nil {
 			return warnings, &StepError{Step: src.Text, Location: src.Location, Err: err}
 		}
@@ -118,7 +118,7 @@ func (b *build) lint(ctx context.Context, s *dockerfile.Stage) error {
 		return err
 	}
 	b.group.Go(func() error { // no step waits for it
-		warnings, _ := b.lintSources(ctx, s, sources) // the error is that of a step
+		warnings, _ := b.lintSources(b.life, s, sources) // the error is that of a step
 		b.progress.remark(warnings)
 		return nil
 	})

@@ -23,9 +23,9 @@ type Context struct {
 	Layout     *archive.LayoutImage   // an image in an OCI image layout
 }
 
-// layout returns the promise of the image l for p.
-func (b *build) layout(l *archive.LayoutImage, p ocispec.Platform) *promise[*baseImage] {
-	return b.imageOf(l.String(), p, func(ctx context.Context) (*registry.Image, error) { return l.Resolve(ctx, p) })
+// layout returns the image l for p.
+func (b *build) layout(ctx context.Context, l *archive.LayoutImage, p ocispec.Platform) (*baseImage, error) {
+	return b.imageOf(ctx, l.String(), p, func(ctx context.Context) (*registry.Image, error) { return l.Resolve(ctx, p) })
 }
 
 // contextBase returns the state of FROM a named context. Files that are no image
@@ -34,7 +34,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 	name := s.Base.Context
 	c := b.opts.Contexts[name]
 	if c.Layout != nil {
-		img, err := b.layout(c.Layout, s.Platform).wait(ctx)
+		img, err := b.layout(ctx, c.Layout, s.Platform)
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}

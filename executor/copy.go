@@ -110,14 +110,14 @@ func (b *build) part(ctx context.Context, st *state, c *copying, src dockerfile.
 	case *dockerfile.Inline:
 		return &inlinePart{Inline: src, copying: c}, nil
 	case *dockerfile.Download:
-		f, err := b.download(src).wait(ctx)
+		f, err := b.download(ctx, src)
 		if err != nil {
 			return nil, err
 		}
 		// The one file there, whatever it is called.
 		return &fetchedPart{copying: c, key: f.key, open: f.open(b), pattern: "*", unpack: src.Unpack}, nil
 	case *dockerfile.Repository:
-		f, err := b.repository(src).wait(ctx)
+		f, err := b.repository(ctx, src)
 		if err != nil {
 			return nil, err
 		}

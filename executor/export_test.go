@@ -1,9 +1,6 @@
 package executor
 
 import (
-	"context"
-	"runtime"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
@@ -57,23 +54,6 @@ func UlimitKeyOf(all ...sandbox.Ulimit) string { return newKey("test").ulimits(a
 
 // PlatformKeyOf is what keys hold of a platform.
 func PlatformKeyOf(p ocispec.Platform) string { return newKey("test").platform(p).sum().String() }
-
-// Memo is a memo for tests.
-type Memo[T any] struct{ memo[T] }
-
-// Get is get.
-func (m *Memo[T]) Get(ctx context.Context, makeIt func(context.Context) (T, error)) (T, error) {
-	return m.get(ctx, makeIt)
-}
-
-// AwaitWaiters returns when n callers wait for m.
-func AwaitWaiters[T any](m *Memo[T], n int) {
-	for waiting := 0; waiting < n; runtime.Gosched() {
-		m.mu.Lock()
-		waiting = m.making.waiting
-		m.mu.Unlock()
-	}
-}
 
 // ReadRecords reads the config of a cache with these layers, and returns the records
 // and how many steps, links and mounts are taken from them.

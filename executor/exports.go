@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/registry"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
@@ -27,7 +28,7 @@ type exports struct {
 type target struct {
 	ref  string
 	push *registry.Push
-	sent map[digest.Digest]*promise[struct{}] // guarded by the build's mutex
+	sent memo.Map[digest.Digest, struct{}]
 }
 
 // newExports reaches every target before the first step runs: a build that
@@ -48,7 +49,7 @@ func (b *build) newExports(ctx context.Context) (*exports, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.targets = append(e.targets, &target{ref: ref, push: p, sent: make(map[digest.Digest]*promise[struct{}])})
+		e.targets = append(e.targets, &target{ref: ref, push: p})
 	}
 	return e, nil
 }
@@ -64,22 +65,20 @@ func (e *exports) pushes(bl *blob) bool {
 // send has bl uploaded to every target that hasn't got it.
 func (e *exports) send(b *build, bl *blob) {
 	for _, t := range e.targets {
-		e.sendTo(b, t, bl)
+		b.group.Go(func() error { return e.sendTo(b.life, b, t, bl) })
 	}
 }
 
-// sendTo returns the promise that the registry of t has bl. A blob that can't be
-// sent ends the build.
-func (e *exports) sendTo(b *build, t *target, bl *blob) *promise[struct{}] {
-	return once(b, t.sent, bl.desc.Digest, func(ctx context.Context) (struct{}, error) {
+// sendTo returns when the registry of t has bl.
+func (e *exports) sendTo(ctx context.Context, b *build, t *target, bl *blob) error {
+	_, err := t.sent.Get(ctx, bl.desc.Digest, func(ctx context.Context) (struct{}, error) {
 		if err := e.uploads.Acquire(ctx, 1); err != nil {
 			return struct{}{}, context.Cause(ctx)
 		}
 		defer e.uploads.Release(1)
-		err := t.push.Blob(ctx, bl.desc, e.origin(t, bl), func() (io.ReadCloser, error) { return b.open(ctx, bl) })
-		b.fail(err)
-		return struct{}{}, err
+		return struct{}{}, t.push.Blob(ctx, bl.desc, e.origin(t, bl), func() (io.ReadCloser, error) { return b.open(ctx, bl) })
 	})
+	return err
 }
 
 // origin is the repository that t's registry may mount bl from, "" if none.
@@ -160,7 +159,7 @@ func (b *build) pushBlobs(ctx context.Context, t *target, states []*state, p *pr
 	defer func() { v.done(err) }()
 	for _, st := range states {
 		for _, l := range st.layers {
-			if _, err := b.exports.sendTo(b, t, l.in(b.exports.formats[0])).wait(ctx); err != nil {
+			if err := b.exports.sendTo(ctx, b, t, l.in(b.exports.formats[0])); err != nil {
 				return err
 			}
 		}
@@ -233,14 +232,14 @@ func (s *streaming) Write(p []byte) (int, error) {
 
 // commit ends the upload under the digest that the bytes turned out to have: a
 // broken one too, which is then gone on with.
-func (s *streaming) commit(b *build, d digest.Digest) {
+func (s *streaming) commit(d digest.Digest) {
 	if s.up == nil {
 		return
 	}
 	if err := s.up.Commit(d); err != nil {
 		return // the rest is sent from the store
 	}
-	once(b, s.target.sent, d, func(context.Context) (struct{}, error) { return struct{}{}, nil })
+	_, _ = s.target.sent.Get(s.ctx, d, func(context.Context) (struct{}, error) { return struct{}{}, nil })
 }
 
 // close gives an upload up that wasn't committed.

@@ -26,16 +26,16 @@ type fetched struct {
 }
 
 func (f *fetched) open(b *build) func(context.Context) (*source, error) {
-	return func(ctx context.Context) (*source, error) { return b.view(f.rootfs).wait(ctx) }
+	return func(ctx context.Context) (*source, error) { return b.view(ctx, f.rootfs) }
 }
 
-// repository returns the promise of r's tree. That what its reference stands for
+// repository returns r's tree. That what its reference stands for
 // is known costs one request; files are fetched when they are needed.
-func (b *build) repository(r *dockerfile.Repository) *promise[*fetched] {
+func (b *build) repository(ctx context.Context, r *dockerfile.Repository) (*fetched, error) {
 	want := fetch.Repository(*r)
 	k := newKey("repository").str(r.Remote).str(r.Ref).str(r.Checksum).str(r.Subdir).
 		bool(r.KeepGitDir).bool(r.SkipSubmodules).bool(r.CommitTime).bool(r.FetchByCommit).sum()
-	return once(b, b.fetches, k, func(ctx context.Context) (f *fetched, err error) {
+	return b.fetches.Get(ctx, k, func(ctx context.Context) (f *fetched, err error) {
 		v := b.progress.start("[internal] resolve git source " + fetch.Redact(r.Remote))
 		defer func() { v.done(err) }()
 		var at *fetch.Commit
@@ -103,11 +103,11 @@ type downloadRecord struct {
 	Snapshot string // ID of the snapshot with the file
 }
 
-// download returns the promise of the file d. One that is known is asked for
+// download returns the file d. One that is known is asked for
 // again with what its server said of it, or not at all if its checksum is given.
-func (b *build) download(d *dockerfile.Download) *promise[*fetched] {
+func (b *build) download(ctx context.Context, d *dockerfile.Download) (*fetched, error) {
 	record := newKey("download").str(d.URL).str(d.Name).str(d.Checksum.String()).sum()
-	return once(b, b.fetches, record, func(ctx context.Context) (f *fetched, err error) {
+	return b.fetches.Get(ctx, record, func(ctx context.Context) (f *fetched, err error) {
 		v := b.progress.start("[internal] load " + fetch.Redact(d.URL))
 		defer func() { v.done(err) }()
 		known, snap := b.downloaded(record)

@@ -22,10 +22,10 @@ type forecast struct {
 // an image are fetched.
 var errUnforeseen = errors.New("not to be told in advance")
 
-// forecast returns the promise of the forecast of s, nil if there can't be one.
-func (b *build) forecast(s *dockerfile.Stage) *promise[*forecast] {
-	return once(b, b.forecasts, s, func(ctx context.Context) (*forecast, error) {
-		o, err := b.outline(s).wait(ctx)
+// forecast returns the forecast of s, nil if there can't be one.
+func (b *build) forecast(ctx context.Context, s *dockerfile.Stage) (*forecast, error) {
+	return b.forecasts.Get(ctx, s, func(ctx context.Context) (*forecast, error) {
+		o, err := b.outline(ctx, s)
 		if err != nil {
 			return nil, err
 		}
@@ -43,7 +43,7 @@ func (b *build) foresee(ctx context.Context, s *dockerfile.Stage, o *outline) (*
 	}
 	f := &forecast{state: o.base, known: true}
 	if s.Base.Stage != nil {
-		base, err := b.forecast(s.Base.Stage).wait(ctx)
+		base, err := b.forecast(ctx, s.Base.Stage)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +59,7 @@ func (b *build) foresee(ctx context.Context, s *dockerfile.Stage, o *outline) (*
 		if step.Op == nil {
 			continue
 		}
-		op, err := b.ahead(&st, task{Step: step, stage: s, place: i}).wait(ctx)
+		op, err := b.ahead(ctx, &st, task{Step: step, stage: s, place: i})
 		if err != nil {
 			return nil, err
 		}
@@ -84,22 +84,22 @@ type foreseen struct {
 	below string // "" where that isn't known
 }
 
-// ahead returns the promise of the operation of t after st, for which no stage is built
+// ahead returns the operation of t after st, for which no stage is built
 // and no file of an image fetched; errUnforeseen if that doesn't do.
-func (b *build) ahead(st *state, t task) *promise[*operation] {
+func (b *build) ahead(ctx context.Context, st *state, t task) (*operation, error) {
 	at := *st
 	at.ahead = true
 	key := foreseen{stage: t.stage, place: t.place, key: st.key}
 	if st.rootfs != nil {
 		key.below = "over " + st.rootfs.id
 	}
-	return once(b, b.prepared, key, func(ctx context.Context) (*operation, error) { return b.operation(ctx, &at, t) })
+	return b.prepared.Get(ctx, key, func(ctx context.Context) (*operation, error) { return b.operation(ctx, &at, t) })
 }
 
 // prepare returns the operation of t, which comes after st. The stages that it takes
 // files from are built only if its result can't be found without.
 func (b *build) prepare(ctx context.Context, st *state, t task) (*operation, error) {
-	op, err := b.ahead(st, t).wait(ctx)
+	op, err := b.ahead(ctx, st, t)
 	switch {
 	case errors.Is(err, errUnforeseen):
 	case err != nil:
@@ -121,14 +121,14 @@ func (f *forecast) origin(b *build, s *dockerfile.Stage) *origin {
 		return o
 	}
 	files := &rootfs{make: func(ctx context.Context) (*snapshot.Snapshot, error) {
-		st, err := b.stage(s).wait(ctx)
+		st, err := b.stage(ctx, s)
 		if err != nil {
 			return nil, err
 		}
 		return st.rootfs.snapshot(ctx)
 	}}
 	return &origin{key: f.key, owners: true, foreseen: true, rootfs: files, open: func(ctx context.Context) (*source, error) {
-		return b.view(files).wait(ctx)
+		return b.view(ctx, files)
 	}}
 }
 

@@ -22,15 +22,23 @@ type baseImage struct {
 
 type imageKey struct{ ref, platform string }
 
-// image returns the promise of the image ref for p.
-func (b *build) image(ref string, p ocispec.Platform) *promise[*baseImage] {
-	return b.imageOf(ref, p, func(ctx context.Context) (*registry.Image, error) { return b.Registry.Resolve(ctx, ref, p) })
+// image returns the image ref for p.
+func (b *build) image(ctx context.Context, ref string, p ocispec.Platform) (*baseImage, error) {
+	return b.imageOf(ctx, ref, p, func(ctx context.Context) (*registry.Image, error) { return b.Registry.Resolve(ctx, ref, p) })
 }
 
-// imageOf returns the promise of the image called name that resolve finds.
-func (b *build) imageOf(name string, p ocispec.Platform, resolve func(context.Context) (*registry.Image, error)) *promise[*baseImage] {
+// ask has the image ref resolved for p, whoever waits for it. They get the error.
+func (b *build) ask(ref string, p ocispec.Platform) {
+	b.group.Go(func() error {
+		_, _ = b.image(b.life, ref, p)
+		return nil
+	})
+}
+
+// imageOf returns the image called name that resolve finds.
+func (b *build) imageOf(ctx context.Context, name string, p ocispec.Platform, resolve func(context.Context) (*registry.Image, error)) (*baseImage, error) {
 	key := imageKey{name, platforms.FormatAll(p)}
-	return once(b, b.images, key, func(ctx context.Context) (*baseImage, error) { return b.resolve(ctx, name, p, resolve) })
+	return b.images.Get(ctx, key, func(ctx context.Context) (*baseImage, error) { return b.resolve(ctx, name, p, resolve) })
 }
 
 func (b *build) resolve(ctx context.Context, ref string, p ocispec.Platform, resolve func(context.Context) (*registry.Image, error)) (img *baseImage, err error) {

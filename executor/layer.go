@@ -225,7 +225,7 @@ func (b *build) compressOnce(ctx context.Context, bl *blob) error {
 		return err
 	}
 	bl.desc, bl.diffID = made.Blob, made.DiffID
-	up.commit(b, made.Blob.Digest)
+	up.commit(made.Blob.Digest)
 	return nil
 }
 

@@ -115,7 +115,7 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 	defer func() { v.done(err) }()
 	var trees []snapshot.Tree
 	for i, p := range b.platforms() {
-		src, err := b.view(states[i].rootfs).wait(ctx)
+		src, err := b.view(ctx, states[i].rootfs)
 		if err != nil {
 			return err
 		}

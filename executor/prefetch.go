@@ -22,7 +22,7 @@ func (b *Builder) Prefetch(ctx context.Context, refs []string, p ocispec.Platfor
 	var failed []error
 	for _, ref := range refs {
 		bd.group.Go(func() error {
-			img, err := bd.image(ref, p).wait(ctx)
+			img, err := bd.image(ctx, ref, p)
 			if err == nil {
 				_, err = img.state.rootfs.snapshot(ctx)
 			}

@@ -25,9 +25,9 @@ func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, 
 	var f *fetched
 	switch src := src.(type) {
 	case *dockerfile.Download:
-		f, err = bd.download(src).wait(ctx)
+		f, err = bd.download(ctx, src)
 	case *dockerfile.Repository:
-		f, err = bd.repository(src).wait(ctx)
+		f, err = bd.repository(ctx, src)
 	default:
 		err = fmt.Errorf("a %T can't be opened as a directory", src)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/snapshot"
 )
 
@@ -17,7 +18,7 @@ type rootfs struct {
 	layer *importedLayer // that makes it, over another one; nil for what isn't imported
 
 	snap *snapshot.Snapshot // if make is nil
-	made memo[*snapshot.Snapshot]
+	made memo.Value[*snapshot.Snapshot]
 }
 
 // present is the rootfs that snap holds.
@@ -29,7 +30,7 @@ func (r *rootfs) snapshot(ctx context.Context) (*snapshot.Snapshot, error) {
 	if r.make == nil {
 		return r.snap, nil
 	}
-	return r.made.get(ctx, r.make)
+	return r.made.Get(ctx, r.make)
 }
 
 // A source is a tree that COPY reads: the build context, or what an earlier
@@ -39,10 +40,10 @@ type source struct {
 	root string // the tree's place, for what needs a path
 }
 
-// view returns the promise of r's files as a tree for reading. It is unmounted
+// view returns r's files as a tree for reading. It is unmounted
 // when the build ends.
-func (b *build) view(r *rootfs) *promise[*source] {
-	return once(b, b.views, r, func(ctx context.Context) (*source, error) {
+func (b *build) view(ctx context.Context, r *rootfs) (*source, error) {
+	return b.views.Get(ctx, r, func(ctx context.Context) (*source, error) {
 		snap, err := r.snapshot(ctx)
 		if err != nil {
 			return nil, err

@@ -35,7 +35,7 @@ func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *
 	case from.Scratch:
 		return b.stateOrigin(scratch()), nil
 	case from.Stage != nil && st.ahead:
-		f, err := b.forecast(from.Stage).wait(ctx)
+		f, err := b.forecast(ctx, from.Stage)
 		if err == nil && f == nil {
 			err = errUnforeseen
 		}
@@ -44,13 +44,13 @@ func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *
 		}
 		return f.origin(b, from.Stage), nil
 	case from.Stage != nil:
-		st, err := b.stage(from.Stage).wait(ctx)
+		st, err := b.stage(ctx, from.Stage)
 		if err != nil {
 			return nil, err
 		}
 		return b.stateOrigin(st), nil
 	case from.Image != "":
-		img, err := b.image(from.Image, s.TargetPlatform()).wait(ctx)
+		img, err := b.image(ctx, from.Image, s.TargetPlatform())
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +64,7 @@ func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *
 
 func (b *build) stateOrigin(st *state) *origin {
 	return &origin{key: st.key, anew: st.anew, owners: true, rootfs: st.rootfs, open: func(ctx context.Context) (*source, error) {
-		return b.view(st.rootfs).wait(ctx)
+		return b.view(ctx, st.rootfs)
 	}}
 }
 
@@ -75,7 +75,7 @@ func (b *build) contextOrigin(ctx context.Context, name string, s *dockerfile.St
 		return nil, fmt.Errorf("no context is called %q", name)
 	}
 	if c.Layout != nil {
-		img, err := b.layout(c.Layout, s.TargetPlatform()).wait(ctx)
+		img, err := b.layout(ctx, c.Layout, s.TargetPlatform())
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
@@ -94,9 +94,9 @@ func (b *build) contextOrigin(ctx context.Context, name string, s *dockerfile.St
 // fetchContext gets a context that lies elsewhere.
 func (b *build) fetchContext(ctx context.Context, c *Context) (*fetched, error) {
 	if c.Repository != nil {
-		return b.repository(c.Repository).wait(ctx)
+		return b.repository(ctx, c.Repository)
 	}
-	return b.download(&dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName}).wait(ctx)
+	return b.download(ctx, &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName})
 }
 
 // openContext opens the build context, once for the build.
@@ -110,7 +110,7 @@ func (b *build) openContext(ctx context.Context) (*source, error) {
 // openDir opens a directory of this machine, once for the build.
 func (b *build) openDir(ctx context.Context, dir string, ignore []string) (*source, error) {
 	key := newKey("directory").str(dir).list(ignore).sum()
-	return once(b, b.contexts, key, func(context.Context) (*source, error) {
+	return b.contexts.Get(ctx, key, func(context.Context) (*source, error) {
 		src, err := b.openTree(dir, ignore)
 		if err != nil || b.Store.Holds(dir) { // the latter is another one each time
 			return src, err
@@ -125,5 +125,5 @@ func (b *build) openDir(ctx context.Context, dir string, ignore []string) (*sour
 		src.tree.Remember(sums)
 		b.onCleanUp(sums.save)
 		return src, nil
-	}).wait(ctx)
+	})
 }

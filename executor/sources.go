@@ -23,7 +23,7 @@ type scout struct {
 // the build. An error is a [*StepError], and told.
 func (s scout) look(ctx context.Context) error {
 	for _, stage := range s.b.allStages() {
-		o, err := s.b.outline(stage).wait(ctx)
+		o, err := s.b.outline(ctx, stage)
 		if err != nil {
 			return err
 		}
@@ -96,11 +96,11 @@ func (s scout) source(ctx context.Context, stage *dockerfile.Stage, op *dockerfi
 		_, err = s.find(ctx, stage, op.From, (&pathPart{Path: src, copying: &copying{Copy: op}}).source())
 	case *dockerfile.Download:
 		if s.remote {
-			_, err = s.b.download(src).wait(ctx)
+			_, err = s.b.download(ctx, src)
 		}
 	case *dockerfile.Repository:
 		if s.remote {
-			_, err = s.b.repository(src).wait(ctx)
+			_, err = s.b.repository(ctx, src)
 		}
 	case *dockerfile.Inline: // is in the Dockerfile
 	}
@@ -117,13 +117,13 @@ func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from docke
 	switch {
 	case s.remote: // the other scout does it
 	case from.Stage != nil:
-		o, err := s.b.outline(from.Stage).wait(ctx)
+		o, err := s.b.outline(ctx, from.Stage)
 		if err != nil {
 			return err
 		}
 		os = o.platform.OS
 	case from.Image != "" && stage.TargetPlatform().OS == "windows":
-		img, err := s.b.image(from.Image, stage.TargetPlatform()).wait(ctx)
+		img, err := s.b.image(ctx, from.Image, stage.TargetPlatform())
 		if err != nil {
 			return err
 		}

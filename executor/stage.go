@@ -58,13 +58,10 @@ func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
 	return append(h, e)
 }
 
-// stage returns the promise of s's last state. A stage that fails ends the
-// build, even while the target still waits for another one.
-func (b *build) stage(s *dockerfile.Stage) *promise[*state] {
-	return once(b, b.stages, s, func(ctx context.Context) (*state, error) {
-		st, err := b.buildStage(ctx, s)
-		b.fail(err)
-		return st, err
+// stage returns the last state of s, which is built if it isn't yet.
+func (b *build) stage(ctx context.Context, s *dockerfile.Stage) (*state, error) {
+	return b.stages.Get(ctx, s, func(ctx context.Context) (*state, error) {
+		return b.buildStage(ctx, s)
 	})
 }
 
@@ -76,12 +73,12 @@ type outline struct {
 	image    dockerspec.DockerOCIImage // before the steps
 }
 
-// outline returns the promise of the outline of s.
-func (b *build) outline(s *dockerfile.Stage) *promise[*outline] {
-	return once(b, b.outlines, s, func(ctx context.Context) (o *outline, err error) {
+// outline returns the outline of s.
+func (b *build) outline(ctx context.Context, s *dockerfile.Stage) (*outline, error) {
+	return b.outlines.Get(ctx, s, func(ctx context.Context) (o *outline, err error) {
 		o = &outline{}
 		if s.Base.Stage != nil {
-			_, err = b.outline(s.Base.Stage).wait(ctx)
+			_, err = b.outline(ctx, s.Base.Stage)
 		} else {
 			o.base, err = b.base(ctx, s)
 		}
@@ -102,13 +99,13 @@ func (b *build) outline(s *dockerfile.Stage) *promise[*outline] {
 }
 
 func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, err error) {
-	o, err := b.outline(s).wait(ctx)
+	o, err := b.outline(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	base := o.base
 	if s.Base.Stage != nil {
-		if base, err = b.stage(s.Base.Stage).wait(ctx); err != nil {
+		if base, err = b.stage(ctx, s.Base.Stage); err != nil {
 			return nil, err
 		}
 	}
@@ -132,7 +129,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 		next, err := b.step(ctx, &st, task{step, s, i, book, n.next(), func() {
 			for _, later := range o.steps[i:] {
 				for _, from := range stagesOf(later.Op) {
-					b.stage(from)
+					b.startStage(from)
 				}
 			}
 		}})
@@ -149,7 +146,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec.DockerOCIImage, error) {
 	root := s.Root()
 	if l := b.opts.Contexts[root.Base.Context].Layout; l != nil {
-		img, err := b.layout(l, root.Platform).wait(ctx)
+		img, err := b.layout(ctx, l, root.Platform)
 		if err != nil {
 			return dockerspec.DockerOCIImage{}, err
 		}
@@ -158,7 +155,7 @@ func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec
 	if root.Base.Reference == "" {
 		return dockerspec.DockerOCIImage{}, nil
 	}
-	img, err := b.image(root.Base.Reference, root.Platform).wait(ctx)
+	img, err := b.image(ctx, root.Base.Reference, root.Platform)
 	if err != nil {
 		return dockerspec.DockerOCIImage{}, err
 	}
@@ -169,7 +166,7 @@ func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec
 func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	switch {
 	case s.Base.Reference != "":
-		img, err := b.image(s.Base.Reference, s.Platform).wait(ctx)
+		img, err := b.image(ctx, s.Base.Reference, s.Platform)
 		if err != nil {
 			if errors.Is(err, oci.ErrNotFound) {
 				err = fmt.Errorf("%w%s", err, s.DidYouMean())

@@ -25,7 +25,7 @@ type operation struct {
 	// missed, unless it is nil, is called when the result has to be made.
 	missed func()
 	// ready, unless it is nil, is waited for before the result is made.
-	ready *promise[struct{}]
+	ready func(context.Context) error
 	// run changes the file system of the step. It reports to v.
 	run func(ctx context.Context, to *snapshot.Active, v *vertex) error
 
@@ -71,13 +71,13 @@ type finding struct {
 func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 	op, err := b.prepare(ctx, st, t)
 	if err != nil {
-		if _, early := b.sources.wait(ctx); early != nil {
+		if early := b.awaitSources(ctx); early != nil {
 			return nil, early // is told
 		}
 		b.progress.failed(t.title(), err)
 		return nil, err
 	}
-	op.missed, op.ready = t.demand, b.sources
+	op.missed, op.ready = t.demand, b.awaitSources
 	op.anew = op.anew || st.anew || t.stage.NoCache || b.opts.NoCache
 	t.book.open(st, t, op)
 	f, err := b.find(ctx, st.rootfs, op, t.title())
@@ -96,13 +96,13 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 // that come to the same, as those of two platforms may, are done once in a build and
 // shown once.
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
-	return once(b, b.findings, wanted{op.key, op.anew}, func(ctx context.Context) (*finding, error) {
+	return b.findings.Get(ctx, wanted{op.key, op.anew}, func(ctx context.Context) (*finding, error) {
 		f := b.known(ctx, below, op)
 		if f == nil && op.missed != nil {
 			op.missed()
 		}
 		if f == nil && op.ready != nil {
-			if _, err := op.ready.wait(ctx); err != nil {
+			if err := op.ready(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -127,7 +127,7 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 			return nil, err
 		}
 		return b.make(ctx, parent, op, title)
-	}).wait(ctx)
+	})
 }
 
 // waitsFor returns a function that says that what is called title waits for another

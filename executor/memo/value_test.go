@@ -1,4 +1,4 @@
-package executor_test
+package memo_test
 
 import (
 	"context"
@@ -6,11 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/memo"
 )
 
 // asked has a goroutine ask m, and returns where the answer will be.
-func asked(ctx context.Context, m *executor.Memo[string], makeIt func(context.Context) (string, error)) <-chan string {
+func asked(ctx context.Context, m *memo.Value[string], makeIt func(context.Context) (string, error)) <-chan string {
 	answer := make(chan string, 1)
 	go func() {
 		value, err := m.Get(ctx, makeIt)
@@ -23,9 +23,9 @@ func asked(ctx context.Context, m *executor.Memo[string], makeIt func(context.Co
 }
 
 // Who asks first decides about nobody's time but their own.
-func TestMemoOutlivesWhoAsked(t *testing.T) {
+func TestValueOutlivesWhoAsked(t *testing.T) {
 	t.Parallel()
-	var m executor.Memo[string]
+	var m memo.Value[string]
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	makeIt := func(ctx context.Context) (string, error) {
 		if _, limited := ctx.Deadline(); limited {
@@ -48,7 +48,7 @@ func TestMemoOutlivesWhoAsked(t *testing.T) {
 	second, endSecond := context.WithCancelCause(t.Context())
 	never := func(context.Context) (string, error) { return "", errors.New("made twice") }
 	two, three := asked(second, &m, never), asked(t.Context(), &m, never)
-	executor.AwaitWaiters(&m, 3)
+	memo.AwaitWaiters(&m, 3)
 	end(late)
 	if got := <-one; got != "late" {
 		t.Errorf("the first got %q", got)
@@ -67,9 +67,9 @@ func TestMemoOutlivesWhoAsked(t *testing.T) {
 }
 
 // What nobody waits for any more ends, and is made anew for whoever asks then.
-func TestMemoThatIsGivenUp(t *testing.T) {
+func TestValueThatIsGivenUp(t *testing.T) {
 	t.Parallel()
-	var m executor.Memo[string]
+	var m memo.Value[string]
 	begun, ending, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	ctx, end := context.WithCancelCause(t.Context())
 	one := asked(ctx, &m, func(ctx context.Context) (string, error) {
@@ -107,9 +107,9 @@ func TestMemoThatIsGivenUp(t *testing.T) {
 }
 
 // An error is for everybody, and final.
-func TestMemoKeepsItsError(t *testing.T) {
+func TestValueKeepsItsError(t *testing.T) {
 	t.Parallel()
-	var m executor.Memo[string]
+	var m memo.Value[string]
 	makes := 0
 	for range 3 {
 		_, err := m.Get(t.Context(), func(context.Context) (string, error) {
@@ -119,5 +119,31 @@ func TestMemoKeepsItsError(t *testing.T) {
 		if err == nil || makes != 1 {
 			t.Errorf("got %v after %d attempts", err, makes)
 		}
+	}
+}
+
+// A value that is there is for whoever asks, and nothing is begun for who has ended.
+func TestValueAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	var m memo.Map[string, string]
+	ctx, end := context.WithCancelCause(t.Context())
+	is := func(value string) func(context.Context) (string, error) {
+		return func(context.Context) (string, error) { return value, nil }
+	}
+	if got, err := m.Get(ctx, "one", is("1")); got != "1" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	over := errors.New("over")
+	end(over)
+	for range 20 { // a select has no order
+		if got, err := m.Get(ctx, "one", is("another")); got != "1" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	if got, err := m.Get(ctx, "two", is("2")); got != "" || !errors.Is(err, over) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if got, err := m.Get(t.Context(), "two", is("2")); got != "2" || err != nil {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
