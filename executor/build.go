@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/opencontainers/go-digest"
@@ -29,7 +30,7 @@ type build struct {
 	life     context.Context     //nolint:containedctx // of group: what is made for all outlives the step that asked first
 	jobs     *semaphore.Weighted // operations under way
 	packers  *semaphore.Weighted // layers being compressed
-	progress *reporter
+	progress *event.Reporter
 	exports  *exports
 	caches   memo.Value[[]*importedCache]
 	lost     []digest.Digest      // layers of caches that can't be had
@@ -89,7 +90,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		opts:     o,
 		jobs:     semaphore.NewWeighted(int64(o.Jobs)),
 		packers:  semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
-		progress: &reporter{sink: b.Progress, clock: b.Clock},
+		progress: event.NewReporter(b.Progress, b.Clock),
 		layers:   make(map[string]*layer),
 		reads:    make(map[digest.Digest]readNow),
 		links:    make(map[digest.Digest]digest.Digest),
@@ -103,7 +104,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	defer func() { err = errors.Join(err, b.cleanUp()) }()
 
 	for _, p := range b.plans {
-		b.progress.remark(p.Warnings)
+		b.remark(p.Warnings)
 	}
 	if err := b.checkAllowed(); err != nil {
 		return nil, err
@@ -198,11 +199,18 @@ func (b *build) startStage(s *dockerfile.Stage) {
 }
 
 // gather gives the build the group of its goroutines, and returns the context that
-// the first error of one ends.
+// the first error of one ends. That is no fault of what was under way; neither is the
+// error of a step, which is told with its place.
 func (b *build) gather(ctx context.Context) context.Context {
 	b.group, b.life = errgroup.WithContext(ctx)
 	life := b.life
-	b.progress.ended = func() error { return context.Cause(life) }
+	b.progress.Excuse(func(err error) bool {
+		if _, placed := errors.AsType[*StepError](err); placed || errors.Is(err, context.Canceled) {
+			return true
+		}
+		cause := context.Cause(life)
+		return cause != nil && errors.Is(err, cause)
+	})
 	return life
 }
 

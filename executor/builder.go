@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
@@ -30,9 +31,9 @@ type Builder struct {
 	// Emulate, if not nil, has commands of these architectures run, by Go's names for
 	// them, and of those of earlier calls; see [sandbox.Emulators.Prepare]. nil: they do.
 	Emulate  func(ctx context.Context, architectures []string) error
-	Fetch    *fetch.Client    // nil: one without credentials
-	Clock    func() time.Time // nil: time.Now
-	Progress func(Event)      // nil: nobody watches; called from several goroutines
+	Fetch    *fetch.Client     // nil: one without credentials
+	Clock    func() time.Time  // nil: time.Now
+	Progress func(event.Event) // nil: nobody watches; called from several goroutines
 }
 
 // Options are what one build wants beside its plan.
@@ -50,7 +51,7 @@ type Options struct {
 	// NoCache runs every step even if its result is known.
 	NoCache bool
 	// ExplainCache has the build tell of every step whether its result was known
-	// and, if not, what has changed: by [EventCache] and in [Result.Cache].
+	// and, if not, what has changed: by [event.Cache] and in [Result.Cache].
 	ExplainCache bool
 	// StepTimeout is how long one step may take, and each of its downloads, once
 	// all that it waits for is there; 0 means no limit. A limit of the whole build

@@ -20,6 +20,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/patience"
@@ -42,7 +43,7 @@ func (k *kit) warnings() []string {
 	defer k.mu.Unlock()
 	var all []string
 	for _, e := range k.events {
-		if e.Kind == executor.EventWarning {
+		if e.Kind == event.Warning {
 			all = append(all, e.Name)
 		}
 	}

@@ -147,7 +147,7 @@ func (b *build) exportCaches(ctx context.Context) error {
 		}
 		err := b.exportCache(ctx, t)
 		if err != nil && t.IgnoreError && ctx.Err() == nil {
-			b.progress.warn(fmt.Sprintf("export cache to %s: %v", t, err))
+			b.progress.Warn(fmt.Sprintf("export cache to %s: %v", t, err))
 			continue
 		}
 		if err != nil {
@@ -158,13 +158,13 @@ func (b *build) exportCaches(ctx context.Context) error {
 }
 
 func (b *build) exportCache(ctx context.Context, t *CacheTarget) (err error) {
-	v := b.progress.start("exporting cache to " + t.String())
+	v := b.progress.Start("exporting cache to " + t.String())
 	defer func() {
 		if t.IgnoreError {
-			v.done(nil) // the warning tells
+			v.Done(nil) // the warning tells
 			return
 		}
-		v.done(err)
+		v.Done(err)
 	}()
 	f := b.cacheFormat(t)
 	steps := b.cachedSteps(t.Max)

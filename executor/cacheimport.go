@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/snapshot"
@@ -48,11 +49,11 @@ func (b *build) importCaches(ctx context.Context) ([]*importedCache, error) {
 			return nil, nil
 		}
 		for _, src := range b.opts.CacheFrom {
-			v := b.progress.start("importing cache manifest from " + src.String())
+			v := b.progress.Start("importing cache manifest from " + src.String())
 			found, err := b.importCache(ctx, src)
-			v.done(nil)
+			v.Done(nil)
 			if err != nil && ctx.Err() == nil {
-				b.progress.warn(fmt.Sprintf("cache %s: %v; the build goes on without it", src, err))
+				b.progress.Warn(fmt.Sprintf("cache %s: %v; the build goes on without it", src, err))
 			}
 			all = append(all, found...)
 		}
@@ -176,7 +177,7 @@ func (b *build) lostLayer(ctx context.Context, err error) digest.Digest {
 	for _, c := range b.importedCaches(ctx) {
 		for _, s := range c.steps {
 			if is(s.layer.base) {
-				b.progress.warn(fmt.Sprintf("cache %s: %v; the build begins anew without that layer", s.layer.image.Reference, err))
+				b.progress.Warn(fmt.Sprintf("cache %s: %v; the build begins anew without that layer", s.layer.image.Reference, err))
 				return s.layer.base.Digest
 			}
 		}
@@ -205,8 +206,8 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 	if err != nil {
 		return nil, err
 	}
-	v := b.progress.start("extracting cached layers")
-	defer func() { v.done(err) }()
+	v := b.progress.Start("extracting cached layers")
+	defer func() { v.Done(err) }()
 	layers := make([]snapshot.Layer, len(stack))
 	for i, r := range stack {
 		l := r.layer
@@ -230,9 +231,9 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 }
 
 // keepBlob opens the layer of r, which the store keeps when it has been read.
-func (b *build) keepBlob(ctx context.Context, r *rootfs, v *vertex) (io.ReadCloser, error) {
+func (b *build) keepBlob(ctx context.Context, r *rootfs, v *event.Vertex) (io.ReadCloser, error) {
 	l := r.layer
-	from, err := v.download(l.image, l.base.Descriptor)(ctx)
+	from, err := shown(v, l.image, l.base.Descriptor)(ctx)
 	if err != nil {
 		return nil, err
 	}

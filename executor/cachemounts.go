@@ -69,7 +69,7 @@ func (b *build) exportMounts(ctx context.Context, t *CacheTarget, f *Format) ([]
 			case errors.Is(err, errNoMount):
 				continue
 			case err != nil:
-				b.progress.warn(fmt.Sprintf("cache mount %s: %v; it isn't exported", id, err))
+				b.progress.Warn(fmt.Sprintf("cache mount %s: %v; it isn't exported", id, err))
 			default:
 				all = append(all, *m)
 			}
@@ -89,7 +89,7 @@ func (b *build) exportMounts(ctx context.Context, t *CacheTarget, f *Format) ([]
 			}
 		}
 		if len(found) == 0 {
-			b.progress.warn(fmt.Sprintf("no cache mount with the ID %s is exported: no RUN of this build has filled one", id))
+			b.progress.Warn(fmt.Sprintf("no cache mount with the ID %s is exported: no RUN of this build has filled one", id))
 		}
 	}
 	return all, nil
@@ -114,9 +114,9 @@ var errNoMount = errors.New("there is none")
 // packMount makes the layer of the cache mount key, which is held meanwhile as a RUN
 // holds it. It is errNoMount if this machine has none that may be used.
 func (b *build) packMount(ctx context.Context, id string, key digest.Digest, f *Format) (_ *mountLayer, err error) {
-	v := b.progress.start("exporting cache mount " + id)
-	defer func() { v.done(nil) }() // a warning tells
-	waiting := func() { _, _ = fmt.Fprintln(v.logger(2), "waiting for the cache mount, which another build uses") }
+	v := b.progress.Start("exporting cache mount " + id)
+	defer func() { v.Done(nil) }() // a warning tells
+	waiting := func() { _, _ = fmt.Fprintln(v.Log(2), "waiting for the cache mount, which another build uses") }
 	b.mu.Lock()
 	sharing := b.mounts[key].sharing
 	b.mu.Unlock()
@@ -164,8 +164,8 @@ func (b *build) importedMount(ctx context.Context, key digest.Digest) *mountLaye
 
 // unpackMount makes the directory dir of what m holds. After an error nothing is there.
 func (m *mounting) unpackMount(ctx context.Context, dir string, from *mountLayer) (err error) {
-	v := m.progress.start("importing cache mount " + from.ID)
-	defer func() { v.done(nil) }() // a warning tells
+	v := m.progress.Start("importing cache mount " + from.ID)
+	defer func() { v.Done(nil) }() // a warning tells
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (m *mounting) unpackMount(ctx context.Context, dir string, from *mountLayer
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	content, err := v.download(from.layer.image, from.layer.base.Descriptor)(ctx)
+	content, err := shown(v, from.layer.image, from.layer.base.Descriptor)(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -75,12 +76,12 @@ RUN --mount=from=one,target=/m never
 			started := make(map[int]string)
 			for _, e := range k.events {
 				switch e.Kind { //nolint:exhaustive // what tells of ends
-				case executor.EventStart:
+				case event.Start:
 					started[e.Vertex] = e.Name
 					if strings.Contains(e.Name, "COPY") || strings.Contains(e.Name, "never") {
 						t.Errorf("%s has begun", e.Name)
 					}
-				case executor.EventDone:
+				case event.Done:
 					want := "canceled"
 					if tt.failed != "" && strings.Contains(started[e.Vertex], tt.failed) {
 						want = "process"

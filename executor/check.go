@@ -92,7 +92,7 @@ func (b *build) lintSources(ctx context.Context, s *dockerfile.Stage, sources []
 // that a strict plan makes of them.
 func (b *build) approve(ctx context.Context) error {
 	warnings, err := b.check(ctx)
-	b.progress.remark(warnings)
+	b.remark(warnings)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (b *build) lint(ctx context.Context, s *dockerfile.Stage) error {
 		return err
 	}
 	warnings, err := s.Lint(root)
-	b.progress.remark(warnings)
+	b.remark(warnings)
 	if err != nil {
 		return err
 	}
@@ -119,14 +119,14 @@ func (b *build) lint(ctx context.Context, s *dockerfile.Stage) error {
 	}
 	b.group.Go(func() error { // no step waits for it
 		warnings, _ := b.lintSources(b.life, s, sources) // the error is that of a step
-		b.progress.remark(warnings)
+		b.remark(warnings)
 		return nil
 	})
 	return nil
 }
 
-func (r *reporter) remark(warnings []dockerfile.Warning) {
+func (b *build) remark(warnings []dockerfile.Warning) {
 	for _, w := range warnings {
-		r.warn(w.String())
+		b.progress.Warn(w.String())
 	}
 }

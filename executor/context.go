@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/registry"
@@ -83,7 +84,7 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 	}
 	op := &operation{
 		key: newKey("context").str(content.String()).sum(),
-		run: func(ctx context.Context, to *snapshot.Active, _ *vertex) error {
+		run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
 			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -40,7 +41,7 @@ type part interface {
 	// says everything.
 	digest(ctx context.Context) (digest.Digest, error)
 	// copyTo copies the part.
-	copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error
+	copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 }
 
 // copyOperation prepares COPY and ADD. Their key holds the content that is
@@ -50,7 +51,7 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	if err := st.knows(op.Chown); err != nil {
 		return nil, fmt.Errorf("--chown=%s: %w", op.Chown, err)
 	}
-	c := &copying{Copy: op, warn: b.progress.warn, owners: b.Store.Owners(), maxUnpacked: b.opts.MaxUnpacked}
+	c := &copying{Copy: op, warn: b.progress.Warn, owners: b.Store.Owners(), maxUnpacked: b.opts.MaxUnpacked}
 	for _, src := range op.Sources {
 		p, err := b.part(ctx, st, c, src, s)
 		if err != nil {
@@ -150,7 +151,7 @@ func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (found di
 }
 
 // run copies into the file system of the step.
-func (c *copying) run(ctx context.Context, to *snapshot.Active, v *vertex) error {
+func (c *copying) run(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 	for _, p := range c.parts {
 		if err := p.copyTo(ctx, to, v); err != nil {
 			return err
@@ -163,8 +164,8 @@ func (c *copying) run(ctx context.Context, to *snapshot.Active, v *vertex) error
 // and the result is laid over that of the step. As in BuildKit the copy sees
 // nothing of what is there: links in its way become directories, and directories
 // that exist get the mode and owner of those made anew.
-func (b *build) linked(run func(context.Context, *snapshot.Active, *vertex) error) func(context.Context, *snapshot.Active, *vertex) error {
-	return func(ctx context.Context, to *snapshot.Active, v *vertex) (err error) {
+func (b *build) linked(run func(context.Context, *snapshot.Active, *event.Vertex) error) func(context.Context, *snapshot.Active, *event.Vertex) error {
+	return func(ctx context.Context, to *snapshot.Active, v *event.Vertex) (err error) {
 		alone, err := b.Store.Prepare(ctx, nil)
 		if err != nil {
 			return err
@@ -199,10 +200,10 @@ func (c *copying) unpackArchives(owner *filecopy.Owner, to *snapshot.Active) *fi
 
 // options returns how files arrive: with owners of their own only if keepOwners
 // is set, as in a stage or image; those of the context belong to root.
-func (c *copying) options(ctx context.Context, to *snapshot.Active, v *vertex, keepOwners, unpack bool) (filecopy.Options, error) {
+func (c *copying) options(ctx context.Context, to *snapshot.Active, v *event.Vertex, keepOwners, unpack bool) (filecopy.Options, error) {
 	o := filecopy.Options{Owners: c.owners, Reveal: to.Reveal()}
 	if !keepOwners {
-		owner, err := v.owner(ctx, to, c.Chown)
+		owner, err := ownerIn(ctx, to, v, c.Chown)
 		if err != nil {
 			return o, fmt.Errorf("--chown=%s: %w", c.Chown, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
@@ -65,7 +66,7 @@ func (p *pathPart) digest(ctx context.Context) (digest.Digest, error) {
 	return content, err
 }
 
-func (p *pathPart) copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error {
+func (p *pathPart) copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 	if err := p.load(ctx); err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (p *inlinePart) shape(k keyHash) keyHash {
 
 func (p *inlinePart) digest(context.Context) (digest.Digest, error) { return "", nil }
 
-func (p *inlinePart) copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error {
+func (p *inlinePart) copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 	o, err := p.copying.options(ctx, to, v, false, false)
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ func (p *fetchedPart) shape(k keyHash) keyHash {
 
 func (p *fetchedPart) digest(context.Context) (digest.Digest, error) { return "", nil }
 
-func (p *fetchedPart) copyTo(ctx context.Context, to *snapshot.Active, v *vertex) error {
+func (p *fetchedPart) copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 	src, err := p.open(ctx)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/opencontainers/go-digest"
@@ -303,11 +304,11 @@ func sumFiles(ctx context.Context, selections []*filecopy.Selection) (*fileList,
 
 // explain tells, if it was asked for, whether the result of op is known and else why
 // not. It is called when that is found out, before anything is run.
-func (b *build) explain(ctx context.Context, v *vertex, op *operation, title string, hit bool) {
+func (b *build) explain(ctx context.Context, v *event.Vertex, op *operation, title string, hit bool) {
 	if !b.opts.ExplainCache || op.book == nil {
 		return
 	}
-	c := StepCache{Step: title, Hit: hit, vertex: v.n}
+	c := StepCache{Step: title, Hit: hit, vertex: v.Number()}
 	if !hit {
 		c.Reason = op.why
 		if c.Reason == "" {
@@ -317,7 +318,7 @@ func (b *build) explain(ctx context.Context, v *vertex, op *operation, title str
 	b.mu.Lock()
 	b.explained = append(b.explained, c)
 	b.mu.Unlock()
-	b.progress.send(Event{Kind: EventCache, Vertex: v.n, Cached: hit, Name: c.Reason})
+	v.Explain(hit, c.Reason)
 }
 
 // cacheUse returns what was explained, in the order of the progress.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -247,7 +248,7 @@ func (c *changeCase) test(t *testing.T) {
 	k.mu.Lock()
 	told := 0
 	for _, e := range k.events {
-		if e.Kind == executor.EventCache {
+		if e.Kind == event.Cache {
 			told++
 		}
 	}

@@ -129,8 +129,8 @@ func (b *build) deliver(ctx context.Context, states []*state) (*Result, error) {
 // finish waits for the layers of the states and writes the image over them, in each
 // format.
 func (b *build) finish(ctx context.Context, states []*state) (all []*product, err error) {
-	v := b.progress.start("exporting to image")
-	defer func() { v.done(err) }()
+	v := b.progress.Start("exporting to image")
+	defer func() { v.Done(err) }()
 	for _, st := range states {
 		for _, l := range st.layers {
 			b.start(l)
@@ -155,8 +155,8 @@ func (b *build) finish(ctx context.Context, states []*state) (all []*product, er
 
 // pushBlobs sends what the registry of t still lacks.
 func (b *build) pushBlobs(ctx context.Context, t *target, states []*state, p *product) (err error) {
-	v := b.progress.start("pushing layers for " + t.ref)
-	defer func() { v.done(err) }()
+	v := b.progress.Start("pushing layers for " + t.ref)
+	defer func() { v.Done(err) }()
 	for _, st := range states {
 		for _, l := range st.layers {
 			if err := b.exports.sendTo(ctx, b, t, l.in(b.exports.formats[0])); err != nil {
@@ -176,8 +176,8 @@ func (b *build) pushBlobs(ctx context.Context, t *target, states []*state, p *pr
 // pushManifest makes the reference of t name the image. The manifests that an index
 // names are there before it.
 func (b *build) pushManifest(ctx context.Context, t *target, p *product) (err error) {
-	v := b.progress.start("pushing manifest for " + t.ref)
-	defer func() { v.done(err) }()
+	v := b.progress.Start("pushing manifest for " + t.ref)
+	defer func() { v.Done(err) }()
 	body := p.images[0].manifest
 	if p.index != nil {
 		for _, img := range p.images {

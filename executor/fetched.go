@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
@@ -36,8 +37,8 @@ func (b *build) repository(ctx context.Context, r *dockerfile.Repository) (*fetc
 	k := newKey("repository").str(r.Remote).str(r.Ref).str(r.Checksum).str(r.Subdir).
 		bool(r.KeepGitDir).bool(r.SkipSubmodules).bool(r.CommitTime).bool(r.FetchByCommit).sum()
 	return b.fetches.Get(ctx, k, func(ctx context.Context) (f *fetched, err error) {
-		v := b.progress.start("[internal] resolve git source " + fetch.Redact(r.Remote))
-		defer func() { v.done(err) }()
+		v := b.progress.Start("[internal] resolve git source " + fetch.Redact(r.Remote))
+		defer func() { v.Done(err) }()
 		var at *fetch.Commit
 		err = b.bounded(ctx, func(ctx context.Context) (err error) {
 			at, err = b.Fetch.Resolve(ctx, want)
@@ -81,8 +82,8 @@ func (b *build) checkout(ctx context.Context, r fetch.Repository, at *fetch.Comm
 			return snap, nil
 		}
 	}
-	v := b.progress.start("load git source " + fetch.Redact(r.Remote))
-	defer func() { v.done(err) }()
+	v := b.progress.Start("load git source " + fetch.Redact(r.Remote))
+	defer func() { v.Done(err) }()
 	active, err := b.Store.Prepare(ctx, nil)
 	if err != nil {
 		return nil, err
@@ -108,8 +109,8 @@ type downloadRecord struct {
 func (b *build) download(ctx context.Context, d *dockerfile.Download) (*fetched, error) {
 	record := newKey("download").str(d.URL).str(d.Name).str(d.Checksum.String()).sum()
 	return b.fetches.Get(ctx, record, func(ctx context.Context) (f *fetched, err error) {
-		v := b.progress.start("[internal] load " + fetch.Redact(d.URL))
-		defer func() { v.done(err) }()
+		v := b.progress.Start("[internal] load " + fetch.Redact(d.URL))
+		defer func() { v.Done(err) }()
 		known, snap := b.downloaded(record)
 		if known == nil || d.Checksum == "" {
 			err = b.bounded(ctx, func(ctx context.Context) (err error) {
@@ -143,9 +144,9 @@ func (b *build) downloaded(record digest.Digest) (*fetch.Version, *snapshot.Snap
 }
 
 // get fetches d, unless what is known is still current.
-func (b *build) get(ctx context.Context, d *dockerfile.Download, record digest.Digest, known *fetch.Version, snap *snapshot.Snapshot, v *vertex) (*fetch.Version, *snapshot.Snapshot, error) {
+func (b *build) get(ctx context.Context, d *dockerfile.Download, record digest.Digest, known *fetch.Version, snap *snapshot.Snapshot, v *event.Vertex) (*fetch.Version, *snapshot.Snapshot, error) {
 	var active *snapshot.Active
-	var t *transfer
+	var t *event.Transfer
 	file := fetch.File{URL: d.URL, Name: d.Name, Checksum: d.Checksum}
 	version, err := b.Fetch.Download(ctx, file, known, func() (string, error) {
 		if active == nil {
@@ -157,9 +158,9 @@ func (b *build) get(ctx context.Context, d *dockerfile.Download, record digest.D
 		return active.Root(), nil
 	}, func(got, of int64) {
 		if t == nil {
-			t = v.transfer(d.Name, max(0, of))
+			t = v.Transfer(d.Name, max(0, of))
 		}
-		t.add(int(got - t.current))
+		t.Reached(got)
 	})
 	if err != nil {
 		if active != nil {

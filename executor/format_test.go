@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
@@ -320,11 +321,11 @@ func (k *kit) shown() (titles, warnings []string) {
 	defer k.mu.Unlock()
 	for _, e := range k.events {
 		switch e.Kind {
-		case executor.EventStart:
+		case event.Start:
 			titles = append(titles, e.Name)
-		case executor.EventWarning:
+		case event.Warning:
 			warnings = append(warnings, e.Name)
-		case executor.EventLog, executor.EventStatus, executor.EventDone, executor.EventCache:
+		case event.Log, event.Status, event.Done, event.Cache:
 		}
 	}
 	return titles, warnings
@@ -343,7 +344,7 @@ func TestIndexFails(t *testing.T) {
 	failed := 0
 	k.mu.Lock()
 	for _, e := range k.events {
-		if e.Kind == executor.EventDone && e.Err != "" && e.Err != "canceled" {
+		if e.Kind == event.Done && e.Err != "" && e.Err != "canceled" {
 			failed++
 			if strings.Contains(e.Err, "Dockerfile:") {
 				t.Errorf("a step shows another's error: %s", e.Err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
@@ -46,8 +47,8 @@ func (b *build) resolve(ctx context.Context, ref string, p ocispec.Platform, res
 	if len(b.plans) > 1 {
 		prefix = "[" + platforms.FormatAll(p) + " internal]"
 	}
-	v := b.progress.start(prefix + " load metadata for " + ref)
-	defer func() { v.done(err) }()
+	v := b.progress.Start(prefix + " load metadata for " + ref)
+	defer func() { v.Done(err) }()
 
 	remote, err := resolve(ctx)
 	if err != nil {
@@ -86,17 +87,29 @@ func (b *build) offer(img *registry.Image) {
 	b.Store.Offer(layers)
 }
 
+// shown returns a function that opens the blob d of img, and shows its bytes in v as they
+// come.
+func shown(v *event.Vertex, img *registry.Image, d ocispec.Descriptor) func(context.Context) (io.ReadCloser, error) {
+	return func(ctx context.Context) (io.ReadCloser, error) {
+		rc, err := img.Blob(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		return v.Count(rc, d.Digest.String(), d.Size), nil
+	}
+}
+
 // unpack makes the image's files present. Layers that the store has cost
 // nothing.
 func (b *build) unpack(ctx context.Context, ref string, img *registry.Image) (snap *snapshot.Snapshot, err error) {
-	v := b.progress.start("FROM " + ref + "@" + img.Digest.String())
-	defer func() { v.done(err) }()
+	v := b.progress.Start("FROM " + ref + "@" + img.Digest.String())
+	defer func() { v.Done(err) }()
 
 	var layers []snapshot.Layer
 	for _, l := range img.Layers {
 		layers = append(layers, snapshot.Layer{
-			Blob: l.Descriptor, DiffID: l.DiffID, Open: v.download(img, l.Descriptor),
-			Waiting: b.waitsFor("FROM "+ref, "unpacks the layer "+l.Digest.String()),
+			Blob: l.Descriptor, DiffID: l.DiffID, Open: shown(v, img, l.Descriptor),
+			Waiting: b.progress.Waiting("FROM "+ref, "unpacks the layer "+l.Digest.String()),
 		})
 	}
 	return b.Store.Unpack(ctx, layers, b.opts.Jobs)

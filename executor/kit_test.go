@@ -19,6 +19,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -47,7 +48,7 @@ type kit struct {
 
 	mu     sync.Mutex
 	ran    []string // the last argument of every process that ran
-	events []executor.Event
+	events []event.Event
 	run    func(ctx context.Context, p *sandbox.Process) error
 }
 
@@ -97,7 +98,7 @@ func (k *kit) reopen() {
 		Store:    store,
 		Registry: registry.New(registry.Options{}),
 		Runner:   k,
-		Progress: func(e executor.Event) {
+		Progress: func(e event.Event) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.events = append(k.events, e)

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -134,7 +135,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 				return snap, nil
 			}
 		}
-		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *vertex) error {
+		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
 			return selection.CopyTo(ctx, to.Root(), "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		}}, nil)
 		if err != nil {
@@ -206,7 +207,7 @@ type mounting struct {
 	*build
 	op      *dockerfile.Run
 	process *sandbox.Process
-	vertex  *vertex
+	vertex  *event.Vertex
 	dir     string // private, for sockets and sources
 	agents  int
 	undo    []func() error // in reverse
@@ -215,7 +216,7 @@ type mounting struct {
 
 // mount gives the process the mounts of op. The caller calls close when it has
 // ended, also after an error.
-func (b *build) mount(ctx context.Context, p *sandbox.Process, op *dockerfile.Run, found mountSources, v *vertex) (*mounting, error) {
+func (b *build) mount(ctx context.Context, p *sandbox.Process, op *dockerfile.Run, found mountSources, v *event.Vertex) (*mounting, error) {
 	m := &mounting{build: b, op: op, process: p, vertex: v, caches: make(map[digest.Digest]*snapshot.CacheMount)}
 	if len(op.Mounts) == 0 {
 		return m, nil
@@ -384,7 +385,7 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 			continue
 		}
 		waiting := func() {
-			_, _ = fmt.Fprintf(m.vertex.logger(2), "waiting for the cache mount on %s, which another build uses\n", w.spec.Target)
+			_, _ = fmt.Fprintf(m.vertex.Log(2), "waiting for the cache mount on %s, which another build uses\n", w.spec.Target)
 		}
 		c, err := m.Store.CacheMount(ctx, w.key, sharings[w.spec.Sharing], waiting, func(dir string) error {
 			if from := m.importedMount(ctx, w.key); from != nil {
@@ -392,7 +393,7 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 				if err == nil || ctx.Err() != nil {
 					return err
 				}
-				m.progress.warn(fmt.Sprintf("cache mount %s: %v; it begins anew", from.ID, err))
+				m.progress.Warn(fmt.Sprintf("cache mount %s: %v; it begins anew", from.ID, err))
 			}
 			return m.fillCache(ctx, dir, w.spec, w.from)
 		})

@@ -70,8 +70,8 @@ func (b *build) write(ctx context.Context, o *Output, states []*state, products 
 
 // writeImage writes the finished image p, made of the layers of the states.
 func (b *build) writeImage(ctx context.Context, o *Output, states []*state, p *product) (err error) {
-	v := b.progress.start("exporting to " + string(o.Type) + " image format")
-	defer func() { v.done(err) }()
+	v := b.progress.Start("exporting to " + string(o.Type) + " image format")
+	defer func() { v.Done(err) }()
 	a := archive.Contents{
 		Refs:        o.Names,
 		Index:       p.index,
@@ -111,8 +111,8 @@ func (b *build) openIn(ctx context.Context, states []*state, f *Format, d ocispe
 // writeFiles writes the files of the states. With several platforms each has a
 // directory of its own, called as BuildKit calls it.
 func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err error) {
-	v := b.progress.start("exporting to " + string(o.Type))
-	defer func() { v.done(err) }()
+	v := b.progress.Start("exporting to " + string(o.Type))
+	defer func() { v.Done(err) }()
 	var trees []snapshot.Tree
 	for i, p := range b.platforms() {
 		src, err := b.view(ctx, states[i].rootfs)
@@ -145,7 +145,7 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 		return err
 	}
 	if len(devices) > 0 {
-		b.progress.warn(fmt.Sprintf("output %s lacks %s: only root can make them; type=tar has them", o.Dest, listDevices(devices)))
+		b.progress.Warn(fmt.Sprintf("output %s lacks %s: only root can make them; type=tar has them", o.Dest, listDevices(devices)))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
@@ -59,7 +60,7 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
 		foreseen:    slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.foreseen }),
 		explanation: explanation{inputs: inputs, files: found.localFiles()},
-		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
+		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 			restored, err := b.runProcess(ctx, to.Root(), op, found, v)
 			if err != nil {
 				return err
@@ -168,7 +169,7 @@ func visible(op *dockerfile.Run) []string {
 
 // runProcess runs the command of op. It returns the paths below root that are as they
 // were in all but their ctime.
-func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *vertex) (restored []string, err error) {
+func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *event.Vertex) (restored []string, err error) {
 	who, err := lookupUser(root, op.User)
 	if err != nil {
 		return nil, err
@@ -187,8 +188,8 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 		Network:    b.network(op),
 		ShmSize:    b.opts.ShmSize,
 		Ulimits:    b.opts.Ulimits,
-		Stdout:     v.logger(1),
-		Stderr:     v.logger(2),
+		Stdout:     v.Log(1),
+		Stderr:     v.Log(2),
 	}
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		p.Env = append(slices.Clip(p.Env), "HOME="+who.Home)
@@ -210,7 +211,7 @@ func (b *build) runProcess(ctx context.Context, root string, op *dockerfile.Run,
 		p.Mounts = append(p.Mounts, m)
 	}
 	err = b.Runner.Run(ctx, p)
-	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok && !b.progress.canceled(err) {
+	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok && !b.progress.Canceled(err) {
 		return nil, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
 	}
 	return p.Restored, err

@@ -116,7 +116,7 @@ func (b *build) openDir(ctx context.Context, dir string, ignore []string) (*sour
 			return src, err
 		}
 		src.tree.LeaveOut(b.opts.LeaveOut, func(rel string) {
-			b.progress.warn(rel + ": bob's own cache directory is left out of the context")
+			b.progress.Warn(rel + ": bob's own cache directory is left out of the context")
 		})
 		sums, err := b.fileSums(dir)
 		if err != nil {

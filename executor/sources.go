@@ -42,7 +42,7 @@ func (s scout) look(ctx context.Context) error {
 					err = errWindows
 				}
 				if err != nil {
-					s.b.progress.failed(title, err)
+					s.b.progress.Fail(title, err)
 					err = locate(err, step)
 				}
 				return err

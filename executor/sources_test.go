@@ -16,6 +16,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -77,7 +78,7 @@ func TestMissingSources(t *testing.T) {
 			}
 			var told []string
 			for _, e := range k.events {
-				if e.Kind == executor.EventDone && e.Err != "" {
+				if e.Kind == event.Done && e.Err != "" {
 					told = append(told, e.Err)
 				}
 			}
@@ -179,7 +180,7 @@ func TestMissingElsewhere(t *testing.T) {
 			}
 			told := 0
 			for _, e := range k.events {
-				if e.Kind == executor.EventDone && e.Err != "" && e.Err != "canceled" && strings.Contains(err.Error(), e.Err) {
+				if e.Kind == event.Done && e.Err != "" && e.Err != "canceled" && strings.Contains(err.Error(), e.Err) {
 					told++
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -27,7 +28,7 @@ type operation struct {
 	// ready, unless it is nil, is waited for before the result is made.
 	ready func(context.Context) error
 	// run changes the file system of the step. It reports to v.
-	run func(ctx context.Context, to *snapshot.Active, v *vertex) error
+	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 
 	explanation // of the key
 }
@@ -74,7 +75,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		if early := b.awaitSources(ctx); early != nil {
 			return nil, early // is told
 		}
-		b.progress.failed(t.title(), err)
+		b.progress.Fail(t.title(), err)
 		return nil, err
 	}
 	op.missed, op.ready = t.demand, b.awaitSources
@@ -108,7 +109,7 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 		}
 		if f == nil && !op.anew {
 			// Another process may be at the same step.
-			release, err := b.Store.Lock(ctx, op.key, b.waitsFor(title, "runs the same step"))
+			release, err := b.Store.Lock(ctx, op.key, b.progress.Waiting(title, "runs the same step"))
 			if err != nil {
 				return nil, err
 			}
@@ -117,9 +118,9 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 		}
 		if f != nil {
 			f.hit = true
-			v := b.progress.start(title)
+			v := b.progress.Start(title)
 			b.explain(ctx, v, op, title, true)
-			v.cached()
+			v.Cached()
 			return f, nil
 		}
 		parent, err := below.snapshot(ctx)
@@ -128,14 +129,6 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 		}
 		return b.make(ctx, parent, op, title)
 	})
-}
-
-// waitsFor returns a function that says that what is called title waits for another
-// process, and what that does.
-func (b *build) waitsFor(title, does string) func(pid int) {
-	return func(pid int) {
-		b.progress.warn(fmt.Sprintf("%s: waiting for process %d, another bob, which %s", title, pid, does))
-	}
 }
 
 // known returns the known result of op over below, nil if that is nothing or won't do.
@@ -150,13 +143,13 @@ func (b *build) known(ctx context.Context, below *rootfs, op *operation) *findin
 func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
 	var snap *snapshot.Snapshot
 	err := b.limited(ctx, func() (err error) {
-		v := b.progress.start(title)
+		v := b.progress.Start(title)
 		b.explain(ctx, v, op, title, false)
 		err = b.bounded(ctx, func(ctx context.Context) (err error) {
 			snap, err = b.execute(ctx, parent, op, v)
 			return err
 		})
-		v.done(err)
+		v.Done(err)
 		return err
 	})
 	if err != nil {
@@ -196,7 +189,7 @@ func (b *build) operation(ctx context.Context, st *state, t task) (*operation, e
 }
 
 // execute runs op over parent and commits what it changed.
-func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *operation, v *vertex) (snap *snapshot.Snapshot, err error) {
+func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *operation, v *event.Vertex) (snap *snapshot.Snapshot, err error) {
 	active, err := b.Store.Prepare(ctx, parent)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/snapshot"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/moby/sys/user"
 )
@@ -112,6 +115,21 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 		}
 	}
 	return owner, unknown, nil
+}
+
+// ownerIn is lookupOwner in the files of in, with a warning about what the image doesn't
+// know.
+func ownerIn(ctx context.Context, in *snapshot.Active, v *event.Vertex, spec string) (*filecopy.Owner, error) {
+	for _, name := range accountFiles {
+		if err := in.ShowFile(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	owner, unknown, err := lookupOwner(in.Root(), spec)
+	for _, u := range unknown {
+		v.Warn(fmt.Sprintf("%s: not in the image's account files; 0 is taken", u))
+	}
+	return owner, err
 }
 
 // accountFiles are where an image keeps its users and groups.

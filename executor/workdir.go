@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/snapshot"
 )
@@ -21,8 +22,8 @@ func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation,
 	return &operation{
 		explanation: explanation{inputs: in},
 		key:         newKey("workdir").str(st.key.String()).str(op.Path).str(op.User).sum(),
-		run: func(ctx context.Context, to *snapshot.Active, v *vertex) error {
-			owner, err := v.owner(ctx, to, op.User)
+		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
+			owner, err := ownerIn(ctx, to, v, op.User)
 			if err != nil {
 				return err
 			}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/progress"
 )
 
@@ -49,7 +49,7 @@ func newView(mode progress.Mode, w io.Writer) (progress.View, error) {
 // warnIn returns a function that shows remarks in view.
 func warnIn(view progress.View) func(string) {
 	return func(text string) {
-		view.Event(executor.Event{Time: time.Now(), Kind: executor.EventWarning, Name: text})
+		view.Event(event.Event{Time: time.Now(), Kind: event.Warning, Name: text})
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package progress shows a build to people and machines: each [View] renders
-// the one stream of [executor.Event] that a build emits.
+// the one stream of [event.Event] that a build emits.
 //
 // # Terms
 //
@@ -32,7 +32,7 @@
 //
 // # Times
 //
-// Durations come from [executor.Event.Time] alone. A clock is used only where
+// Durations come from [event.Event.Time] alone. A clock is used only where
 // time passes without events: by the tty view for the running times on the
 // screen, and by the plain view to give up waiting for a silent vertex.
 //

@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/progress"
 )
 
@@ -16,12 +16,12 @@ func ExampleNew() {
 		return
 	}
 	begin := time.Now()
-	view.Event(executor.Event{Kind: executor.EventStart, Time: begin, Vertex: 1, Name: "[1/1] RUN make"})
-	view.Event(executor.Event{
-		Kind: executor.EventLog, Time: begin.Add(123 * time.Millisecond), Vertex: 1,
+	view.Event(event.Event{Kind: event.Start, Time: begin, Vertex: 1, Name: "[1/1] RUN make"})
+	view.Event(event.Event{
+		Kind: event.Log, Time: begin.Add(123 * time.Millisecond), Vertex: 1,
 		Stream: 1, Data: []byte("cc -o main main.c\n"),
 	})
-	view.Event(executor.Event{Kind: executor.EventDone, Time: begin.Add(1200 * time.Millisecond), Vertex: 1})
+	view.Event(event.Event{Kind: event.Done, Time: begin.Add(1200 * time.Millisecond), Vertex: 1})
 	if err := view.Close(); err != nil {
 		fmt.Println(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/progress"
 )
 
@@ -70,7 +70,7 @@ func TestHostileOutput(t *testing.T) {
 				t.Errorf("plain:\ngot  %q\nwant %q", whole, want.String())
 			}
 
-			events := []executor.Event{start(0, 1, name)}
+			events := []event.Event{start(0, 1, name)}
 			for _, b := range []byte(c.data) {
 				events = append(events, log(0, 1, string([]byte{b})))
 			}
@@ -162,7 +162,7 @@ func FuzzOutput(f *testing.F) {
 			v.Event(start(0, 1, "[1/1] RUN x"))
 			for rest := data; len(rest) > 0; {
 				n := min(len(rest), chunk)
-				v.Event(executor.Event{Time: at(0), Kind: executor.EventLog, Vertex: 1, Stream: 1, Data: rest[:n]})
+				v.Event(event.Event{Time: at(0), Kind: event.Log, Vertex: 1, Stream: 1, Data: rest[:n]})
 				rest = rest[n:]
 			}
 			v.Event(done(0, 1))
@@ -236,16 +236,16 @@ func TestMemory(t *testing.T) {
 }
 
 // feed passes data to a view as the output of a failing vertex.
-func feed(event func(executor.Event), data []byte, chunk int) {
-	event(start(0, 1, "[1/1] RUN x"))
-	e := executor.Event{Time: at(0.5), Kind: executor.EventLog, Vertex: 1, Stream: 1}
+func feed(show func(event.Event), data []byte, chunk int) {
+	show(start(0, 1, "[1/1] RUN x"))
+	e := event.Event{Time: at(0.5), Kind: event.Log, Vertex: 1, Stream: 1}
 	for len(data) > 0 {
 		n := min(len(data), chunk)
 		e.Data = data[:n]
-		event(e)
+		show(e)
 		data = data[n:]
 	}
-	event(failed(1, 1, "exit code: 1"))
+	show(failed(1, 1, "exit code: 1"))
 }
 
 func allocations(f func()) uint64 {

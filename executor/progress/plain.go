@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 )
 
 const (
@@ -76,7 +76,7 @@ func newPlain(w io.Writer, o Options) *plain {
 }
 
 // Event implements [View].
-func (p *plain) Event(e executor.Event) {
+func (p *plain) Event(e event.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -85,13 +85,13 @@ func (p *plain) Event(e executor.Event) {
 	switch {
 	case e.Vertex > 0:
 		p.vertexEvent(e)
-	case e.Kind == executor.EventWarning:
+	case e.Kind == event.Warning:
 		p.remark("WARN: " + clean(e.Name))
 	}
 	_ = p.w.Flush() // the error sticks; Close returns it
 }
 
-func (p *plain) vertexEvent(e executor.Event) {
+func (p *plain) vertexEvent(e event.Event) {
 	v := p.vertices.get(e.Vertex, func() *plainVertex {
 		return &plainVertex{
 			vertex:   newVertex(e.Vertex, false),
@@ -102,17 +102,17 @@ func (p *plain) vertexEvent(e executor.Event) {
 	v.start(e)
 	emit := func(l line) { p.logLine(v, l) }
 	switch e.Kind {
-	case executor.EventStart:
+	case event.Start:
 		p.show(v, e.Time, nil)
-	case executor.EventLog:
+	case event.Log:
 		v.log(e, emit)
-	case executor.EventStatus:
+	case event.Status:
 		p.status(v, e)
-	case executor.EventWarning:
+	case event.Warning:
 		p.showf(v, e.Time, "WARN: %s", clean(e.Name))
-	case executor.EventCache:
+	case event.Cache:
 		p.showf(v, e.Time, "%s", cacheLine(e))
-	case executor.EventDone:
+	case event.Done:
 		v.done(e, emit)
 		p.showf(v, e.Time, "%s", v.outcome())
 		clear(v.statuses)
@@ -163,7 +163,7 @@ func (p *plain) logLine(v *plainVertex, l line) {
 }
 
 // status shows how far a transfer is, not too often.
-func (p *plain) status(v *plainVertex, e executor.Event) {
+func (p *plain) status(v *plainVertex, e event.Event) {
 	s := v.statuses[e.ID]
 	if s == nil {
 		s = &plainStatus{began: e.Time}

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/progress"
 )
 
@@ -25,53 +25,53 @@ func at(seconds float64) time.Time {
 	return epoch.Add(time.Duration(seconds * float64(time.Second)))
 }
 
-func start(t float64, vertex int, name string) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventStart, Vertex: vertex, Name: name}
+func start(t float64, vertex int, name string) event.Event {
+	return event.Event{Time: at(t), Kind: event.Start, Vertex: vertex, Name: name}
 }
 
-func log(t float64, vertex int, data string) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventLog, Vertex: vertex, Stream: 1, Data: []byte(data)}
+func log(t float64, vertex int, data string) event.Event {
+	return event.Event{Time: at(t), Kind: event.Log, Vertex: vertex, Stream: 1, Data: []byte(data)}
 }
 
-func errlog(t float64, vertex int, data string) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventLog, Vertex: vertex, Stream: 2, Data: []byte(data)}
+func errlog(t float64, vertex int, data string) event.Event {
+	return event.Event{Time: at(t), Kind: event.Log, Vertex: vertex, Stream: 2, Data: []byte(data)}
 }
 
-func status(t float64, vertex int, id string, current, total int64) executor.Event {
-	return executor.Event{
-		Time: at(t), Kind: executor.EventStatus, Vertex: vertex, ID: id,
+func status(t float64, vertex int, id string, current, total int64) event.Event {
+	return event.Event{
+		Time: at(t), Kind: event.Status, Vertex: vertex, ID: id,
 		Current: current, Total: total, Completed: total > 0 && current == total,
 	}
 }
 
-func completed(t float64, vertex int, id string) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventStatus, Vertex: vertex, ID: id, Completed: true}
+func completed(t float64, vertex int, id string) event.Event {
+	return event.Event{Time: at(t), Kind: event.Status, Vertex: vertex, ID: id, Completed: true}
 }
 
-func warning(t float64, vertex int, text string) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventWarning, Vertex: vertex, Name: text}
+func warning(t float64, vertex int, text string) event.Event {
+	return event.Event{Time: at(t), Kind: event.Warning, Vertex: vertex, Name: text}
 }
 
-func done(t float64, vertex int) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventDone, Vertex: vertex}
+func done(t float64, vertex int) event.Event {
+	return event.Event{Time: at(t), Kind: event.Done, Vertex: vertex}
 }
 
-func cached(t float64, vertex int) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventDone, Vertex: vertex, Cached: true}
+func cached(t float64, vertex int) event.Event {
+	return event.Event{Time: at(t), Kind: event.Done, Vertex: vertex, Cached: true}
 }
 
-func cacheUse(t float64, vertex int, hit bool, reason string) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventCache, Vertex: vertex, Cached: hit, Name: reason}
+func cacheUse(t float64, vertex int, hit bool, reason string) event.Event {
+	return event.Event{Time: at(t), Kind: event.Cache, Vertex: vertex, Cached: hit, Name: reason}
 }
 
-func failed(t float64, vertex int, err string) executor.Event {
-	return executor.Event{Time: at(t), Kind: executor.EventDone, Vertex: vertex, Err: err}
+func failed(t float64, vertex int, err string) event.Event {
+	return event.Event{Time: at(t), Kind: event.Done, Vertex: vertex, Err: err}
 }
 
 const layer = "sha256:9ad63333ebc97e32b987ae66aa3cff81300e4c2e6d2f2395cef8a3ae18b249fe"
 
 // builds are the streams that the golden files show.
-var builds = map[string][]executor.Event{
+var builds = map[string][]event.Event{
 	"success": {
 		start(0, 1, "[internal] load build definition from Dockerfile"),
 		done(0.01, 1),
@@ -167,7 +167,7 @@ var builds = map[string][]executor.Event{
 
 // show passes events through a view and returns what it writes. It runs in a
 // bubble, where time stands still, so that nothing depends on speed.
-func show(t *testing.T, mode progress.Mode, o progress.Options, events ...executor.Event) string {
+func show(t *testing.T, mode progress.Mode, o progress.Options, events ...event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
 	synctest.Test(t, func(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"io"
 	"sync"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 )
 
 // quiet shows nothing but what failed, when it is closed.
@@ -23,7 +23,7 @@ func newQuiet(w io.Writer) *quiet {
 }
 
 // Event implements [View].
-func (q *quiet) Event(e executor.Event) {
+func (q *quiet) Event(e event.Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || e.Vertex < 1 {
@@ -35,11 +35,11 @@ func (q *quiet) Event(e executor.Event) {
 	})
 	v.start(e)
 	switch e.Kind {
-	case executor.EventLog:
+	case event.Log:
 		v.log(e, func(line) {})
-	case executor.EventDone:
+	case event.Done:
 		v.done(e, func(line) {})
-	case executor.EventStart, executor.EventStatus, executor.EventWarning, executor.EventCache:
+	case event.Start, event.Status, event.Warning, event.Cache:
 	}
 }
 

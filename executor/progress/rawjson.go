@@ -11,7 +11,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 )
 
 // The JSON shape of BuildKit's client.SolveStatus, as of moby/buildkit v0.34.
@@ -97,31 +97,31 @@ func newRawJSON(w io.Writer, o Options) *rawJSON {
 }
 
 // Event implements [View].
-func (r *rawJSON) Event(e executor.Event) {
+func (r *rawJSON) Event(e event.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return
 	}
 	if e.Vertex < 1 {
-		if e.Kind == executor.EventWarning {
+		if e.Kind == event.Warning {
 			r.write(solveStatus{Warnings: []jsonWarning{{Level: 1, Short: []byte(e.Name)}}})
 		}
 		return
 	}
 	v := r.vertex(e)
 	switch e.Kind {
-	case executor.EventStart:
+	case event.Start:
 		r.write(solveStatus{Vertexes: []*jsonVertex{&v.jsonVertex}})
-	case executor.EventLog:
+	case event.Log:
 		r.log(v, e)
-	case executor.EventStatus:
+	case event.Status:
 		r.status(v, e)
-	case executor.EventWarning:
+	case event.Warning:
 		r.write(solveStatus{Warnings: []jsonWarning{{Vertex: v.Digest, Level: 1, Short: []byte(e.Name)}}})
-	case executor.EventCache:
+	case event.Cache:
 		r.write(solveStatus{Cache: []jsonCache{{Vertex: v.Digest, Hit: e.Cached, Reason: e.Name}}})
-	case executor.EventDone:
+	case event.Done:
 		v.Completed, v.Cached, v.Error = &e.Time, e.Cached, e.Err
 		if e.Err == "canceled" {
 			v.Error = "context canceled" // by which readers know it
@@ -132,12 +132,12 @@ func (r *rawJSON) Event(e executor.Event) {
 
 // vertex returns the vertex of e. BuildKit's digest names the definition of a
 // vertex; here it only has to be the same in all entries and no other's.
-func (r *rawJSON) vertex(e executor.Event) *rawVertex {
+func (r *rawJSON) vertex(e event.Event) *rawVertex {
 	v := r.vertices[e.Vertex]
 	if v == nil {
 		v = &rawVertex{limit: newLimiter(r.o), statuses: make(map[string]*rawStatus), started: e.Time}
 		v.Started = &v.started
-		if e.Kind == executor.EventStart {
+		if e.Kind == event.Start {
 			v.Name = e.Name
 		}
 		v.Digest = digest.FromString(strconv.Itoa(e.Vertex) + " " + v.Name)
@@ -146,7 +146,7 @@ func (r *rawJSON) vertex(e executor.Event) *rawVertex {
 	return v
 }
 
-func (r *rawJSON) log(v *rawVertex, e executor.Event) {
+func (r *rawJSON) log(v *rawVertex, e event.Event) {
 	entry := jsonLog{Vertex: v.Digest, Stream: e.Stream, Timestamp: e.Time}
 	for data := e.Data; len(data) > 0; {
 		n := min(len(data), rawChunk)
@@ -163,7 +163,7 @@ func (r *rawJSON) log(v *rawVertex, e executor.Event) {
 	}
 }
 
-func (r *rawJSON) status(v *rawVertex, e executor.Event) {
+func (r *rawJSON) status(v *rawVertex, e event.Event) {
 	s := v.statuses[e.ID]
 	if s == nil {
 		s = &rawStatus{began: e.Time}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 )
 
 const (
@@ -54,14 +54,14 @@ func (s *screen) resize(width, height int) {
 	}
 }
 
-func (s *screen) event(e executor.Event) {
+func (s *screen) event(e event.Event) {
 	if s.began.IsZero() {
 		s.began = e.Time
 	}
 	if e.Time.After(s.last) {
 		s.last = e.Time
 	}
-	if e.Kind == executor.EventWarning {
+	if e.Kind == event.Warning {
 		s.warnings = append(s.warnings, clean(e.Name))
 	}
 	if e.Vertex < 1 {
@@ -72,20 +72,20 @@ func (s *screen) event(e executor.Event) {
 	})
 	v.start(e)
 	switch e.Kind {
-	case executor.EventLog:
+	case event.Log:
 		v.log(e, func(line) {})
-	case executor.EventStatus:
+	case event.Status:
 		v.status(e)
-	case executor.EventCache:
+	case event.Cache:
 		s.cache = append(s.cache, fmt.Sprintf("#%d %s: %s", v.number, v.name, cacheLine(e)))
-	case executor.EventDone:
+	case event.Done:
 		v.done(e, func(line) {})
 		v.statuses = nil
-	case executor.EventStart, executor.EventWarning:
+	case event.Start, event.Warning:
 	}
 }
 
-func (v *screenVertex) status(e executor.Event) {
+func (v *screenVertex) status(e event.Event) {
 	i := slices.IndexFunc(v.statuses, func(s *screenStatus) bool { return s.key == e.ID })
 	if i < 0 {
 		i = len(v.statuses)

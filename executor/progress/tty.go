@@ -11,7 +11,7 @@ import (
 	"github.com/charmbracelet/colorprofile"
 	"golang.org/x/term"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 )
 
 // refreshTime is how often the picture is redrawn.
@@ -54,7 +54,7 @@ func newTTY(w *os.File, o Options) *tty {
 }
 
 // Event implements [View].
-func (t *tty) Event(e executor.Event) {
+func (t *tty) Event(e event.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {

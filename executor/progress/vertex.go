@@ -10,7 +10,7 @@ import (
 
 	units "github.com/docker/go-units"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 )
 
 // vertex is what every view but rawjson knows of a vertex.
@@ -49,19 +49,19 @@ func newVertex(number int, color bool) vertex {
 	return v
 }
 
-// start begins the vertex. One that an event other than EventStart made known
+// start begins the vertex. One that an event other than [event.Start] made known
 // begins at that event and has no name.
-func (v *vertex) start(e executor.Event) {
-	if e.Kind == executor.EventStart {
+func (v *vertex) start(e event.Event) {
+	if e.Kind == event.Start {
 		v.name = clean(e.Name)
 	}
-	if v.started.IsZero() || e.Kind == executor.EventStart {
+	if v.started.IsZero() || e.Kind == event.Start {
 		v.started = e.Time
 	}
 }
 
 // log reads output, keeps it in the tail and passes its lines to emit.
-func (v *vertex) log(e executor.Event, emit func(line)) {
+func (v *vertex) log(e event.Event, emit func(line)) {
 	stream := 0
 	if e.Stream == 2 {
 		stream = 1
@@ -70,7 +70,7 @@ func (v *vertex) log(e executor.Event, emit func(line)) {
 }
 
 // done ends the vertex. What is left of its last lines is passed to emit first.
-func (v *vertex) done(e executor.Event, emit func(line)) {
+func (v *vertex) done(e event.Event, emit func(line)) {
 	v.flush(e.Time, emit)
 	v.ended, v.cached, v.err = e.Time, e.Cached, clean(e.Err)
 	if !v.failed() {
@@ -115,7 +115,7 @@ func (v *vertex) age(now time.Time) time.Duration {
 }
 
 // cacheLine is what an EventCache tells.
-func cacheLine(e executor.Event) string {
+func cacheLine(e event.Event) string {
 	if e.Cached {
 		return "cache hit"
 	}

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 )
 
 // Mode selects a view. The zero value is Auto.
@@ -84,7 +84,7 @@ type Options struct {
 type View interface {
 	// Event shows e. It may block as long as the writer does. It keeps neither e
 	// nor its Data. After Close it does nothing.
-	Event(e executor.Event)
+	Event(e event.Event)
 	// Close shows what is still held back and what failed, stops the view's
 	// goroutines and returns the first error of writing. It leaves the writer
 	// open. Closing again does nothing and returns the same error.

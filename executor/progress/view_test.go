@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/progress"
 )
 
@@ -111,13 +111,13 @@ func TestStrangeEvents(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []progress.Mode{progress.Plain, progress.Quiet, progress.RawJSON} {
 		show(t, mode, progress.Options{},
-			executor.Event{},
-			executor.Event{Kind: 99, Vertex: 1},
+			event.Event{},
+			event.Event{Kind: 99, Vertex: 1},
 			log(1, 0, "no vertex\n"),
 			done(1, -1),
 			log(1, 5, "never started\n"),
 			log(0.5, 5, "before that\n"),
-			executor.Event{Kind: executor.EventLog, Vertex: 5, Stream: -7, Data: []byte("no time\n")},
+			event.Event{Kind: event.Log, Vertex: 5, Stream: -7, Data: []byte("no time\n")},
 			status(1, 5, "", -1, -1),
 			status(1, 5, "", 1<<62, 1),
 			done(1, 5), done(1, 5),

@@ -1,0 +1,87 @@
+package event
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A Reporter numbers what a build does and tells the watcher. It may be used by several
+// goroutines.
+type Reporter struct {
+	sink  func(Event)
+	clock func() time.Time
+	// excused says of an error that it is no fault of the vertex that ends with it.
+	excused func(error) bool
+
+	mu     sync.Mutex
+	n      int
+	warned map[string]bool
+	failed map[string]bool // by title
+}
+
+// NewReporter returns a reporter to sink, which several goroutines call. A nil sink is
+// nobody who watches. The clock tells the time of each event.
+func NewReporter(sink func(Event), clock func() time.Time) *Reporter {
+	if sink == nil {
+		sink = func(Event) {}
+	}
+	return &Reporter{
+		sink: sink, clock: clock, excused: func(error) bool { return false },
+		warned: make(map[string]bool), failed: make(map[string]bool),
+	}
+}
+
+// Excuse sets which errors are no fault of the vertices that end with them, as the end of
+// the build is none: they were canceled. It is called before anything starts.
+func (r *Reporter) Excuse(excused func(error) bool) { r.excused = excused }
+
+// Canceled reports whether err is no fault of what it comes from.
+func (r *Reporter) Canceled(err error) bool { return err != nil && r.excused(err) }
+
+func (r *Reporter) send(e Event) {
+	e.Time = r.clock()
+	r.sink(e)
+}
+
+// first reports whether text isn't in seen yet, and puts it there.
+func (r *Reporter) first(seen map[string]bool, text string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := seen[text]
+	seen[text] = true
+	return !was
+}
+
+// Warn tells of text, once: the same may concern several platforms.
+func (r *Reporter) Warn(text string) {
+	if r.first(r.warned, text) {
+		r.send(Event{Kind: Warning, Name: text})
+	}
+}
+
+// Waiting returns a function that says that what is called title waits for another
+// process, and what that does.
+func (r *Reporter) Waiting(title, does string) func(pid int) {
+	return func(pid int) {
+		r.Warn(fmt.Sprintf("%s: waiting for process %d, another bob, which %s", title, pid, does))
+	}
+}
+
+// Start announces a vertex. The caller ends it by [Vertex.Done] or [Vertex.Cached].
+func (r *Reporter) Start(title string) *Vertex {
+	r.mu.Lock()
+	r.n++
+	v := &Vertex{r: r, n: r.n}
+	r.mu.Unlock()
+	r.send(Event{Kind: Start, Vertex: v.n, Name: title})
+	return v
+}
+
+// Fail tells, once, that what is called title can't begin for err, unless that is no
+// fault of it.
+func (r *Reporter) Fail(title string, err error) {
+	if !r.Canceled(err) && r.first(r.failed, title) {
+		r.Start(title).Done(err)
+	}
+}
