@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
-	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/memo"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -33,27 +31,24 @@ type build struct {
 	progress *event.Reporter
 	exports  *exports
 	caches   memo.Value[[]*importedCache]
-	lost     []digest.Digest      // layers of caches that can't be had
-	sources  memo.Value[struct{}] // that what steps take from this machine is there
+	lost     []digest.Digest // layers of caches that can't be had
+	sources  *source.Sources
+	looked   memo.Value[struct{}] // that what steps take from this machine is there
 
 	mu        sync.Mutex
 	outlines  memo.Map[*dockerfile.Stage, *outline]
 	forecasts memo.Map[*dockerfile.Stage, *forecast]
 	prepared  memo.Map[foreseen, *operation]
 	stages    memo.Map[*dockerfile.Stage, *state]
-	images    memo.Map[imageKey, *baseImage]
+	bases     memo.Map[*source.Image, *state]
 	findings  memo.Map[wanted, *finding]
-	layers    map[string]*layer // made by steps, by the ID of the snapshot
-	views     memo.Map[*rootfs, *source]
-	contexts  memo.Map[digest.Digest, *source]  // directories of this machine
-	fetches   memo.Map[digest.Digest, *fetched] // what comes from elsewhere
-	reads     map[digest.Digest]readNow         // of the build context, by name
+	layers    map[string]*layer         // made by steps, by the ID of the snapshot
+	reads     map[digest.Digest]readNow // of the build context, by name
 	explained []StepCache
 	steps     []notedStep                     // for the caches
 	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
 	overdue   []error                         // of steps that took too long
 	mounts    map[digest.Digest]usedMount     // likewise, by cacheKey
-	undo      []func() error                  // run in reverse at the end, whatever happened
 	written   atomic.Bool                     // to an [Output.Writer]
 }
 
@@ -63,7 +58,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		return nil, fmt.Errorf("jobs: %d is negative", o.Jobs)
 	}
 	if o.Jobs == 0 {
-		o.Jobs = runtime.NumCPU()
+		o.Jobs = defaultJobs()
 	}
 	for _, out := range o.Outputs {
 		if err := out.check(); err != nil {
@@ -75,15 +70,8 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 			return nil, errors.New("SOURCE_DATE_EPOCH is not the same for all platforms: give it by --build-arg")
 		}
 	}
-	c := *b
-	b = &c
-	if b.Clock == nil {
-		b.Clock = time.Now
-	}
-	if b.Fetch == nil && b.Store != nil {
-		b.Fetch = fetch.New(fetch.Options{TempDir: b.Store.TempDir()})
-	}
-	return &build{
+	b = b.complete()
+	bd := &build{
 		Builder:  b,
 		plan:     plans[0],
 		plans:    plans,
@@ -95,13 +83,18 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		reads:    make(map[digest.Digest]readNow),
 		links:    make(map[digest.Digest]digest.Digest),
 		mounts:   make(map[digest.Digest]usedMount),
-	}, nil
+	}
+	bd.sources = source.New(source.Options{
+		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: keyOf, Progress: bd.progress,
+		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.bounded,
+	})
+	return bd, nil
 }
 
 // run takes the build from its first stage to its last byte. It returns only
 // when every goroutine of the build has ended and all is unmounted.
 func (b *build) run(ctx context.Context) (result *Result, err error) {
-	defer func() { err = errors.Join(err, b.cleanUp()) }()
+	defer func() { err = errors.Join(err, b.sources.Close()) }()
 
 	for _, p := range b.plans {
 		b.remark(p.Warnings)
@@ -168,7 +161,7 @@ func (b *build) allStages() []*dockerfile.Stage {
 
 // awaitSources returns when all that steps take from this machine has been looked for.
 func (b *build) awaitSources(ctx context.Context) error {
-	_, err := b.sources.Get(ctx, func(ctx context.Context) (struct{}, error) {
+	_, err := b.looked.Get(ctx, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, scout{b: b}.look(ctx)
 	})
 	return err
@@ -205,28 +198,10 @@ func (b *build) gather(ctx context.Context) context.Context {
 	b.group, b.life = errgroup.WithContext(ctx)
 	life := b.life
 	b.progress.Excuse(func(err error) bool {
-		if _, placed := errors.AsType[*StepError](err); placed || errors.Is(err, context.Canceled) {
-			return true
-		}
-		cause := context.Cause(life)
-		return cause != nil && errors.Is(err, cause)
+		_, placed := errors.AsType[*StepError](err)
+		return placed || endedBy(life, err)
 	})
 	return life
-}
-
-// onCleanUp has f run when the build ends. What was registered last runs first.
-func (b *build) onCleanUp(f func() error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.undo = append(b.undo, f)
-}
-
-func (b *build) cleanUp() error {
-	var errs []error
-	for _, f := range slices.Backward(b.undo) {
-		errs = append(errs, f())
-	}
-	return errors.Join(errs...)
 }
 
 // limited runs f when one of the build's job slots is free.

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -140,6 +141,21 @@ func (e *StepError) Error() string {
 
 // Unwrap returns the cause.
 func (e *StepError) Unwrap() error { return e.Err }
+
+// complete returns b with the defaults for what isn't set.
+func (b *Builder) complete() *Builder {
+	c := *b
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Fetch == nil && c.Store != nil {
+		c.Fetch = fetch.New(fetch.Options{TempDir: c.Store.TempDir()})
+	}
+	return &c
+}
+
+// defaultJobs is how many operations are under way at once if nobody says otherwise.
+func defaultJobs() int { return runtime.NumCPU() }
 
 // Build runs plan and delivers its result. The first failure ends everything
 // else that is under way; it is a [*StepError] when an instruction is to blame.

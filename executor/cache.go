@@ -201,14 +201,14 @@ func (b *build) chain(r *rootfs) (chain digest.Digest, ok bool) {
 	switch {
 	case r.layer != nil:
 		return r.layer.chain, true
-	case r.id == "":
+	case r.ID() == "":
 		return "", true
 	}
-	if data, err := b.Store.Record(chainKind, chainKey(r.id)); err == nil {
+	if data, err := b.Store.Record(chainKind, chainKey(r.ID())); err == nil {
 		chain, err = digest.Parse(string(data))
 		return chain, err == nil
 	}
-	chain = digest.NewDigestFromEncoded(digest.SHA256, r.id)
+	chain = digest.NewDigestFromEncoded(digest.SHA256, r.ID())
 	return chain, chain.Validate() == nil
 }
 

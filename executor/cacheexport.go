@@ -202,7 +202,7 @@ func (b *build) exportCache(ctx context.Context, t *CacheTarget) (err error) {
 		bl := s.layer.in(f)
 		step := s.record(number(s.layer), f)
 		rec.Steps = append(rec.Steps, step)
-		if err := b.rememberChain(s.rootfs.id, chainOver(step.Below, bl.diffID)); err != nil {
+		if err := b.rememberChain(s.rootfs.ID(), chainOver(step.Below, bl.diffID)); err != nil {
 			return err
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -44,27 +43,6 @@ func FuzzCacheRecords(f *testing.F) {
 		_, steps2, links2, mounts2, err := executor.ReadRecords(again, layers)
 		if err != nil || steps2 != steps || links2 != links || mounts2 != mounts {
 			t.Errorf("%d steps, %d links and %d mounts; again %d, %d and %d, %v", steps, links, mounts, steps2, links2, mounts2, err)
-		}
-	})
-}
-
-// FuzzFileSums reads what may be left of a record of file sums.
-func FuzzFileSums(f *testing.F) {
-	store, err := snapshot.Open(f.TempDir(), snapshot.Options{})
-	if err != nil {
-		f.Skip(err)
-	}
-	f.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			f.Error(err)
-		}
-	})
-	f.Add([]byte{})
-	f.Add(make([]byte, 72))
-	f.Add(make([]byte, 147))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if n := executor.DecodeSums(store, data); n > len(data)/72 {
-			t.Errorf("%d bytes are %d sums", len(data), n)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/snapshot"
@@ -151,10 +152,12 @@ func (b *build) imported(ctx context.Context, below *rootfs, key digest.Digest) 
 			continue
 		}
 		diffID := s.layer.base.DiffID
-		r := &rootfs{id: snapshot.StackID(below.id, diffID), layer: &importedLayer{
+		r := &rootfs{layer: &importedLayer{
 			layer: s.layer, key: key, created: s.created, below: below, chain: chainOver(chain, diffID),
 		}}
-		r.make = func(ctx context.Context) (*snapshot.Snapshot, error) { return b.unpackImported(ctx, r) }
+		r.RootFS = source.Later(snapshot.StackID(below.ID(), diffID), func(ctx context.Context) (*snapshot.Snapshot, error) {
+			return b.unpackImported(ctx, r)
+		})
 		return &finding{key: key, created: s.created, layer: s.layer, rootfs: r}
 	}
 	return nil
@@ -202,7 +205,7 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 		stack = append(stack, bottom)
 	}
 	slices.Reverse(stack)
-	parent, err := bottom.snapshot(ctx)
+	parent, err := bottom.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -220,10 +223,10 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 		return nil, fmt.Errorf("%w; the cache is damaged: build without it, or make it anew with --cache-to", err)
 	}
 	for _, r := range stack {
-		if err := b.rememberChain(r.id, r.layer.chain); err != nil {
+		if err := b.rememberChain(r.ID(), r.layer.chain); err != nil {
 			return nil, err
 		}
-		if err := b.remember(recordKind, r.layer.key, &stepRecord{Snapshot: r.id, Created: r.layer.created}); err != nil {
+		if err := b.remember(recordKind, r.layer.key, &stepRecord{Snapshot: r.ID(), Created: r.layer.created}); err != nil {
 			return nil, err
 		}
 	}
@@ -233,7 +236,7 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 // keepBlob opens the layer of r, which the store keeps when it has been read.
 func (b *build) keepBlob(ctx context.Context, r *rootfs, v *event.Vertex) (io.ReadCloser, error) {
 	l := r.layer
-	from, err := shown(v, l.image, l.base.Descriptor)(ctx)
+	from, err := source.OpenBlob(ctx, v, l.image, l.base.Descriptor)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +246,7 @@ func (b *build) keepBlob(ctx context.Context, r *rootfs, v *event.Vertex) (io.Re
 	}
 	return &keptBlob{ReadCloser: from, to: to, whole: func(d digest.Digest) error {
 		desc := ocispec.Descriptor{MediaType: l.base.MediaType, Digest: d, Size: l.base.Size}
-		return b.remember(layerRecordKind, b.stepLayerKey(r.id, l.made), layerRecord{desc, l.base.DiffID})
+		return b.remember(layerRecordKind, b.stepLayerKey(r.ID(), l.made), layerRecord{desc, l.base.DiffID})
 	}}, nil
 }
 

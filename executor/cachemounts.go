@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -174,7 +175,7 @@ func (m *mounting) unpackMount(ctx context.Context, dir string, from *mountLayer
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	content, err := shown(v, from.layer.image, from.layer.base.Descriptor)(ctx)
+	content, err := source.OpenBlob(ctx, v, from.layer.image, from.layer.base.Descriptor)
 	if err != nil {
 		return err
 	}

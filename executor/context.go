@@ -8,7 +8,6 @@ import (
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
-	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,11 +23,6 @@ type Context struct {
 	Layout     *archive.LayoutImage   // an image in an OCI image layout
 }
 
-// layout returns the image l for p.
-func (b *build) layout(ctx context.Context, l *archive.LayoutImage, p ocispec.Platform) (*baseImage, error) {
-	return b.imageOf(ctx, l.String(), p, func(ctx context.Context) (*registry.Image, error) { return l.Resolve(ctx, p) })
-}
-
 // contextBase returns the state of FROM a named context. Files that are no image
 // become its one layer.
 func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, error) {
@@ -39,7 +33,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
-		return img.state, nil
+		return img, nil
 	}
 	o, err := b.contextOrigin(ctx, name, s)
 	if err != nil {
@@ -61,10 +55,10 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
 	if o.rootfs != nil {
 		key := newKey("fetched context").str(o.key.String()).sum()
-		if f := b.recall(ctx, &rootfs{}, key); f != nil {
+		if f := b.recall(ctx, emptyRootFS(), key); f != nil {
 			return f, nil
 		}
-		snap, err := o.rootfs.snapshot(ctx)
+		snap, err := o.rootfs.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +68,7 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 	if err != nil {
 		return nil, err
 	}
-	selection, err := src.tree.Select(ctx, filecopy.Source{Path: "."})
+	selection, err := src.Select(ctx, filecopy.Source{Path: "."})
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +82,7 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		},
 	}
-	return b.find(ctx, &rootfs{}, op, title)
+	return b.find(ctx, emptyRootFS(), op, title)
 }
 
 // history returns what BuildKit's history says of a layer made of the context.

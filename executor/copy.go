@@ -111,21 +111,23 @@ func (b *build) part(ctx context.Context, st *state, c *copying, src dockerfile.
 	case *dockerfile.Inline:
 		return &inlinePart{Inline: src, copying: c}, nil
 	case *dockerfile.Download:
-		f, err := b.download(ctx, src)
-		if err != nil {
-			return nil, err
-		}
 		// The one file there, whatever it is called.
-		return &fetchedPart{copying: c, key: f.key, open: f.open(b), pattern: "*", unpack: src.Unpack}, nil
+		return b.fetchedPart(ctx, src, fetchedPart{copying: c, pattern: "*", unpack: src.Unpack})
 	case *dockerfile.Repository:
-		f, err := b.repository(ctx, src)
-		if err != nil {
-			return nil, err
-		}
-		return &fetchedPart{copying: c, key: f.key, open: f.open(b), pattern: ".", itself: true}, nil
+		return b.fetchedPart(ctx, src, fetchedPart{copying: c, pattern: ".", itself: true})
 	default:
 		return nil, fmt.Errorf("no source %T", src)
 	}
+}
+
+// fetchedPart completes p with src, which it fetches.
+func (b *build) fetchedPart(ctx context.Context, src dockerfile.Source, p fetchedPart) (part, error) {
+	f, err := fetchSource(ctx, b.sources, src)
+	if err != nil {
+		return nil, err
+	}
+	p.key, p.open = f.Key, b.viewOf(&rootfs{RootFS: f.RootFS})
+	return &p, nil
 }
 
 // shape is the key of everything about a copy but content that must be read.

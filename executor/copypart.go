@@ -7,6 +7,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 )
@@ -33,7 +34,7 @@ func (p *pathPart) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.selection, err = src.tree.Select(ctx, p.source()); err != nil {
+	if p.selection, err = src.Select(ctx, p.source()); err != nil {
 		return err
 	}
 	for _, name := range p.selection.Sockets() {
@@ -102,7 +103,7 @@ func (p *inlinePart) copyTo(ctx context.Context, to *snapshot.Active, v *event.V
 type fetchedPart struct {
 	copying *copying
 	key     digest.Digest // of the files
-	open    func(context.Context) (*source, error)
+	open    func(context.Context) (*source.Tree, error)
 	pattern string // of what is copied
 	itself  bool   // it is a directory that is copied itself: see filecopy.Source
 	unpack  bool
@@ -119,7 +120,7 @@ func (p *fetchedPart) copyTo(ctx context.Context, to *snapshot.Active, v *event.
 	if err != nil {
 		return err
 	}
-	selection, err := src.tree.Select(ctx, filecopy.Source{Path: p.pattern, Itself: p.itself, Exclude: p.copying.Exclude})
+	selection, err := src.Select(ctx, filecopy.Source{Path: p.pattern, Itself: p.itself, Exclude: p.copying.Exclude})
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,8 @@ package executor
 
 import (
 	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
-	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -66,11 +64,4 @@ func ReadRecords(config []byte, layers []ocispec.Descriptor) (rec any, steps, li
 	}
 	c := (&build{}).newImportedCache(img, r)
 	return r, len(c.steps), len(c.links), len(c.mounts), nil
-}
-
-// DecodeSums reads a record of file sums, and returns how many it tells.
-func DecodeSums(store *snapshot.Store, data []byte) int {
-	s := &fileSums{store: store, known: make(map[filecopy.FileID]fileSum)}
-	s.decode(append([]byte(store.Boot()+"\n"), data...))
-	return len(s.known)
 }

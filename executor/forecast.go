@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 )
@@ -91,7 +92,7 @@ func (b *build) ahead(ctx context.Context, st *state, t task) (*operation, error
 	at.ahead = true
 	key := foreseen{stage: t.stage, place: t.place, key: st.key}
 	if st.rootfs != nil {
-		key.below = "over " + st.rootfs.id
+		key.below = "over " + st.rootfs.ID()
 	}
 	return b.prepared.Get(ctx, key, func(ctx context.Context) (*operation, error) { return b.operation(ctx, &at, t) })
 }
@@ -120,16 +121,14 @@ func (f *forecast) origin(b *build, s *dockerfile.Stage) *origin {
 		o.foreseen = true
 		return o
 	}
-	files := &rootfs{make: func(ctx context.Context) (*snapshot.Snapshot, error) {
+	files := &rootfs{RootFS: source.Later("", func(ctx context.Context) (*snapshot.Snapshot, error) {
 		st, err := b.stage(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		return st.rootfs.snapshot(ctx)
-	}}
-	return &origin{key: f.key, owners: true, foreseen: true, rootfs: files, open: func(ctx context.Context) (*source, error) {
-		return b.view(ctx, files)
-	}}
+		return st.rootfs.Snapshot(ctx)
+	})}
+	return &origin{key: f.key, owners: true, foreseen: true, rootfs: files, open: b.viewOf(files)}
 }
 
 // stagesOf returns the stages that op takes files from.

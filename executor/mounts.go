@@ -78,7 +78,7 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 	if o.rootfs == nil {
 		return b.copiedSource(ctx, o, source)
 	}
-	m := &mountSource{source: source, foreseen: o.foreseen, snapshot: o.rootfs.snapshot}
+	m := &mountSource{source: source, foreseen: o.foreseen, snapshot: o.rootfs.Snapshot}
 	if source == "/" {
 		// Hashing a whole root file system would cost more than it saves:
 		// its key stands for its content.
@@ -99,7 +99,7 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 	if err != nil {
 		return nil, err
 	}
-	selection, err := selectOne(ctx, src, source, true) // the command sees the directory
+	selection, err := selectOne(ctx, src.Tree, source, true) // the command sees the directory
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 	if err != nil {
 		return nil, err
 	}
-	selection, err := selectOne(ctx, src, source, false)
+	selection, err := selectOne(ctx, src.Tree, source, false)
 	if err != nil {
 		return nil, err
 	}
@@ -147,10 +147,10 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 
 // selectOne selects what is at the path called name. With itself a directory counts
 // besides its contents.
-func selectOne(ctx context.Context, src *source, name string, itself bool) (*filecopy.Selection, error) {
+func selectOne(ctx context.Context, src *filecopy.Tree, name string, itself bool) (*filecopy.Selection, error) {
 	of := mountedPath(name)
 	of.Itself = itself
-	selection, err := src.tree.Select(ctx, of)
+	selection, err := src.Select(ctx, of)
 	if err == nil && selection.Sources() == 0 {
 		err = &filecopy.NotFoundError{Source: name}
 	}
@@ -439,10 +439,12 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 		if err != nil {
 			return err
 		}
-		src, err := m.openRoot(root)
+		src, err := filecopy.OpenDir(root, nil)
 		if err != nil {
 			return err
 		}
+		defer src.Close()
+		src.Keep(m.Store.Owners())
 		selection, err := selectOne(ctx, src, from.source, false)
 		if err != nil {
 			return err

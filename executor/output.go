@@ -115,11 +115,11 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 	defer func() { v.Done(err) }()
 	var trees []snapshot.Tree
 	for i, p := range b.platforms() {
-		src, err := b.view(ctx, states[i].rootfs)
+		src, err := b.sources.View(ctx, states[i].rootfs.RootFS)
 		if err != nil {
 			return err
 		}
-		t := snapshot.Tree{Root: src.root, Owners: b.Store.Owners()}
+		t := snapshot.Tree{Root: src.Root, Owners: b.Store.Owners()}
 		if len(states) > 1 {
 			t.Name = strings.ReplaceAll(platforms.FormatAll(p), "/", "_")
 		}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/oci"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/containerd/platforms"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -85,11 +88,11 @@ func (b *build) outline(ctx context.Context, s *dockerfile.Stage) (*outline, err
 		if err != nil {
 			return nil, err
 		}
-		root, err := b.rootConfig(ctx, s)
+		root, err := b.linter().config(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		if err := b.lint(ctx, s); err != nil {
+		if err := b.lint(s, root); err != nil {
 			return nil, err
 		}
 		o.platform = root.Platform
@@ -141,39 +144,18 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 	return &st, nil
 }
 
-// rootConfig returns the config of the image that the stages below s start
-// from, zero for scratch.
-func (b *build) rootConfig(ctx context.Context, s *dockerfile.Stage) (dockerspec.DockerOCIImage, error) {
-	root := s.Root()
-	if l := b.opts.Contexts[root.Base.Context].Layout; l != nil {
-		img, err := b.layout(ctx, l, root.Platform)
-		if err != nil {
-			return dockerspec.DockerOCIImage{}, err
-		}
-		return img.state.image, nil
-	}
-	if root.Base.Reference == "" {
-		return dockerspec.DockerOCIImage{}, nil
-	}
-	img, err := b.image(ctx, root.Base.Reference, root.Platform)
-	if err != nil {
-		return dockerspec.DockerOCIImage{}, err
-	}
-	return img.state.image, nil
-}
-
 // base returns the state that s, which is not over another stage, starts from.
 func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	switch {
 	case s.Base.Reference != "":
-		img, err := b.image(ctx, s.Base.Reference, s.Platform)
+		st, err := b.image(ctx, s.Base.Reference, s.Platform)
 		if err != nil {
 			if errors.Is(err, oci.ErrNotFound) {
 				err = fmt.Errorf("%w%s", err, s.DidYouMean())
 			}
 			return nil, &StepError{Step: "FROM " + s.Base.Reference, Location: s.Location, Err: err}
 		}
-		return img.state, b.startBase(s, img.state)
+		return st, b.startBase(s, st)
 	case s.Base.Context != "":
 		st, err := b.contextBase(ctx, s)
 		if err != nil {
@@ -183,6 +165,39 @@ func (b *build) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	default:
 		return scratch(), nil
 	}
+}
+
+// image returns the state of a stage that is the image ref for p and nothing else.
+func (b *build) image(ctx context.Context, ref string, p ocispec.Platform) (*state, error) {
+	img, err := b.sources.Image(ctx, ref, p)
+	if err != nil {
+		return nil, err
+	}
+	return b.imageState(ctx, img)
+}
+
+// layout is image of an image in a directory.
+func (b *build) layout(ctx context.Context, l *archive.LayoutImage, p ocispec.Platform) (*state, error) {
+	img, err := b.sources.Layout(ctx, l, p)
+	if err != nil {
+		return nil, err
+	}
+	return b.imageState(ctx, img)
+}
+
+// imageState returns the state of a stage that is img and nothing else, the same one
+// each time, so that each layer of it is handled once.
+func (b *build) imageState(ctx context.Context, img *source.Image) (*state, error) {
+	return b.bases.Get(ctx, img, func(context.Context) (*state, error) {
+		st := &state{
+			image: img.Parsed, base: img.Parsed.History, history: img.Parsed.History,
+			key: keyOf("image", img.Chain.String()), rootfs: &rootfs{RootFS: img.RootFS}, from: img.Digest,
+		}
+		for _, l := range img.Layers {
+			st.layers = append(st.layers, knownLayer(l, img.Image))
+		}
+		return st, nil
+	})
 }
 
 // startBase has the layers of st, which s starts from, on their way while the steps
@@ -207,7 +222,7 @@ func (b *build) startBase(s *dockerfile.Stage, st *state) error {
 }
 
 // scratch is the state of FROM scratch: no layer.
-func scratch() *state { return &state{key: newKey("scratch").sum(), rootfs: &rootfs{}} }
+func scratch() *state { return &state{key: newKey("scratch").sum(), rootfs: emptyRootFS()} }
 
 // locate gives err the place of step, unless it has a place already or tells of
 // an end that step is not to blame for.

@@ -123,7 +123,7 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 			v.Cached()
 			return f, nil
 		}
-		parent, err := below.snapshot(ctx)
+		parent, err := below.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -244,15 +244,15 @@ func (b *build) recall(ctx context.Context, below *rootfs, key digest.Digest) *f
 	if below == nil {
 		return nil
 	}
-	if f := b.lookup(key); f != nil && f.rootfs.snap.Parent() == below.id {
+	if f := b.lookup(below, key); f != nil {
 		return f
 	}
 	return b.imported(ctx, below, key)
 }
 
 // lookup returns what the store knows under key, nil if that is nothing, not wanted,
-// or not whole any more.
-func (b *build) lookup(key digest.Digest) *finding {
+// not over below, or not whole any more.
+func (b *build) lookup(below *rootfs, key digest.Digest) *finding {
 	if b.opts.NoCache {
 		return nil
 	}
@@ -265,7 +265,7 @@ func (b *build) lookup(key digest.Digest) *finding {
 		return nil
 	}
 	snap, err := b.Store.Snapshot(rec.Snapshot)
-	if err != nil {
+	if err != nil || snap.Parent() != below.ID() {
 		return nil
 	}
 	return b.found(key, rec, snap)

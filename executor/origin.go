@@ -7,6 +7,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -21,7 +22,7 @@ type origin struct {
 	foreseen bool
 	// owners says that files have owners worth keeping.
 	owners bool
-	open   func(context.Context) (*source, error)
+	open   func(context.Context) (*source.Tree, error)
 	// rootfs holds all of its files; nil for directories of this machine.
 	rootfs *rootfs
 	// noteRead is told what was selected of the build context; nil for others.
@@ -54,7 +55,7 @@ func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *
 		if err != nil {
 			return nil, err
 		}
-		return b.stateOrigin(img.state), nil
+		return b.stateOrigin(img), nil
 	case from.Context != "":
 		return b.contextOrigin(ctx, from.Context, s)
 	default:
@@ -63,9 +64,12 @@ func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *
 }
 
 func (b *build) stateOrigin(st *state) *origin {
-	return &origin{key: st.key, anew: st.anew, owners: true, rootfs: st.rootfs, open: func(ctx context.Context) (*source, error) {
-		return b.view(ctx, st.rootfs)
-	}}
+	return &origin{key: st.key, anew: st.anew, owners: true, rootfs: st.rootfs, open: b.viewOf(st.rootfs)}
+}
+
+// viewOf returns a function that opens the files of r.
+func (b *build) viewOf(r *rootfs) func(context.Context) (*source.Tree, error) {
+	return func(ctx context.Context) (*source.Tree, error) { return b.sources.View(ctx, r.RootFS) }
 }
 
 // contextOrigin returns the files of the named context called name.
@@ -79,51 +83,31 @@ func (b *build) contextOrigin(ctx context.Context, name string, s *dockerfile.St
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
-		return b.stateOrigin(img.state), nil
+		return b.stateOrigin(img), nil
 	}
 	if c.Repository != nil || c.URL != "" {
 		f, err := b.fetchContext(ctx, &c)
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
-		return &origin{key: f.key, rootfs: f.rootfs, open: f.open(b)}, nil
+		files := &rootfs{RootFS: f.RootFS}
+		return &origin{key: f.Key, rootfs: files, open: b.viewOf(files)}, nil
 	}
-	return &origin{open: func(ctx context.Context) (*source, error) { return b.openDir(ctx, c.Dir, c.Ignore) }}, nil
+	return &origin{open: func(ctx context.Context) (*source.Tree, error) { return b.sources.Directory(ctx, c.Dir, c.Ignore) }}, nil
 }
 
 // fetchContext gets a context that lies elsewhere.
-func (b *build) fetchContext(ctx context.Context, c *Context) (*fetched, error) {
+func (b *build) fetchContext(ctx context.Context, c *Context) (*source.Fetched, error) {
 	if c.Repository != nil {
-		return b.repository(ctx, c.Repository)
+		return fetchSource(ctx, b.sources, c.Repository)
 	}
-	return b.download(ctx, &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName})
+	return fetchSource(ctx, b.sources, &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName})
 }
 
 // openContext opens the build context, once for the build.
-func (b *build) openContext(ctx context.Context) (*source, error) {
+func (b *build) openContext(ctx context.Context) (*source.Tree, error) {
 	if b.opts.Context == "" {
 		return nil, errors.New("there is no build context: name a directory as the last argument of bob build")
 	}
-	return b.openDir(ctx, b.opts.Context, b.opts.Ignore)
-}
-
-// openDir opens a directory of this machine, once for the build.
-func (b *build) openDir(ctx context.Context, dir string, ignore []string) (*source, error) {
-	key := newKey("directory").str(dir).list(ignore).sum()
-	return b.contexts.Get(ctx, key, func(context.Context) (*source, error) {
-		src, err := b.openTree(dir, ignore)
-		if err != nil || b.Store.Holds(dir) { // the latter is another one each time
-			return src, err
-		}
-		src.tree.LeaveOut(b.opts.LeaveOut, func(rel string) {
-			b.progress.Warn(rel + ": bob's own cache directory is left out of the context")
-		})
-		sums, err := b.fileSums(dir)
-		if err != nil {
-			return nil, err
-		}
-		src.tree.Remember(sums)
-		b.onCleanUp(sums.save)
-		return src, nil
-	})
+	return b.sources.Directory(ctx, b.opts.Context, b.opts.Ignore)
 }

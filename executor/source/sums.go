@@ -1,9 +1,8 @@
-package executor
+package source
 
 import (
 	"bytes"
 	"encoding/binary"
-	"path/filepath"
 	"sync"
 
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -34,18 +33,14 @@ type fileSums struct {
 	changed bool // something is new
 }
 
-// fileSums returns what earlier builds have remembered of dir. What can't be read
-// is as good as nothing.
-func (b *build) fileSums(dir string) (*fileSums, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	s := &fileSums{store: b.Store, key: newKey("sums").str(dir).sum(), known: make(map[filecopy.FileID]fileSum)}
-	if data, err := b.Store.Record(sumsKind, s.key); err == nil {
+// readSums returns what earlier builds have remembered under key. What can't be read is
+// as good as nothing.
+func readSums(store *snapshot.Store, key digest.Digest) *fileSums {
+	s := &fileSums{store: store, key: key, known: make(map[filecopy.FileID]fileSum)}
+	if data, err := store.Record(sumsKind, key); err == nil {
 		s.decode(data)
 	}
-	return s, nil
+	return s
 }
 
 // Find implements filecopy.Sums.

@@ -94,13 +94,9 @@ func (s scout) source(ctx context.Context, stage *dockerfile.Stage, op *dockerfi
 	switch src := src.(type) {
 	case *dockerfile.Path:
 		_, err = s.find(ctx, stage, op.From, (&pathPart{Path: src, copying: &copying{Copy: op}}).source())
-	case *dockerfile.Download:
+	case *dockerfile.Download, *dockerfile.Repository:
 		if s.remote {
-			_, err = s.b.download(ctx, src)
-		}
-	case *dockerfile.Repository:
-		if s.remote {
-			_, err = s.b.repository(ctx, src)
+			_, err = fetchSource(ctx, s.b.sources, src)
 		}
 	case *dockerfile.Inline: // is in the Dockerfile
 	}
@@ -123,11 +119,11 @@ func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from docke
 		}
 		os = o.platform.OS
 	case from.Image != "" && stage.TargetPlatform().OS == "windows":
-		img, err := s.b.image(ctx, from.Image, stage.TargetPlatform())
+		img, err := s.b.sources.Image(ctx, from.Image, stage.TargetPlatform())
 		if err != nil {
 			return err
 		}
-		os = img.state.image.OS
+		os = img.Parsed.OS
 	}
 	if os == "windows" {
 		return errWindows
@@ -147,8 +143,9 @@ func (s scout) find(ctx context.Context, stage *dockerfile.Stage, from dockerfil
 		if err != nil {
 			return false, fmt.Errorf("context %q: %w", from.Context, err)
 		}
-		if !s.b.neededAnyway(f) {
-			return true, nil
+		// The store knows of no result made of a tree that it never had.
+		if now, ever := s.b.sources.Has(f); !now && (ever || len(s.b.opts.CacheFrom) > 0) && !s.b.opts.NoCache {
+			return true, nil // no step may need the files
 		}
 	}
 	o, err := s.b.origin(ctx, scratch(), from, stage)
@@ -159,5 +156,5 @@ func (s scout) find(ctx context.Context, stage *dockerfile.Stage, from dockerfil
 	if err != nil {
 		return false, err
 	}
-	return files.tree.Find(ctx, src)
+	return files.Find(ctx, src)
 }

@@ -1,0 +1,102 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/source"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Prefetch makes the files of the images that refs name for p present in the
+// store, so that builds on them find everything there. An image that can't be had
+// doesn't keep the others from being fetched; the error joins all that went wrong.
+func (b *Builder) Prefetch(ctx context.Context, refs []string, p ocispec.Platform) (err error) {
+	s := b.aside(ctx, b.Progress)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return s.Prefetch(ctx, refs, p)
+}
+
+// Open fetches src, a *dockerfile.Download or *dockerfile.Repository, unless it
+// is there already, and shows it read-only at the directory that it returns,
+// until the function is called that it also returns. A build may use the
+// directory as its context.
+func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, closeIt func() error, err error) {
+	s := b.aside(ctx, nil)
+	f, err := fetchSource(ctx, s, src)
+	if err != nil {
+		return "", nil, errors.Join(err, s.Close())
+	}
+	tree, err := s.View(ctx, f.RootFS)
+	if err != nil {
+		return "", nil, errors.Join(err, s.Close())
+	}
+	return tree.Root, s.Close, nil
+}
+
+// Time returns the time that SOURCE_DATE_EPOCH takes from src: of a
+// *dockerfile.Repository that of the commit, of a *dockerfile.Download that of
+// Last-Modified or else of the newest file in the archive that it is. It is zero
+// where nothing tells.
+func (b *Builder) Time(ctx context.Context, src dockerfile.Source) (t time.Time, err error) {
+	s := b.aside(ctx, nil)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	switch src := src.(type) {
+	case *dockerfile.Repository:
+		return s.Fetch.CommitTime(ctx, fetch.Repository(*src))
+	case *dockerfile.Download:
+		return s.Time(ctx, fileOf(src))
+	default:
+		return time.Time{}, fmt.Errorf("a %T has no time", src)
+	}
+}
+
+// aside returns the sources of what is read outside of a build. Where the build's own
+// events follow nothing watches: the vertices would have the same numbers.
+func (b *Builder) aside(ctx context.Context, watch func(event.Event)) *source.Sources {
+	b = b.complete()
+	progress := event.NewReporter(watch, b.Clock)
+	progress.Excuse(func(err error) bool { return endedBy(ctx, err) })
+	return source.New(source.Options{
+		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: keyOf,
+		Progress: progress, Jobs: defaultJobs(),
+		Limit: func(ctx context.Context, f func(context.Context) error) error { return f(ctx) },
+	})
+}
+
+// endedBy reports whether err is the end of ctx.
+func endedBy(ctx context.Context, err error) bool {
+	cause := context.Cause(ctx)
+	return errors.Is(err, context.Canceled) || cause != nil && errors.Is(err, cause)
+}
+
+// fetchSource gets what lies elsewhere.
+func fetchSource(ctx context.Context, s *source.Sources, src dockerfile.Source) (*source.Fetched, error) {
+	switch src := src.(type) {
+	case *dockerfile.Download:
+		return s.Download(ctx, fileOf(src))
+	case *dockerfile.Repository:
+		return s.Repository(ctx, fetch.Repository(*src))
+	default:
+		return nil, fmt.Errorf("a %T can't be fetched", src)
+	}
+}
+
+func fileOf(d *dockerfile.Download) fetch.File {
+	return fetch.File{URL: d.URL, Name: d.Name, Checksum: d.Checksum}
+}
+
+// keyOf is the key of values of one kind.
+func keyOf(kind string, values ...string) digest.Digest {
+	k := newKey(kind)
+	for _, v := range values {
+		k = k.str(v)
+	}
+	return k.sum()
+}

@@ -1,0 +1,68 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+)
+
+// repositoryKind are records of the IDs of snapshots, by what was checked out.
+const repositoryKind = "repository-2"
+
+// Repository returns r's tree. One request tells what its reference stands for; files
+// are fetched when they are needed.
+func (s *Sources) Repository(ctx context.Context, r fetch.Repository) (*Fetched, error) {
+	is := strconv.FormatBool
+	key := s.Key("repository", r.Remote, r.Ref, r.Checksum, r.Subdir,
+		is(r.KeepGitDir), is(r.SkipSubmodules), is(r.CommitTime), is(r.FetchByCommit))
+	return s.fetches.Get(ctx, key, func(ctx context.Context) (f *Fetched, err error) {
+		v := s.Progress.Start("[internal] resolve git source " + fetch.Redact(r.Remote))
+		defer func() { v.Done(err) }()
+		var at *fetch.Commit
+		err = s.Limit(ctx, func(ctx context.Context) (err error) {
+			at, err = s.Fetch.Resolve(ctx, r)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		key := s.Key("git", r.Key(at))
+		// The same commit from elsewhere is the same tree, but what a secret let
+		// one read of one remote is not for those without it.
+		record := s.Key("git tree", key.String(), r.Remote)
+		files := Later("", func(ctx context.Context) (snap *snapshot.Snapshot, err error) {
+			err = s.Limit(ctx, func(ctx context.Context) (err error) {
+				snap, err = s.checkout(ctx, r, at, record)
+				return err
+			})
+			return snap, err
+		})
+		return &Fetched{Key: key, record: record, RootFS: files}, nil
+	})
+}
+
+// checkout makes the snapshot of a tree, unless the store has it.
+func (s *Sources) checkout(ctx context.Context, r fetch.Repository, at *fetch.Commit, record digest.Digest) (snap *snapshot.Snapshot, err error) {
+	if id, err := s.Store.Record(repositoryKind, record); err == nil {
+		if snap, err := s.Store.Snapshot(string(id)); err == nil {
+			return snap, nil
+		}
+	}
+	v := s.Progress.Start("load git source " + fetch.Redact(r.Remote))
+	defer func() { v.Done(err) }()
+	active, err := s.Store.Prepare(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Fetch.Checkout(ctx, r, at, active.Root()); err != nil {
+		return nil, errors.Join(err, active.Discard())
+	}
+	if snap, err = active.Commit(); err != nil {
+		return nil, err
+	}
+	return snap, s.Store.PutRecord(repositoryKind, record, []byte(snap.ID()))
+}

@@ -1,0 +1,70 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/memo"
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+)
+
+// Options are what sources are read with. Every field must be set but where it says
+// otherwise.
+type Options struct {
+	Registry *registry.Client
+	// Store and Fetch may be nil where nothing but the configs of images is read.
+	Store    *snapshot.Store
+	Fetch    *fetch.Client
+	Progress *event.Reporter
+	// Jobs bounds the layers that are unpacked at once.
+	Jobs int
+	// Platforms has the progress name the platform of each image.
+	Platforms bool
+	// LeaveOut is a directory that is in no other one even if it lies in one; it may
+	// be empty.
+	LeaveOut string
+	// Key names records of one kind by what they are about.
+	Key func(kind string, values ...string) digest.Digest
+	// Limit calls a function that fetches one thing with a context that ends when that
+	// has taken too long.
+	Limit func(ctx context.Context, f func(context.Context) error) error
+}
+
+// Sources are what a build reads. They may be used by several goroutines.
+type Sources struct {
+	Options
+
+	images  memo.Map[imageName, *Image]
+	fetches memo.Map[digest.Digest, *Fetched]
+	views   memo.Map[*RootFS, *Tree]
+	dirs    memo.Map[digest.Digest, *Tree]
+
+	mu   sync.Mutex
+	open []func() error // what Close closes
+}
+
+// New returns sources of which nothing is asked for yet. The caller closes them.
+func New(o Options) *Sources { return &Sources{Options: o} }
+
+// Close closes every tree, and remembers the sums of files for later builds. Nothing of
+// the sources is used at that time or later.
+func (s *Sources) Close() error {
+	var errs []error
+	for _, f := range slices.Backward(s.open) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// onClose has Close call f, before what was opened earlier is closed.
+func (s *Sources) onClose(f func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = append(s.open, f)
+}
