@@ -12,22 +12,10 @@ import (
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// An Image is an image that the build reads, resolved but not fetched.
-type Image struct {
-	*registry.Image
-
-	Parsed dockerspec.DockerOCIImage // the config
-	Chain  digest.Digest             // the chain ID of its layers
-	RootFS *RootFS
-}
-
-type imageName struct{ ref, platform string }
 
 // Image returns the image ref of a registry for p. No layer of it is fetched.
 func (s *Sources) Image(ctx context.Context, ref string, p ocispec.Platform) (*Image, error) {

@@ -66,3 +66,16 @@ func (s *Sources) checkout(ctx context.Context, r fetch.Repository, at *fetch.Co
 	}
 	return snap, s.Store.PutRecord(repositoryKind, record, []byte(snap.ID()))
 }
+
+// Has reports whether the store has the files of f, and whether it has ever had them.
+func (s *Sources) Has(f *Fetched) (now, ever bool) {
+	if f.record == "" {
+		return true, true
+	}
+	id, err := s.Store.Record(repositoryKind, f.record)
+	if err != nil {
+		return false, false
+	}
+	_, err = s.Store.Snapshot(string(id))
+	return err == nil, true
+}

@@ -8,9 +8,11 @@ import (
 
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -34,6 +36,34 @@ type Options struct {
 	// Limit calls a function that fetches one thing with a context that ends when that
 	// has taken too long.
 	Limit func(ctx context.Context, f func(context.Context) error) error
+}
+
+// An Image is an image that the build reads, resolved but not fetched.
+type Image struct {
+	*registry.Image
+
+	Parsed dockerspec.DockerOCIImage // the config
+	Chain  digest.Digest             // the chain ID of its layers
+	RootFS *RootFS
+}
+
+type imageName struct{ ref, platform string }
+
+// A Fetched is a file or a tree that came from elsewhere. It is a snapshot of its own,
+// which later builds find again.
+type Fetched struct {
+	Key    digest.Digest // names the files
+	RootFS *RootFS
+
+	record digest.Digest // that the store has of a repository's tree; "" for a file
+}
+
+// A Tree is a directory that COPY reads: the build context, or the files of an image, of
+// a stage or of something fetched. It is open until the sources are closed.
+type Tree struct {
+	*filecopy.Tree
+
+	Root string // the directory, for what needs a path
 }
 
 // Sources are what a build reads. They may be used by several goroutines.

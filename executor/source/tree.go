@@ -7,14 +7,6 @@ import (
 	"github.com/bobbuild/bob/executor/filecopy"
 )
 
-// A Tree is a directory that COPY reads: the build context, or the files of an image, of
-// a stage or of something fetched. It is open until the sources are closed.
-type Tree struct {
-	*filecopy.Tree
-
-	Root string // the directory, for what needs a path
-}
-
 // View returns the files of r. They are mounted until the sources are closed.
 func (s *Sources) View(ctx context.Context, r *RootFS) (*Tree, error) {
 	return s.views.Get(ctx, r, func(ctx context.Context) (*Tree, error) {
