@@ -24,16 +24,18 @@ type build struct {
 	plans []*dockerfile.Plan // one for each platform
 	opts  Options
 
-	group    *errgroup.Group     // all goroutines of the build; its first error is the build's
-	life     context.Context     //nolint:containedctx // of group: what is made for all outlives the step that asked first
-	jobs     *semaphore.Weighted // operations under way
-	packers  *semaphore.Weighted // layers being compressed
-	progress *event.Reporter
-	exports  *exports
-	caches   memo.Value[[]*importedCache]
-	lost     []digest.Digest // layers of caches that can't be had
-	sources  *source.Sources
-	looked   memo.Value[struct{}] // that what steps take from this machine is there
+	group     *errgroup.Group     // all goroutines of the build; its first error is the build's
+	life      context.Context     //nolint:containedctx // of group: what is made for all outlives the step that asked first
+	jobs      *semaphore.Weighted // operations under way
+	packers   *semaphore.Weighted // layers being compressed
+	progress  *event.Reporter
+	stopwatch stopwatch
+	policy    policy
+	exports   *exports
+	caches    memo.Value[[]*importedCache]
+	lost      []digest.Digest // layers of caches that can't be had
+	sources   *source.Sources
+	looked    memo.Value[struct{}] // that what steps take from this machine is there
 
 	mu        sync.Mutex
 	outlines  memo.Map[*dockerfile.Stage, *outline]
@@ -47,7 +49,6 @@ type build struct {
 	explained []StepCache
 	steps     []notedStep                     // for the caches
 	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
-	overdue   []error                         // of steps that took too long
 	mounts    map[digest.Digest]usedMount     // likewise, by cacheKey
 	written   atomic.Bool                     // to an [Output.Writer]
 }
@@ -72,21 +73,23 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 	}
 	b = b.complete()
 	bd := &build{
-		Builder:  b,
-		plan:     plans[0],
-		plans:    plans,
-		opts:     o,
-		jobs:     semaphore.NewWeighted(int64(o.Jobs)),
-		packers:  semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
-		progress: event.NewReporter(b.Progress, b.Clock),
-		layers:   make(map[string]*layer),
-		reads:    make(map[digest.Digest]readNow),
-		links:    make(map[digest.Digest]digest.Digest),
-		mounts:   make(map[digest.Digest]usedMount),
+		Builder:   b,
+		plan:      plans[0],
+		plans:     plans,
+		opts:      o,
+		jobs:      semaphore.NewWeighted(int64(o.Jobs)),
+		packers:   semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
+		progress:  event.NewReporter(b.Progress, b.Clock),
+		policy:    newPolicy(b, &o),
+		stopwatch: stopwatch{limit: o.StepTimeout},
+		layers:    make(map[string]*layer),
+		reads:     make(map[digest.Digest]readNow),
+		links:     make(map[digest.Digest]digest.Digest),
+		mounts:    make(map[digest.Digest]usedMount),
 	}
 	bd.sources = source.New(source.Options{
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: keyOf, Progress: bd.progress,
-		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.bounded,
+		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
 	})
 	return bd, nil
 }
@@ -99,13 +102,13 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	for _, p := range b.plans {
 		b.remark(p.Warnings)
 	}
-	if err := b.checkAllowed(); err != nil {
+	if err := b.policy.check(b.allStages()); err != nil {
 		return nil, err
 	}
 	if err := b.opts.Check(b.platforms()); err != nil {
 		return nil, err
 	}
-	if err := b.emulate(ctx); err != nil {
+	if err := b.policy.prepare(ctx, b.allStages()); err != nil {
 		return nil, err
 	}
 	caller := ctx
@@ -144,7 +147,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		return err
 	})
 	if err := b.group.Wait(); err != nil {
-		return nil, b.blame(caller, err)
+		return nil, b.stopwatch.blame(caller, ctx, err)
 	}
 	result.Cache = b.cacheUse()
 	return result, nil

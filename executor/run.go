@@ -14,8 +14,6 @@ import (
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/containerd/platforms"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // scriptDir is where a RUN finds the body of a heredoc that names its own
@@ -23,14 +21,8 @@ import (
 const scriptDir = "/dev/pipes"
 
 func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (*operation, error) {
-	if err := b.runs(s); err != nil {
+	if err := b.policy.allows(op, s); err != nil {
 		return nil, err
-	}
-	if op.Insecure && !b.opts.AllowInsecure {
-		return nil, errInsecure
-	}
-	if op.Network == "host" && !b.mayUseHost() {
-		return nil, errHostNetwork
 	}
 	found, err := b.mountSources(ctx, st, op, s)
 	if err != nil {
@@ -68,97 +60,6 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 			return to.Restored(restored)
 		},
 	}, nil
-}
-
-// runs tells why no RUN of s can be run, nil if they can.
-func (b *build) runs(s *dockerfile.Stage) error {
-	if p := s.Platform; p.OS != "linux" {
-		return fmt.Errorf("commands for %s can't be run here, only those for linux: have a stage FROM --platform=$BUILDPLATFORM make the files, and copy them", platforms.FormatAll(p))
-	}
-	return b.NoRUN
-}
-
-var errInsecure = errors.New("security.insecure is not allowed: build with --allow security.insecure if the Dockerfile is trusted")
-
-var errHostNetwork = errors.New("network.host is not allowed where RUN has a private network: build with --allow network.host if the Dockerfile is trusted")
-
-// mayUseHost reports whether RUN --network=host has the user's leave. A private
-// network is there to keep the Dockerfile from the host's.
-func (b *build) mayUseHost() bool {
-	return b.opts.Network != sandbox.Private || b.opts.AllowHostNetwork
-}
-
-// checkAllowed refuses, before anything runs, a plan that asks for what takes the
-// user's leave, or can't be done here. What the triggers of a base image ask for is
-// not known by then and refused at their step.
-func (b *build) checkAllowed() error {
-	for _, s := range b.allStages() {
-		if at, ok := s.Runs(); ok {
-			if err := b.runs(s); err != nil {
-				return &StepError{Step: "RUN", Location: at, Err: err}
-			}
-		}
-		if at, ok := s.HostNetwork(); ok && !b.mayUseHost() {
-			return &StepError{Step: "RUN --network=host", Location: at, Err: errHostNetwork}
-		}
-		if at, ok := s.Insecure(); ok && !b.opts.AllowInsecure {
-			return &StepError{Step: "RUN --security=insecure", Location: at, Err: errInsecure}
-		}
-	}
-	return nil
-}
-
-// emulate has the commands of every stage run, also those of other architectures than
-// this machine's, or refuses the plan before anything runs. That the results of all
-// may be known is not known by then.
-func (b *build) emulate(ctx context.Context) error {
-	if b.Emulate == nil {
-		return nil
-	}
-	var all []string
-	first := make(map[string]dockerfile.Location) // RUN by architecture
-	for _, s := range b.allStages() {
-		at, ok := s.Runs()
-		if name := s.Platform.Architecture; ok && !slices.Contains(all, name) {
-			all = append(all, name)
-			first[name] = at
-		}
-	}
-	err := b.Emulate(ctx, all)
-	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
-		return &StepError{Step: "RUN", Location: first[e.Architecture], Err: foreign(e)}
-	}
-	return err
-}
-
-// emulateSteps is emulate for the steps of s, when its base is known: triggers of that
-// may bring the first command. A base that is for another platform than it was asked for
-// has its commands run too, if they can be: that may be said wrongly.
-func (b *build) emulateSteps(ctx context.Context, s *dockerfile.Stage, base ocispec.Platform, steps []dockerfile.Step) error {
-	first := slices.IndexFunc(steps, func(step dockerfile.Step) bool {
-		_, ok := step.Op.(*dockerfile.Run)
-		return ok
-	})
-	if b.Emulate == nil || b.NoRUN != nil || first < 0 {
-		return nil //nolint:nilerr // the step itself fails with that
-	}
-	err := b.Emulate(ctx, []string{s.Platform.Architecture})
-	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
-		return locate(foreign(e), steps[first])
-	}
-	if err != nil || base.Architecture == "" {
-		return err
-	}
-	err = b.Emulate(ctx, []string{base.Architecture})
-	if _, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
-		return nil // the kernel decides
-	}
-	return err
-}
-
-// foreign says for which architecture a command can't be run.
-func foreign(e *sandbox.ArchitectureError) error {
-	return fmt.Errorf("programs for %s can't be run here: %w", e.Architecture, e)
 }
 
 // visible is what RUN sees and its key holds. Which proxy fetched something

@@ -112,7 +112,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 			return nil, err
 		}
 	}
-	if err := b.emulateSteps(ctx, s, o.platform, o.steps); err != nil {
+	if err := b.policy.prepareSteps(ctx, s, o.platform, o.steps); err != nil {
 		return nil, err
 	}
 	n := b.counter(s, o.steps)
@@ -137,7 +137,7 @@ func (b *build) buildStage(ctx context.Context, s *dockerfile.Stage) (_ *state, 
 			}
 		}})
 		if err != nil {
-			return nil, b.place(err, step)
+			return nil, b.stopwatch.place(err, step)
 		}
 		st = *next
 	}
@@ -223,18 +223,6 @@ func (b *build) startBase(s *dockerfile.Stage, st *state) error {
 
 // scratch is the state of FROM scratch: no layer.
 func scratch() *state { return &state{key: newKey("scratch").sum(), rootfs: emptyRootFS()} }
-
-// locate gives err the place of step, unless it has a place already or tells of
-// an end that step is not to blame for.
-func locate(err error, step dockerfile.Step) error {
-	if _, ok := errors.AsType[*StepError](err); ok || errors.Is(err, context.Canceled) {
-		return err
-	}
-	if _, waited := err.(*TimeoutError); waited { //nolint:errorlint // in another error it is the step's
-		return err
-	}
-	return &StepError{Step: step.Text, Location: step.Location, Err: err}
-}
 
 // A counter numbers the steps of a stage as "[title 2/5]".
 type counter struct {

@@ -145,7 +145,7 @@ func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operati
 	err := b.limited(ctx, func() (err error) {
 		v := b.progress.Start(title)
 		b.explain(ctx, v, op, title, false)
-		err = b.bounded(ctx, func(ctx context.Context) (err error) {
+		err = b.stopwatch.bounded(ctx, func(ctx context.Context) (err error) {
 			snap, err = b.execute(ctx, parent, op, v)
 			return err
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -27,12 +28,21 @@ type overdueError struct{ *TimeoutError }
 
 func (e *overdueError) Unwrap() error { return e.TimeoutError }
 
+// A stopwatch bounds the steps of a build, and knows which took too long. The zero value
+// sets no limit.
+type stopwatch struct {
+	limit time.Duration // of a step; 0 is none
+
+	mu      sync.Mutex
+	overdue []error // of steps, with their places
+}
+
 // bounded calls f, which is the work of a step, with a context that ends when that
 // has taken as long as it may.
-func (b *build) bounded(ctx context.Context, f func(ctx context.Context) error) error {
-	if limit := b.opts.StepTimeout; limit > 0 {
+func (w *stopwatch) bounded(ctx context.Context, f func(ctx context.Context) error) error {
+	if w.limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, &TimeoutError{"--step-timeout", limit})
+		ctx, cancel = context.WithTimeoutCause(ctx, w.limit, &TimeoutError{"--step-timeout", w.limit})
 		defer cancel()
 	}
 	err := f(ctx)
@@ -45,28 +55,40 @@ func (b *build) bounded(ctx context.Context, f func(ctx context.Context) error) 
 
 // place gives err the place of step, unless it has one already or the step is not
 // to blame.
-func (b *build) place(err error, step dockerfile.Step) error {
+func (w *stopwatch) place(err error, step dockerfile.Step) error {
 	placed := locate(err, step)
 	if _, ok := errors.AsType[*overdueError](err); ok && placed != err { //nolint:errorlint // whether it was wrapped
-		b.mu.Lock()
-		b.overdue = append(b.overdue, placed)
-		b.mu.Unlock()
+		w.mu.Lock()
+		w.overdue = append(w.overdue, placed)
+		w.mu.Unlock()
 	}
 	return placed
 }
 
-// blame returns why the build ended with err, the first error of the group: the errors
-// of all steps that were under way when time was up, or else the cause of the end of
-// caller, its context, if that came first.
-func (b *build) blame(caller context.Context, err error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if _, ok := errors.AsType[*TimeoutError](err); ok && len(b.overdue) > 0 {
-		return errors.Join(b.overdue...)
+// blame returns why a build ended whose group of goroutines has the first error err: the
+// errors of all steps that were under way when time was up, or else the cause of the end
+// of caller, the context that the one of the group, life, was made of, if that came first.
+func (w *stopwatch) blame(caller, life context.Context, err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := errors.AsType[*TimeoutError](err); ok && len(w.overdue) > 0 {
+		return errors.Join(w.overdue...)
 	}
 	// What ends a context first is its cause: caller's end, or an error of the group.
-	if end := context.Cause(caller); end != nil && end == context.Cause(b.life) { //nolint:errorlint,contextcheck // that very error
+	if end := context.Cause(caller); end != nil && end == context.Cause(life) { //nolint:errorlint // that very error
 		return end
 	}
 	return err
+}
+
+// locate gives err the place of step, unless it has a place already or tells of
+// an end that step is not to blame for.
+func locate(err error, step dockerfile.Step) error {
+	if _, ok := errors.AsType[*StepError](err); ok || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if _, waited := err.(*TimeoutError); waited { //nolint:errorlint // in another error it is the step's
+		return err
+	}
+	return &StepError{Step: step.Text, Location: step.Location, Err: err}
 }
