@@ -39,8 +39,8 @@ type build struct {
 
 	mu        sync.Mutex
 	outlines  memo.Map[*dockerfile.Stage, *outline]
-	forecasts memo.Map[*dockerfile.Stage, *forecast]
-	prepared  memo.Map[foreseen, *operation]
+	forecasts memo.Map[*dockerfile.Stage, *state]
+	prepared  memo.Map[forecastKey, *operation]
 	stages    memo.Map[*dockerfile.Stage, *state]
 	bases     memo.Map[*source.Image, *state]
 	findings  memo.Map[wanted, *finding]
@@ -178,8 +178,11 @@ func (b *build) begin(ctx context.Context, s *dockerfile.Stage) {
 		return
 	}
 	b.group.Go(func() error {
-		f, err := b.forecast(ctx, s)
-		if f != nil && f.known {
+		st, err := b.forecast(ctx, s)
+		if errors.Is(err, errNoForecast) {
+			return nil
+		}
+		if err == nil && !st.unmade {
 			b.startStage(s)
 		}
 		return err

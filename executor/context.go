@@ -77,7 +77,8 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 		return nil, err
 	}
 	op := &operation{
-		key: newKey("context").str(content.String()).sum(),
+		key:    newKey("context").str(content.String()).sum(),
+		before: func(context.Context) error { return nil },
 		run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
 			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		},

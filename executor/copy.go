@@ -65,16 +65,15 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	}
 	shape := c.shape(st.key)
 	var alias digest.Digest
-	foreseen := c.from != nil && c.from.foreseen
 	if c.from != nil && c.from.key != "" {
 		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
-		if key, ok := b.alias(ctx, st, alias); ok && !c.from.anew {
+		if key, ok := b.alias(ctx, st, alias); ok && c.from.basis != anew {
 			b.noteLink(alias, key)
-			return &operation{key: key, foreseen: foreseen, run: run, explanation: explanation{inputs: c.inputs(nil)}}, nil
+			return &operation{key: key, basis: c.from.basis, run: run, explanation: explanation{inputs: c.inputs(nil)}}, nil
 		}
 	}
-	if st.ahead && c.from != nil && c.from.rootfs != nil {
-		return nil, errUnforeseen
+	if st.basis == forecast && c.from != nil && c.from.rootfs != nil {
+		return nil, errNoForecast
 	}
 	var contents []digest.Digest
 	k := newKey("copy content").str(shape.String())
@@ -140,16 +139,16 @@ func (c *copying) shape(parent digest.Digest) digest.Digest {
 	return k.sum()
 }
 
-// alias returns the key recorded under a whose result over st is there. Looking ahead
-// one whose result isn't will do.
+// alias returns the key recorded under a whose result after st is there. In a forecast
+// one whose result isn't there will do.
 func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (found digest.Digest, ok bool) {
 	for key := range b.linkedTo(ctx, aliasKind, a) {
-		if b.recall(ctx, st.rootfs, key) != nil {
+		if b.recallAfter(ctx, st, key) != nil {
 			return key, true
 		}
 		found = cmp.Or(found, key)
 	}
-	return found, st.ahead && found != ""
+	return found, st.basis == forecast && found != ""
 }
 
 // run copies into the file system of the step.

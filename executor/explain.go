@@ -250,9 +250,9 @@ func (n *notebook) open(st *state, t task, op *operation) {
 		op.why = "--no-cache"
 	case t.stage.NoCache:
 		op.why = "--no-cache-filter"
-	case st.anew:
+	case st.basis == anew:
 		op.why = n.below + " was made anew"
-	case op.anew:
+	case op.basis == anew:
 		op.why = "what it mounts was made anew"
 	}
 }

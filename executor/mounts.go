@@ -31,10 +31,9 @@ const (
 
 // A mountSource is where a bind mount or a new cache mount takes its files from.
 type mountSource struct {
-	content  digest.Digest // of what the source selects
-	source   string        // absolute and clean path in the snapshot
-	anew     bool          // content may stand for other files in earlier builds
-	foreseen bool          // content is what a forecast tells
+	content digest.Digest // of what the source selects
+	source  string        // absolute and clean path in the snapshot
+	basis   basis         // of content
 	// selection is of a directory of this machine, else nil.
 	selection *filecopy.Selection
 	// snapshot makes the files present. It is nil for the empty file system.
@@ -44,6 +43,17 @@ type mountSource struct {
 // mountSources are those of the mounts of a RUN, by their place in Run.Mounts; nil
 // where there is none.
 type mountSources []*mountSource
+
+// basis is the worst of the sources'.
+func (all mountSources) basis() basis {
+	worst := settled
+	for _, m := range all {
+		if m != nil {
+			worst = max(worst, m.basis)
+		}
+	}
+	return worst
+}
 
 // mountSources finds out what the mounts of op, which comes after st, select. A source that is missing is
 // an error here, before the command runs.
@@ -78,22 +88,22 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 	if o.rootfs == nil {
 		return b.copiedSource(ctx, o, source)
 	}
-	m := &mountSource{source: source, foreseen: o.foreseen, snapshot: o.rootfs.Snapshot}
+	m := &mountSource{source: source, basis: o.basis, snapshot: o.rootfs.Snapshot}
 	if source == "/" {
 		// Hashing a whole root file system would cost more than it saves:
 		// its key stands for its content.
-		m.content, m.anew = o.key, o.anew
+		m.content = o.key
 		return m, nil
 	}
 	record := newKey("mounted").str(o.key.String()).str(source).sum()
-	if !b.opts.NoCache && !o.anew {
+	if !b.opts.NoCache && o.basis != anew {
 		for m.content = range b.linkedTo(ctx, mountedKind, record) {
 			b.noteLink(record, m.content)
 			return m, nil
 		}
 	}
-	if st.ahead {
-		return nil, errUnforeseen
+	if st.basis == forecast {
+		return nil, errNoForecast
 	}
 	src, err := o.open(ctx)
 	if err != nil {
@@ -106,6 +116,7 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 	if m.content, err = selection.DigestWithOwners(ctx); err != nil {
 		return nil, err
 	}
+	m.basis = settled
 	b.noteLink(record, m.content)
 	return m, b.Store.PutRecord(mountedKind, record, []byte(m.content))
 }

@@ -15,11 +15,8 @@ import (
 type origin struct {
 	// key identifies all of its files, "" where that is known only by reading
 	// them: for directories of this machine.
-	key digest.Digest
-	// anew says that key may stand for other files in earlier builds.
-	anew bool
-	// foreseen says that key is that of a forecast.
-	foreseen bool
+	key   digest.Digest
+	basis basis // of key
 	// owners says that files have owners worth keeping.
 	owners bool
 	open   func(context.Context) (*source.Tree, error)
@@ -35,15 +32,12 @@ func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *
 	switch {
 	case from.Scratch:
 		return b.stateOrigin(scratch()), nil
-	case from.Stage != nil && st.ahead:
+	case from.Stage != nil && st.basis == forecast:
 		f, err := b.forecast(ctx, from.Stage)
-		if err == nil && f == nil {
-			err = errUnforeseen
-		}
 		if err != nil {
 			return nil, err
 		}
-		return f.origin(b, from.Stage), nil
+		return b.forecastOrigin(f, from.Stage), nil
 	case from.Stage != nil:
 		st, err := b.stage(ctx, from.Stage)
 		if err != nil {
@@ -64,7 +58,7 @@ func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *
 }
 
 func (b *build) stateOrigin(st *state) *origin {
-	return &origin{key: st.key, anew: st.anew, owners: true, rootfs: st.rootfs, open: b.viewOf(st.rootfs)}
+	return &origin{key: st.key, basis: st.basis, owners: true, rootfs: st.rootfs, open: b.viewOf(st.rootfs)}
 }
 
 // viewOf returns a function that opens the files of r.

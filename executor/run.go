@@ -49,8 +49,7 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	}
 	return &operation{
 		key:         key.sum(),
-		anew:        slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.anew }),
-		foreseen:    slices.ContainsFunc(found, func(m *mountSource) bool { return m != nil && m.foreseen }),
+		basis:       found.basis(),
 		explanation: explanation{inputs: inputs, files: found.localFiles()},
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 			restored, err := b.runProcess(ctx, to.Root(), op, found, v)

@@ -27,8 +27,8 @@ type state struct {
 	key     digest.Digest
 	rootfs  *rootfs
 	from    digest.Digest // of the manifest of the image that it began with, "" if none
-	anew    bool          // its last step was run although the result may have been known
-	ahead   bool          // it is foreseen: see forecast
+	basis   basis         // of key
+	unmade  bool          // of a forecast: files and layers are those of an earlier step, since the last result isn't known
 
 	// missing is the history entry that comes last because the first layer has
 	// none, nil in most images. As BuildKit has it, it tells of the last layer.

@@ -19,14 +19,10 @@ import (
 type operation struct {
 	// key identifies the result; see newKey.
 	key digest.Digest
-	// anew says that a known result won't do.
-	anew bool
-	// foreseen says that key holds what a forecast tells of a stage.
-	foreseen bool
-	// missed, unless it is nil, is called when the result has to be made.
-	missed func()
-	// ready, unless it is nil, is waited for before the result is made.
-	ready func(context.Context) error
+	// basis is that of the key. If it is anew, a known result won't do.
+	basis basis
+	// before is called before the result is made, when it has to be.
+	before func(context.Context) error
 	// run changes the file system of the step. It reports to v.
 	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 
@@ -78,8 +74,13 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		b.progress.Fail(t.title(), err)
 		return nil, err
 	}
-	op.missed, op.ready = t.demand, b.awaitSources
-	op.anew = op.anew || st.anew || t.stage.NoCache || b.opts.NoCache
+	op.before = func(ctx context.Context) error {
+		t.demand()
+		return b.awaitSources(ctx)
+	}
+	if st.basis == anew || t.stage.NoCache || b.opts.NoCache {
+		op.basis = anew
+	}
 	t.book.open(st, t, op)
 	f, err := b.find(ctx, st.rootfs, op, t.title())
 	if err != nil {
@@ -89,7 +90,10 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		return nil, err
 	}
 	next := b.after(st, t, f)
-	next.anew = op.anew
+	next.basis = settled
+	if op.basis == anew {
+		next.basis = anew
+	}
 	return next, nil
 }
 
@@ -97,17 +101,14 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 // that come to the same, as those of two platforms may, are done once in a build and
 // shown once.
 func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
-	return b.findings.Get(ctx, wanted{op.key, op.anew}, func(ctx context.Context) (*finding, error) {
+	return b.findings.Get(ctx, wanted{op.key, op.basis == anew}, func(ctx context.Context) (*finding, error) {
 		f := b.known(ctx, below, op)
-		if f == nil && op.missed != nil {
-			op.missed()
-		}
-		if f == nil && op.ready != nil {
-			if err := op.ready(ctx); err != nil {
+		if f == nil {
+			if err := op.before(ctx); err != nil {
 				return nil, err
 			}
 		}
-		if f == nil && !op.anew {
+		if f == nil && op.basis != anew {
 			// Another process may be at the same step.
 			release, err := b.Store.Lock(ctx, op.key, b.progress.Waiting(title, "runs the same step"))
 			if err != nil {
@@ -133,7 +134,7 @@ func (b *build) find(ctx context.Context, below *rootfs, op *operation, title st
 
 // known returns the known result of op over below, nil if that is nothing or won't do.
 func (b *build) known(ctx context.Context, below *rootfs, op *operation) *finding {
-	if op.anew {
+	if op.basis == anew {
 		return nil
 	}
 	return b.recall(ctx, below, op.key)
@@ -236,14 +237,19 @@ func describe(t task) string {
 	return t.title()
 }
 
-// recall returns the known result of the operation key over below, from the store or
-// else from an imported cache; nil if there is none. A result that lies on something
-// else, since what is below was made anew, is none; nor is one over nil, which is yet to
-// be made.
-func (b *build) recall(ctx context.Context, below *rootfs, key digest.Digest) *finding {
-	if below == nil {
+// recallAfter returns the known result of the operation key after st; nil if there is
+// none, or what it would lie on has yet to be made.
+func (b *build) recallAfter(ctx context.Context, st *state, key digest.Digest) *finding {
+	if st.unmade {
 		return nil
 	}
+	return b.recall(ctx, st.rootfs, key)
+}
+
+// recall returns the known result of the operation key over below, from the store or
+// else from an imported cache; nil if there is none. A result that lies on something
+// else, since what is below was made anew, doesn't count.
+func (b *build) recall(ctx context.Context, below *rootfs, key digest.Digest) *finding {
 	if f := b.lookup(below, key); f != nil {
 		return f
 	}

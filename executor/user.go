@@ -55,7 +55,7 @@ var errNoNames = errors.New("the stage is still empty and knows no names: use nu
 // looked up in files that aren't there: as with BuildKit those of a stage that is
 // still empty.
 func (s *state) knows(spec string) error {
-	if len(s.layers) > 0 {
+	if len(s.layers) > 0 || s.unmade {
 		return nil
 	}
 	for part := range strings.SplitSeq(spec, ":") {
