@@ -17,6 +17,36 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
+// Build runs plan and delivers its result. The first failure ends everything
+// else that is under way; it is a [*StepError] when an instruction is to blame.
+// When Build returns nothing of it is running or mounted any more.
+func (b *Builder) Build(ctx context.Context, plan *dockerfile.Plan, o Options) (*Result, error) {
+	return b.BuildAll(ctx, []*dockerfile.Plan{plan}, o)
+}
+
+// BuildAll is [Builder.Build] of plans that are for different platforms, at the
+// same time. With more than one the result is an index of their images, in the order
+// of the plans. What they have in common is done once.
+func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {
+	bd, err := newBuild(b, plans, o)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		result, err := bd.run(ctx)
+		lost := bd.lostLayer(ctx, err)
+		if lost == "" {
+			return result, err
+		}
+		again, err := newBuild(b, plans, o)
+		if err != nil {
+			return nil, err
+		}
+		again.progress, again.lost = bd.progress, append(bd.lost, lost)
+		bd = again
+	}
+}
+
 // A build is the state of one Build: everything that its stages share.
 type build struct {
 	*Builder
@@ -31,6 +61,7 @@ type build struct {
 	progress  *event.Reporter
 	stopwatch stopwatch
 	policy    policy
+	commands  commands
 	exports   *exports
 	caches    memo.Value[[]*importedCache]
 	lost      []digest.Digest // layers of caches that can't be had
@@ -91,6 +122,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: keyOf, Progress: bd.progress,
 		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
 	})
+	bd.commands = commands{runner: b.Runner, store: b.Store, opts: &bd.opts, progress: bd.progress, imported: bd.importedMount}
 	return bd, nil
 }
 

@@ -38,8 +38,8 @@ var systemBundles = []string{
 
 // trust has p trust the authorities of [Options.CABundle] beside those of its image or,
 // where that has none, of this machine. Variables that the Dockerfile sets stay.
-func (b *build) trust(ctx context.Context, p *sandbox.Process) error {
-	if len(b.opts.CABundle) == 0 {
+func (c *commands) trust(ctx context.Context, p *sandbox.Process) error {
+	if len(c.opts.CABundle) == 0 {
 		return nil
 	}
 	bundle, err := systemBundle(ctx, p.Root)
@@ -49,7 +49,7 @@ func (b *build) trust(ctx context.Context, p *sandbox.Process) error {
 	if err != nil {
 		return err
 	}
-	bundle = append(append(bundle, '\n'), b.opts.CABundle...)
+	bundle = append(append(bundle, '\n'), c.opts.CABundle...)
 	for target, content := range map[string][]byte{
 		caFile:  bundle,
 		aptFile: []byte(`Acquire::https::CAInfo "` + caFile + "\";\n"),

@@ -180,12 +180,12 @@ func (m *mounting) unpackMount(ctx context.Context, dir string, from *mountLayer
 		return err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
-	if err := snapshot.Extract(ctx, dir, "/", content, snapshot.ExtractOptions{Owners: m.Store.Owners(), MaxSize: m.opts.MaxUnpacked}); err != nil {
+	if err := snapshot.Extract(ctx, dir, "/", content, snapshot.ExtractOptions{Owners: m.store.Owners(), MaxSize: m.opts.MaxUnpacked}); err != nil {
 		return err
 	}
 	// The digest is verified at the end of the blob.
 	if _, err := io.Copy(io.Discard, content); err != nil {
 		return err
 	}
-	return give(dir, from.Owner, m.Store.Owners())
+	return give(dir, from.Owner, m.store.Owners())
 }

@@ -1,25 +1,16 @@
 package executor
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // Kinds of records: the content that a mount's source selects in a stage or an
@@ -45,9 +36,9 @@ type mountSource struct {
 type mountSources []*mountSource
 
 // basis is the worst of the sources'.
-func (all mountSources) basis() basis {
+func (found mountSources) basis() basis {
 	worst := settled
-	for _, m := range all {
+	for _, m := range found {
 		if m != nil {
 			worst = max(worst, m.basis)
 		}
@@ -213,147 +204,6 @@ func mountKey(k keyHash, op *dockerfile.Run, found mountSources) (keyHash, error
 // source.
 func emptied(m *dockerfile.CacheMount) bool { return m.Owner != nil && m.Source == "/" }
 
-// A mounting is the mounts of one running command.
-type mounting struct {
-	*build
-	op      *dockerfile.Run
-	process *sandbox.Process
-	vertex  *event.Vertex
-	dir     string // private, for sockets and sources
-	agents  int
-	undo    []func() error // in reverse
-	caches  map[digest.Digest]*snapshot.CacheMount
-}
-
-// mount gives the process the mounts of op. The caller calls close when it has
-// ended, also after an error.
-func (b *build) mount(ctx context.Context, p *sandbox.Process, op *dockerfile.Run, found mountSources, v *event.Vertex) (*mounting, error) {
-	m := &mounting{build: b, op: op, process: p, vertex: v, caches: make(map[digest.Digest]*snapshot.CacheMount)}
-	if len(op.Mounts) == 0 {
-		return m, nil
-	}
-	var err error
-	if m.dir, err = os.MkdirTemp(b.Store.TempDir(), "mounts-"); err != nil {
-		return m, err
-	}
-	m.undo = append(m.undo, func() error { return os.RemoveAll(m.dir) })
-	if err := m.holdCaches(ctx, found); err != nil {
-		return m, err
-	}
-	for i, spec := range op.Mounts {
-		if err := m.add(ctx, spec, found[i]); err != nil {
-			return m, err
-		}
-	}
-	// Parents are mounted first, whatever the order in which they are written.
-	slices.SortStableFunc(p.Mounts, func(a, b sandbox.Mount) int { return cmp.Compare(a.Target, b.Target) })
-	return m, nil
-}
-
-// close ends all that the mounts need.
-func (m *mounting) close() error {
-	var errs []error
-	for _, f := range slices.Backward(m.undo) {
-		errs = append(errs, f())
-	}
-	return errors.Join(errs...)
-}
-
-func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *mountSource) error {
-	switch spec := spec.(type) {
-	case *dockerfile.BindMount:
-		root, err := m.files(ctx, from, spec.ReadOnly)
-		if err != nil {
-			return fmt.Errorf("mount on %s: %w", spec.Target, err)
-		}
-		return m.bind(root, from.source, spec.Target, spec.ReadOnly)
-	case *dockerfile.CacheMount:
-		source := spec.Source
-		if from != nil || emptied(spec) {
-			source = "/" // was copied
-		}
-		return m.bind(m.caches[cacheKey(spec, from)].Root(), source, spec.Target, spec.ReadOnly)
-	case *dockerfile.TmpfsMount:
-		m.process.Mounts = append(m.process.Mounts, sandbox.Mount{
-			Kind: sandbox.Tmpfs, Target: spec.Target, Size: spec.Size, ReadOnly: spec.ReadOnly,
-		})
-		return nil
-	case *dockerfile.SecretMount:
-		return m.secret(ctx, spec)
-	case *dockerfile.SSHMount:
-		return m.agent(ctx, spec)
-	default:
-		return fmt.Errorf("no mount %T", spec)
-	}
-}
-
-// files mounts the files of an origin for this command: those that may be
-// written as a copy that is discarded.
-func (m *mounting) files(ctx context.Context, from *mountSource, readOnly bool) (string, error) {
-	snap, err := from.snapshot(ctx)
-	if err != nil {
-		return "", err
-	}
-	if readOnly {
-		v, err := m.Store.View(ctx, snap)
-		if err != nil {
-			return "", err
-		}
-		m.undo = append(m.undo, v.Close)
-		return v.Root(), nil
-	}
-	a, err := m.Store.Prepare(ctx, snap)
-	if err != nil {
-		return "", err
-	}
-	m.undo = append(m.undo, a.Discard)
-	return a.Root(), nil
-}
-
-// bind has source, resolved inside root, shown at target. It is
-// bound by its descriptor: another command may change a cache mount meanwhile.
-func (m *mounting) bind(root, source, target string, readOnly bool) error {
-	if source != "/" {
-		handle, err := filecopy.OpenInRoot(root, source)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("mount on %s: %w", target, &filecopy.NotFoundError{Source: source})
-		}
-		if err != nil {
-			return fmt.Errorf("mount on %s: source %s: %w", target, source, err)
-		}
-		m.undo = append(m.undo, handle.Close)
-		place := filepath.Join(m.dir, fmt.Sprint(len(m.process.Mounts)))
-		if err := makePlace(handle, place); err != nil {
-			return err
-		}
-		root = fmt.Sprintf("/proc/self/fd/%d", handle.Fd())
-		err = unix.Mount(root, place, "", unix.MS_BIND, "")
-		switch {
-		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-			// So it is where commands run in a chroot, which takes the descriptor.
-		case err != nil:
-			return fmt.Errorf("mount on %s: %w", target, &os.PathError{Op: "bind", Path: source, Err: err})
-		default:
-			m.undo = append(m.undo, func() error { return unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
-			root = place
-		}
-	}
-	m.process.Mounts = append(m.process.Mounts, sandbox.Mount{Source: root, Target: target, ReadOnly: readOnly})
-	return nil
-}
-
-// makePlace makes an empty file or directory, as the handle is one.
-func makePlace(handle *os.File, place string) error {
-	info, err := handle.Stat()
-	if err != nil {
-		return err
-	}
-	if info.IsDir() {
-		return os.Mkdir(place, 0o700)
-	}
-	return os.WriteFile(place, nil, 0o600)
-}
-
 // cacheKey names a cache. As in BuildKit one with the same ID that begins with
 // something else is another cache. The name has a version of its own: what commands
 // keep there is good whatever else has another version.
@@ -370,107 +220,4 @@ func cacheKey(m *dockerfile.CacheMount, from *mountSource) digest.Digest {
 		k = k.str(from.content.String()).str(m.Source)
 	}
 	return k.sum()
-}
-
-// sharings are the kinds of sharing as [dockerfile.CacheMount] names them; the zero
-// value is that of "shared".
-var sharings = map[string]snapshot.Sharing{"private": snapshot.Private, "locked": snapshot.Locked}
-
-// holdCaches opens the cache mounts, each once for the command, in an order that
-// all commands have: two that want the same ones can't wait for each other.
-func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
-	type wanted struct {
-		key  digest.Digest
-		spec *dockerfile.CacheMount
-		from *mountSource
-	}
-	var caches []wanted
-	for i, spec := range m.op.Mounts {
-		if spec, ok := spec.(*dockerfile.CacheMount); ok {
-			caches = append(caches, wanted{cacheKey(spec, found[i]), spec, found[i]})
-		}
-	}
-	slices.SortStableFunc(caches, func(a, b wanted) int { return cmp.Compare(a.key, b.key) })
-	for _, w := range caches {
-		if m.caches[w.key] != nil {
-			continue
-		}
-		waiting := func() {
-			_, _ = fmt.Fprintf(m.vertex.Log(2), "waiting for the cache mount on %s, which another build uses\n", w.spec.Target)
-		}
-		c, err := m.Store.CacheMount(ctx, w.key, sharings[w.spec.Sharing], waiting, func(dir string) error {
-			if from := m.importedMount(ctx, w.key); from != nil {
-				err := m.unpackMount(ctx, dir, from)
-				if err == nil || ctx.Err() != nil {
-					return err
-				}
-				m.progress.Warn(fmt.Sprintf("cache mount %s: %v; it begins anew", from.ID, err))
-			}
-			return m.fillCache(ctx, dir, w.spec, w.from)
-		})
-		if err != nil {
-			return fmt.Errorf("mount on %s: %w", w.spec.Target, err)
-		}
-		m.undo = append(m.undo, c.Close)
-		m.caches[w.key] = c
-	}
-	return nil
-}
-
-// likeSource gives the directory dir the owner and mode of the one at source,
-// resolved inside root, of which it holds the contents.
-func likeSource(dir, root, source string, keeper owners.Keeper) error {
-	handle, err := filecopy.OpenInRoot(root, source)
-	if err != nil {
-		return err
-	}
-	defer handle.Close()
-	var st unix.Stat_t
-	if err := keeper.Fstat(int(handle.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	return give(dir, dockerfile.MountOwner{UID: st.Uid, GID: st.Gid, Mode: st.Mode}, keeper)
-}
-
-// give gives the file or directory name, which is no link, an owner and a mode.
-func give(name string, owner dockerfile.MountOwner, keeper owners.Keeper) error {
-	if err := keeper.Fchownat(unix.AT_FDCWD, name, int(owner.UID), int(owner.GID)); err != nil {
-		return &os.PathError{Op: "chown", Path: name, Err: err}
-	}
-	if err := keeper.Fchmodat(unix.AT_FDCWD, name, owner.Mode); err != nil {
-		return &os.PathError{Op: "chmod", Path: name, Err: err}
-	}
-	return nil
-}
-
-// fillCache makes what a new cache begins with at the path.
-func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.CacheMount, from *mountSource) error {
-	if from != nil {
-		root, err := m.files(ctx, from, true)
-		if err != nil {
-			return err
-		}
-		src, err := filecopy.OpenDir(root, nil)
-		if err != nil {
-			return err
-		}
-		defer src.Close()
-		src.Keep(m.Store.Owners())
-		selection, err := selectOne(ctx, src, from.source, false)
-		if err != nil {
-			return err
-		}
-		if err := selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{Owners: m.Store.Owners()}); err != nil {
-			return err
-		}
-		return likeSource(dir, root, from.source, m.Store.Owners())
-	}
-	owner := dockerfile.MountOwner{Mode: 0o755}
-	if emptied(spec) {
-		owner = *spec.Owner
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	return give(dir, owner, m.Store.Owners())
 }

@@ -8,14 +8,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
 
-	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot/bounded"
-	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 )
@@ -118,74 +112,4 @@ func (a readOnlyAgent) SignWithFlags(key ssh.PublicKey, data []byte, flags agent
 
 func (readOnlyAgent) Extension(string, []byte) ([]byte, error) {
 	return nil, agent.ErrExtensionUnsupported
-}
-
-// agent gives the process the socket of an agent. The variable is set for the
-// first one even if it wasn't given, as in BuildKit, but not if there is one.
-func (m *mounting) agent(ctx context.Context, spec *dockerfile.SSHMount) error {
-	target := spec.Target
-	if target == "" {
-		target = fmt.Sprintf("/run/buildkit/ssh_agent.%d", m.agents)
-	}
-	if !slices.ContainsFunc(m.process.Env, func(kv string) bool { return strings.HasPrefix(kv, "SSH_AUTH_SOCK=") }) {
-		m.setenv("SSH_AUTH_SOCK", target)
-	}
-	m.agents++
-	a, given := m.opts.SSH[spec.ID]
-	if !given {
-		if !spec.Required {
-			return nil
-		}
-		return fmt.Errorf("no SSH key %q forwarded: give it with --ssh %s", spec.ID, spec.ID)
-	}
-	socket := filepath.Join(m.dir, fmt.Sprintf("agent%d", m.agents))
-	stop, err := a.listen(ctx, socket, spec.Owner, m.Store.Owners())
-	if err != nil {
-		return fmt.Errorf("ssh mount on %s: %w", target, err)
-	}
-	m.undo = append(m.undo, stop)
-	m.process.Private = true
-	m.process.Mounts = append(m.process.Mounts, sandbox.Mount{Source: socket, Target: target})
-	return nil
-}
-
-// listen serves the agent on a socket that it makes, until stop is called.
-func (a *SSHAgent) listen(ctx context.Context, socket string, owner dockerfile.MountOwner, keeper owners.Keeper) (stop func() error, err error) {
-	dir, err := os.Open(filepath.Dir(socket))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	// The address of a socket may have no more than 107 bytes.
-	address := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket))
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", address)
-	if err != nil {
-		return nil, err
-	}
-	listener.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:forcetypeassert // of network "unix"
-	owner.Mode &= 0o777
-	if err := give(socket, owner, keeper); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return // closed
-			}
-			all.Go(func() {
-				defer conn.Close()
-				defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-				_ = a.serve(ctx, conn) // the command sees that it ends
-			})
-		}
-	})
-	return func() error {
-		cancel()
-		err := listener.Close()
-		all.Wait()
-		return err
-	}, nil
 }

@@ -156,33 +156,3 @@ func (b *Builder) complete() *Builder {
 
 // defaultJobs is how many operations are under way at once if nobody says otherwise.
 func defaultJobs() int { return runtime.NumCPU() }
-
-// Build runs plan and delivers its result. The first failure ends everything
-// else that is under way; it is a [*StepError] when an instruction is to blame.
-// When Build returns nothing of it is running or mounted any more.
-func (b *Builder) Build(ctx context.Context, plan *dockerfile.Plan, o Options) (*Result, error) {
-	return b.BuildAll(ctx, []*dockerfile.Plan{plan}, o)
-}
-
-// BuildAll is [Builder.Build] of plans that are for different platforms, at the
-// same time. With more than one the result is an index of their images, in the order
-// of the plans. What they have in common is done once.
-func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {
-	bd, err := newBuild(b, plans, o)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		result, err := bd.run(ctx)
-		lost := bd.lostLayer(ctx, err)
-		if lost == "" {
-			return result, err
-		}
-		again, err := newBuild(b, plans, o)
-		if err != nil {
-			return nil, err
-		}
-		again.progress, again.lost = bd.progress, append(bd.lost, lost)
-		bd = again
-	}
-}
