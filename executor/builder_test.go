@@ -17,6 +17,8 @@ import (
 
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/snapshot"
+	"golang.org/x/sys/unix"
 )
 
 func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
@@ -441,4 +443,38 @@ func TestFileOutputs(t *testing.T) {
 		t.Errorf("left behind: %q, %v", left, err)
 	}
 	k.clean()
+}
+
+// TestFilesKeepUserAttributes: files that leave a build carry user attributes, the
+// layers of an image don't, as from BuildKit.
+func TestFilesKeepUserAttributes(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	dir, out := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setxattr(filepath.Join(dir, "f"), "user.note", []byte("n"), 0); errors.Is(err, unix.ENOTSUP) {
+		t.Skip("no user attributes here")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	tarball, files, layout := filepath.Join(out, "files.tar"), filepath.Join(out, "files"), filepath.Join(out, "layout")
+	r := k.mustBuild("FROM scratch\nCOPY f /\n", executor.Options{Context: dir, Report: true, Outputs: []executor.Output{
+		{Type: executor.OutputTar, Dest: tarball},
+		{Type: executor.OutputLocal, Dest: files},
+		{Type: executor.OutputOCI, Dest: layout, Dir: true, Format: executor.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}}},
+	}})
+	value := make([]byte, 8)
+	if n, err := unix.Getxattr(filepath.Join(files, "f"), "user.note", value); err != nil || string(value[:n]) != "n" {
+		t.Errorf("type=local has user.note %q, %v", value[:max(n, 0)], err)
+	}
+	for file, want := range map[string]bool{
+		tarball: true,
+		filepath.Join(layout, "blobs", "sha256", r.Layers[0].DiffID.Encoded()): false,
+	} {
+		if got := strings.Contains(readFile(t, file), "SCHILY.xattr.user.note=n"); got != want {
+			t.Errorf("%s has user.note: %v, want %v", file, got, want)
+		}
+	}
 }
