@@ -202,8 +202,9 @@ func (b *build) packed(key digest.Digest) (*layerRecord, error) {
 	return rec, nil
 }
 
-// copySize is how many bytes of a layer are handled at once.
-const copySize = 1 << 20
+// copySize is how many bytes of a layer are handled at once. More isn't faster, and takes
+// memory from the compressor where there is little.
+const copySize = 256 << 10
 
 // compress makes the blob in the store and, at the same time, at the first target. An
 // upload that breaks costs nothing but the upload: it is made again from the store.

@@ -39,7 +39,8 @@ type frame struct {
 	lower  layers.Dir // what it hides or merges with
 }
 
-const writeSize = 1 << 20
+// writeSize is how many bytes of a tar are written at once.
+const writeSize = 256 << 10
 
 // newWalker makes a walker for a layer against the layers lower, or for a whole
 // tree if that is nil. clock turns the modification times on the disk into those
