@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/source"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -64,7 +65,7 @@ func (b *Builder) aside(ctx context.Context, watch func(event.Event)) *source.So
 	progress := event.NewReporter(watch, b.Clock)
 	progress.Excuse(func(err error) bool { return endedBy(ctx, err) })
 	return source.New(source.Options{
-		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: keyOf,
+		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: recipe.Key,
 		Progress: progress, Jobs: defaultJobs(),
 		Limit: func(ctx context.Context, f func(context.Context) error) error { return f(ctx) },
 	})
@@ -90,13 +91,4 @@ func fetchSource(ctx context.Context, s *source.Sources, src dockerfile.Source) 
 
 func fileOf(d *dockerfile.Download) fetch.File {
 	return fetch.File{URL: d.URL, Name: d.Name, Checksum: d.Checksum}
-}
-
-// keyOf is the key of values of one kind.
-func keyOf(kind string, values ...string) digest.Digest {
-	k := newKey(kind)
-	for _, v := range values {
-		k = k.str(v)
-	}
-	return k.sum()
 }

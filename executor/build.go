@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/memo"
@@ -119,7 +121,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		mounts:    make(map[digest.Digest]usedMount),
 	}
 	bd.sources = source.New(source.Options{
-		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: keyOf, Progress: bd.progress,
+		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: recipe.Key, Progress: bd.progress,
 		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
 	})
 	bd.commands = commands{runner: b.Runner, store: b.Store, opts: &bd.opts, progress: bd.progress, imported: bd.importedMount}

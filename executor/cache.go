@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
@@ -193,7 +195,7 @@ func checkSHA256(d digest.Digest) error {
 // chainKey.
 const chainKind = "chain-2"
 
-func chainKey(id string) digest.Digest { return newKey("chain").str(id).sum() }
+func chainKey(id string) digest.Digest { return recipe.Key("chain", id) }
 
 // chain returns the chain ID of the layers that r is made of, "" for none; ok is false
 // where it isn't known.

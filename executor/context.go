@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
@@ -54,7 +56,7 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 // already, a directory is copied under the title.
 func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
 	if o.rootfs != nil {
-		key := newKey("fetched context").str(o.key.String()).sum()
+		key := recipe.Key("fetched context", o.key.String())
 		if f := b.recall(ctx, emptyRootFS(), key); f != nil {
 			return f, nil
 		}
@@ -77,7 +79,7 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 		return nil, err
 	}
 	op := &operation{
-		key:    newKey("context").str(content.String()).sum(),
+		key:    recipe.Key("context", content.String()),
 		before: func(context.Context) error { return nil },
 		run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
 			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -35,11 +38,12 @@ type copying struct {
 // A part is one source of a copying. What it stands for is opened only when
 // needed.
 type part interface {
-	// shape adds to k all about the part but content that must be read first.
-	shape(k keyHash) keyHash
-	// digest returns the digest of what is copied beyond the shape, "" if that
-	// says everything.
-	digest(ctx context.Context) (digest.Digest, error)
+	// shape adds to r all about the part but content that must be read first.
+	shape(r *recipe.Recipe)
+	// content adds that, if there is any.
+	content(ctx context.Context, r *recipe.Recipe) error
+	// unread adds in its place that it wasn't read.
+	unread(r *recipe.Recipe)
 	// copyTo copies the part.
 	copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 }
@@ -63,36 +67,34 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	if op.Link {
 		run = b.linked(c.run)
 	}
-	shape := c.shape(st.key)
+	r := c.shape(st.key)
 	var alias digest.Digest
 	if c.from != nil && c.from.key != "" {
-		alias = newKey("copy from").str(shape.String()).str(c.from.key.String()).sum()
+		alias = recipe.Key("copy from", r.Key().String(), c.from.key.String())
 		if key, ok := b.alias(ctx, st, alias); ok && c.from.basis != anew {
 			b.noteLink(alias, key)
-			return &operation{key: key, basis: c.from.basis, run: run, explanation: explanation{inputs: c.inputs(nil)}}, nil
+			for _, p := range c.parts {
+				p.unread(r)
+			}
+			return &operation{key: key, basis: c.from.basis, run: run, explanation: explanation{inputs: r.Inputs()}}, nil
 		}
 	}
 	if st.basis == forecast && c.from != nil && c.from.rootfs != nil {
 		return nil, errNoForecast
 	}
-	var contents []digest.Digest
-	k := newKey("copy content").str(shape.String())
 	for _, p := range c.parts {
-		content, err := p.digest(ctx)
-		if err != nil {
+		if err := p.content(ctx, r); err != nil {
 			return nil, err
 		}
-		k = k.str(content.String())
-		contents = append(contents, content)
 	}
-	key := k.sum()
+	key := r.Key()
 	if alias != "" {
 		b.noteLink(alias, key)
 		if err := b.Store.PutRecord(aliasKind, alias, []byte(key)); err != nil {
 			return nil, err
 		}
 	}
-	return &operation{key: key, run: run, explanation: explanation{inputs: c.inputs(contents), files: c.localFiles()}}, nil
+	return &operation{key: key, run: run, explanation: explanation{inputs: r.Inputs(), files: c.localFiles()}}, nil
 }
 
 // part prepares one source of c, which comes after st.
@@ -111,9 +113,9 @@ func (b *build) part(ctx context.Context, st *state, c *copying, src dockerfile.
 		return &inlinePart{Inline: src, copying: c}, nil
 	case *dockerfile.Download:
 		// The one file there, whatever it is called.
-		return b.fetchedPart(ctx, src, fetchedPart{copying: c, pattern: "*", unpack: src.Unpack})
+		return b.fetchedPart(ctx, src, fetchedPart{copying: c, name: fetch.Redact(src.URL), pattern: "*", unpack: src.Unpack})
 	case *dockerfile.Repository:
-		return b.fetchedPart(ctx, src, fetchedPart{copying: c, pattern: ".", itself: true})
+		return b.fetchedPart(ctx, src, fetchedPart{copying: c, name: fetch.Redact(src.Remote), pattern: ".", itself: true})
 	default:
 		return nil, fmt.Errorf("no source %T", src)
 	}
@@ -129,14 +131,19 @@ func (b *build) fetchedPart(ctx context.Context, src dockerfile.Source, p fetche
 	return &p, nil
 }
 
-// shape is the key of everything about a copy but content that must be read.
-func (c *copying) shape(parent digest.Digest) digest.Digest {
-	k := newKey("copy").str(parent.String()).str(c.Dest).str(c.Chown).str(c.Chmod).list(c.Exclude).bool(c.Link).
-		bool(c.from != nil && c.from.owners)
+// shape lists everything that the result depends on but content that must be read.
+func (c *copying) shape(parent digest.Digest) *recipe.Recipe {
+	r := recipe.New("copy")
+	r.Hidden(parent.String(), recipe.Bool(c.from != nil && c.from.owners))
+	r.Add("destination", c.Dest)
+	r.Add("--chown", c.Chown)
+	r.Add("--chmod", c.Chmod)
+	r.Add("--exclude", c.Exclude...)
+	r.Add("--link", recipe.Bool(c.Link))
 	for _, p := range c.parts {
-		k = p.shape(k)
+		p.shape(r)
 	}
-	return k.sum()
+	return r
 }
 
 // alias returns the key recorded under a whose result after st is there. In a forecast

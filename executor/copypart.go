@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -21,9 +23,11 @@ type pathPart struct {
 	selection *filecopy.Selection
 }
 
-func (p *pathPart) shape(k keyHash) keyHash {
-	return k.str("path").str(p.Name).str(p.Parents).bool(p.Unpack)
+func (p *pathPart) shape(r *recipe.Recipe) {
+	r.Add("source "+p.Name, p.Parents, recipe.Bool(p.Unpack))
 }
+
+func (p *pathPart) unread(r *recipe.Recipe) { r.Unread(p.Name) }
 
 // load selects the files that are copied.
 func (p *pathPart) load(ctx context.Context) error {
@@ -53,18 +57,23 @@ func (p *pathPart) source() filecopy.Source {
 // keepsOwners reports whether what is copied keeps its owners.
 func (p *pathPart) keepsOwners() bool { return p.copying.from.owners && p.copying.Chown == "" }
 
-func (p *pathPart) digest(ctx context.Context) (digest.Digest, error) {
+func (p *pathPart) content(ctx context.Context, r *recipe.Recipe) error {
 	if err := p.load(ctx); err != nil {
-		return "", err
+		return err
 	}
+	read := p.selection.Digest
 	if p.keepsOwners() {
-		return p.selection.DigestWithOwners(ctx)
+		read = p.selection.DigestWithOwners
 	}
-	content, err := p.selection.Digest(ctx)
-	if err == nil && p.copying.from.noteRead != nil {
-		p.copying.from.noteRead(p.source(), content)
+	content, err := read(ctx)
+	if err != nil {
+		return err
 	}
-	return content, err
+	if note := p.copying.from.noteRead; note != nil {
+		note(p.source(), content)
+	}
+	r.Source(p.Name, content)
+	return nil
 }
 
 func (p *pathPart) copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
@@ -85,11 +94,11 @@ type inlinePart struct {
 	copying *copying
 }
 
-func (p *inlinePart) shape(k keyHash) keyHash {
-	return k.str("inline").str(p.Name).str(string(p.Content))
-}
+func (p *inlinePart) shape(r *recipe.Recipe) { r.Add("heredoc "+p.Name, string(p.Content)) }
 
-func (p *inlinePart) digest(context.Context) (digest.Digest, error) { return "", nil }
+func (p *inlinePart) content(context.Context, *recipe.Recipe) error { return nil }
+
+func (p *inlinePart) unread(*recipe.Recipe) {}
 
 func (p *inlinePart) copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 	o, err := p.copying.options(ctx, to, v, false, false)
@@ -102,6 +111,7 @@ func (p *inlinePart) copyTo(ctx context.Context, to *snapshot.Active, v *event.V
 // A fetchedPart is a file or a tree that came from elsewhere: all of it.
 type fetchedPart struct {
 	copying *copying
+	name    string        // for explanations
 	key     digest.Digest // of the files
 	open    func(context.Context) (*source.Tree, error)
 	pattern string // of what is copied
@@ -109,11 +119,14 @@ type fetchedPart struct {
 	unpack  bool
 }
 
-func (p *fetchedPart) shape(k keyHash) keyHash {
-	return k.str("fetched").str(p.key.String()).str(p.pattern).bool(p.itself).bool(p.unpack)
+func (p *fetchedPart) shape(r *recipe.Recipe) {
+	r.Hidden(p.pattern, recipe.Bool(p.itself), recipe.Bool(p.unpack))
+	r.Source(p.name, p.key)
 }
 
-func (p *fetchedPart) digest(context.Context) (digest.Digest, error) { return "", nil }
+func (p *fetchedPart) content(context.Context, *recipe.Recipe) error { return nil }
+
+func (p *fetchedPart) unread(*recipe.Recipe) {}
 
 func (p *fetchedPart) copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 	src, err := p.open(ctx)

@@ -9,12 +9,12 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/bobbuild/bob/executor/recipe"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
-	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/opencontainers/go-digest"
 )
@@ -39,119 +39,18 @@ type StepCache struct {
 	vertex int
 }
 
-// An input is one thing that a step's key was made of. It tells the digest of a value
-// and not the value, which may be confidential.
-type input struct {
-	Name  string `json:"name"` // as an explanation has it
-	Value string `json:"value"`
-}
-
 // Names of inputs that explanations treat in their own way.
 const (
-	inputText    = "instruction"
-	inputBelow   = "below"
-	inputOrder   = "order of the variables"
-	prefixVar    = "variable "
-	prefixSource = "content of "
+	inputText  = "instruction"
+	inputBelow = "below"
+	inputOrder = "order of the variables"
+	prefixVar  = "variable "
 )
 
 // A note is what is remembered of a step beside its result.
 type note struct {
-	Key    digest.Digest `json:"key"`
-	Inputs []input       `json:"inputs"`
-}
-
-// inputs collect those of a step.
-type inputs []input
-
-func (in *inputs) add(name string, values ...string) {
-	in.key(name, newKey("input").list(values))
-}
-
-// key is add of values that k is the key of.
-func (in *inputs) key(name string, k keyHash) {
-	*in = append(*in, input{Name: name, Value: short(k.str(name).sum())})
-}
-
-// short returns enough of d to tell it from others.
-func short(d digest.Digest) string { return d.Encoded()[:16] }
-
-// source adds what a step takes from a place. Its content may be unknown.
-func (in *inputs) source(name string, content digest.Digest) {
-	value := ""
-	if content != "" {
-		value = short(content)
-	}
-	*in = append(*in, input{Name: prefixSource + name, Value: value})
-}
-
-// runInputs returns what the key of op is made of, but for what lies below.
-func (b *build) runInputs(op *dockerfile.Run, network string, found mountSources, s *dockerfile.Stage) (inputs, error) {
-	var in inputs
-	in.key("platform", newKey("input").platform(s.Platform))
-	in.add("USER", op.User)
-	in.add("WORKDIR", op.Dir)
-	last := len(op.Args) - 1
-	in.add("SHELL", op.Args[:last]...)
-	in.add("command", op.Args[last])
-	var names []string
-	for _, kv := range visible(op) {
-		name, value, _ := strings.Cut(kv, "=")
-		in.add(prefixVar+name, value)
-		names = append(names, name)
-	}
-	in.add(inputOrder, names...)
-	in.add("--network", op.Network)
-	in.key("--security", newKey("input").bool(op.Insecure))
-	in.add("BUILDKIT_SANDBOX_HOSTNAME", op.Hostname)
-	in.add("--network of the build", network)
-	in.add("--add-host", b.opts.ExtraHosts...)
-	in.key("--shm-size", newKey("input").number(b.opts.ShmSize))
-	in.key("--ulimit", newKey("input").ulimits(b.opts.Ulimits))
-	if op.Script != nil {
-		in.add("heredoc", string(op.Script.Content))
-	}
-	for i := range op.Mounts {
-		one := &dockerfile.Run{Mounts: op.Mounts[i : i+1]}
-		k, err := mountKey(newKey("mount"), one, make(mountSources, len(one.Mounts)))
-		if err != nil {
-			return nil, err
-		}
-		in.key("options of mount "+strconv.Itoa(i+1), k)
-		if found[i] != nil {
-			in.source("mount "+strconv.Itoa(i+1), found[i].content)
-		}
-	}
-	return in, nil
-}
-
-// inputs returns the same of a copy, whose parts have the digests contents: none of
-// an alias.
-func (c *copying) inputs(contents []digest.Digest) inputs {
-	var in inputs
-	in.add("destination", c.Dest)
-	in.add("--chown", c.Chown)
-	in.add("--chmod", c.Chmod)
-	in.add("--exclude", c.Exclude...)
-	in.key("--link", newKey("input").bool(c.Link))
-	for i, src := range c.Sources {
-		var content digest.Digest
-		if contents != nil {
-			content = contents[i]
-		}
-		switch src := src.(type) {
-		case *dockerfile.Path:
-			in.key("source "+src.Name, newKey("input").str(src.Parents).bool(src.Unpack))
-			in.source(src.Name, content)
-		case *dockerfile.Inline:
-			in.add("heredoc "+src.Name, string(src.Content))
-		case *dockerfile.Download:
-			in.source(fetch.Redact(src.URL), c.parts[i].shape(newKey("part")).sum())
-		case *dockerfile.Repository:
-			in.source(fetch.Redact(src.Remote), c.parts[i].shape(newKey("part")).sum())
-		}
-	}
-	return in
+	Key    digest.Digest  `json:"key"`
+	Inputs []recipe.Input `json:"inputs"`
 }
 
 // localFiles are the selections of c that lie in directories of this machine.
@@ -176,7 +75,7 @@ func (found mountSources) localFiles() (all []*filecopy.Selection) {
 
 // An explanation is what a step's key was made of, for the notes.
 type explanation struct {
-	inputs inputs
+	inputs []recipe.Input
 	files  []*filecopy.Selection // of this machine
 	why    string                // a known result won't do, "" if it will
 
@@ -206,7 +105,7 @@ func (b *build) notebook(s *dockerfile.Stage) *notebook {
 		dir = ""
 	}
 	name := cmp.Or(s.Name, fmt.Sprint(s.Index))
-	n := &notebook{b: b, key: newKey("place").str(s.Location.File).str(dir).str(b.platformPrefix(s)).str(name).sum()}
+	n := &notebook{b: b, key: recipe.Key("place", s.Location.File, dir, b.platformPrefix(s), name)}
 	if data, err := b.Store.Record(notesKind, n.key); err == nil && json.Unmarshal(data, &n.known) == nil {
 		n.data = data
 	}
@@ -236,12 +135,12 @@ func (n *notebook) save() error {
 
 // open completes the inputs of op, which is that of t and comes after st.
 func (n *notebook) open(st *state, t task, op *operation) {
-	below := short(st.key)
+	below := recipe.Short(st.key)
 	if len(n.notes) == 0 && t.stage.Base.Reference != "" {
 		below += " " + st.from.String()
 	}
-	op.inputs = append(inputs{
-		{Name: inputText, Value: short(digest.FromString(t.Text))},
+	op.inputs = append([]recipe.Input{
+		{Name: inputText, Value: recipe.Short(digest.FromString(t.Text))},
 		{Name: inputBelow, Value: below},
 	}, op.inputs...)
 	op.book, op.below, op.place = n, n.below, len(n.notes)
@@ -339,10 +238,10 @@ func (n *notebook) why(ctx context.Context, op *operation) string {
 		return "its result is not in the cache any more"
 	}
 	changes := differences(old.Inputs, op.inputs, op.below)
-	if slices.ContainsFunc(changes, func(c string) bool { return strings.HasPrefix(c, prefixSource) }) {
+	if slices.ContainsFunc(changes, func(c string) bool { return strings.HasPrefix(c, recipe.SourcePrefix) }) {
 		if files := n.fileChanges(ctx, old, op); len(files) > 0 {
 			changes = slices.DeleteFunc(changes, func(c string) bool {
-				return strings.HasPrefix(c, prefixSource)
+				return strings.HasPrefix(c, recipe.SourcePrefix)
 			})
 			changes = append(changes, files...)
 		}
@@ -379,7 +278,7 @@ func (n *notebook) nearest(op *operation) (best *note, exact bool) {
 }
 
 // differences tells what is other in now than in old. below is what the step lies on.
-func differences(old, now []input, below string) (changes []string) {
+func differences(old, now []recipe.Input, below string) (changes []string) {
 	was, is := byName(old), byName(now)
 	sameText := was[inputText].Value == is[inputText].Value
 	sameVars := true
@@ -409,8 +308,8 @@ func differences(old, now []input, below string) (changes []string) {
 	return append(changes, belowChange(was[inputBelow].Value, is[inputBelow].Value, below)...)
 }
 
-func byName(all []input) map[string]input {
-	m := make(map[string]input, len(all))
+func byName(all []recipe.Input) map[string]recipe.Input {
+	m := make(map[string]recipe.Input, len(all))
 	for _, in := range all {
 		m[in.Name] = in
 	}

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -18,40 +19,27 @@ var (
 	OCIMediaType    = ociMediaType
 )
 
-// KeyOf is the key of some values of a kind.
-func KeyOf(kind string, values ...string) string {
-	k := newKey(kind)
-	for _, v := range values {
-		k = k.str(v)
-	}
-	return k.sum().String()
-}
-
-// KeyOfLists is the key of some lists.
-func KeyOfLists(lists ...[]string) string {
-	k := newKey("lists")
-	for _, l := range lists {
-		k = k.list(l)
-	}
-	return k.sum().String()
-}
-
 // LayerDescriptor is how a manifest of f names the blob d.
 func LayerDescriptor(f Format, d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	return f.descriptor(d)
 }
 
-// MountKeyOf is what keys hold of the mounts of a RUN without contents.
+// MountKeyOf is the key of a recipe with nothing but mounts without contents.
 func MountKeyOf(mounts ...dockerfile.Mount) (string, error) {
-	k, err := mountKey(newKey("test"), &dockerfile.Run{Mounts: mounts}, make(mountSources, len(mounts)))
-	return k.sum().String(), err
+	r := recipe.New("test")
+	err := addMounts(r, &dockerfile.Run{Mounts: mounts}, make(mountSources, len(mounts)))
+	return r.Key().String(), err
 }
 
-// UlimitKeyOf is what keys hold of limits.
-func UlimitKeyOf(all ...sandbox.Ulimit) string { return newKey("test").ulimits(all).sum().String() }
-
-// PlatformKeyOf is what keys hold of a platform.
-func PlatformKeyOf(p ocispec.Platform) string { return newKey("test").platform(p).sum().String() }
+// RunKeyOf is the key of a RUN for p with limits.
+func RunKeyOf(p ocispec.Platform, limits ...sandbox.Ulimit) string {
+	b := &build{opts: Options{Ulimits: limits}}
+	r, err := b.runRecipe(&state{}, &dockerfile.Run{Args: []string{"true"}}, "host", nil, &dockerfile.Stage{Platform: p})
+	if err != nil {
+		panic(err)
+	}
+	return r.Key().String()
+}
 
 // ReadRecords reads the config of a cache with these layers, and returns the records
 // and how many steps, links and mounts are taken from them.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/opencontainers/go-digest"
 )
@@ -39,7 +41,7 @@ func (r *read) source() filecopy.Source {
 
 // name is different for each read.
 func (r *read) name() digest.Digest {
-	return newKey("read").str(r.Path).str(r.Parents).bool(r.Required).list(r.Exclude).sum()
+	return recipe.Key("read", append([]string{r.Path, r.Parents, recipe.Bool(r.Required)}, r.Exclude...)...)
 }
 
 // readNow is a read together with the content that was found.
@@ -82,11 +84,11 @@ func (b *build) inputs() (map[string]string, error) {
 
 // sumInputs returns the digest of all inputs. The order of found counts.
 func sumInputs(fingerprint digest.Digest, found []readNow) digest.Digest {
-	k := newKey("inputs").str(fingerprint.String())
+	values := []string{fingerprint.String()}
 	for _, r := range found {
-		k = k.str(r.name().String()).str(r.content.String())
+		values = append(values, r.name().String(), r.content.String())
 	}
-	return k.sum()
+	return recipe.Key("inputs", values...)
 }
 
 // UpToDate reports whether the image whose manifest has these annotations is

@@ -1,7 +1,6 @@
 package executor_test
 
 import (
-	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -9,54 +8,9 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-func TestKeysAreFramed(t *testing.T) {
-	t.Parallel()
-	keys := map[string]string{
-		"kind a":        executor.KeyOf("a"),
-		"kind b":        executor.KeyOf("b"),
-		"empty value":   executor.KeyOf("a", ""),
-		"ab c":          executor.KeyOf("a", "ab", "c"),
-		"a bc":          executor.KeyOf("a", "a", "bc"),
-		"abc":           executor.KeyOf("a", "abc"),
-		"lists ab|c":    executor.KeyOfLists([]string{"a", "b"}, []string{"c"}),
-		"lists a|bc":    executor.KeyOfLists([]string{"a"}, []string{"b", "c"}),
-		"lists abc|":    executor.KeyOfLists([]string{"a", "b", "c"}, nil),
-		"lists |abc":    executor.KeyOfLists(nil, []string{"a", "b", "c"}),
-		"kind with NUL": executor.KeyOf("a\x00b"),
-	}
-	seen := make(map[string]string)
-	for name, key := range keys {
-		if other, ok := seen[key]; ok {
-			t.Errorf("%q and %q have the same key", name, other)
-		}
-		seen[key] = name
-	}
-}
-
-// framed is the key of values as key.go has it.
-func framed(values ...string) string {
-	var all []byte
-	for _, v := range values {
-		all = append(binary.BigEndian.AppendUint64(all, uint64(len(v))), v...)
-	}
-	return digest.FromBytes(all).String()
-}
-
-// What is known under a key that was made in another way, or from files that were
-// hashed in another way, is never found.
-func TestKeysHaveVersions(t *testing.T) {
-	t.Parallel()
-	want := framed("bob.key.v3 "+filecopy.DigestVersion, "kind", "value")
-	if got := executor.KeyOf("kind", "value"); got != want {
-		t.Errorf("the key is %s, want %s", got, want)
-	}
-}
 
 // Every kind of record that a build leaves has its version.
 func TestRecordsHaveVersions(t *testing.T) {
@@ -128,18 +82,18 @@ func TestStructsInKeys(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
 	for _, key := range []string{
-		executor.UlimitKeyOf(),
-		executor.UlimitKeyOf(sandbox.Ulimit{Name: "a"}),
-		executor.UlimitKeyOf(sandbox.Ulimit{Name: "a", Soft: 1}),
-		executor.UlimitKeyOf(sandbox.Ulimit{Name: "a", Hard: 1}),
-		executor.UlimitKeyOf(sandbox.Ulimit{Name: "a"}, sandbox.Ulimit{Name: "b"}),
-		executor.PlatformKeyOf(ocispec.Platform{}),
-		executor.PlatformKeyOf(ocispec.Platform{OS: "a"}),
-		executor.PlatformKeyOf(ocispec.Platform{Architecture: "a"}),
-		executor.PlatformKeyOf(ocispec.Platform{Variant: "a"}),
-		executor.PlatformKeyOf(ocispec.Platform{OSVersion: "a"}),
-		executor.PlatformKeyOf(ocispec.Platform{OSFeatures: []string{"a"}}),
-		executor.PlatformKeyOf(ocispec.Platform{OSFeatures: []string{"a", "b"}}),
+		executor.RunKeyOf(linuxAMD64),
+		executor.RunKeyOf(linuxAMD64, sandbox.Ulimit{Name: "a"}),
+		executor.RunKeyOf(linuxAMD64, sandbox.Ulimit{Name: "a", Soft: 1}),
+		executor.RunKeyOf(linuxAMD64, sandbox.Ulimit{Name: "a", Hard: 1}),
+		executor.RunKeyOf(linuxAMD64, sandbox.Ulimit{Name: "a"}, sandbox.Ulimit{Name: "b"}),
+		executor.RunKeyOf(ocispec.Platform{}),
+		executor.RunKeyOf(ocispec.Platform{OS: "a"}),
+		executor.RunKeyOf(ocispec.Platform{Architecture: "a"}),
+		executor.RunKeyOf(ocispec.Platform{Variant: "a"}),
+		executor.RunKeyOf(ocispec.Platform{OSVersion: "a"}),
+		executor.RunKeyOf(ocispec.Platform{OSFeatures: []string{"a"}}),
+		executor.RunKeyOf(ocispec.Platform{OSFeatures: []string{"a", "b"}}),
 	} {
 		if seen[key] {
 			t.Errorf("%s is there twice", key)

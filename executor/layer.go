@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -148,18 +150,18 @@ const layerRecordKind = "layer-2"
 // that, which never changes, on how it is packed and on the epoch.
 func (b *build) layerKey(bl *blob) digest.Digest {
 	if bl.image != nil {
-		return newKey("base layer").str(bl.base.DiffID.String()).str(bl.as.String()).str(snapshot.Packing).sum()
+		return recipe.Key("base layer", bl.base.DiffID.String(), bl.as.String(), snapshot.Packing)
 	}
 	return b.stepLayerKey(bl.of.ID(), bl.as.String())
 }
 
 // stepLayerKey is the key of the blob, compressed as as, of the snapshot id.
 func (b *build) stepLayerKey(id, as string) digest.Digest {
-	k := newKey("layer").str(id).bool(b.plan.Epoch != nil)
+	epoch := ""
 	if b.plan.Epoch != nil {
-		k = k.str(b.plan.Epoch.UTC().Format(time.RFC3339Nano))
+		epoch = b.plan.Epoch.UTC().Format(time.RFC3339Nano)
 	}
-	return k.str(as).str(snapshot.Packing).sum()
+	return recipe.Key("layer", id, epoch, as, snapshot.Packing)
 }
 
 // pack makes the blob bl, unless the store has it.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
+
+	"github.com/bobbuild/bob/executor/recipe"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
@@ -86,7 +89,7 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 		m.content = o.key
 		return m, nil
 	}
-	record := newKey("mounted").str(o.key.String()).str(source).sum()
+	record := recipe.Key("mounted", o.key.String(), source)
 	if !b.opts.NoCache && o.basis != anew {
 		for m.content = range b.linkedTo(ctx, mountedKind, record) {
 			b.noteLink(record, m.content)
@@ -166,37 +169,49 @@ func mountedPath(name string) filecopy.Source {
 	return filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}
 }
 
-// mountKey adds to a key what the mounts of op have to do with the result, as
-// in BuildKit: never what a cache mount, a secret or an agent holds.
-func mountKey(k keyHash, op *dockerfile.Run, found mountSources) (keyHash, error) {
-	k = k.number(int64(len(op.Mounts)))
+// addMounts adds to r what the mounts of op have to do with the result, as in BuildKit:
+// never what a cache mount, a secret or an agent holds.
+func addMounts(r *recipe.Recipe, op *dockerfile.Run, found mountSources) error {
 	for i, m := range op.Mounts {
-		content := ""
-		if found[i] != nil {
-			content = found[i].content.String()
+		values, err := mountValues(m)
+		if err != nil {
+			return err
 		}
-		switch m := m.(type) {
-		case *dockerfile.BindMount:
-			k = k.str("bind").str(content).str(m.Target).bool(m.ReadOnly)
-		case *dockerfile.CacheMount:
-			// The ID is part of the key only if none was written.
-			_, id, _ := strings.Cut(m.ID, "/")
-			plain := m.Sharing == "shared" && (m.ID == m.Target || id == m.Target)
-			k = k.str("cache").str(content).str(m.Target).bool(m.ReadOnly).bool(plain).bool(emptied(m))
-			if emptied(m) {
-				k = k.owner(*m.Owner)
-			}
-		case *dockerfile.TmpfsMount:
-			k = k.str("tmpfs").str(m.Target).bool(m.ReadOnly).number(m.Size)
-		case *dockerfile.SecretMount:
-			k = k.str("secret").str(m.ID).str(m.Target).str(m.Env).bool(m.Required).owner(m.Owner)
-		case *dockerfile.SSHMount:
-			k = k.str("ssh").str(m.ID).str(m.Target).bool(m.Required).owner(m.Owner)
-		default:
-			return k, fmt.Errorf("no mount %T", m)
+		n := strconv.Itoa(i + 1)
+		r.Add("options of mount "+n, values...)
+		if found[i] != nil {
+			r.Source("mount "+n, found[i].content)
 		}
 	}
-	return k, nil
+	return nil
+}
+
+// mountValues are all about m but the content of what it shows.
+func mountValues(m dockerfile.Mount) ([]string, error) {
+	switch m := m.(type) {
+	case *dockerfile.BindMount:
+		return []string{"bind", m.Target, recipe.Bool(m.ReadOnly)}, nil
+	case *dockerfile.CacheMount:
+		// The ID is part of the key only if none was written.
+		plain := m.Sharing == "shared" && (m.ID == m.Target || mountID(m) == m.Target)
+		values := []string{"cache", m.Target, recipe.Bool(m.ReadOnly), recipe.Bool(plain), recipe.Bool(emptied(m))}
+		if emptied(m) {
+			values = append(values, ownerValues(*m.Owner)...)
+		}
+		return values, nil
+	case *dockerfile.TmpfsMount:
+		return []string{"tmpfs", m.Target, recipe.Bool(m.ReadOnly), recipe.Number(m.Size)}, nil
+	case *dockerfile.SecretMount:
+		return append([]string{"secret", m.ID, m.Target, m.Env, recipe.Bool(m.Required)}, ownerValues(m.Owner)...), nil
+	case *dockerfile.SSHMount:
+		return append([]string{"ssh", m.ID, m.Target, recipe.Bool(m.Required)}, ownerValues(m.Owner)...), nil
+	default:
+		return nil, fmt.Errorf("no mount %T", m)
+	}
+}
+
+func ownerValues(o dockerfile.MountOwner) []string {
+	return []string{recipe.Number(o.UID), recipe.Number(o.GID), recipe.Number(o.Mode)}
 }
 
 // emptied reports whether BuildKit begins a cache mount with a directory of its
@@ -208,16 +223,14 @@ func emptied(m *dockerfile.CacheMount) bool { return m.Owner != nil && m.Source 
 // something else is another cache. The name has a version of its own: what commands
 // keep there is good whatever else has another version.
 func cacheKey(m *dockerfile.CacheMount, from *mountSource) digest.Digest {
-	k := keyUnder("bob.key.v2", "cache mount").str(m.ID)
+	values := []string{m.ID, ""}
 	if emptied(m) {
-		k = k.str(fmt.Sprintf("{%d %d %d}", m.Owner.UID, m.Owner.GID, m.Owner.Mode))
-	} else {
-		k = k.str("")
+		values[1] = fmt.Sprintf("{%d %d %d}", m.Owner.UID, m.Owner.GID, m.Owner.Mode)
 	}
 	if from != nil {
 		// Only what the source selects is copied, where BuildKit keeps all of
 		// From under one ID.
-		k = k.str(from.content.String()).str(m.Source)
+		values = append(values, from.content.String(), m.Source)
 	}
-	return k.sum()
+	return recipe.Lasting("bob.key.v2", "cache mount", values...)
 }

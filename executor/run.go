@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/executor/recipe"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
@@ -24,24 +28,14 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 	if err != nil {
 		return nil, err
 	}
-	key := newKey("run").str(st.key.String()).platform(s.Platform).
-		list(op.Args).list(visible(op)).str(op.Dir).str(op.User).str(op.Network).
-		list(b.opts.ExtraHosts).str(network).number(b.opts.ShmSize).ulimits(b.opts.Ulimits).
-		bool(op.Script != nil)
-	if op.Script != nil {
-		key = key.str(string(op.Script.Content))
-	}
-	if key, err = mountKey(key.bool(op.Insecure).str(op.Hostname), op, found); err != nil {
-		return nil, err
-	}
-	inputs, err := b.runInputs(op, network, found, s)
+	r, err := b.runRecipe(st, op, network, found, s)
 	if err != nil {
 		return nil, err
 	}
 	return &operation{
-		key:         key.sum(),
+		key:         r.Key(),
 		basis:       found.basis(),
-		explanation: explanation{inputs: inputs, files: found.localFiles()},
+		explanation: explanation{inputs: r.Inputs(), files: found.localFiles()},
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 			restored, err := b.commands.run(ctx, to.Root(), op, found, v)
 			if err != nil {
@@ -50,6 +44,48 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 			return to.Restored(restored)
 		},
 	}, nil
+}
+
+// runRecipe lists what the result of op depends on.
+func (b *build) runRecipe(st *state, op *dockerfile.Run, network string, found mountSources, s *dockerfile.Stage) (*recipe.Recipe, error) {
+	r := recipe.New("run")
+	r.Hidden(st.key.String())
+	r.Add("platform", platformValues(s.Platform)...)
+	r.Add("USER", op.User)
+	r.Add("WORKDIR", op.Dir)
+	last := len(op.Args) - 1
+	r.Add("SHELL", op.Args[:last]...)
+	r.Add("command", op.Args[last])
+	var names []string
+	for _, kv := range visible(op) {
+		name, value, _ := strings.Cut(kv, "=")
+		r.Add(prefixVar+name, value)
+		names = append(names, name)
+	}
+	r.Add(inputOrder, names...)
+	r.Add("--network", op.Network)
+	r.Add("--security", recipe.Bool(op.Insecure))
+	r.Add("BUILDKIT_SANDBOX_HOSTNAME", op.Hostname)
+	r.Add("--network of the build", network)
+	r.Add("--add-host", b.opts.ExtraHosts...)
+	r.Add("--shm-size", recipe.Number(b.opts.ShmSize))
+	r.Add("--ulimit", ulimitValues(b.opts.Ulimits)...)
+	if op.Script != nil {
+		r.Add("heredoc", string(op.Script.Content))
+	}
+	return r, addMounts(r, op, found)
+}
+
+// platformValues are all that tells p from others.
+func platformValues(p ocispec.Platform) []string {
+	return append([]string{p.OS, p.Architecture, p.Variant, p.OSVersion}, p.OSFeatures...)
+}
+
+func ulimitValues(all []sandbox.Ulimit) (values []string) {
+	for _, u := range all {
+		values = append(values, u.Name, recipe.Number(u.Soft), recipe.Number(u.Hard))
+	}
+	return values
 }
 
 // visible is what RUN sees and its key holds. Which proxy fetched something

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/oci"
 
@@ -191,7 +192,7 @@ func (b *build) imageState(ctx context.Context, img *source.Image) (*state, erro
 	return b.bases.Get(ctx, img, func(context.Context) (*state, error) {
 		st := &state{
 			image: img.Parsed, base: img.Parsed.History, history: img.Parsed.History,
-			key: keyOf("image", img.Chain.String()), rootfs: &rootfs{RootFS: img.RootFS}, from: img.Digest,
+			key: recipe.Key("image", img.Chain.String()), rootfs: &rootfs{RootFS: img.RootFS}, from: img.Digest,
 		}
 		for _, l := range img.Layers {
 			st.layers = append(st.layers, knownLayer(l, img.Image))
@@ -222,7 +223,7 @@ func (b *build) startBase(s *dockerfile.Stage, st *state) error {
 }
 
 // scratch is the state of FROM scratch: no layer.
-func scratch() *state { return &state{key: newKey("scratch").sum(), rootfs: emptyRootFS()} }
+func scratch() *state { return &state{key: recipe.Key("scratch"), rootfs: emptyRootFS()} }
 
 // A counter numbers the steps of a stage as "[title 2/5]".
 type counter struct {

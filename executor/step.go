@@ -17,7 +17,7 @@ import (
 
 // An operation is what a step does to the file system, ready to run.
 type operation struct {
-	// key identifies the result; see newKey.
+	// key identifies the result; see package recipe.
 	key digest.Digest
 	// basis is that of the key. If it is anew, a known result won't do.
 	basis basis

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/bobbuild/bob/executor/recipe"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -16,12 +18,13 @@ func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation,
 	if err := st.knows(op.User); err != nil {
 		return nil, fmt.Errorf("user %s: %w", op.User, err)
 	}
-	var in inputs
-	in.add("directory", op.Path)
-	in.add("USER", op.User)
+	r := recipe.New("workdir")
+	r.Hidden(st.key.String())
+	r.Add("directory", op.Path)
+	r.Add("USER", op.User)
 	return &operation{
-		explanation: explanation{inputs: in},
-		key:         newKey("workdir").str(st.key.String()).str(op.Path).str(op.User).sum(),
+		key:         r.Key(),
+		explanation: explanation{inputs: r.Inputs()},
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 			owner, err := ownerIn(ctx, to, v, op.User)
 			if err != nil {
