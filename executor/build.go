@@ -58,11 +58,11 @@ type build struct {
 
 	group     *errgroup.Group     // all goroutines of the build; its first error is the build's
 	life      context.Context     //nolint:containedctx // of group: what is made for all outlives the step that asked first
-	jobs      *semaphore.Weighted // operations under way
 	packers   *semaphore.Weighted // layers being compressed
 	progress  *event.Reporter
 	stopwatch stopwatch
 	policy    policy
+	results   *results
 	commands  commands
 	exports   *exports
 	caches    memo.Value[[]*importedCache]
@@ -76,8 +76,6 @@ type build struct {
 	prepared  memo.Map[forecastKey, *operation]
 	stages    memo.Map[*dockerfile.Stage, *state]
 	bases     memo.Map[*source.Image, *state]
-	findings  memo.Map[wanted, *finding]
-	layers    map[string]*layer         // made by steps, by the ID of the snapshot
 	reads     map[digest.Digest]readNow // of the build context, by name
 	explained []StepCache
 	steps     []notedStep                     // for the caches
@@ -110,12 +108,10 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		plan:      plans[0],
 		plans:     plans,
 		opts:      o,
-		jobs:      semaphore.NewWeighted(int64(o.Jobs)),
 		packers:   semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 		progress:  event.NewReporter(b.Progress, b.Clock),
 		policy:    newPolicy(b, &o),
 		stopwatch: stopwatch{limit: o.StepTimeout},
-		layers:    make(map[string]*layer),
 		reads:     make(map[digest.Digest]readNow),
 		links:     make(map[digest.Digest]digest.Digest),
 		mounts:    make(map[digest.Digest]usedMount),
@@ -124,6 +120,11 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: recipe.Key, Progress: bd.progress,
 		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
 	})
+	bd.results = &results{
+		store: b.Store, clock: b.Clock, progress: bd.progress, stopwatch: &bd.stopwatch,
+		jobs: semaphore.NewWeighted(int64(o.Jobs)), noCache: o.NoCache,
+		imported: bd.imported, explain: bd.explain, layers: make(map[string]*layer),
+	}
 	bd.commands = commands{runner: b.Runner, store: b.Store, opts: &bd.opts, progress: bd.progress, imported: bd.importedMount}
 	return bd, nil
 }
@@ -242,13 +243,4 @@ func (b *build) gather(ctx context.Context) context.Context {
 		return placed || endedBy(life, err)
 	})
 	return life
-}
-
-// limited runs f when one of the build's job slots is free.
-func (b *build) limited(ctx context.Context, f func() error) error {
-	if err := b.jobs.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
-	}
-	defer b.jobs.Release(1)
-	return f()
 }

@@ -226,7 +226,7 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 		if err := b.rememberChain(r.ID(), r.layer.chain); err != nil {
 			return nil, err
 		}
-		if err := b.remember(recordKind, r.layer.key, &stepRecord{Snapshot: r.ID(), Created: r.layer.created}); err != nil {
+		if err := b.results.remember(recordKind, r.layer.key, &stepRecord{Snapshot: r.ID(), Created: r.layer.created}); err != nil {
 			return nil, err
 		}
 	}
@@ -246,7 +246,7 @@ func (b *build) keepBlob(ctx context.Context, r *rootfs, v *event.Vertex) (io.Re
 	}
 	return &keptBlob{ReadCloser: from, to: to, whole: func(d digest.Digest) error {
 		desc := ocispec.Descriptor{MediaType: l.base.MediaType, Digest: d, Size: l.base.Size}
-		return b.remember(layerRecordKind, b.stepLayerKey(r.ID(), l.made), layerRecord{desc, l.base.DiffID})
+		return b.results.remember(layerRecordKind, b.stepLayerKey(r.ID(), l.made), layerRecord{desc, l.base.DiffID})
 	}}, nil
 }
 

@@ -57,14 +57,14 @@ func (b *build) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, e
 func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
 	if o.rootfs != nil {
 		key := recipe.Key("fetched context", o.key.String())
-		if f := b.recall(ctx, emptyRootFS(), key); f != nil {
+		if f := b.results.recall(ctx, emptyRootFS(), key); f != nil {
 			return f, nil
 		}
 		snap, err := o.rootfs.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return b.record(key, snap)
+		return b.results.record(key, snap)
 	}
 	src, err := o.open(ctx)
 	if err != nil {
@@ -85,7 +85,7 @@ func (b *build) contextFiles(ctx context.Context, o *origin, title string) (*fin
 			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		},
 	}
-	return b.find(ctx, emptyRootFS(), op, title)
+	return b.results.find(ctx, emptyRootFS(), op, title)
 }
 
 // history returns what BuildKit's history says of a layer made of the context.

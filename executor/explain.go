@@ -171,7 +171,7 @@ func (n *notebook) close(ctx context.Context, t task, op *operation, f *finding)
 	if err != nil {
 		return err
 	}
-	return n.b.remember(filesKind, op.key, files)
+	return n.b.results.remember(filesKind, op.key, files)
 }
 
 // fileList is the files that a step read of a directory of this machine.

@@ -54,18 +54,6 @@ type blob struct {
 // knownLayer is a layer of a base image.
 func knownLayer(l registry.Layer, img *registry.Image) *layer { return &layer{image: img, base: l} }
 
-// layerOf is the layer of a step's snapshot, one for each snapshot.
-func (b *build) layerOf(snap *snapshot.Snapshot) *layer {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	l := b.layers[snap.ID()]
-	if l == nil {
-		l = &layer{of: snap}
-		b.layers[snap.ID()] = l
-	}
-	return l
-}
-
 // in returns the blob that l is in an image of format f.
 func (l *layer) in(f *Format) *blob {
 	key, as := f.Compression.String(), &f.Compression
@@ -183,7 +171,7 @@ func (b *build) pack(ctx context.Context, bl *blob) error {
 	if err := b.compress(ctx, bl); err != nil {
 		return fmt.Errorf("layer: %w", err)
 	}
-	return b.remember(layerRecordKind, key, layerRecord{bl.desc, bl.diffID})
+	return b.results.remember(layerRecordKind, key, layerRecord{bl.desc, bl.diffID})
 }
 
 // packed returns what is known of the layer under key if the store still holds

@@ -17,16 +17,6 @@ import (
 // that they would have. If its result is known, those stages are never built. If it isn't,
 // they are built, and the step is prepared once more, since they may come out otherwise.
 
-// A basis says how far a key can be relied on.
-type basis int
-
-// From the best basis to the worst: a key has the worst of those that it is made of.
-const (
-	settled  basis = iota // by files that are there, or results that are known
-	forecast              // by what stages would come to
-	anew                  // by a result that was made though one was known: what is known under the key is not meant
-)
-
 // errNoForecast says that something can't be told unless a stage is built, or the files of
 // an image are fetched.
 var errNoForecast = errors.New("not to be told in advance")
@@ -95,6 +85,15 @@ func (b *build) forecastStep(ctx context.Context, st *state, t task) (*operation
 		at.basis = forecast
 		return b.operation(ctx, &at, t)
 	})
+}
+
+// recallAfter returns the known result of the operation key after st; nil if there is
+// none, or what it would lie on has yet to be made.
+func (b *build) recallAfter(ctx context.Context, st *state, key digest.Digest) *finding {
+	if st.unmade {
+		return nil
+	}
+	return b.results.recall(ctx, st.rootfs, key)
 }
 
 // prepare returns the operation of t, which comes after st. The stages that it takes

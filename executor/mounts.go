@@ -140,7 +140,7 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 				return snap, nil
 			}
 		}
-		snap, err := b.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
+		snap, err := b.results.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
 			return selection.CopyTo(ctx, to.Root(), "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
 		}}, nil)
 		if err != nil {

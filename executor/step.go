@@ -2,40 +2,13 @@ package executor
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/executor/event"
-	"github.com/bobbuild/bob/snapshot"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// An operation is what a step does to the file system, ready to run.
-type operation struct {
-	// key identifies the result; see package recipe.
-	key digest.Digest
-	// basis is that of the key. If it is anew, a known result won't do.
-	basis basis
-	// before is called before the result is made, when it has to be.
-	before func(context.Context) error
-	// run changes the file system of the step. It reports to v.
-	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
-
-	explanation // of the key
-}
-
-// A stepRecord is what the store remembers of a step under its key.
-type stepRecord struct {
-	Snapshot string    // ID of the snapshot
-	Created  time.Time // when the step ended, for the history
-}
-
-const recordKind = "step-2"
 
 // A task is a step with its place in the build.
 type task struct {
@@ -46,21 +19,6 @@ type task struct {
 	number string // as the progress has it: "[2/5]"
 	// demand starts the stages that this step and those behind it take files from.
 	demand func()
-}
-
-// wanted is what a finding is an answer to.
-type wanted struct {
-	key  digest.Digest
-	anew bool
-}
-
-// A finding is a known result of a step.
-type finding struct {
-	key     digest.Digest
-	created time.Time // when the step ended, for the history
-	layer   *layer
-	rootfs  *rootfs
-	hit     bool // it wasn't made by this build
 }
 
 // step brings st past a step that has an operation, by finding the result or by
@@ -82,7 +40,7 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		op.basis = anew
 	}
 	t.book.open(st, t, op)
-	f, err := b.find(ctx, st.rootfs, op, t.title())
+	f, err := b.results.find(ctx, st.rootfs, op, t.title())
 	if err != nil {
 		return nil, err
 	}
@@ -95,82 +53,6 @@ func (b *build) step(ctx context.Context, st *state, t task) (*state, error) {
 		next.basis = anew
 	}
 	return next, nil
-}
-
-// find returns the result of op over below, by looking it up or by making it. Steps
-// that come to the same, as those of two platforms may, are done once in a build and
-// shown once.
-func (b *build) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
-	return b.findings.Get(ctx, wanted{op.key, op.basis == anew}, func(ctx context.Context) (*finding, error) {
-		f := b.known(ctx, below, op)
-		if f == nil {
-			if err := op.before(ctx); err != nil {
-				return nil, err
-			}
-		}
-		if f == nil && op.basis != anew {
-			// Another process may be at the same step.
-			release, err := b.Store.Lock(ctx, op.key, b.progress.Waiting(title, "runs the same step"))
-			if err != nil {
-				return nil, err
-			}
-			defer release()
-			f = b.known(ctx, below, op)
-		}
-		if f != nil {
-			f.hit = true
-			v := b.progress.Start(title)
-			b.explain(ctx, v, op, title, true)
-			v.Cached()
-			return f, nil
-		}
-		parent, err := below.Snapshot(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return b.make(ctx, parent, op, title)
-	})
-}
-
-// known returns the known result of op over below, nil if that is nothing or won't do.
-func (b *build) known(ctx context.Context, below *rootfs, op *operation) *finding {
-	if op.basis == anew {
-		return nil
-	}
-	return b.recall(ctx, below, op.key)
-}
-
-// make runs op over parent, when its turn has come, and remembers the result.
-func (b *build) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
-	var snap *snapshot.Snapshot
-	err := b.limited(ctx, func() (err error) {
-		v := b.progress.Start(title)
-		b.explain(ctx, v, op, title, false)
-		err = b.stopwatch.bounded(ctx, func(ctx context.Context) (err error) {
-			snap, err = b.execute(ctx, parent, op, v)
-			return err
-		})
-		v.Done(err)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return b.record(op.key, snap)
-}
-
-// record remembers snap as the result that key stands for.
-func (b *build) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, error) {
-	rec := &stepRecord{Snapshot: snap.ID(), Created: b.Clock().UTC()}
-	if err := b.remember(recordKind, key, rec); err != nil {
-		return nil, err
-	}
-	return b.found(key, rec, snap), nil
-}
-
-// found is the finding that rec, which is known under key, tells of.
-func (b *build) found(key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot) *finding {
-	return &finding{key: key, created: rec.Created, layer: b.layerOf(snap), rootfs: present(snap)}
 }
 
 func (t task) title() string { return t.number + " " + t.Text }
@@ -187,23 +69,6 @@ func (b *build) operation(ctx context.Context, st *state, t task) (*operation, e
 	default:
 		return nil, fmt.Errorf("no operation %T", op)
 	}
-}
-
-// execute runs op over parent and commits what it changed.
-func (b *build) execute(ctx context.Context, parent *snapshot.Snapshot, op *operation, v *event.Vertex) (snap *snapshot.Snapshot, err error) {
-	active, err := b.Store.Prepare(ctx, parent)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, active.Discard())
-		}
-	}()
-	if err := op.run(ctx, active, v); err != nil {
-		return nil, err
-	}
-	return active.Commit()
 }
 
 // after returns the state behind t, whose result is f.
@@ -235,52 +100,4 @@ func describe(t task) string {
 		return "mount / from exec " + strings.Join(run.Args, " ")
 	}
 	return t.title()
-}
-
-// recallAfter returns the known result of the operation key after st; nil if there is
-// none, or what it would lie on has yet to be made.
-func (b *build) recallAfter(ctx context.Context, st *state, key digest.Digest) *finding {
-	if st.unmade {
-		return nil
-	}
-	return b.recall(ctx, st.rootfs, key)
-}
-
-// recall returns the known result of the operation key over below, from the store or
-// else from an imported cache; nil if there is none. A result that lies on something
-// else, since what is below was made anew, doesn't count.
-func (b *build) recall(ctx context.Context, below *rootfs, key digest.Digest) *finding {
-	if f := b.lookup(below, key); f != nil {
-		return f
-	}
-	return b.imported(ctx, below, key)
-}
-
-// lookup returns what the store knows under key, nil if that is nothing, not wanted,
-// not over below, or not whole any more.
-func (b *build) lookup(below *rootfs, key digest.Digest) *finding {
-	if b.opts.NoCache {
-		return nil
-	}
-	data, err := b.Store.Record(recordKind, key)
-	if err != nil {
-		return nil
-	}
-	rec := &stepRecord{}
-	if json.Unmarshal(data, rec) != nil {
-		return nil
-	}
-	snap, err := b.Store.Snapshot(rec.Snapshot)
-	if err != nil || snap.Parent() != below.ID() {
-		return nil
-	}
-	return b.found(key, rec, snap)
-}
-
-func (b *build) remember(kind string, key digest.Digest, rec any) error {
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	return b.Store.PutRecord(kind, key, data)
 }

@@ -1,0 +1,228 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/memo"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
+)
+
+// An operation is what a step does to the file system, ready to run.
+type operation struct {
+	// key identifies the result; see package recipe.
+	key digest.Digest
+	// basis is that of the key. If it is anew, a known result won't do.
+	basis basis
+	// before is called before the result is made, when it has to be.
+	before func(context.Context) error
+	// run changes the file system of the step. It reports to v.
+	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
+
+	explanation // of the key
+}
+
+// A basis says how far a key can be relied on.
+type basis int
+
+// From the best basis to the worst: a key has the worst of those that it is made of.
+const (
+	settled  basis = iota // by files that are there, or results that are known
+	forecast              // by what stages would come to: see lookahead.go
+	anew                  // by a result that was made though one was known: what is known under the key is not meant
+)
+
+// A stepRecord is what the store remembers of a step under its key.
+type stepRecord struct {
+	Snapshot string    // ID of the snapshot
+	Created  time.Time // when the step ended, for the history
+}
+
+const recordKind = "step-2"
+
+// wanted is what a finding is an answer to.
+type wanted struct {
+	key  digest.Digest
+	anew bool
+}
+
+// A finding is a known result of a step.
+type finding struct {
+	key     digest.Digest
+	created time.Time // when the step ended, for the history
+	layer   *layer
+	rootfs  *rootfs
+	hit     bool // it wasn't made by this build
+}
+
+// results are what the steps of a build come to: those that are known, and those that it
+// makes.
+type results struct {
+	store     *snapshot.Store
+	clock     func() time.Time
+	progress  *event.Reporter
+	stopwatch *stopwatch
+	jobs      *semaphore.Weighted // operations under way
+	noCache   bool                // nothing is known
+	// imported returns the result of the operation key over below that an imported cache
+	// has, nil if none has it.
+	imported func(ctx context.Context, below *rootfs, key digest.Digest) *finding
+	// explain tells why the result of op was known or not, if that was asked for.
+	explain func(ctx context.Context, v *event.Vertex, op *operation, title string, known bool)
+
+	findings memo.Map[wanted, *finding]
+
+	mu     sync.Mutex
+	layers map[string]*layer // made by steps, by the ID of the snapshot
+}
+
+// find returns the result of op over below, by looking it up or by making it. Steps
+// that come to the same, as those of two platforms may, are done once in a build and
+// shown once.
+func (r *results) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
+	return r.findings.Get(ctx, wanted{op.key, op.basis == anew}, func(ctx context.Context) (*finding, error) {
+		f := r.known(ctx, below, op)
+		if f == nil {
+			if err := op.before(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if f == nil && op.basis != anew {
+			// Another process may be at the same step.
+			release, err := r.store.Lock(ctx, op.key, r.progress.Waiting(title, "runs the same step"))
+			if err != nil {
+				return nil, err
+			}
+			defer release()
+			f = r.known(ctx, below, op)
+		}
+		if f != nil {
+			f.hit = true
+			v := r.progress.Start(title)
+			r.explain(ctx, v, op, title, true)
+			v.Cached()
+			return f, nil
+		}
+		parent, err := below.Snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return r.make(ctx, parent, op, title)
+	})
+}
+
+// known returns the known result of op over below, nil if that is nothing or won't do.
+func (r *results) known(ctx context.Context, below *rootfs, op *operation) *finding {
+	if op.basis == anew {
+		return nil
+	}
+	return r.recall(ctx, below, op.key)
+}
+
+// make runs op over parent, when its turn has come, and remembers the result.
+func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
+	if err := r.jobs.Acquire(ctx, 1); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	defer r.jobs.Release(1)
+	v := r.progress.Start(title)
+	r.explain(ctx, v, op, title, false)
+	var snap *snapshot.Snapshot
+	err := r.stopwatch.bounded(ctx, func(ctx context.Context) (err error) {
+		snap, err = r.execute(ctx, parent, op, v)
+		return err
+	})
+	v.Done(err)
+	if err != nil {
+		return nil, err
+	}
+	return r.record(op.key, snap)
+}
+
+// record remembers snap as the result that key stands for.
+func (r *results) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, error) {
+	rec := &stepRecord{Snapshot: snap.ID(), Created: r.clock().UTC()}
+	if err := r.remember(recordKind, key, rec); err != nil {
+		return nil, err
+	}
+	return r.found(key, rec, snap), nil
+}
+
+// found is the finding that rec, which is known under key, tells of.
+func (r *results) found(key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot) *finding {
+	return &finding{key: key, created: rec.Created, layer: r.layerOf(snap), rootfs: present(snap)}
+}
+
+// recall returns the known result of the operation key over below, from the store or
+// else from an imported cache; nil if there is none. A result that lies on something
+// else, since what is below was made anew, doesn't count.
+func (r *results) recall(ctx context.Context, below *rootfs, key digest.Digest) *finding {
+	if f := r.lookup(below, key); f != nil {
+		return f
+	}
+	return r.imported(ctx, below, key)
+}
+
+// lookup returns what the store knows under key, nil if that is nothing, not wanted,
+// not over below, or not whole any more.
+func (r *results) lookup(below *rootfs, key digest.Digest) *finding {
+	if r.noCache {
+		return nil
+	}
+	data, err := r.store.Record(recordKind, key)
+	if err != nil {
+		return nil
+	}
+	rec := &stepRecord{}
+	if json.Unmarshal(data, rec) != nil {
+		return nil
+	}
+	snap, err := r.store.Snapshot(rec.Snapshot)
+	if err != nil || snap.Parent() != below.ID() {
+		return nil
+	}
+	return r.found(key, rec, snap)
+}
+
+func (r *results) remember(kind string, key digest.Digest, rec any) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	return r.store.PutRecord(kind, key, data)
+}
+
+// execute runs op over parent and commits what it changed.
+func (r *results) execute(ctx context.Context, parent *snapshot.Snapshot, op *operation, v *event.Vertex) (snap *snapshot.Snapshot, err error) {
+	active, err := r.store.Prepare(ctx, parent)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, active.Discard())
+		}
+	}()
+	if err := op.run(ctx, active, v); err != nil {
+		return nil, err
+	}
+	return active.Commit()
+}
+
+// layerOf is the layer of a step's snapshot, one for each snapshot.
+func (r *results) layerOf(snap *snapshot.Snapshot) *layer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.layers[snap.ID()]
+	if l == nil {
+		l = &layer{of: snap}
+		r.layers[snap.ID()] = l
+	}
+	return l
+}
