@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/bobbuild/bob/executor/recipe"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
@@ -65,7 +63,7 @@ func (b *Builder) aside(ctx context.Context, watch func(event.Event)) *source.So
 	progress := event.NewReporter(watch, b.Clock)
 	progress.Excuse(func(err error) bool { return endedBy(ctx, err) })
 	return source.New(source.Options{
-		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: recipe.Key,
+		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch,
 		Progress: progress, Jobs: defaultJobs(),
 		Limit: func(ctx context.Context, f func(context.Context) error) error { return f(ctx) },
 	})

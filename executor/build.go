@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/bobbuild/bob/executor/recipe"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/memo"
@@ -30,22 +28,21 @@ func (b *Builder) Build(ctx context.Context, plan *dockerfile.Plan, o Options) (
 // same time. With more than one the result is an index of their images, in the order
 // of the plans. What they have in common is done once.
 func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {
-	bd, err := newBuild(b, plans, o)
-	if err != nil {
-		return nil, err
-	}
+	b = b.complete()
+	progress := event.NewReporter(b.Progress, b.Clock)
+	var lost []digest.Digest
 	for {
-		result, err := bd.run(ctx)
-		lost := bd.lostLayer(ctx, err)
-		if lost == "" {
-			return result, err
-		}
-		again, err := newBuild(b, plans, o)
+		bd, err := newBuild(b, plans, o, progress)
 		if err != nil {
 			return nil, err
 		}
-		again.progress, again.lost = bd.progress, append(bd.lost, lost)
-		bd = again
+		bd.lost = lost
+		result, err := bd.run(ctx)
+		more := bd.lostLayer(ctx, err)
+		if more == "" {
+			return result, err
+		}
+		lost = append(lost, more)
 	}
 }
 
@@ -84,8 +81,8 @@ type build struct {
 	written   atomic.Bool                     // to an [Output.Writer]
 }
 
-// newBuild checks what can be checked before anything happens.
-func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
+// newBuild checks what can be checked before anything happens. b is complete.
+func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.Reporter) (*build, error) {
 	if o.Jobs < 0 {
 		return nil, fmt.Errorf("jobs: %d is negative", o.Jobs)
 	}
@@ -102,14 +99,13 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 			return nil, errors.New("SOURCE_DATE_EPOCH is not the same for all platforms: give it by --build-arg")
 		}
 	}
-	b = b.complete()
 	bd := &build{
 		Builder:   b,
 		plan:      plans[0],
 		plans:     plans,
 		opts:      o,
 		packers:   semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
-		progress:  event.NewReporter(b.Progress, b.Clock),
+		progress:  progress,
 		policy:    newPolicy(b, &o),
 		stopwatch: stopwatch{limit: o.StepTimeout},
 		reads:     make(map[digest.Digest]readNow),
@@ -117,7 +113,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options) (*build, error) {
 		mounts:    make(map[digest.Digest]usedMount),
 	}
 	bd.sources = source.New(source.Options{
-		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Key: recipe.Key, Progress: bd.progress,
+		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Progress: bd.progress,
 		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
 	})
 	bd.results = &results{

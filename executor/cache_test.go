@@ -529,6 +529,7 @@ func TestLostCacheLayers(t *testing.T) {
 					k.elsewhere()
 					o.CacheFrom = from
 					k.mustBuild(text, o)
+					k.checkVertices()
 					warned, ran := k.warnings(), k.taken()
 					if len(warned) != 1 || !strings.Contains(warned[0], "begins anew without that layer") || len(ran) == 0 {
 						t.Errorf("warnings %q, ran %q", warned, ran)

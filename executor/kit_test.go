@@ -127,6 +127,22 @@ func (k *kit) taken() []string {
 	return ran
 }
 
+// checkVertices checks that no two vertices of what was built since the last taken have
+// one number.
+func (k *kit) checkVertices() {
+	k.t.Helper()
+	titles := make(map[int]string)
+	for _, e := range k.events {
+		if e.Kind != event.Start {
+			continue
+		}
+		if other, taken := titles[e.Vertex]; taken {
+			k.t.Errorf("%q has the number of %q", e.Name, other)
+		}
+		titles[e.Vertex] = e.Name
+	}
+}
+
 // base pushes an image of these files and returns its reference.
 func (k *kit) base(repo string, files map[string]string) string {
 	k.t.Helper()

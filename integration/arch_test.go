@@ -46,7 +46,7 @@ var arrows = map[string][]string{
 	"executor/memo":     {},
 	"executor/event":    {},
 	"executor/recipe":   {"executor/filecopy", "snapshot/owners", "snapshot/bounded"},
-	"executor/source":   {"snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/certs", "registry/conf", "registry/oci", "registry/archive", "registry/patience", "executor/filecopy", "executor/fetch", "executor/memo", "executor/event"},
+	"executor/source":   {"snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/certs", "registry/conf", "registry/oci", "registry/archive", "registry/patience", "executor/filecopy", "executor/fetch", "executor/memo", "executor/event", "executor/recipe"},
 	"executor":          {"dockerfile", "snapshot", "snapshot/owners", "snapshot/bounded", "registry", "registry/certs", "registry/conf", "registry/oci", "registry/archive", "registry/nearby", "registry/patience", "executor/sandbox", "executor/filecopy", "executor/fetch", "executor/memo", "executor/event", "executor/source", "executor/recipe"},
 	"executor/progress": {"executor/event"},
 	"cmd/bob/help":      {},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 )
@@ -26,7 +27,7 @@ type download struct {
 // Download returns the file f, the only one in its tree. One that is known is asked for
 // again with what its server said of it, or not at all if its checksum is given.
 func (s *Sources) Download(ctx context.Context, f fetch.File) (*Fetched, error) {
-	record := s.Key("download", f.URL, f.Name, f.Checksum.String())
+	record := recipe.Key("download", f.URL, f.Name, f.Checksum.String())
 	return s.fetches.Get(ctx, record, func(ctx context.Context) (_ *Fetched, err error) {
 		v := s.Progress.Start("[internal] load " + fetch.Redact(f.URL))
 		defer func() { v.Done(err) }()
@@ -40,7 +41,7 @@ func (s *Sources) Download(ctx context.Context, f fetch.File) (*Fetched, error) 
 				return nil, err
 			}
 		}
-		key := s.Key("http", known.Digest.String(), f.Name, known.Time().UTC().String())
+		key := recipe.Key("http", known.Digest.String(), f.Name, known.Time().UTC().String())
 		return &Fetched{Key: key, RootFS: &RootFS{snap: snap}}, nil
 	})
 }

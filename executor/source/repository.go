@@ -3,9 +3,9 @@ package source
 import (
 	"context"
 	"errors"
-	"strconv"
 
 	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 )
@@ -16,9 +16,8 @@ const repositoryKind = "repository-2"
 // Repository returns r's tree. One request tells what its reference stands for; files
 // are fetched when they are needed.
 func (s *Sources) Repository(ctx context.Context, r fetch.Repository) (*Fetched, error) {
-	is := strconv.FormatBool
-	key := s.Key("repository", r.Remote, r.Ref, r.Checksum, r.Subdir,
-		is(r.KeepGitDir), is(r.SkipSubmodules), is(r.CommitTime), is(r.FetchByCommit))
+	key := recipe.Key("repository", r.Remote, r.Ref, r.Checksum, r.Subdir,
+		recipe.Bool(r.KeepGitDir), recipe.Bool(r.SkipSubmodules), recipe.Bool(r.CommitTime), recipe.Bool(r.FetchByCommit))
 	return s.fetches.Get(ctx, key, func(ctx context.Context) (f *Fetched, err error) {
 		v := s.Progress.Start("[internal] resolve git source " + fetch.Redact(r.Remote))
 		defer func() { v.Done(err) }()
@@ -30,10 +29,10 @@ func (s *Sources) Repository(ctx context.Context, r fetch.Repository) (*Fetched,
 		if err != nil {
 			return nil, err
 		}
-		key := s.Key("git", r.Key(at))
+		key := recipe.Key("git", r.Key(at))
 		// The same commit from elsewhere is the same tree, but what a secret let
 		// one read of one remote is not for those without it.
-		record := s.Key("git tree", key.String(), r.Remote)
+		record := recipe.Key("git tree", key.String(), r.Remote)
 		files := Later("", func(ctx context.Context) (snap *snapshot.Snapshot, err error) {
 			err = s.Limit(ctx, func(ctx context.Context) (err error) {
 				snap, err = s.checkout(ctx, r, at, record)

@@ -31,8 +31,6 @@ type Options struct {
 	// LeaveOut is a directory that is in no other one even if it lies in one; it may
 	// be empty.
 	LeaveOut string
-	// Key names records of one kind by what they are about.
-	Key func(kind string, values ...string) digest.Digest
 	// Limit calls a function that fetches one thing with a context that ends when that
 	// has taken too long.
 	Limit func(ctx context.Context, f func(context.Context) error) error

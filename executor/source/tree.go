@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/recipe"
 )
 
 // View returns the files of r. They are mounted until the sources are closed.
@@ -30,7 +31,7 @@ func (s *Sources) View(ctx context.Context, r *RootFS) (*Tree, error) {
 // Directory returns the files of a directory of this machine that the patterns, those of
 // a .dockerignore, don't leave out.
 func (s *Sources) Directory(ctx context.Context, dir string, ignore []string) (*Tree, error) {
-	key := s.Key("directory", append([]string{dir}, ignore...)...)
+	key := recipe.Key("directory", append([]string{dir}, ignore...)...)
 	return s.dirs.Get(ctx, key, func(context.Context) (*Tree, error) {
 		t, err := s.openTree(dir, ignore)
 		if err != nil || s.Store.Holds(dir) { // the latter is another one each time
@@ -42,7 +43,7 @@ func (s *Sources) Directory(ctx context.Context, dir string, ignore []string) (*
 		if dir, err = filepath.Abs(dir); err != nil {
 			return nil, err
 		}
-		sums := readSums(s.Store, s.Key("sums", dir))
+		sums := readSums(s.Store, recipe.Key("sums", dir))
 		t.Remember(sums)
 		s.onClose(sums.save)
 		return t, nil
