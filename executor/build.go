@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
@@ -65,14 +66,8 @@ type build struct {
 	caches    memo.Value[[]*importedCache]
 	lost      []digest.Digest // layers of caches that can't be had
 	sources   *source.Sources
-	looked    memo.Value[struct{}] // that what steps take from this machine is there
 
 	mu        sync.Mutex
-	outlines  memo.Map[*dockerfile.Stage, *outline]
-	forecasts memo.Map[*dockerfile.Stage, *state]
-	prepared  memo.Map[forecastKey, *operation]
-	stages    memo.Map[*dockerfile.Stage, *state]
-	bases     memo.Map[*source.Image, *state]
 	reads     map[digest.Digest]readNow // of the build context, by name
 	explained []StepCache
 	steps     []notedStep                     // for the caches
@@ -156,18 +151,12 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		_, err := b.importCaches(ctx)
 		return err
 	})
-	b.group.Go(func() error { return b.awaitSources(ctx) })
-	b.group.Go(func() error {
-		_ = scout{b: b, remote: true}.look(ctx) // the error of a base is told by its stage
-		return nil
-	})
-	for _, s := range b.allStages() {
-		b.begin(ctx, s)
-	}
+	stages := newStages(b)
+	stages.begin(ctx)
 	b.group.Go(func() error {
 		var targets []*state
 		for _, p := range b.plans {
-			st, err := b.stage(ctx, p.Target())
+			st, err := stages.last(ctx, p.Target())
 			if err != nil {
 				return err
 			}
@@ -193,41 +182,6 @@ func (b *build) allStages() []*dockerfile.Stage {
 	return all
 }
 
-// awaitSources returns when all that steps take from this machine has been looked for.
-func (b *build) awaitSources(ctx context.Context) error {
-	_, err := b.looked.Get(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, scout{b: b}.look(ctx)
-	})
-	return err
-}
-
-// begin starts s if its files are part of the result, or nothing of it is to be run.
-// Other stages start when somebody needs their files.
-func (b *build) begin(ctx context.Context, s *dockerfile.Stage) {
-	if b.exports.stages[s] {
-		b.startStage(s)
-		return
-	}
-	b.group.Go(func() error {
-		st, err := b.forecast(ctx, s)
-		if errors.Is(err, errNoForecast) {
-			return nil
-		}
-		if err == nil && !st.unmade {
-			b.startStage(s)
-		}
-		return err
-	})
-}
-
-// startStage has s built, whoever waits for it.
-func (b *build) startStage(s *dockerfile.Stage) {
-	b.group.Go(func() error {
-		_, err := b.stage(b.life, s)
-		return err
-	})
-}
-
 // gather gives the build the group of its goroutines, and returns the context that
 // the first error of one ends. That is no fault of what was under way; neither is the
 // error of a step, which is told with its place.
@@ -239,4 +193,12 @@ func (b *build) gather(ctx context.Context) context.Context {
 		return placed || endedBy(life, err)
 	})
 	return life
+}
+
+// created returns the time that the history has of f.
+func (b *build) created(f *finding) *time.Time {
+	if b.plan.Epoch != nil {
+		return b.plan.Epoch
+	}
+	return &f.created
 }

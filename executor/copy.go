@@ -48,16 +48,16 @@ type part interface {
 	copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 }
 
-// copyOperation prepares COPY and ADD. Their key holds the content that is
+// copy prepares COPY and ADD. Their key holds the content that is
 // copied and not where it came from: a stage that is built anew but turns out
 // the same changes nothing behind it.
-func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Copy, s *dockerfile.Stage) (*operation, error) {
-	if err := st.knows(op.Chown); err != nil {
+func (at site) copy(ctx context.Context, op *dockerfile.Copy) (*operation, error) {
+	if err := at.after.knows(op.Chown); err != nil {
 		return nil, fmt.Errorf("--chown=%s: %w", op.Chown, err)
 	}
-	c := &copying{Copy: op, warn: b.progress.Warn, owners: b.Store.Owners(), maxUnpacked: b.opts.MaxUnpacked}
+	c := &copying{Copy: op, warn: at.progress.Warn, owners: at.Store.Owners(), maxUnpacked: at.opts.MaxUnpacked}
 	for _, src := range op.Sources {
-		p, err := b.part(ctx, st, c, src, s)
+		p, err := at.part(ctx, c, src)
 		if err != nil {
 			return nil, err
 		}
@@ -65,21 +65,21 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	}
 	run := c.run
 	if op.Link {
-		run = b.linked(c.run)
+		run = linked(at.Store, c.run)
 	}
-	r := c.shape(st.key)
+	r := c.shape(at.after.key)
 	var alias digest.Digest
 	if c.from != nil && c.from.key != "" {
 		alias = recipe.Key("copy from", r.Key().String(), c.from.key.String())
-		if key, ok := b.alias(ctx, st, alias); ok && c.from.basis != anew {
-			b.noteLink(alias, key)
+		if key, ok := at.alias(ctx, alias); ok && c.from.basis != anew {
+			at.noteLink(alias, key)
 			for _, p := range c.parts {
 				p.unread(r)
 			}
 			return &operation{key: key, basis: c.from.basis, run: run, explanation: explanation{inputs: r.Inputs()}}, nil
 		}
 	}
-	if st.basis == forecast && c.from != nil && c.from.rootfs != nil {
+	if at.after.basis == forecast && c.from != nil && c.from.rootfs != nil {
 		return nil, errNoForecast
 	}
 	for _, p := range c.parts {
@@ -89,20 +89,20 @@ func (b *build) copyOperation(ctx context.Context, st *state, op *dockerfile.Cop
 	}
 	key := r.Key()
 	if alias != "" {
-		b.noteLink(alias, key)
-		if err := b.Store.PutRecord(aliasKind, alias, []byte(key)); err != nil {
+		at.noteLink(alias, key)
+		if err := at.Store.PutRecord(aliasKind, alias, []byte(key)); err != nil {
 			return nil, err
 		}
 	}
 	return &operation{key: key, run: run, explanation: explanation{inputs: r.Inputs(), files: c.localFiles()}}, nil
 }
 
-// part prepares one source of c, which comes after st.
-func (b *build) part(ctx context.Context, st *state, c *copying, src dockerfile.Source, s *dockerfile.Stage) (part, error) {
+// part prepares one source of c.
+func (at site) part(ctx context.Context, c *copying, src dockerfile.Source) (part, error) {
 	switch src := src.(type) {
 	case *dockerfile.Path:
 		if c.from == nil {
-			from, err := b.origin(ctx, st, c.From, s)
+			from, err := at.origin(ctx, c.From)
 			if err != nil {
 				return nil, err
 			}
@@ -113,21 +113,21 @@ func (b *build) part(ctx context.Context, st *state, c *copying, src dockerfile.
 		return &inlinePart{Inline: src, copying: c}, nil
 	case *dockerfile.Download:
 		// The one file there, whatever it is called.
-		return b.fetchedPart(ctx, src, fetchedPart{copying: c, name: fetch.Redact(src.URL), pattern: "*", unpack: src.Unpack})
+		return at.fetchedPart(ctx, src, fetchedPart{copying: c, name: fetch.Redact(src.URL), pattern: "*", unpack: src.Unpack})
 	case *dockerfile.Repository:
-		return b.fetchedPart(ctx, src, fetchedPart{copying: c, name: fetch.Redact(src.Remote), pattern: ".", itself: true})
+		return at.fetchedPart(ctx, src, fetchedPart{copying: c, name: fetch.Redact(src.Remote), pattern: ".", itself: true})
 	default:
 		return nil, fmt.Errorf("no source %T", src)
 	}
 }
 
 // fetchedPart completes p with src, which it fetches.
-func (b *build) fetchedPart(ctx context.Context, src dockerfile.Source, p fetchedPart) (part, error) {
-	f, err := fetchSource(ctx, b.sources, src)
+func (at site) fetchedPart(ctx context.Context, src dockerfile.Source, p fetchedPart) (part, error) {
+	f, err := fetchSource(ctx, at.sources, src)
 	if err != nil {
 		return nil, err
 	}
-	p.key, p.open = f.Key, b.viewOf(&rootfs{RootFS: f.RootFS})
+	p.key, p.open = f.Key, viewOf(at.sources, f.RootFS)
 	return &p, nil
 }
 
@@ -146,16 +146,16 @@ func (c *copying) shape(parent digest.Digest) *recipe.Recipe {
 	return r
 }
 
-// alias returns the key recorded under a whose result after st is there. In a forecast
+// alias returns the key recorded under a whose result is there. In a forecast
 // one whose result isn't there will do.
-func (b *build) alias(ctx context.Context, st *state, a digest.Digest) (found digest.Digest, ok bool) {
-	for key := range b.linkedTo(ctx, aliasKind, a) {
-		if b.recallAfter(ctx, st, key) != nil {
+func (at site) alias(ctx context.Context, a digest.Digest) (found digest.Digest, ok bool) {
+	for key := range at.linkedTo(ctx, aliasKind, a) {
+		if at.results.recallAfter(ctx, at.after, key) != nil {
 			return key, true
 		}
 		found = cmp.Or(found, key)
 	}
-	return found, st.basis == forecast && found != ""
+	return found, at.after.basis == forecast && found != ""
 }
 
 // run copies into the file system of the step.
@@ -172,9 +172,9 @@ func (c *copying) run(ctx context.Context, to *snapshot.Active, v *event.Vertex)
 // and the result is laid over that of the step. As in BuildKit the copy sees
 // nothing of what is there: links in its way become directories, and directories
 // that exist get the mode and owner of those made anew.
-func (b *build) linked(run func(context.Context, *snapshot.Active, *event.Vertex) error) func(context.Context, *snapshot.Active, *event.Vertex) error {
+func linked(store *snapshot.Store, run func(context.Context, *snapshot.Active, *event.Vertex) error) func(context.Context, *snapshot.Active, *event.Vertex) error {
 	return func(ctx context.Context, to *snapshot.Active, v *event.Vertex) (err error) {
-		alone, err := b.Store.Prepare(ctx, nil)
+		alone, err := store.Prepare(ctx, nil)
 		if err != nil {
 			return err
 		}
@@ -182,12 +182,12 @@ func (b *build) linked(run func(context.Context, *snapshot.Active, *event.Vertex
 		if err := run(ctx, alone, v); err != nil {
 			return err
 		}
-		files, err := snapshot.Archive(ctx, snapshot.Tree{Root: alone.Root(), Owners: b.Store.Owners()}, nil)
+		files, err := snapshot.Archive(ctx, snapshot.Tree{Root: alone.Root(), Owners: store.Owners()}, nil)
 		if err != nil {
 			return err
 		}
 		defer files.Close()
-		return snapshot.Extract(ctx, to.Root(), "/", files, snapshot.ExtractOptions{Owners: b.Store.Owners(), In: to})
+		return snapshot.Extract(ctx, to.Root(), "/", files, snapshot.ExtractOptions{Owners: store.Owners(), In: to})
 	}
 }
 

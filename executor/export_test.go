@@ -33,8 +33,8 @@ func MountKeyOf(mounts ...dockerfile.Mount) (string, error) {
 
 // RunKeyOf is the key of a RUN for p with limits.
 func RunKeyOf(p ocispec.Platform, limits ...sandbox.Ulimit) string {
-	b := &build{opts: Options{Ulimits: limits}}
-	r, err := b.runRecipe(&state{}, &dockerfile.Run{Args: []string{"true"}}, "host", nil, &dockerfile.Stage{Platform: p})
+	at := site{build: &build{opts: Options{Ulimits: limits}}, after: &state{}, stage: &dockerfile.Stage{Platform: p}}
+	r, err := at.runRecipe(&dockerfile.Run{Args: []string{"true"}}, "host", nil)
 	if err != nil {
 		panic(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
@@ -21,15 +22,26 @@ import (
 // an image are fetched.
 var errNoForecast = errors.New("not to be told in advance")
 
-// forecast returns the forecast of s, errNoForecast if there can't be one. An error of
-// the stage's base is told as that.
-func (b *build) forecast(ctx context.Context, s *dockerfile.Stage) (*state, error) {
-	return b.forecasts.Get(ctx, s, func(ctx context.Context) (*state, error) {
-		o, err := b.outline(ctx, s)
+// lookahead makes the forecasts of a build.
+type lookahead struct {
+	*build
+
+	outlines *outlines
+	origins  *origins
+
+	stages memo.Map[*dockerfile.Stage, *state]
+	steps  memo.Map[forecastKey, *operation]
+}
+
+// stage returns the forecast of s, errNoForecast if there can't be one. An error of the
+// stage's base is told as that.
+func (l *lookahead) stage(ctx context.Context, s *dockerfile.Stage) (*state, error) {
+	return l.stages.Get(ctx, s, func(ctx context.Context) (*state, error) {
+		o, err := l.outlines.of(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		st, err := b.forecastSteps(ctx, s, o)
+		st, err := l.last(ctx, s, o)
 		if err != nil {
 			return nil, errNoForecast // the stage itself will tell, if it is built
 		}
@@ -37,14 +49,15 @@ func (b *build) forecast(ctx context.Context, s *dockerfile.Stage) (*state, erro
 	})
 }
 
-func (b *build) forecastSteps(ctx context.Context, s *dockerfile.Stage, o *outline) (*state, error) {
-	if s.NoCache || b.opts.NoCache {
+// last goes through the steps of s.
+func (l *lookahead) last(ctx context.Context, s *dockerfile.Stage, o *outline) (*state, error) {
+	if s.NoCache || l.opts.NoCache {
 		return nil, errNoForecast
 	}
 	base := o.base
 	if s.Base.Stage != nil {
 		var err error
-		if base, err = b.forecast(ctx, s.Base.Stage); err != nil {
+		if base, err = l.stage(ctx, s.Base.Stage); err != nil {
 			return nil, err
 		}
 	}
@@ -54,11 +67,11 @@ func (b *build) forecastSteps(ctx context.Context, s *dockerfile.Stage, o *outli
 		if step.Op == nil {
 			continue
 		}
-		op, err := b.forecastStep(ctx, &st, task{Step: step, stage: s, place: i})
+		op, err := l.step(ctx, &st, task{Step: step, stage: s, place: i})
 		if err != nil {
 			return nil, err
 		}
-		if found := b.recallAfter(ctx, &st, op.key); found != nil {
+		if found := l.results.recallAfter(ctx, &st, op.key); found != nil {
 			st = *st.with(op.key, found.layer, found.rootfs, step.History)
 		} else {
 			st.key, st.unmade = op.key, true
@@ -76,82 +89,37 @@ type forecastKey struct {
 	unmade bool
 }
 
-// forecastStep returns the operation of t after st, for which no stage is built and no
+// step returns the operation of t after st, for which no stage is built and no
 // file of an image fetched; errNoForecast if that doesn't do.
-func (b *build) forecastStep(ctx context.Context, st *state, t task) (*operation, error) {
+func (l *lookahead) step(ctx context.Context, st *state, t task) (*operation, error) {
 	key := forecastKey{t.stage, t.place, st.key, st.rootfs.ID(), st.unmade}
-	return b.prepared.Get(ctx, key, func(ctx context.Context) (*operation, error) {
+	return l.steps.Get(ctx, key, func(ctx context.Context) (*operation, error) {
 		at := *st
 		at.basis = forecast
-		return b.operation(ctx, &at, t)
+		return site{build: l.build, after: &at, stage: t.stage, find: l.find}.operation(ctx, t.Op)
 	})
 }
 
-// recallAfter returns the known result of the operation key after st; nil if there is
-// none, or what it would lie on has yet to be made.
-func (b *build) recallAfter(ctx context.Context, st *state, key digest.Digest) *finding {
-	if st.unmade {
-		return nil
+// find returns what from names for a step of s, as it is forecast. A stage whose last
+// result isn't known is built when its files are needed after all.
+func (l *lookahead) find(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
+	if from.Stage == nil {
+		return l.origins.find(ctx, from, s)
 	}
-	return b.results.recall(ctx, st.rootfs, key)
-}
-
-// prepare returns the operation of t, which comes after st. The stages that it takes
-// files from are built only if its result can't be found without.
-func (b *build) prepare(ctx context.Context, st *state, t task) (*operation, error) {
-	op, err := b.forecastStep(ctx, st, t)
-	switch {
-	case errors.Is(err, errNoForecast):
-	case err != nil:
+	st, err := l.stage(ctx, from.Stage)
+	if err != nil {
 		return nil, err
-	case op.basis != forecast || st.basis != anew && !t.stage.NoCache && b.recallAfter(ctx, st, op.key) != nil:
-		own := *op
-		return &own, nil
 	}
-	t.demand()
-	return b.operation(ctx, st, t)
-}
-
-// forecastOrigin returns the files of s, whose forecast is st. The stage is built when
-// they are needed after all.
-func (b *build) forecastOrigin(st *state, s *dockerfile.Stage) *origin {
-	o := b.stateOrigin(st)
+	o := l.origins.of(st)
 	if st.unmade {
-		o.rootfs = &rootfs{RootFS: source.Later("", func(ctx context.Context) (*snapshot.Snapshot, error) {
-			built, err := b.stage(ctx, s)
+		files := source.Later("", func(ctx context.Context) (*snapshot.Snapshot, error) {
+			built, err := l.origins.built(ctx, from.Stage)
 			if err != nil {
 				return nil, err
 			}
 			return built.rootfs.Snapshot(ctx)
-		})}
-		o.open = b.viewOf(o.rootfs)
+		})
+		o.rootfs, o.open = &rootfs{RootFS: files}, viewOf(l.sources, files)
 	}
-	return o
-}
-
-// stagesOf returns the stages that op takes files from.
-func stagesOf(op dockerfile.Op) (stages []*dockerfile.Stage) {
-	add := func(from dockerfile.From) {
-		if from.Stage != nil {
-			stages = append(stages, from.Stage)
-		}
-	}
-	switch op := op.(type) {
-	case *dockerfile.Copy:
-		add(op.From)
-	case *dockerfile.Run:
-		for _, m := range op.Mounts {
-			switch m := m.(type) {
-			case *dockerfile.BindMount:
-				add(m.From)
-			case *dockerfile.CacheMount:
-				if m.From != nil && !emptied(m) {
-					add(*m.From)
-				}
-			case *dockerfile.TmpfsMount, *dockerfile.SecretMount, *dockerfile.SSHMount: // of no stage
-			}
-		}
-	case *dockerfile.Workdir: // takes none
-	}
-	return stages
+	return o, nil
 }

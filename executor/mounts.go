@@ -49,22 +49,22 @@ func (found mountSources) basis() basis {
 	return worst
 }
 
-// mountSources finds out what the mounts of op, which comes after st, select. A source that is missing is
-// an error here, before the command runs.
-func (b *build) mountSources(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (mountSources, error) {
+// mountSources finds out what the mounts of op select. A source that is missing is an
+// error here, before the command runs.
+func (at site) mountSources(ctx context.Context, op *dockerfile.Run) (mountSources, error) {
 	found := make(mountSources, len(op.Mounts))
 	for i, m := range op.Mounts {
 		var err error
 		switch m := m.(type) {
 		case *dockerfile.BindMount:
-			if found[i], err = b.mountSource(ctx, st, m.From, m.Source, s); err != nil {
+			if found[i], err = at.mountSource(ctx, m.From, m.Source); err != nil {
 				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 			}
 		case *dockerfile.CacheMount:
 			if m.From == nil || emptied(m) {
 				continue
 			}
-			if found[i], err = b.mountSource(ctx, st, *m.From, m.Source, s); err != nil {
+			if found[i], err = at.mountSource(ctx, *m.From, m.Source); err != nil {
 				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 			}
 		case *dockerfile.TmpfsMount, *dockerfile.SecretMount, *dockerfile.SSHMount: // select nothing
@@ -74,13 +74,13 @@ func (b *build) mountSources(ctx context.Context, st *state, op *dockerfile.Run,
 }
 
 // mountSource finds source in from.
-func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From, source string, s *dockerfile.Stage) (*mountSource, error) {
-	o, err := b.origin(ctx, st, from, s)
+func (at site) mountSource(ctx context.Context, from dockerfile.From, source string) (*mountSource, error) {
+	o, err := at.origin(ctx, from)
 	if err != nil {
 		return nil, err
 	}
 	if o.rootfs == nil {
-		return b.copiedSource(ctx, o, source)
+		return at.copiedSource(ctx, o, source)
 	}
 	m := &mountSource{source: source, basis: o.basis, snapshot: o.rootfs.Snapshot}
 	if source == "/" {
@@ -90,13 +90,13 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 		return m, nil
 	}
 	record := recipe.Key("mounted", o.key.String(), source)
-	if !b.opts.NoCache && o.basis != anew {
-		for m.content = range b.linkedTo(ctx, mountedKind, record) {
-			b.noteLink(record, m.content)
+	if !at.opts.NoCache && o.basis != anew {
+		for m.content = range at.linkedTo(ctx, mountedKind, record) {
+			at.noteLink(record, m.content)
 			return m, nil
 		}
 	}
-	if st.basis == forecast {
+	if at.after.basis == forecast {
 		return nil, errNoForecast
 	}
 	src, err := o.open(ctx)
@@ -111,14 +111,14 @@ func (b *build) mountSource(ctx context.Context, st *state, from dockerfile.From
 		return nil, err
 	}
 	m.basis = settled
-	b.noteLink(record, m.content)
-	return m, b.Store.PutRecord(mountedKind, record, []byte(m.content))
+	at.noteLink(record, m.content)
+	return m, at.Store.PutRecord(mountedKind, record, []byte(m.content))
 }
 
 // copiedSource finds source in a directory of this machine. What it selects, and
 // only that, is copied into a snapshot once for each content: a command never
 // sees the directory itself, nor anything that .dockerignore leaves out.
-func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mountSource, error) {
+func (at site) copiedSource(ctx context.Context, o *origin, source string) (*mountSource, error) {
 	src, err := o.open(ctx)
 	if err != nil {
 		return nil, err
@@ -135,18 +135,18 @@ func (b *build) copiedSource(ctx context.Context, o *origin, source string) (*mo
 		o.noteRead(mountedPath(source), content)
 	}
 	return &mountSource{content: content, selection: selection, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
-		if id, err := b.Store.Record(contextKind, content); err == nil {
-			if snap, err := b.Store.Snapshot(string(id)); err == nil {
+		if id, err := at.Store.Record(contextKind, content); err == nil {
+			if snap, err := at.Store.Snapshot(string(id)); err == nil {
 				return snap, nil
 			}
 		}
-		snap, err := b.results.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
-			return selection.CopyTo(ctx, to.Root(), "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: b.Store.Owners()})
+		snap, err := at.results.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
+			return selection.CopyTo(ctx, to.Root(), "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: at.Store.Owners()})
 		}}, nil)
 		if err != nil {
 			return nil, err
 		}
-		return snap, b.Store.PutRecord(contextKind, content, []byte(snap.ID()))
+		return snap, at.Store.PutRecord(contextKind, content, []byte(snap.ID()))
 	}}, nil
 }
 

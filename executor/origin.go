@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bobbuild/bob/registry/archive"
+
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/memo"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // An origin is what a From names, before anything of it is read.
@@ -26,82 +31,116 @@ type origin struct {
 	noteRead func(filecopy.Source, digest.Digest)
 }
 
-// origin returns what from names for a step of s that comes after st. It waits for a
-// stage to be built, or for its forecast if st is one. It makes no file present.
-func (b *build) origin(ctx context.Context, st *state, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
+// origins find what a From names, and what a FROM does.
+type origins struct {
+	sources *source.Sources
+	// The build context and its .dockerignore, and the named contexts.
+	context  string
+	ignore   []string
+	contexts map[string]Context
+	// built returns the last state of a stage, which is built if it isn't yet.
+	built func(context.Context, *dockerfile.Stage) (*state, error)
+	// noteRead is told what was selected of the build context.
+	noteRead func(filecopy.Source, digest.Digest)
+
+	images memo.Map[*source.Image, *state]
+}
+
+// find returns what from names for a step of s. It waits for a stage to be built. It
+// makes no file present.
+func (o *origins) find(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
 	switch {
 	case from.Scratch:
-		return b.stateOrigin(scratch()), nil
-	case from.Stage != nil && st.basis == forecast:
-		f, err := b.forecast(ctx, from.Stage)
-		if err != nil {
-			return nil, err
-		}
-		return b.forecastOrigin(f, from.Stage), nil
+		return o.of(scratch()), nil
 	case from.Stage != nil:
-		st, err := b.stage(ctx, from.Stage)
+		st, err := o.built(ctx, from.Stage)
 		if err != nil {
 			return nil, err
 		}
-		return b.stateOrigin(st), nil
+		return o.of(st), nil
 	case from.Image != "":
-		img, err := b.image(ctx, from.Image, s.TargetPlatform())
+		st, err := o.image(ctx, from.Image, s.TargetPlatform())
 		if err != nil {
 			return nil, err
 		}
-		return b.stateOrigin(img), nil
+		return o.of(st), nil
 	case from.Context != "":
-		return b.contextOrigin(ctx, from.Context, s)
+		return o.named(ctx, from.Context, s.TargetPlatform())
 	default:
-		return &origin{open: b.openContext, noteRead: b.noteRead}, nil
+		return &origin{open: o.openContext, noteRead: o.noteRead}, nil
 	}
 }
 
-func (b *build) stateOrigin(st *state) *origin {
-	return &origin{key: st.key, basis: st.basis, owners: true, rootfs: st.rootfs, open: b.viewOf(st.rootfs)}
+// of returns the files of st.
+func (o *origins) of(st *state) *origin {
+	return &origin{key: st.key, basis: st.basis, owners: true, rootfs: st.rootfs, open: viewOf(o.sources, st.rootfs.RootFS)}
 }
 
 // viewOf returns a function that opens the files of r.
-func (b *build) viewOf(r *rootfs) func(context.Context) (*source.Tree, error) {
-	return func(ctx context.Context) (*source.Tree, error) { return b.sources.View(ctx, r.RootFS) }
+func viewOf(sources *source.Sources, r *source.RootFS) func(context.Context) (*source.Tree, error) {
+	return func(ctx context.Context) (*source.Tree, error) { return sources.View(ctx, r) }
 }
 
-// contextOrigin returns the files of the named context called name.
-func (b *build) contextOrigin(ctx context.Context, name string, s *dockerfile.Stage) (*origin, error) {
-	c, ok := b.opts.Contexts[name]
-	if !ok {
+// named returns the files of the named context called name; those of an image for p.
+func (o *origins) named(ctx context.Context, name string, p ocispec.Platform) (*origin, error) {
+	c, ok := o.contexts[name]
+	switch {
+	case !ok:
 		return nil, fmt.Errorf("no context is called %q", name)
-	}
-	if c.Layout != nil {
-		img, err := b.layout(ctx, c.Layout, s.TargetPlatform())
+	case c.Layout != nil:
+		st, err := o.layout(ctx, c.Layout, p)
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
-		return b.stateOrigin(img), nil
-	}
-	if c.Repository != nil || c.URL != "" {
-		f, err := b.fetchContext(ctx, &c)
+		return o.of(st), nil
+	case c.remote():
+		f, err := c.fetch(ctx, o.sources)
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
-		files := &rootfs{RootFS: f.RootFS}
-		return &origin{key: f.Key, rootfs: files, open: b.viewOf(files)}, nil
+		return &origin{key: f.Key, rootfs: &rootfs{RootFS: f.RootFS}, open: viewOf(o.sources, f.RootFS)}, nil
+	default:
+		return &origin{open: func(ctx context.Context) (*source.Tree, error) { return o.sources.Directory(ctx, c.Dir, c.Ignore) }}, nil
 	}
-	return &origin{open: func(ctx context.Context) (*source.Tree, error) { return b.sources.Directory(ctx, c.Dir, c.Ignore) }}, nil
-}
-
-// fetchContext gets a context that lies elsewhere.
-func (b *build) fetchContext(ctx context.Context, c *Context) (*source.Fetched, error) {
-	if c.Repository != nil {
-		return fetchSource(ctx, b.sources, c.Repository)
-	}
-	return fetchSource(ctx, b.sources, &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName})
 }
 
 // openContext opens the build context, once for the build.
-func (b *build) openContext(ctx context.Context) (*source.Tree, error) {
-	if b.opts.Context == "" {
+func (o *origins) openContext(ctx context.Context) (*source.Tree, error) {
+	if o.context == "" {
 		return nil, errors.New("there is no build context: name a directory as the last argument of bob build")
 	}
-	return b.sources.Directory(ctx, b.opts.Context, b.opts.Ignore)
+	return o.sources.Directory(ctx, o.context, o.ignore)
+}
+
+// image returns the state of a stage that is the image ref for p and nothing else.
+func (o *origins) image(ctx context.Context, ref string, p ocispec.Platform) (*state, error) {
+	img, err := o.sources.Image(ctx, ref, p)
+	if err != nil {
+		return nil, err
+	}
+	return o.imageState(ctx, img)
+}
+
+// layout is image of an image in a directory.
+func (o *origins) layout(ctx context.Context, l *archive.LayoutImage, p ocispec.Platform) (*state, error) {
+	img, err := o.sources.Layout(ctx, l, p)
+	if err != nil {
+		return nil, err
+	}
+	return o.imageState(ctx, img)
+}
+
+// imageState returns the state of a stage that is img and nothing else, the same one
+// each time, so that each layer of it is handled once.
+func (o *origins) imageState(ctx context.Context, img *source.Image) (*state, error) {
+	return o.images.Get(ctx, img, func(context.Context) (*state, error) {
+		st := &state{
+			image: img.Parsed, base: img.Parsed.History, history: img.Parsed.History,
+			key: recipe.Key("image", img.Chain.String()), rootfs: &rootfs{RootFS: img.RootFS}, from: img.Digest,
+		}
+		for _, l := range img.Layers {
+			st.layers = append(st.layers, knownLayer(l, img.Image))
+		}
+		return st, nil
+	})
 }

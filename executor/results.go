@@ -28,16 +28,6 @@ type operation struct {
 	explanation // of the key
 }
 
-// A basis says how far a key can be relied on.
-type basis int
-
-// From the best basis to the worst: a key has the worst of those that it is made of.
-const (
-	settled  basis = iota // by files that are there, or results that are known
-	forecast              // by what stages would come to: see lookahead.go
-	anew                  // by a result that was made though one was known: what is known under the key is not meant
-)
-
 // A stepRecord is what the store remembers of a step under its key.
 type stepRecord struct {
 	Snapshot string    // ID of the snapshot
@@ -157,6 +147,15 @@ func (r *results) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, 
 // found is the finding that rec, which is known under key, tells of.
 func (r *results) found(key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot) *finding {
 	return &finding{key: key, created: rec.Created, layer: r.layerOf(snap), rootfs: present(snap)}
+}
+
+// recallAfter returns the known result of the operation key after st; nil if there is
+// none, or what it would lie on has yet to be made.
+func (r *results) recallAfter(ctx context.Context, st *state, key digest.Digest) *finding {
+	if st.unmade {
+		return nil
+	}
+	return r.recall(ctx, st.rootfs, key)
 }
 
 // recall returns the known result of the operation key over below, from the store or

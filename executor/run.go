@@ -15,20 +15,21 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 )
 
-func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run, s *dockerfile.Stage) (*operation, error) {
-	if err := b.policy.allows(op, s); err != nil {
+// run prepares RUN.
+func (at site) run(ctx context.Context, op *dockerfile.Run) (*operation, error) {
+	if err := at.policy.allows(op, at.stage); err != nil {
 		return nil, err
 	}
-	found, err := b.mountSources(ctx, st, op, s)
+	found, err := at.mountSources(ctx, op)
 	if err != nil {
 		return nil, err
 	}
-	b.noteMounts(op, found)
-	network, err := networkName(b.opts.Network)
+	at.noteMounts(op, found)
+	network, err := networkName(at.opts.Network)
 	if err != nil {
 		return nil, err
 	}
-	r, err := b.runRecipe(st, op, network, found, s)
+	r, err := at.runRecipe(op, network, found)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 		basis:       found.basis(),
 		explanation: explanation{inputs: r.Inputs(), files: found.localFiles()},
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
-			restored, err := b.commands.run(ctx, to.Root(), op, found, v)
+			restored, err := at.commands.run(ctx, to.Root(), op, found, v)
 			if err != nil {
 				return err
 			}
@@ -47,10 +48,10 @@ func (b *build) runOperation(ctx context.Context, st *state, op *dockerfile.Run,
 }
 
 // runRecipe lists what the result of op depends on.
-func (b *build) runRecipe(st *state, op *dockerfile.Run, network string, found mountSources, s *dockerfile.Stage) (*recipe.Recipe, error) {
+func (at site) runRecipe(op *dockerfile.Run, network string, found mountSources) (*recipe.Recipe, error) {
 	r := recipe.New("run")
-	r.Hidden(st.key.String())
-	r.Add("platform", platformValues(s.Platform)...)
+	r.Hidden(at.after.key.String())
+	r.Add("platform", platformValues(at.stage.Platform)...)
 	r.Add("USER", op.User)
 	r.Add("WORKDIR", op.Dir)
 	last := len(op.Args) - 1
@@ -67,9 +68,9 @@ func (b *build) runRecipe(st *state, op *dockerfile.Run, network string, found m
 	r.Add("--security", recipe.Bool(op.Insecure))
 	r.Add("BUILDKIT_SANDBOX_HOSTNAME", op.Hostname)
 	r.Add("--network of the build", network)
-	r.Add("--add-host", b.opts.ExtraHosts...)
-	r.Add("--shm-size", recipe.Number(b.opts.ShmSize))
-	r.Add("--ulimit", ulimitValues(b.opts.Ulimits)...)
+	r.Add("--add-host", at.opts.ExtraHosts...)
+	r.Add("--shm-size", recipe.Number(at.opts.ShmSize))
+	r.Add("--ulimit", ulimitValues(at.opts.Ulimits)...)
 	if op.Script != nil {
 		r.Add("heredoc", string(op.Script.Content))
 	}

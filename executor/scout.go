@@ -14,20 +14,23 @@ import (
 // a remote one asks for files and contexts that lie elsewhere. Whatever it misses shows at
 // the step itself.
 type scout struct {
-	b      *build
-	remote bool
+	*build
+
+	outlines *outlines
+	origins  *origins
+	remote   bool
 }
 
 // look goes through the steps of all stages, as soon as the configs of their bases are
 // known. A remote scout returns while it still waits for answers, and the error of one ends
 // the build. An error is a [*StepError], and told.
 func (s scout) look(ctx context.Context) error {
-	for _, stage := range s.b.allStages() {
-		o, err := s.b.outline(ctx, stage)
+	for _, stage := range s.allStages() {
+		o, err := s.outlines.of(ctx, stage)
 		if err != nil {
 			return err
 		}
-		n := s.b.counter(stage, o.steps)
+		n := s.counter(stage, o.steps)
 		if stage.Base.Reference != "" {
 			n.next() // the FROM
 		}
@@ -42,13 +45,13 @@ func (s scout) look(ctx context.Context) error {
 					err = errWindows
 				}
 				if err != nil {
-					s.b.progress.Fail(title, err)
+					s.progress.Fail(title, err)
 					err = locate(err, step)
 				}
 				return err
 			}
 			if s.remote {
-				s.b.group.Go(check)
+				s.group.Go(check)
 			} else if err := check(); err != nil {
 				return err
 			}
@@ -65,7 +68,7 @@ func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.
 			return err
 		}
 		for _, src := range op.Sources {
-			if err := s.source(ctx, stage, op, src); err != nil {
+			if err := s.read(ctx, stage, op, src); err != nil {
 				return err
 			}
 		}
@@ -89,14 +92,14 @@ func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.
 	return nil
 }
 
-// source looks for one source of op.
-func (s scout) source(ctx context.Context, stage *dockerfile.Stage, op *dockerfile.Copy, src dockerfile.Source) (err error) {
+// read looks for one source of op.
+func (s scout) read(ctx context.Context, stage *dockerfile.Stage, op *dockerfile.Copy, src dockerfile.Source) (err error) {
 	switch src := src.(type) {
 	case *dockerfile.Path:
 		_, err = s.find(ctx, stage, op.From, (&pathPart{Path: src, copying: &copying{Copy: op}}).source())
 	case *dockerfile.Download, *dockerfile.Repository:
 		if s.remote {
-			_, err = fetchSource(ctx, s.b.sources, src)
+			_, err = fetchSource(ctx, s.sources, src)
 		}
 	case *dockerfile.Inline: // is in the Dockerfile
 	}
@@ -113,13 +116,13 @@ func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from docke
 	switch {
 	case s.remote: // the other scout does it
 	case from.Stage != nil:
-		o, err := s.b.outline(ctx, from.Stage)
+		o, err := s.outlines.of(ctx, from.Stage)
 		if err != nil {
 			return err
 		}
 		os = o.platform.OS
 	case from.Image != "" && stage.TargetPlatform().OS == "windows":
-		img, err := s.b.sources.Image(ctx, from.Image, stage.TargetPlatform())
+		img, err := s.sources.Image(ctx, from.Image, stage.TargetPlatform())
 		if err != nil {
 			return err
 		}
@@ -133,22 +136,22 @@ func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from docke
 
 // find looks for src in from. Everything is in what this scout doesn't look at.
 func (s scout) find(ctx context.Context, stage *dockerfile.Stage, from dockerfile.From, src filecopy.Source) (there bool, err error) {
-	c := s.b.opts.Contexts[from.Context]
-	local, remote := from == (dockerfile.From{}) || c.Dir != "", c.Repository != nil || c.URL != ""
+	c := s.opts.Contexts[from.Context]
+	local, remote := from == (dockerfile.From{}) || c.Dir != "", c.remote()
 	if s.remote && !remote || !s.remote && !local {
 		return true, nil
 	}
 	if remote {
-		f, err := s.b.fetchContext(ctx, &c)
+		f, err := c.fetch(ctx, s.sources)
 		if err != nil {
 			return false, fmt.Errorf("context %q: %w", from.Context, err)
 		}
 		// The store knows of no result made of a tree that it never had.
-		if now, ever := s.b.sources.Has(f); !now && (ever || len(s.b.opts.CacheFrom) > 0) && !s.b.opts.NoCache {
+		if now, ever := s.sources.Has(f); !now && (ever || len(s.opts.CacheFrom) > 0) && !s.opts.NoCache {
 			return true, nil // no step may need the files
 		}
 	}
-	o, err := s.b.origin(ctx, scratch(), from, stage)
+	o, err := s.origins.find(ctx, from, stage)
 	if err != nil {
 		return false, err
 	}

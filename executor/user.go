@@ -48,24 +48,6 @@ func lookupUser(root, name string) (*account, error) {
 	return id, nil
 }
 
-// errNoNames says that nothing can be looked up yet.
-var errNoNames = errors.New("the stage is still empty and knows no names: use numbers")
-
-// knows returns an error if spec, "user[:group]", holds a name that has to be
-// looked up in files that aren't there: as with BuildKit those of a stage that is
-// still empty.
-func (s *state) knows(spec string) error {
-	if len(s.layers) > 0 || s.unmade {
-		return nil
-	}
-	for part := range strings.SplitSeq(spec, ":") {
-		if _, ok := ownerID(part); !ok && part != "" {
-			return errNoNames
-		}
-	}
-	return nil
-}
-
 // ownerID returns the ID that part of an owner stands for without being looked
 // up: a number, or root, which BuildKit takes for 0 whatever the image says.
 func ownerID(part string) (uint32, bool) {

@@ -12,14 +12,14 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 )
 
-// workdirOperation prepares WORKDIR, whose directory belongs to the USER in
+// workdir prepares WORKDIR, whose directory belongs to the USER in
 // force.
-func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation, error) {
-	if err := st.knows(op.User); err != nil {
+func (at site) workdir(op *dockerfile.Workdir) (*operation, error) {
+	if err := at.after.knows(op.User); err != nil {
 		return nil, fmt.Errorf("user %s: %w", op.User, err)
 	}
 	r := recipe.New("workdir")
-	r.Hidden(st.key.String())
+	r.Hidden(at.after.key.String())
 	r.Add("directory", op.Path)
 	r.Add("USER", op.User)
 	return &operation{
@@ -30,7 +30,7 @@ func (b *build) workdirOperation(st *state, op *dockerfile.Workdir) (*operation,
 			if err != nil {
 				return err
 			}
-			return filecopy.MakeDir(to.Root(), op.Path, filecopy.Options{Owner: owner, Owners: b.Store.Owners(), Reveal: to.Reveal()})
+			return filecopy.MakeDir(to.Root(), op.Path, filecopy.Options{Owner: owner, Owners: at.Store.Owners(), Reveal: to.Reveal()})
 		},
 	}, nil
 }

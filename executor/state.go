@@ -1,0 +1,87 @@
+package executor
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/bobbuild/bob/executor/recipe"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A basis says how far a key can be relied on.
+type basis int
+
+// From the best basis to the worst: a key has the worst of those that it is made of.
+const (
+	settled  basis = iota // by files that are there, or results that are known
+	forecast              // by what stages would come to: see lookahead.go
+	anew                  // by a result that was made though one was known: what is known under the key is not meant
+)
+
+// A state is a stage after one of its steps. States are values: a step makes a
+// new one and leaves the old as it is.
+type state struct {
+	image   dockerspec.DockerOCIImage
+	base    []ocispec.History // of the image that it began with, as it is there
+	history []ocispec.History // base, and what the steps added
+	layers  []*layer          // base first
+	key     digest.Digest
+	rootfs  *rootfs
+	from    digest.Digest // of the manifest of the image that it began with, "" if none
+	basis   basis         // of key
+	unmade  bool          // of a forecast: files and layers are those of an earlier step, since the last result isn't known
+
+	// missing is the history entry that comes last because the first layer has
+	// none, nil in most images. As BuildKit has it, it tells of the last layer.
+	missing *ocispec.History
+}
+
+// with returns s with one more layer, which leads to r, and its history.
+func (s *state) with(key digest.Digest, l *layer, r *rootfs, h ocispec.History) *state {
+	n := *s
+	n.key, n.rootfs = key, r
+	n.layers = append(slices.Clip(s.layers), l)
+	n.history = appendHistory(s.history, h)
+	return &n
+}
+
+// begun returns s as the state that a stage begins with. What the stage adds to the
+// history goes into memory of its own, however many other stages begin with s.
+func (s *state) begun() state {
+	n := *s
+	n.history = slices.Clip(n.history)
+	return n
+}
+
+// appendHistory returns h, which nobody else appends to, with e behind it unless e says
+// nothing: ONBUILD leaves no history.
+func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
+	if e.CreatedBy == "" {
+		return h
+	}
+	return append(h, e)
+}
+
+// scratch is the state of FROM scratch: no layer.
+func scratch() *state { return &state{key: recipe.Key("scratch"), rootfs: emptyRootFS()} }
+
+// errNoNames says that nothing can be looked up yet.
+var errNoNames = errors.New("the stage is still empty and knows no names: use numbers")
+
+// knows returns an error if spec, "user[:group]", holds a name that has to be
+// looked up in files that aren't there: as with BuildKit those of a stage that is
+// still empty.
+func (s *state) knows(spec string) error {
+	if len(s.layers) > 0 || s.unmade {
+		return nil
+	}
+	for part := range strings.SplitSeq(spec, ":") {
+		if _, ok := ownerID(part); !ok && part != "" {
+			return errNoNames
+		}
+	}
+	return nil
+}

@@ -1,0 +1,17 @@
+package executor
+
+import "github.com/bobbuild/bob/dockerfile"
+
+// A task is a step with its place in the build.
+type task struct {
+	dockerfile.Step
+	stage  *dockerfile.Stage
+	place  int // among the steps of stage
+	book   *notebook
+	number string // as the progress has it: "[2/5]"
+	// demand starts the stages that this step and those behind it take files from.
+	demand func()
+}
+
+// title is what the progress calls t.
+func (t task) title() string { return t.number + " " + t.Text }
