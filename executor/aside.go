@@ -74,19 +74,3 @@ func endedBy(ctx context.Context, err error) bool {
 	cause := context.Cause(ctx)
 	return errors.Is(err, context.Canceled) || cause != nil && errors.Is(err, cause)
 }
-
-// fetchSource gets what lies elsewhere.
-func fetchSource(ctx context.Context, s *source.Sources, src dockerfile.Source) (*source.Fetched, error) {
-	switch src := src.(type) {
-	case *dockerfile.Download:
-		return s.Download(ctx, fileOf(src))
-	case *dockerfile.Repository:
-		return s.Repository(ctx, fetch.Repository(*src))
-	default:
-		return nil, fmt.Errorf("a %T can't be fetched", src)
-	}
-}
-
-func fileOf(d *dockerfile.Download) fetch.File {
-	return fetch.File{URL: d.URL, Name: d.Name, Checksum: d.Checksum}
-}

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/fetch"
@@ -39,4 +40,20 @@ func (c *Context) history(name string) string {
 		return "http url " + fetch.Redact(c.URL)
 	}
 	return "local source for " + name
+}
+
+// fetchSource gets what lies elsewhere.
+func fetchSource(ctx context.Context, s *source.Sources, src dockerfile.Source) (*source.Fetched, error) {
+	switch src := src.(type) {
+	case *dockerfile.Download:
+		return s.Download(ctx, fileOf(src))
+	case *dockerfile.Repository:
+		return s.Repository(ctx, fetch.Repository(*src))
+	default:
+		return nil, fmt.Errorf("a %T can't be fetched", src)
+	}
+}
+
+func fileOf(d *dockerfile.Download) fetch.File {
+	return fetch.File{URL: d.URL, Name: d.Name, Checksum: d.Checksum}
 }

@@ -3,16 +3,43 @@ package executor
 import (
 	"context"
 	"fmt"
-
-	"github.com/bobbuild/bob/executor/recipe"
+	"io"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/opencontainers/go-digest"
 )
+
+// A copying is one COPY or ADD: its sources, each copied as if by an instruction
+// of its own.
+type copying struct {
+	*dockerfile.Copy
+
+	from   *origin // of paths; nil if there are none
+	parts  []part
+	warn   func(string)
+	owners owners.Keeper // of what is copied to
+	// maxUnpacked is what an archive may have unpacked, in bytes; 0 is no limit.
+	maxUnpacked int64
+}
+
+// A part is one source of a copying. What it stands for is opened only when
+// needed.
+type part interface {
+	// shape adds to r all about the part but content that must be read first.
+	shape(r *recipe.Recipe)
+	// content adds that, if there is any.
+	content(ctx context.Context, r *recipe.Recipe) error
+	// unread adds in its place that it wasn't read.
+	unread(r *recipe.Recipe)
+	// copyTo copies the part.
+	copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
+}
 
 // A pathPart is a path in the build context, a stage, an image or a named
 // context.
@@ -142,4 +169,46 @@ func (p *fetchedPart) copyTo(ctx context.Context, to *snapshot.Active, v *event.
 		return err
 	}
 	return selection.CopyTo(ctx, to.Root(), p.copying.Dest, o)
+}
+
+// unpackArchives is what ADD does with a file that turns out to be an archive.
+// With an owner, everything in the archive gets that one.
+func (c *copying) unpackArchives(owner *filecopy.Owner, to *snapshot.Active) *filecopy.Unpack {
+	o := snapshot.ExtractOptions{Owners: c.owners, In: to, MaxSize: c.maxUnpacked}
+	if owner != nil {
+		o.Owner = &snapshot.Owner{UID: int(owner.UID), GID: int(owner.GID)}
+	}
+	return &filecopy.Unpack{
+		IsArchive: snapshot.IsArchive,
+		Extract: func(ctx context.Context, root, dir string, r io.Reader) error {
+			return snapshot.Extract(ctx, root, dir, r, o)
+		},
+	}
+}
+
+// options returns how files arrive: with owners of their own only if keepOwners
+// is set, as in a stage or image; those of the context belong to root.
+func (c *copying) options(ctx context.Context, to *snapshot.Active, v *event.Vertex, keepOwners, unpack bool) (filecopy.Options, error) {
+	o := filecopy.Options{Owners: c.owners, Reveal: to.Reveal()}
+	if !keepOwners {
+		owner, err := ownerIn(ctx, to, v, c.Chown)
+		if err != nil {
+			return o, fmt.Errorf("--chown=%s: %w", c.Chown, err)
+		}
+		o.Owner = owner
+	}
+	if c.Chmod != "" {
+		var err error
+		if o.Mode, err = filecopy.ParseChmod(c.Chmod); err != nil {
+			return o, fmt.Errorf("--chmod: %w", err)
+		}
+	}
+	if unpack {
+		var owner *filecopy.Owner
+		if c.Chown != "" {
+			owner = o.Owner
+		}
+		o.Unpack = c.unpackArchives(owner, to)
+	}
+	return o, nil
 }

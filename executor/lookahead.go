@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"errors"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/memo"
@@ -17,10 +16,6 @@ import (
 // first there is no forecast. A step whose sources are forecast is prepared with the keys
 // that they would have. If its result is known, those stages are never built. If it isn't,
 // they are built, and the step is prepared once more, since they may come out otherwise.
-
-// errNoForecast says that something can't be told unless a stage is built, or the files of
-// an image are fetched.
-var errNoForecast = errors.New("not to be told in advance")
 
 // lookahead makes the forecasts of a build.
 type lookahead struct {

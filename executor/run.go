@@ -6,13 +6,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bobbuild/bob/executor/recipe"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // run prepares RUN.

@@ -21,6 +21,10 @@ const (
 	anew                  // by a result that was made though one was known: what is known under the key is not meant
 )
 
+// errNoForecast says that something can't be told unless a stage is built, or the files of
+// an image are fetched.
+var errNoForecast = errors.New("not to be told in advance")
+
 // A state is a stage after one of its steps. States are values: a step makes a
 // new one and leaves the old as it is.
 type state struct {

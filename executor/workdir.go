@@ -4,11 +4,10 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/bobbuild/bob/executor/recipe"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/snapshot"
 )
 
