@@ -1,11 +1,14 @@
 package integration_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,11 +27,12 @@ func delegate(t *testing.T, f func(dirs []string)) {
 	}
 	var dirs []string
 	for _, controller := range []string{"memory", "cpu", "pids"} {
-		dir := fmt.Sprintf("/sys/fs/cgroup/%s/bob-limits-%d", controller, os.Getpid())
-		if _, err := os.Stat(filepath.Dir(dir) + "/tasks"); err != nil {
+		hierarchy := "/sys/fs/cgroup/" + controller
+		if _, err := os.Stat(hierarchy + "/tasks"); err != nil {
 			t.Skip("no cgroup v1 with the controller " + controller)
 		}
-		check(t, os.Mkdir(dir, 0o755))
+		dir, err := os.MkdirTemp(hierarchy, "bob-limits-")
+		check(t, err)
 		t.Cleanup(func() { check(t, os.Remove(dir)) })
 		check(t, lab.User.Own(dir))
 		dirs = append(dirs, dir)
@@ -138,4 +142,77 @@ func TestLimits(t *testing.T) {
 		!matches("systemd-run --user", result.Stderr) || matches("DONE", result.Stderr) {
 		t.Errorf("without a cgroup: exit code %d\n%s", result.Code, result.Stderr)
 	}
+}
+
+// TestProcessLimits has bob, and a command, meet the limits of processes that bob itself
+// is under: that of its user and that of its cgroup.
+func TestProcessLimits(t *testing.T) {
+	t.Parallel()
+	b := newWorkbench(t)
+	b.write(map[string]string{"context/Dockerfile": "FROM $REGISTRY/busybox\nARG RUN\nRUN eval \"$RUN\"\n"})
+	const (
+		many     = `for i in $(seq 100); do sleep 3000 & done; wait`
+		tooFew   = "takes 32 more processes and threads, and what its commands start: raise it to [0-9]+ or more"
+		ofUser   = `limit of processes of a user [(]ulimit -u[)] is 20, .*` + tooFew
+		ofCgroup = `limit of processes of the container or service [(]pids.max in .*[)] is 20, .*` + tooFew
+	)
+	type outcome struct {
+		limit int
+		run   string
+		code  int
+		want  string
+	}
+	verify := func(t *testing.T, o outcome, code int, said string) {
+		t.Helper()
+		if code != o.code || !matches(o.want, said) {
+			t.Errorf("limit %d, RUN %s: exit code %d, want %d and %q:\n%s", o.limit, o.run, code, o.code, o.want, said)
+		}
+	}
+	args := func(run string) []string {
+		return []string{"build", "--progress=plain", "--build-arg=RUN=" + run, "context"}
+	}
+	t.Run("user", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("only root can become a user without other processes")
+		}
+		prlimit, err := exec.LookPath("prlimit")
+		if err != nil {
+			t.Skip("no prlimit: apt-get install util-linux")
+		}
+		bob, err := lab.Bob()
+		check(t, err)
+		alone := harness.Confinement{UID: 1234568}
+		home, err := lab.TempDir(t.Name())
+		check(t, err)
+		check(t, os.Chown(home, alone.UID, alone.UID))
+		env := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "BOB_CACHE_DIR=" + filepath.Join(home, "cache"), "BOB_CACHE_SYNC=false"}
+		for _, o := range []outcome{
+			{20, "true", 1, ofUser},
+			{200, "true", 0, ""},
+			{80, many, 1, `exit code: [0-9]+: bob's user may have 80 processes [(]ulimit -u[)]: if no more could be started, raise that limit`},
+			{5000, "exit 3", 1, "exit code: 3\n"},
+		} {
+			cmd, err := alone.Command(t.Context(), b.dir, env, append([]string{prlimit, "--nproc=" + strconv.Itoa(o.limit), bob}, args(o.run)...)...)
+			check(t, err)
+			said, err := cmd.CombinedOutput()
+			if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+				t.Fatal(exit)
+			}
+			verify(t, o, cmd.ProcessState.ExitCode(), string(said))
+		}
+	})
+	t.Run("cgroup", func(t *testing.T) {
+		delegate(t, func(dirs []string) {
+			for _, o := range []outcome{
+				{20, "true", 1, ofCgroup},
+				{200, "true", 0, ""},
+				{80, many, 1, `exit code: [0-9]+: no more processes can be started in the container or service that bob runs in, whose limit is 80 [(]pids.max in .*[)]: raise it`},
+				{80, "exit 3", 1, "exit code: 3\n"},
+			} {
+				check(t, os.WriteFile(dirs[len(dirs)-1]+"/pids.max", []byte(strconv.Itoa(o.limit)), 0))
+				result := b.bob(args(o.run)...)
+				verify(t, o, result.Code, result.Stderr)
+			}
+		})
+	})
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/cgroup"
 )
 
 // Limits bound what the command of a Process and all that it starts use together.
@@ -398,20 +400,14 @@ func (g *limitedGroup) explain(err error) error {
 	return err
 }
 
-// count returns what the first of the files that is there counts under name.
-func (g *limitedGroup) count(name string, files ...string) int {
+// count returns what the files count together under name; no cgroup has more than one.
+func (g *limitedGroup) count(name string, files ...string) (n int) {
 	for _, dir := range g.dirs {
 		for _, file := range files {
-			text, _ := os.ReadFile(filepath.Join(dir, file))
-			for line := range strings.Lines(string(text)) {
-				if value, ok := strings.CutPrefix(line, name+" "); ok {
-					n, _ := strconv.Atoi(strings.TrimSpace(value))
-					return n
-				}
-			}
+			n += cgroup.Count(dir, file, name)
 		}
 	}
-	return 0
+	return n
 }
 
 // remove removes the group, in which nothing runs any more.

@@ -162,6 +162,12 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 	if err := p.check(); err != nil {
 		return err
 	}
+	limits := currentLimits(p)
+	return limits.explain(r.runIsolated(ctx, p))
+}
+
+// runIsolated is Run of a process that has been checked.
+func (r *Runner) runIsolated(ctx context.Context, p *Process) error {
 	switch r.Isolation {
 	case "", Namespaces:
 		for _, m := range p.Mounts {

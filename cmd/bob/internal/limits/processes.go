@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 )
@@ -31,21 +32,26 @@ func CheckProcesses() error {
 	if err != nil {
 		return nil //nolint:nilerr // not mounted: nothing limits
 	}
-	return checkPIDs("/sys/fs/cgroup", own)
+	return checkPIDs(cgroup.Root, own)
 }
 
-// checkPIDs is [CheckProcesses] for the limits of cgroups; see eachCgroup.
-func checkPIDs(root string, own map[string]string) (err error) {
-	eachCgroup(root, own, "pids", func(dir string) {
-		if limit := cgroupNumber(dir, "pids.max"); err == nil && limit < math.MaxInt64 {
-			used := cgroupNumber(dir, "pids.current")
-			if used == math.MaxInt64 {
-				used = 0
-			}
-			err = enough("the limit of processes of the container or service (pids.max in "+dir+")", limit, used)
+// checkPIDs is checkProcesses for the limits of the cgroups called own, by controller,
+// whose file systems are mounted below root.
+func checkPIDs(root string, own map[string]string) error {
+	for _, dir := range cgroup.DirsOf(root, own, "pids") {
+		limit := cgroup.Number(dir, "pids.max")
+		if limit == math.MaxInt64 {
+			continue
 		}
-	})
-	return err
+		used := cgroup.Number(dir, "pids.current")
+		if used == math.MaxInt64 {
+			used = 0
+		}
+		if err := enough("the limit of processes of the container or service (pids.max in "+dir+")", limit, used); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // enough refuses a limit that leaves too few processes.
