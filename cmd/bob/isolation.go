@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/limits"
+	"github.com/bobbuild/bob/executor/obstacle"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 )
@@ -110,10 +111,10 @@ func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
 }
 
 // obstacle says what keeps the snapshotter from working; nil if it works.
-func (m *machine) obstacle(s snapshot.Snapshotter, cache string) *sandbox.Obstacle {
+func (m *machine) obstacle(s snapshot.Snapshotter, cache string) *obstacle.Obstacle {
 	switch {
 	case s != snapshot.Copy && m.mode.Isolation == sandbox.Chroot:
-		return &sandbox.Obstacle{Why: "it takes mounts, which a chroot has none of", Fix: "use --snapshotter copy"}
+		return &obstacle.Obstacle{Why: "it takes mounts, which a chroot has none of", Fix: "use --snapshotter copy"}
 	case s == snapshot.Overlay:
 		return sandbox.TryOverlay(cache)
 	case s == snapshot.FuseOverlay:

@@ -15,6 +15,9 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
+	"github.com/bobbuild/bob/executor/sandbox/landlock"
 )
 
 // chrootOrder is what the processes of a command in a chroot are told: gob, since
@@ -83,7 +86,7 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	}
 	r.tryDevices.Do(func() {
 		r.nodes = findNodes(state)
-		r.anyFile = order.Landlock >= landlockRefer && !refers(state, order.Landlock)
+		r.anyFile = order.Landlock >= landlock.Refer && !landlock.Refers(state, order.Landlock)
 	})
 	order.AnyFile = r.anyFile
 	switch {
@@ -138,9 +141,9 @@ func newChrootOrder(p *Process) (*chrootOrder, error) {
 	o := &chrootOrder{
 		Root: root, Args: p.Args, Env: p.Env, Dir: workingDir(p.Dir),
 		UID: p.UID, GID: p.GID, Groups: p.Groups,
-		Limits: limits, Capabilities: capabilities, Landlock: landlockVersion(),
+		Limits: limits, Capabilities: capabilities, Landlock: landlock.Version(),
 	}
-	if o.Landlock < landlockScopes {
+	if o.Landlock < landlock.Scopes {
 		o.Protected = lineage()
 	}
 	return o, nil
@@ -298,16 +301,16 @@ func checkDevices(root string) error {
 
 // Limits says what commands lack that others have which are run with Namespaces; nil
 // for a Runner that does so.
-func (r *Runner) Limits() ([]*Obstacle, error) {
+func (r *Runner) Limits() ([]*obstacle.Obstacle, error) {
 	if r.Isolation != Chroot {
 		return nil, nil
 	}
-	limits := []*Obstacle{
+	limits := []*obstacle.Obstacle{
 		{Why: "commands find no /proc but copies of a few of its files, no /sys, no terminals, and no /dev/stdout or /dev/fd"},
 		{Why: "commands can't use chroot, raw sockets, or the powers of set-user-ID programs as sudo"},
 		{Why: "what is mounted read-only can be written to, in vain; tmpfs mounts are on the disk and have no limit, and secrets are on the disk while a command runs"},
 	}
-	if o := scopesMissing("a command that is out for it can end other processes of the container, and reach their abstract sockets"); o != nil {
+	if o := landlock.MissingScopes("a command that is out for it can end other processes of the container, and reach their abstract sockets"); o != nil {
 		limits = append(limits, o)
 	}
 	dir, err := r.makeState()
@@ -316,10 +319,10 @@ func (r *Runner) Limits() ([]*Obstacle, error) {
 	}
 	err = makeDevices(filepath.Join(dir, "dev"))
 	if info, errStat := os.Stat(filepath.Join(dir, "dev/null")); err == nil && errStat == nil && info.Mode().IsRegular() {
-		limits = append(limits, &Obstacle{
-			"devices can't be made or opened in " + r.Dir + ": commands find a file as /dev/null, and neither /dev/zero nor /dev/urandom",
+		limits = append(limits, obstacle.New(
+			"devices can't be made or opened in "+r.Dir+": commands find a file as /dev/null, and neither /dev/zero nor /dev/urandom",
 			"put the cache directory on a file system that is not mounted with nodev, and don't drop CAP_MKNOD",
-		})
+		))
 	}
 	return limits, errors.Join(err, os.RemoveAll(dir))
 }

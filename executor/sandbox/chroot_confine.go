@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
-	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
+	"github.com/bobbuild/bob/executor/sandbox/landlock"
+	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // leaving is a capability of Docker's with which a command leaves a chroot. The lack of it
@@ -68,7 +70,7 @@ func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
 	// A limit that is set for bob would end it.
 	allow("prlimit64", equalArg(0, 0))
 	allow("prlimit64", equalArg(2, 0)) // that only asks
-	if o.Landlock >= landlockScopes {
+	if o.Landlock >= landlock.Scopes {
 		return []*configs.Seccomp{filter}, nil
 	}
 	return []*configs.Seccomp{filter, o.signalFilter(filter.Architectures)}, nil

@@ -20,6 +20,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/capabilities"
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/landlock"
 )
 
 // chrootVariable is the environment variable that makes a process one of those of
@@ -335,7 +337,7 @@ func (o *chrootOrder) enterRoot() error {
 	if err := unix.Chdir(o.Root); err != nil {
 		return &os.PathError{Op: "chdir", Path: o.Root, Err: err}
 	}
-	if err := landlock(".", o.Landlock, !o.AnyFile); err != nil {
+	if err := landlock.Confine(".", o.Landlock, !o.AnyFile); err != nil {
 		return fmt.Errorf("confine to root file system by Landlock: %w", err)
 	}
 	if err := unix.Chroot("."); err != nil {

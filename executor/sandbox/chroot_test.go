@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/obstacle"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
@@ -464,7 +465,7 @@ func TestInNoDev(t *testing.T) {
 		t.Errorf("output is %q, want %q", &out, want)
 	}
 	limits, err := r.Limits()
-	if err != nil || !slices.ContainsFunc(limits, func(o *sandbox.Obstacle) bool { return strings.Contains(o.Why, "/dev/null") }) {
+	if err != nil || !slices.ContainsFunc(limits, func(o *obstacle.Obstacle) bool { return strings.Contains(o.Why, "/dev/null") }) {
 		t.Errorf("limits are %v, %v", limits, err)
 	}
 }
@@ -508,7 +509,7 @@ func TestInChrootLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	mentions := func(word string) bool {
-		return slices.ContainsFunc(limits, func(o *sandbox.Obstacle) bool { return strings.Contains(o.Why, word) })
+		return slices.ContainsFunc(limits, func(o *obstacle.Obstacle) bool { return strings.Contains(o.Why, word) })
 	}
 	if !mentions("/proc") || mentions("Landlock") != (landlockHere() < 6) || mentions("/dev/null") {
 		t.Errorf("limits are %v", limits)

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // Emulators have commands of other architectures than this machine's run, by
@@ -42,7 +44,7 @@ type Emulators struct {
 // An ArchitectureError says why commands of an architecture can't be run.
 type ArchitectureError struct {
 	Architecture string // as Go calls it
-	Obstacle     *Obstacle
+	Obstacle     *obstacle.Obstacle
 }
 
 // Error returns the obstacle.
@@ -123,18 +125,18 @@ func (e *Emulators) lacking(ctx context.Context, dir string, all []*architecture
 
 // open makes the instance, unless it may not or an earlier call has relied on the
 // machine's. why is what it takes one for.
-func (e *Emulators) open(dir string, why error) *Obstacle {
+func (e *Emulators) open(dir string, why error) *obstacle.Obstacle {
 	switch {
 	case e.Mode.Isolation != Namespaces:
-		return &Obstacle{why.Error() + ", and in " + e.Mode.String() + " bob can't register an emulator", ""}
+		return obstacle.New(why.Error()+", and in "+e.Mode.String()+" bob can't register an emulator", "")
 	case !e.Mode.OwnUser:
-		return &Obstacle{why.Error() + ", and what root registers counts for the whole machine", "give --rootless, with which bob registers one that counts for the build alone"}
+		return obstacle.New(why.Error()+", and what root registers counts for the whole machine", "give --rootless, with which bob registers one that counts for the build alone")
 	case len(e.ready) > 0:
-		return &Obstacle{why.Error() + ", which an ONBUILD trigger asks for when others run by the machine's emulators already", ""}
+		return obstacle.New(why.Error()+", which an ONBUILD trigger asks for when others run by the machine's emulators already", "")
 	}
 	var err error
 	if e.own, err = openBinfmt(dir); err != nil {
-		return &Obstacle{why.Error() + ", and bob can't register an emulator of its own, for which it takes Linux 6.7: " + err.Error(), ""}
+		return obstacle.New(why.Error()+", and bob can't register an emulator of its own, for which it takes Linux 6.7: "+err.Error(), "")
 	}
 	return nil
 }
@@ -242,9 +244,9 @@ func (e *Emulators) write(name, text string) error {
 }
 
 // howElse returns why commands of a don't run, with what to do.
-func (a *architecture) howElse(why error) *Obstacle {
-	o := &Obstacle{Why: why.Error()}
-	if found := new(Obstacle); errors.As(why, &found) {
+func (a *architecture) howElse(why error) *obstacle.Obstacle {
+	o := &obstacle.Obstacle{Why: why.Error()}
+	if found := new(obstacle.Obstacle); errors.As(why, &found) {
 		*o = *found
 	}
 	if o.Fix == "" {

@@ -16,6 +16,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
+	"github.com/bobbuild/bob/executor/sandbox/mountattr"
 )
 
 // marker is the environment variable by which the outer process tells the
@@ -71,7 +74,7 @@ type EnterOptions struct {
 // outside; cgroup file systems are read-only; and logrus, which libraries under this
 // package write to, is silent.
 //
-// An error holds an *Obstacle for each mode that o allows and the machine doesn't.
+// An error holds an *obstacle.Obstacle for each mode that o allows and the machine doesn't.
 func Enter(o EnterOptions) (*Mode, error) {
 	if mode, err := arrive(); mode != nil || err != nil {
 		return mode, err
@@ -126,9 +129,9 @@ func arrive() (*Mode, error) {
 // its standard error. If something was refused to it, it tells that and exits.
 func reportArrival(refused error) error {
 	if refused != nil {
-		if obstacle := new(Obstacle); errors.As(refused, &obstacle) {
+		if found := new(obstacle.Obstacle); errors.As(refused, &found) {
 			// What goes wrong here, the outer process sees from the output.
-			_ = json.NewEncoder(os.Stderr).Encode(obstacle)
+			_ = json.NewEncoder(os.Stderr).Encode(found)
 		} else {
 			fmt.Fprintln(os.Stderr, refused)
 		}
@@ -179,13 +182,13 @@ func prepareMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		err = fmt.Errorf("make mounts private: %w", err)
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-			return &enterError{"enter", err, mountsRefused()}
+			return &enterError{"enter", err, obstacle.OfMounts()}
 		}
 		return fmt.Errorf("enter: %w", err)
 	}
 	// Where bob is allowed to make cgroups, libcontainer would. A build needs
 	// none, and one killed halfway would leave them behind.
-	err := restrictMounts(cgroupRoot, unix.MOUNT_ATTR_RDONLY)
+	err := mountattr.Restrict(cgroupRoot, unix.MOUNT_ATTR_RDONLY)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("enter: make cgroups read-only: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // ExamineOptions say what Examine examines the machine for.
@@ -92,9 +94,9 @@ func Examine(ctx context.Context, o ExamineOptions) (*Mode, []Finding) {
 		out := outcome{Answer: Unknown}
 		switch unmet := p.unmet(mode); {
 		case p.entered && scratch == "":
-			out.Obstacle = &Obstacle{Why: "not tried: there is no directory to try it in: " + errScratch.Error()}
+			out.Obstacle = &obstacle.Obstacle{Why: "not tried: there is no directory to try it in: " + errScratch.Error()}
 		case unmet != "":
-			out.Obstacle = &Obstacle{Why: "not tried: it takes " + unmet}
+			out.Obstacle = &obstacle.Obstacle{Why: "not tried: it takes " + unmet}
 		default:
 			out = order.start(ctx, p.name, o.Limit)
 		}

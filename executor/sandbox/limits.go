@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/cgroup"
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // Limits bound what the command of a Process and all that it starts use together.
@@ -82,7 +83,7 @@ type cgroupHome struct {
 }
 
 // NewLimiter returns a Limiter of the limits, nil if there are none. The process
-// must have entered. That no cgroup can be had for them is an *Obstacle. It removes
+// must have entered. That no cgroup can be had for them is an *obstacle.Obstacle. It removes
 // what killed processes have left.
 func NewLimiter(l Limits) (*Limiter, error) {
 	if len(l.controllers()) == 0 {
@@ -96,13 +97,13 @@ func NewLimiter(l Limits) (*Limiter, error) {
 }
 
 // noCgroup is that RUN can't be limited.
-func noCgroup(why string) *Obstacle {
-	return &Obstacle{
-		"RUN can't be limited: " + why,
-		"give bob a cgroup of its own, with cgroup v2 and systemd\n" +
-			"  systemd-run --user --scope -p Delegate=yes bob build …\n" +
-			"in a container with docker or podman, --cgroupns=private and a writable " + cgroupRoot,
-	}
+func noCgroup(why string) *obstacle.Obstacle {
+	return obstacle.New(
+		"RUN can't be limited: "+why,
+		"give bob a cgroup of its own, with cgroup v2 and systemd\n"+
+			"  systemd-run --user --scope -p Delegate=yes bob build …\n"+
+			"in a container with docker or podman, --cgroupns=private and a writable "+cgroupRoot,
+	)
 }
 
 func (l *Limiter) open() error {

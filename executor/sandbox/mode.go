@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // Isolation is how the commands of RUN are kept from each other and from the rest
@@ -37,7 +39,7 @@ type Mode struct {
 	// nobody else is in.
 	OwnUser bool
 	// Obstacles are what keeps the machine from better modes.
-	Obstacles []*Obstacle
+	Obstacles []*obstacle.Obstacle
 }
 
 // RecordOwners reports whether the owners of files can't be given to them.
@@ -98,14 +100,14 @@ func attempts(o EnterOptions) ([]attempt, error) {
 func chrootRefused(rootless bool) error {
 	const what = "enter chroot"
 	if os.Geteuid() != 0 {
-		return &enterError{what, unix.EPERM, &Obstacle{"running commands in a chroot takes root", "start bob as root: in Kubernetes\n  securityContext:\n    runAsUser: 0"}}
+		return &enterError{what, unix.EPERM, obstacle.New("running commands in a chroot takes root", "start bob as root: in Kubernetes\n  securityContext:\n    runAsUser: 0")}
 	}
 	if rootless {
-		return &enterError{what, unix.EPERM, &Obstacle{"running commands in a chroot takes root's powers, which --rootless gives up", "leave out --rootless"}}
+		return &enterError{what, unix.EPERM, obstacle.New("running commands in a chroot takes root's powers, which --rootless gives up", "leave out --rootless")}
 	}
 	// Into the root that this process has: it changes nothing.
 	if err := unix.Chroot("/"); err != nil {
-		return &enterError{what, err, &Obstacle{"root lacks CAP_SYS_CHROOT here", "don't drop that capability: in Kubernetes\n  securityContext:\n    capabilities:\n      add: [SYS_CHROOT]"}}
+		return &enterError{what, err, obstacle.New("root lacks CAP_SYS_CHROOT here", "don't drop that capability: in Kubernetes\n  securityContext:\n    capabilities:\n      add: [SYS_CHROOT]")}
 	}
 	return nil
 }
@@ -161,14 +163,14 @@ func (m *Mode) rank() int {
 // add adds the obstacle of an error of Enter, unless it is there. It reports
 // whether it did.
 func (m *Mode) add(err error) bool {
-	obstacle := new(Obstacle)
-	if !errors.As(err, &obstacle) {
-		obstacle = &Obstacle{Why: err.Error()}
+	found := new(obstacle.Obstacle)
+	if !errors.As(err, &found) {
+		found = &obstacle.Obstacle{Why: err.Error()}
 	}
-	if slices.ContainsFunc(m.Obstacles, func(o *Obstacle) bool { return *o == *obstacle }) {
+	if slices.ContainsFunc(m.Obstacles, func(o *obstacle.Obstacle) bool { return *o == *found }) {
 		return false
 	}
-	m.Obstacles = append(m.Obstacles, obstacle)
+	m.Obstacles = append(m.Obstacles, found)
 	return true
 }
 

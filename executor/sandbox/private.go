@@ -14,11 +14,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/bobbuild/bob/registry/nearby"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
+	"github.com/bobbuild/bob/registry/nearby"
 )
 
 // tunDevice is what packets of a private network come out of.
@@ -90,9 +92,9 @@ func checkTun() error {
 	f, err := os.OpenFile(tunDevice, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return &Obstacle{tunDevice + ", which a private network takes, can't be opened by this user", "as root, run\n  chmod 666 " + tunDevice + "\nor build with --network=host or none"}
+		return obstacle.New(tunDevice+", which a private network takes, can't be opened by this user", "as root, run\n  chmod 666 "+tunDevice+"\nor build with --network=host or none")
 	case err != nil:
-		return &Obstacle{tunDevice + ", which a private network takes, is missing: " + err.Error(), "as root of the machine, run\n  modprobe tun\nin a container, start it with --device " + tunDevice + "; or build with --network=host or none"}
+		return obstacle.New(tunDevice+", which a private network takes, is missing: "+err.Error(), "as root of the machine, run\n  modprobe tun\nin a container, start it with --device "+tunDevice+"; or build with --network=host or none")
 	}
 	return f.Close()
 }
@@ -155,11 +157,11 @@ func (n *privateNetwork) connect(ctx context.Context, pipe string) error {
 	return errors.Join(errs...)
 }
 
-func noCarrier() *Obstacle {
-	return &Obstacle{
+func noCarrier() *obstacle.Obstacle {
+	return obstacle.New(
 		"neither pasta nor slirp4netns, of which a private network takes one, is on PATH",
 		"install one with `apt-get install passt` or `apt-get install slirp4netns` (Debian, Ubuntu), `dnf install passt` (Fedora, RHEL) or `apk add passt` (Alpine)",
-	}
+	)
 }
 
 // start starts the program and waits until it says through the pipe that it is

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // probeVariable is the environment variable that makes a process a probe's: a
@@ -62,7 +64,7 @@ func (p *probe) needIn(m *Mode) Need {
 type outcome struct {
 	Answer   Answer
 	Detail   string
-	Obstacle *Obstacle
+	Obstacle *obstacle.Obstacle
 	Mode     *Mode // of the first probe alone
 }
 
@@ -70,10 +72,10 @@ type outcome struct {
 func yes(detail string) outcome { return outcome{Answer: Yes, Detail: detail} }
 
 // no is the outcome of what doesn't.
-func no(why, fix string) outcome { return refusal(&Obstacle{why, fix}) }
+func no(why, fix string) outcome { return refusal(obstacle.New(why, fix)) }
 
 // refusal is no with an obstacle.
-func refusal(o *Obstacle) outcome { return outcome{Answer: No, Obstacle: o} }
+func refusal(o *obstacle.Obstacle) outcome { return outcome{Answer: No, Obstacle: o} }
 
 // probeOrder is what the process of a probe is told.
 type probeOrder struct {
@@ -115,16 +117,16 @@ func (o *probeOrder) start(caller context.Context, name string, limit time.Durat
 	var out outcome
 	switch {
 	case caller.Err() != nil:
-		return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: "interrupted"}}
+		return outcome{Answer: Unknown, Obstacle: &obstacle.Obstacle{Why: "interrupted"}}
 	case ctx.Err() != nil:
-		return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: fmt.Sprintf("it took longer than %s and was ended", limit)}}
+		return outcome{Answer: Unknown, Obstacle: &obstacle.Obstacle{Why: fmt.Sprintf("it took longer than %s and was ended", limit)}}
 	case json.Unmarshal(stdout.Bytes(), &out) == nil && out.Answer != "":
 		return out
 	case err != nil:
 		first, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
-		return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: strings.TrimSuffix(fmt.Sprintf("the probe broke: %v: %s", err, first), ": ")}}
+		return outcome{Answer: Unknown, Obstacle: &obstacle.Obstacle{Why: strings.TrimSuffix(fmt.Sprintf("the probe broke: %v: %s", err, first), ": ")}}
 	}
-	return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: "the probe said nothing"}}
+	return outcome{Answer: Unknown, Obstacle: &obstacle.Obstacle{Why: "the probe said nothing"}}
 }
 
 // command returns the command that runs the probe of the order.
@@ -182,8 +184,8 @@ func notEntered(err error) outcome {
 		}
 		return no(m.why(), m.Obstacles[0].Fix)
 	}
-	if obstacle := new(Obstacle); errors.As(err, &obstacle) {
-		return refusal(obstacle)
+	if found := new(obstacle.Obstacle); errors.As(err, &found) {
+		return refusal(found)
 	}
 	return no(err.Error(), "")
 }
@@ -204,9 +206,9 @@ func (o *probeOrder) deeper(namespaces uintptr) outcome {
 	case json.Unmarshal(encoded, &out) == nil && out.Answer != "":
 		return out
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return no("the machine refuses namespaces inside of bob's: "+err.Error(), inContainer)
+		return no("the machine refuses namespaces inside of bob's: "+err.Error(), obstacle.WithoutFilters)
 	case errors.Is(err, unix.ENOSPC):
 		return no("the limit of such namespaces is reached", "as root, raise the limits that `sysctl user` shows, as\n  sysctl -w user.max_pid_namespaces=15000 user.max_net_namespaces=15000 user.max_mnt_namespaces=15000")
 	}
-	return outcome{Answer: Unknown, Obstacle: &Obstacle{Why: fmt.Sprintf("the probe broke: %v", err)}}
+	return outcome{Answer: Unknown, Obstacle: &obstacle.Obstacle{Why: fmt.Sprintf("the probe broke: %v", err)}}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containers/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // The names of the probes that others depend on, or that depend on the mode.
@@ -58,7 +60,7 @@ func tryUserNamespace(o *probeOrder) outcome {
 		// capability in it. This one is asked for by a call that no seccomp
 		// filter refuses.
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_WAKE_ALARM, 0, 0, 0); err != nil {
-			return refusal(namespacesRefused())
+			return refusal(obstacle.OfNamespaces())
 		}
 		return yes("")
 	}
@@ -95,8 +97,8 @@ func tryRanges(*probeOrder) outcome {
 	if err != nil {
 		return notEntered(err)
 	}
-	if obstacle := helpersPowerless(); obstacle != nil {
-		return refusal(obstacle)
+	if found := helpersPowerless(); found != nil {
+		return refusal(found)
 	}
 	return yes(fmt.Sprintf("%d IDs", mapped(uids)))
 }
@@ -130,7 +132,7 @@ func tryRun(o *probeOrder) outcome {
 	top, err := o.dir("")
 	if err == nil && o.mode.Isolation == Namespaces {
 		if top, err = o.tmpfs(""); err != nil {
-			return refusal(mountsRefused())
+			return refusal(obstacle.OfMounts())
 		}
 	}
 	if err != nil {

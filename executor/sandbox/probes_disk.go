@@ -9,6 +9,8 @@ import (
 
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // The least that a small image takes: 100 MB, in 10,000 files.
@@ -42,8 +44,8 @@ func tryDirectory(o *probeOrder) outcome {
 	return yes(o.Dir)
 }
 
-func full(dir string) *Obstacle {
-	return &Obstacle{"the file system of " + dir + " is full", "make room, for example by `bob cache prune`, or " + otherPlace}
+func full(dir string) *obstacle.Obstacle {
+	return obstacle.New("the file system of "+dir+" is full", "make room, for example by `bob cache prune`, or "+otherPlace)
 }
 
 // trySpace tells how much space and how many inodes are free for this user.

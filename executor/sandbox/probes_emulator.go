@@ -3,6 +3,8 @@ package sandbox
 import (
 	"runtime"
 	"strings"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // tryEmulators tells which architectures the machine runs, and of which bob has an
@@ -29,11 +31,11 @@ func tryEmulators(o *probeOrder) outcome {
 	if len(machines) > 0 {
 		detail = append(detail, names(machines)+" by the machine")
 	}
-	var obstacle *Obstacle
+	var found *obstacle.Obstacle
 	if len(others) > 0 {
-		if obstacle = e.open(dir, why); obstacle == nil {
+		if found = e.open(dir, why); found == nil {
 			defer func() { _ = e.Close() }()
-			obstacle = &Obstacle{Why: why.Error() + ", and none that bob could register is in PATH"}
+			found = &obstacle.Obstacle{Why: why.Error() + ", and none that bob could register is in PATH"}
 		}
 	}
 	var own []*architecture
@@ -48,7 +50,7 @@ func tryEmulators(o *probeOrder) outcome {
 	if len(detail) > 0 {
 		return yes(strings.Join(detail, "; "))
 	}
-	return refusal(others[0].howElse(obstacle))
+	return refusal(others[0].howElse(found))
 }
 
 // names lists architectures for people.

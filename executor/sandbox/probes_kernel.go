@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/landlock"
 )
 
 // loadFilter loads a filter that allows everything into this thread.
@@ -36,7 +38,7 @@ func tryNotify(*probeOrder) outcome {
 }
 
 func tryScopes(*probeOrder) outcome {
-	if o := scopesMissing("a RUN with the machine's network can reach abstract Unix sockets of other processes"); o != nil {
+	if o := landlock.MissingScopes("a RUN with the machine's network can reach abstract Unix sockets of other processes"); o != nil {
 		return refusal(o)
 	}
 	return yes("")

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // tmpfs makes a directory for this probe and mounts an empty tmpfs there. It goes
@@ -26,14 +28,14 @@ func (o *probeOrder) tmpfs(name string) (string, error) {
 func tryMounts(o *probeOrder) outcome {
 	dir, err := o.tmpfs("tmpfs")
 	if err != nil {
-		return refusal(mountsRefused())
+		return refusal(obstacle.OfMounts())
 	}
 	// The flags that the mount has been given outside can't be taken away here.
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return refusal(mountsRefused())
+		return refusal(obstacle.OfMounts())
 	}
 	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
-		return refusal(mountsRefused())
+		return refusal(obstacle.OfMounts())
 	}
 	return yes("")
 }
@@ -64,26 +66,26 @@ func overlayAt(dir string) error {
 // TryOverlay tries what snapshots by overlays take in the directory, and returns
 // what keeps bob from it; nil if it works. The process must have entered. Of what it
 // makes nothing stays.
-func TryOverlay(dir string) *Obstacle {
-	return inScratch(dir, func(scratch string) *Obstacle {
+func TryOverlay(dir string) *obstacle.Obstacle {
+	return inScratch(dir, func(scratch string) *obstacle.Obstacle {
 		defer func() { _ = unix.Unmount(scratch+"/merged", unix.MNT_DETACH) }()
 		return overlayIn(scratch)
 	})
 }
 
 // TryFuseOverlay is [TryOverlay] of fuse-overlayfs.
-func TryFuseOverlay(dir string) *Obstacle {
-	return inScratch(dir, func(scratch string) *Obstacle {
+func TryFuseOverlay(dir string) *obstacle.Obstacle {
+	return inScratch(dir, func(scratch string) *obstacle.Obstacle {
 		defer func() { _ = unix.Unmount(scratch, unix.MNT_DETACH) }()
 		return fuseIn(scratch)
 	})
 }
 
 // inScratch calls f with a new directory in dir, which it removes.
-func inScratch(dir string, f func(scratch string) *Obstacle) *Obstacle {
+func inScratch(dir string, f func(scratch string) *obstacle.Obstacle) *obstacle.Obstacle {
 	s, err := newScratch(dir, ".try-")
 	if err != nil {
-		return &Obstacle{"nothing can be written to the cache directory: " + err.Error(), otherPlace}
+		return obstacle.New("nothing can be written to the cache directory: "+err.Error(), otherPlace)
 	}
 	defer s.remove()
 	return f(s.path)
@@ -94,29 +96,29 @@ func tryOverlay(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	if obstacle := overlayIn(dir); obstacle != nil {
-		return refusal(obstacle)
+	if found := overlayIn(dir); found != nil {
+		return refusal(found)
 	}
 	return yes("")
 }
 
 // overlayIn mounts an overlay in an empty directory and does with it what builds do.
-func overlayIn(dir string) *Obstacle {
+func overlayIn(dir string) *obstacle.Obstacle {
 	if err := overlayAt(dir); err != nil {
 		return overlayRefused(dir, err)
 	}
 	// What a later step finds there is what a layer is made of.
 	if err := os.Remove(dir + "/merged/gone"); err != nil {
-		return &Obstacle{"an overlay doesn't let files of lower layers be removed: " + err.Error(), otherDisk}
+		return obstacle.New("an overlay doesn't let files of lower layers be removed: "+err.Error(), otherDisk)
 	}
 	if err := os.RemoveAll(dir + "/merged/new"); err != nil {
-		return &Obstacle{"an overlay doesn't let directories of lower layers be removed: " + err.Error(), otherDisk}
+		return obstacle.New("an overlay doesn't let directories of lower layers be removed: "+err.Error(), otherDisk)
 	}
 	if err := os.Mkdir(dir+"/merged/new", 0o755); err != nil { //nolint:gosec // as in an image
-		return &Obstacle{"an overlay doesn't let directories of lower layers be replaced: " + err.Error(), otherDisk}
+		return obstacle.New("an overlay doesn't let directories of lower layers be replaced: "+err.Error(), otherDisk)
 	}
 	if names, err := os.ReadDir(dir + "/merged/new"); err != nil || len(names) > 0 {
-		return &Obstacle{"a replaced directory of an overlay shows what was removed", otherDisk}
+		return obstacle.New("a replaced directory of an overlay shows what was removed", otherDisk)
 	}
 	return nil
 }
@@ -126,19 +128,19 @@ const otherDisk = "put the cache on a local disk or a tmpfs: --cache-dir, or BOB
 	"  - {name: bob, emptyDir: {}}"
 
 // overlayRefused says why no overlay can be mounted in dir.
-func overlayRefused(dir string, err error) *Obstacle {
+func overlayRefused(dir string, err error) *obstacle.Obstacle {
 	where := fileSystem(dir)
 	if _, statErr := os.Stat("/sys/module/overlay"); statErr != nil && !kernelKnows("overlay") {
-		return &Obstacle{"the kernel has no overlay file system, or can't load it here: " + err.Error(), "as root of the machine, run\n  modprobe overlay"}
+		return obstacle.New("the kernel has no overlay file system, or can't load it here: "+err.Error(), "as root of the machine, run\n  modprobe overlay")
 	}
 	switch where {
 	case "overlay", "nfs", "fuse":
-		return &Obstacle{"the cache directory is on " + where + ", which can't carry an overlay: " + err.Error(), otherDisk}
+		return obstacle.New("the cache directory is on "+where+", which can't carry an overlay: "+err.Error(), otherDisk)
 	}
 	if err == unix.EPERM { //nolint:errorlint // mount's own
-		return mountsRefused()
+		return obstacle.OfMounts()
 	}
-	return &Obstacle{"the file system of the cache directory carries no overlay with userxattr (Linux 5.11): " + err.Error(), otherDisk}
+	return obstacle.New("the file system of the cache directory carries no overlay with userxattr (Linux 5.11): "+err.Error(), otherDisk)
 }
 
 // fileSystem names the file system of dir if it is one that overlays have trouble
@@ -225,7 +227,7 @@ func masked(dir string, err error) string {
 func tryPivotRoot(o *probeOrder) outcome {
 	dir, err := o.tmpfs("")
 	if err != nil {
-		return refusal(mountsRefused())
+		return refusal(obstacle.OfMounts())
 	}
 	if err := os.Chdir(dir); err != nil {
 		return no(err.Error(), "")
@@ -244,20 +246,20 @@ func tryMountAPI(o *probeOrder) outcome {
 	const effect = "images of more than about 200 layers can't be built: "
 	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return no(effect+"open_tree: "+err.Error(), inContainer)
+		return no(effect+"open_tree: "+err.Error(), obstacle.WithoutFilters)
 	}
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return no(effect+"move_mount: "+err.Error(), inContainer)
+		return no(effect+"move_mount: "+err.Error(), obstacle.WithoutFilters)
 	}
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return no(effect+"fsopen: "+err.Error(), inContainer)
+		return no(effect+"fsopen: "+err.Error(), obstacle.WithoutFilters)
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return no(effect+"fsconfig: "+err.Error(), inContainer)
+		return no(effect+"fsconfig: "+err.Error(), obstacle.WithoutFilters)
 	}
 	if _, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0); err != nil {
-		return no(effect+"fsmount: "+err.Error(), inContainer)
+		return no(effect+"fsmount: "+err.Error(), obstacle.WithoutFilters)
 	}
 	return yes("")
 }
@@ -267,26 +269,26 @@ func tryFuse(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	if obstacle := fuseIn(dir); obstacle != nil {
-		return refusal(obstacle)
+	if found := fuseIn(dir); found != nil {
+		return refusal(found)
 	}
 	return yes("")
 }
 
 // fuseIn mounts a file system of FUSE on a directory.
-func fuseIn(dir string) *Obstacle {
+func fuseIn(dir string) *obstacle.Obstacle {
 	const fix = "have the container started with the device: with docker or podman\n  --device /dev/fuse"
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		return &Obstacle{"/dev/fuse can't be used: " + err.Error(), fix}
+		return obstacle.New("/dev/fuse can't be used: "+err.Error(), fix)
 	}
 	defer func() { _ = f.Close() }()
 	options := "fd=" + strconv.Itoa(int(f.Fd())) + ",rootmode=40000,user_id=0,group_id=0"
 	if err := unix.Mount("bob", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return &Obstacle{"file systems of FUSE can't be mounted: " + err.Error(), ""}
+		return obstacle.New("file systems of FUSE can't be mounted: "+err.Error(), "")
 	}
 	if _, err := exec.LookPath("fuse-overlayfs"); err != nil {
-		return &Obstacle{"fuse-overlayfs isn't installed", "install it with `apt-get install fuse-overlayfs` (Debian, Ubuntu) or `dnf install fuse-overlayfs` (Fedora, RHEL)"}
+		return obstacle.New("fuse-overlayfs isn't installed", "install it with `apt-get install fuse-overlayfs` (Debian, Ubuntu) or `dnf install fuse-overlayfs` (Fedora, RHEL)")
 	}
 	return nil
 }

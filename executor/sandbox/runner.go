@@ -22,6 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
+	"github.com/bobbuild/bob/executor/sandbox/landlock"
+	"github.com/bobbuild/bob/executor/sandbox/mountattr"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -392,7 +394,7 @@ func forbidDevices(root string) (undo func() error, err error) {
 		}
 		return nil
 	}
-	if err := restrictMounts(root, unix.MOUNT_ATTR_NODEV); err != nil {
+	if err := mountattr.Restrict(root, unix.MOUNT_ATTR_NODEV); err != nil {
 		return nil, errors.Join(fmt.Errorf("forbid devices in %s: %w", root, err), undo())
 	}
 	return undo, nil
@@ -415,7 +417,7 @@ func (r *Runner) runIn(ctx context.Context, container *libcontainer.Container, p
 		// never unlocked: it ends with this goroutine, when the container is gone.
 		runtime.LockOSThread()
 		if !p.Insecure {
-			if err := scopeThread(); err != nil {
+			if err := landlock.ConfineScopes(); err != nil {
 				done <- fmt.Errorf("confine command by Landlock: %w", err)
 				return
 			}

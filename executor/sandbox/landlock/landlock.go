@@ -1,4 +1,6 @@
-package sandbox
+// Package landlock restricts threads by the kernel's Landlock (landlock(7)), as far as
+// that has come.
+package landlock
 
 import (
 	"errors"
@@ -8,23 +10,25 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // Versions of Landlock's interface (landlock(7)) by what they brought.
 const (
-	landlockRefer    = 2 // renaming and linking into another directory
-	landlockTruncate = 3
-	landlockIoctl    = 5 // on devices
-	landlockScopes   = 6 // signals and abstract Unix sockets
+	Refer    = 2 // renaming and linking into another directory
+	truncate = 3
+	ioctl    = 5 // on devices
+	Scopes   = 6 // signals and abstract Unix sockets
 )
 
 // allScopes keep a thread and its descendants from the signals and abstract sockets
 // of others.
 const allScopes = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
 
-// landlockVersion returns the version of the kernel's interface, 0 if there is no
+// Version returns the version of the kernel's interface, 0 if there is no
 // Landlock or it is refused.
-func landlockVersion() int {
+func Version() int {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno != 0 {
 		return 0
@@ -32,27 +36,27 @@ func landlockVersion() int {
 	return int(version)
 }
 
-// landlock keeps this thread, whose no_new_privs is set, from all files but those
+// Confine keeps this thread, whose no_new_privs is set, from all files but those
 // below dir, from making devices of disks, and from the signals and abstract
 // sockets of others, as far as that version can; without files, only from the latter.
-func landlock(dir string, version int, files bool) error {
+func Confine(dir string, version int, files bool) error {
 	switch {
-	case version == 0, !files && version < landlockScopes:
+	case version == 0, !files && version < Scopes:
 		return nil
 	case !files:
 		return restrictThread(unix.LandlockRulesetAttr{Scoped: allScopes}, nil)
 	}
 	rules := unix.LandlockRulesetAttr{Handled_access_fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}
-	if version >= landlockRefer {
+	if version >= Refer {
 		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_REFER
 	}
-	if version >= landlockTruncate {
+	if version >= truncate {
 		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
 	}
-	if version >= landlockIoctl {
+	if version >= ioctl {
 		rules.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 	}
-	if version >= landlockScopes {
+	if version >= Scopes {
 		rules.Scoped = allScopes
 	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -66,18 +70,18 @@ func landlock(dir string, version int, files bool) error {
 	})
 }
 
-// refers reports whether a thread that is kept from all files but those below dir, which it
+// Refers reports whether a thread that is kept from all files but those below dir, which it
 // tries there, may still rename one into another directory. The kernel refuses that where a
 // domain around this process has scopes alone, as that of a RUN: no rule of its own allows
 // it then.
-func refers(dir string, version int) bool {
+func Refers(dir string, version int) bool {
 	result := make(chan bool)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the domain goes with the thread
 		from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
 		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		for _, try := range []func() error{
-			func() error { return landlock(dir, version, true) },
+			func() error { return Confine(dir, version, true) },
 			func() error { return os.MkdirAll(filepath.Join(from, "x"), 0o700) },
 			func() error { return os.Mkdir(to, 0o700) },
 			func() error { return os.Rename(filepath.Join(from, "x"), filepath.Join(to, "x")) },
@@ -91,12 +95,12 @@ func refers(dir string, version int) bool {
 	return <-result
 }
 
-// scopeThread keeps this thread, which must have CAP_SYS_ADMIN, and what it starts from
+// ConfineScopes keeps this thread, which must have CAP_SYS_ADMIN, and what it starts from
 // then on from the signals and abstract sockets of others, where the kernel can do that
 // and the thread isn't yet in as many domains as it may be. A thread that is kept from
 // no file may make mounts.
-func scopeThread() error {
-	if landlockVersion() < landlockScopes {
+func ConfineScopes() error {
+	if Version() < Scopes {
 		return nil
 	}
 	err := restrictThread(unix.LandlockRulesetAttr{Scoped: allScopes}, nil)
@@ -121,6 +125,18 @@ func restrictThread(rules unix.LandlockRulesetAttr, beneath *unix.LandlockPathBe
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, set, 0, 0); errno != 0 {
 		return os.NewSyscallError("landlock_restrict_self", errno)
+	}
+	return nil
+}
+
+// MissingScopes is that the kernel's Landlock can't scope signals and abstract sockets,
+// and what comes of it; nil if it can.
+func MissingScopes(consequence string) *obstacle.Obstacle {
+	switch version := Version(); {
+	case version == 0:
+		return obstacle.New("without Landlock "+consequence, "use a kernel that has it (CONFIG_SECURITY_LANDLOCK, and landlock among the lsm= of its command line)")
+	case version < Scopes:
+		return obstacle.New("this kernel's Landlock is so old that "+consequence, "use Linux 6.12 or later")
 	}
 	return nil
 }
