@@ -47,6 +47,6 @@
 // (HEALTHCHECK, ONBUILD, SHELL); history entries are written as BuildKit does.
 //
 // The package reads no environment and no flags, and it needs what
-// [github.com/bobbuild/bob/executor/sandbox.Enter] provides: a process that is
+// [github.com/bobbuild/bob/executor/isolation.Enter] provides: a process that is
 // UID 0 in a private mount namespace.
 package executor

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -17,7 +18,7 @@ func TestMain(m *testing.M) {
 	sandbox.Init()
 	if slices.Contains(os.Args, "-test.fuzzworker") {
 		namespaces = errors.New("a fuzzing process stays where its pipes are")
-	} else if _, namespaces = sandbox.Enter(sandbox.EnterOptions{Rootless: os.Geteuid() != 0}); namespaces != nil {
+	} else if _, namespaces = isolation.Enter(isolation.Options{Rootless: os.Geteuid() != 0}); namespaces != nil {
 		fmt.Fprintln(os.Stderr, "tests that mount are skipped:", namespaces)
 	}
 	os.Exit(m.Run())

@@ -67,7 +67,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, 
 	}
 	defer func() { err = errors.Join(err, limiter.Close()) }()
 	runner := &sandbox.Runner{
-		Dir: filepath.Join(store.TempDir(), "sandbox"), Isolation: m.mode.Isolation, OneID: m.mode.OneID, Devices: store.Owners(),
+		Dir: filepath.Join(store.TempDir(), "sandbox"), Mode: *m.mode, Devices: store.Owners(),
 		Limiter: limiter, Copy: filecopy.Clone, Notice: warnIn(view),
 	}
 	emulators := &sandbox.Emulators{Dir: store.TempDir(), Mode: m.mode, Paths: o.emulators}

@@ -15,10 +15,11 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/docker/go-units"
 	"github.com/peterbourgon/ff/v3/ffcli"
+
+	"github.com/bobbuild/bob/executor/isolation"
 )
 
 func newCacheCommand(stdout io.Writer) *ffcli.Command {
@@ -106,12 +107,12 @@ func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 	if err != nil {
 		return err
 	}
-	mode, err := sandbox.Enter(cfg.entering())
+	mode, err := isolation.Enter(cfg.entering())
 	if err != nil {
 		return err
 	}
 	// No snapshot is mounted.
-	store, err := snapshot.Open(dir, snapshot.Options{Snapshotter: snapshot.Copy, RecordOwners: mode.RecordOwners()})
+	store, err := snapshot.Open(dir, snapshot.Options{Snapshotter: snapshot.Copy, RecordOwners: mode.RecordsOwners()})
 	if err != nil {
 		return err
 	}

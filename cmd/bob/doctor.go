@@ -13,9 +13,11 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
+	"github.com/peterbourgon/ff/v3/ffcli"
+
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 // doctorConfig is bob doctor as the command line has it.
@@ -59,12 +61,12 @@ const (
 // diagnosis is what bob doctor prints, in JSON by these names.
 type diagnosis struct {
 	Builds      verdict              `json:"builds"`
-	Isolation   sandbox.Isolation    `json:"isolation,omitempty"` // that builds would have
+	Isolation   isolation.Kind       `json:"isolation,omitempty"` // that builds would have
 	OneID       bool                 `json:"oneID,omitempty"`
 	Snapshotter snapshot.Snapshotter `json:"snapshotter,omitempty"`
 	Findings    []sandbox.Finding    `json:"findings"`
 
-	mode *sandbox.Mode
+	mode *isolation.Mode
 }
 
 func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
@@ -77,7 +79,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	mode, findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.Or(false), Isolation: sandbox.Isolation(cfg.isolation)})
+	mode, findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.Or(false), Isolation: isolation.Kind(cfg.isolation)})
 	findings = append(findings, cfg.reach(ctx, args)...)
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -96,7 +98,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 
 // diagnose concludes from the findings and the mode of builds, nil if there is none.
 // wanted is the snapshotter that was asked for.
-func diagnose(mode *sandbox.Mode, wanted snapshot.Snapshotter, findings []sandbox.Finding) *diagnosis {
+func diagnose(mode *isolation.Mode, wanted snapshot.Snapshotter, findings []sandbox.Finding) *diagnosis {
 	d := &diagnosis{Builds: allBuilds, Findings: findings, mode: mode}
 	works := make(map[string]bool)
 	snapshotters := map[string]snapshot.Snapshotter{"overlay": snapshot.Overlay, "fuse": snapshot.FuseOverlay}
@@ -118,7 +120,7 @@ func diagnose(mode *sandbox.Mode, wanted snapshot.Snapshotter, findings []sandbo
 		return d
 	}
 	d.Isolation, d.OneID = mode.Isolation, mode.OneID
-	if mode.Isolation == sandbox.NoIsolation {
+	if !mode.CanRun() {
 		return d // and no snapshotter
 	}
 	switch {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 )
@@ -20,44 +21,44 @@ func TestDiagnose(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name     string
-		mode     *sandbox.Mode
+		mode     *isolation.Mode
 		wanted   snapshot.Snapshotter
 		findings []sandbox.Finding
 		code     int
 		want     []string // lines
 	}{
 		{
-			"all", &sandbox.Mode{Isolation: sandbox.Namespaces}, "",
+			"all", &isolation.Mode{Isolation: isolation.Namespaces}, "",
 			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.Yes, ""), answered(proc, sandbox.No, "unmask")},
 			0,
 			[]string{"a /proc      no", "a /proc: unmask", "Builds work: RUN gets a sandbox, snapshots are made by overlay."},
 		},
 		{
-			"one ID", &sandbox.Mode{Isolation: sandbox.Namespaces, OneID: true}, autoSnapshotter,
+			"one ID", &isolation.Mode{Isolation: isolation.Namespaces, OneID: true}, autoSnapshotter,
 			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.Yes, "")},
 			0,
 			[]string{"Builds work: RUN gets a sandbox with one ID, snapshots are made by overlay."},
 		},
 		{
-			"no isolation", &sandbox.Mode{Isolation: sandbox.NoIsolation}, "",
+			"no isolation", &isolation.Mode{Isolation: isolation.None}, "",
 			[]sandbox.Finding{answered(overlay, sandbox.Unknown, ""), answered(run, sandbox.Unknown, "")},
 			3,
 			[]string{"overlays     ?", "a container  ?", "Only builds without RUN work."},
 		},
 		{
-			"no overlay, which was asked for", &sandbox.Mode{Isolation: sandbox.Namespaces}, snapshot.Overlay,
+			"no overlay, which was asked for", &isolation.Mode{Isolation: isolation.Namespaces}, snapshot.Overlay,
 			[]sandbox.Finding{answered(overlay, sandbox.No, "elsewhere"), answered(run, sandbox.Yes, "")},
 			1,
 			[]string{"overlays     NO", "overlays: elsewhere", "Builds don't work here."},
 		},
 		{
-			"no RUN", &sandbox.Mode{Isolation: sandbox.Namespaces}, "",
+			"no RUN", &isolation.Mode{Isolation: isolation.Namespaces}, "",
 			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.No, "a\x1bb\nc"), answered(proc, sandbox.No, "a\x1bb\nc")},
 			3,
 			[]string{"a container  NO", `a container: a\x1bb`, "c", "Only builds without RUN work."},
 		},
 		{
-			"nothing", &sandbox.Mode{Isolation: sandbox.Namespaces}, "",
+			"nothing", &isolation.Mode{Isolation: isolation.Namespaces}, "",
 			[]sandbox.Finding{answered(space, sandbox.No, ""), answered(run, sandbox.No, "")},
 			1,
 			[]string{"free space   NO", "Builds don't work here. What says NO above has to be mended."},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/limits"
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -32,8 +33,8 @@ const autoSnapshotter snapshot.Snapshotter = "auto"
 
 func (f *isolationFlags) check() error {
 	var wrong error
-	switch sandbox.Isolation(f.isolation) {
-	case "", sandbox.Auto, sandbox.Namespaces, sandbox.Chroot, sandbox.NoIsolation:
+	switch isolation.Kind(f.isolation) {
+	case "", isolation.Auto, isolation.Namespaces, isolation.Chroot, isolation.None:
 	default:
 		wrong = cli.Wrong("isolation", f.isolation, "want auto, sandbox, chroot or none")
 	}
@@ -47,7 +48,7 @@ func (f *isolationFlags) check() error {
 
 // A machine is how builds work on it.
 type machine struct {
-	mode  *sandbox.Mode
+	mode  *isolation.Mode
 	store snapshot.Options
 	// notices tell what is slower or weaker here than elsewhere.
 	notices []string
@@ -59,11 +60,11 @@ func (f *isolationFlags) enter(cache string) (*machine, error) {
 	if err := limits.CheckProcesses(); err != nil {
 		return nil, err
 	}
-	mode, err := sandbox.Enter(f.entering())
+	mode, err := isolation.Enter(f.entering())
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{mode: mode, store: snapshot.Options{RecordOwners: mode.RecordOwners(), HarmlessDevices: mode.Isolation == sandbox.Chroot}}
+	m := &machine{mode: mode, store: snapshot.Options{RecordOwners: mode.RecordsOwners(), HarmlessDevices: mode.HarmlessDevices()}}
 	for _, o := range mode.Obstacles {
 		m.notices = append(m.notices, fmt.Sprintf("RUN gets %s: %s (`bob doctor` tells what to do)", mode, o.Why))
 	}
@@ -73,14 +74,14 @@ func (f *isolationFlags) enter(cache string) (*machine, error) {
 	return m, m.choose(snapshot.Snapshotter(f.snapshotter), cache)
 }
 
-func (f *isolationFlags) entering() sandbox.EnterOptions {
-	return sandbox.EnterOptions{Rootless: f.rootless.Or(os.Geteuid() != 0), Isolation: sandbox.Isolation(f.isolation)}
+func (f *isolationFlags) entering() isolation.Options {
+	return isolation.Options{Rootless: f.rootless.Or(os.Geteuid() != 0), Isolation: isolation.Kind(f.isolation)}
 }
 
 // choose sets the snapshotter: the wanted one or, for "" and auto, the first that
 // works in the cache directory.
 func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
-	if m.mode.Isolation == sandbox.NoIsolation {
+	if !m.mode.CanRun() {
 		m.store.Snapshotter = snapshot.Index // nothing is mounted, and nothing run
 		return nil
 	}
@@ -103,7 +104,7 @@ func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
 			return fmt.Errorf("--snapshotter %s: %w", s, o)
 		}
 		errs = append(errs, errors.New(o.Why))
-		if m.mode.Isolation == sandbox.Chroot && s != snapshot.Copy {
+		if !m.mode.CanMount() && s != snapshot.Copy {
 			errs = nil // the notice of the chroot says enough
 		}
 	}
@@ -113,7 +114,7 @@ func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
 // obstacle says what keeps the snapshotter from working; nil if it works.
 func (m *machine) obstacle(s snapshot.Snapshotter, cache string) *obstacle.Obstacle {
 	switch {
-	case s != snapshot.Copy && m.mode.Isolation == sandbox.Chroot:
+	case s != snapshot.Copy && !m.mode.CanMount():
 		return &obstacle.Obstacle{Why: "it takes mounts, which a chroot has none of", Fix: "use --snapshotter copy"}
 	case s == snapshot.Overlay:
 		return sandbox.TryOverlay(cache)
@@ -125,7 +126,7 @@ func (m *machine) obstacle(s snapshot.Snapshotter, cache string) *obstacle.Obsta
 
 // noRUN says why commands can't be run; nil if they can.
 func (m *machine) noRUN() error {
-	if m.mode.Isolation != sandbox.NoIsolation {
+	if m.mode.CanRun() {
 		return nil
 	}
 	if len(m.mode.Obstacles) == 0 {

@@ -31,7 +31,7 @@ func main() {
 }
 
 // run is bob with everything that a process is given as arguments. A build
-// re-executes the process; see [sandbox.Enter].
+// re-executes the process; see [isolation.Enter].
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	root := newRoot(stdin, stdout, stderr)
 	if len(args) > 0 && args[0] == "help" {

@@ -10,8 +10,8 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/await"
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/input"
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/progress"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/transfer"
@@ -28,7 +28,7 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	if err := w.completePaths(); err != nil {
 		return err
 	}
-	if !sandbox.Entering() {
+	if !isolation.Entering() {
 		_ = w.forget() // writing to it will tell what is wrong
 	}
 	defer func() {
@@ -50,7 +50,7 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 		return err
 	}
 	w.say = notices(cfg.stderr, mode == progress.Quiet || mode == progress.RawJSON)
-	if !sandbox.Entering() {
+	if !isolation.Entering() {
 		w.noteFormer()
 	}
 	if w.buildBase.Or(false) {
@@ -100,7 +100,7 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	}
 	o.build.Tags, o.fingerprint = []string{string(w.baseRef)}, true
 	// The outer process has looked already.
-	if !sandbox.Entering() && !cfg.cache.none {
+	if !isolation.Entering() && !cfg.cache.none {
 		current, err := cfg.baseIsCurrent(ctx, in, o)
 		if err != nil {
 			return err

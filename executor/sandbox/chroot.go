@@ -302,7 +302,7 @@ func checkDevices(root string) error {
 // Limits says what commands lack that others have which are run with Namespaces; nil
 // for a Runner that does so.
 func (r *Runner) Limits() ([]*obstacle.Obstacle, error) {
-	if r.Isolation != Chroot {
+	if r.Mode.CanMount() {
 		return nil, nil
 	}
 	limits := []*obstacle.Obstacle{

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -299,7 +300,7 @@ func TestInChrootKilled(t *testing.T) {
 
 // runKilled is the bob of TestInChrootKilled.
 func runKilled() int {
-	r := &sandbox.Runner{Dir: os.Getenv("CHROOT_DIR"), Isolation: sandbox.Chroot}
+	r := &sandbox.Runner{Dir: os.Getenv("CHROOT_DIR"), Mode: isolation.Mode{Isolation: isolation.Chroot}}
 	sleep := "sleep " + os.Getenv("CHROOT_DURATION")
 	p := shell(os.Getenv("CHROOT_ROOT"), fmt.Sprintf("trap '' TERM HUP; %[1]s & (setsid %[1]s &) ; (setsid sh -c '%[1]s & kill -STOP $$' &); echo; %[1]s", sleep))
 	p.Stdout = os.Stdout

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -61,7 +62,7 @@ func newChroot(t testing.TB, entries ...[2]string) (r *sandbox.Runner, root stri
 	if os.Getenv(modeVariable) != modeChroot {
 		t.Skip("TestChroot runs this")
 	}
-	r = &sandbox.Runner{Dir: filepath.Join(t.TempDir(), "state"), Isolation: sandbox.Chroot, Copy: filecopy.Clone}
+	r = &sandbox.Runner{Dir: filepath.Join(t.TempDir(), "state"), Mode: isolation.Mode{Isolation: isolation.Chroot}, Copy: filecopy.Clone}
 	t.Cleanup(func() {
 		left, err := os.ReadDir(r.Dir)
 		if err != nil && !os.IsNotExist(err) {

@@ -10,16 +10,7 @@
 //
 // # Terms
 //
-//   - Entering: the one re-execution of bob into namespaces of its own, Enter.
-//     Afterwards the process is UID 0 with all capabilities there, mounts that
-//     it makes are seen by nobody else and vanish with it.
-//   - The outer process: the one that was started by the user. It only waits,
-//     forwards signals and exits with the inner one's status. It, and an inner one
-//     that is refused something before it has arrived, are the only places below cmd
-//     that call os.Exit, since nothing else is left to do.
-//   - Mode: how builds work on this machine, found by Enter. The best is that of
-//     the next section; then the same with one ID, the user's own; then a chroot
-//     of root's without namespaces; then none, in which nothing is run.
+//   - Mode: how builds work on this machine, as package isolation finds and enters it.
 //   - Mount point: a file or directory of the root file system that something
 //     is mounted on. One that the image lacks is made for the run, a stub, and
 //     removed afterwards.
@@ -79,7 +70,7 @@
 //
 // # One ID
 //
-// Where the user namespace has one user and one group ID, Runner.OneID, a command is
+// Where the user namespace has one user and one group ID, Mode.OneID, a command is
 // told by this process what it would be told with all of them (seccomp_unotify(2)):
 //
 //   - Users and groups: the set*id and get*id calls, setgroups and getgroups answer
@@ -148,8 +139,8 @@
 // # Examining
 //
 // Examine tries what builds need, and can use, on a machine, each thing in a child
-// process that is a probe's from its Init on. What an error of Enter says and what
-// Examine says about the same are one Obstacle.
+// process that is a probe's from its Init on. What an error of isolation.Enter says and
+// what Examine says about the same are one Obstacle.
 //
 // # Not done here
 //
@@ -157,8 +148,7 @@
 //
 // # Kernel
 //
-// Linux 5.11 or later (overlays in user namespaces), user namespaces unless run as root,
-// seccomp with filters. The C constructors of libcontainer/nsenter and
+// Linux 5.11 or later (overlays in user namespaces), seccomp with filters. The C constructors of libcontainer/nsenter and
 // containers/storage/pkg/unshare both run before main in every process of the
 // binary; each acts only on its own environment variables.
 //

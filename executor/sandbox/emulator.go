@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
@@ -28,7 +29,7 @@ type Emulators struct {
 	// programs can be executed.
 	Dir string
 	// Mode is that of this process.
-	Mode *Mode
+	Mode *isolation.Mode
 	// Paths are the emulators to use, by Go's name of the architecture, whatever the
 	// machine has. Of others, the first of qemu-ARCH-static and qemu-ARCH in PATH is used,
 	// by QEMU's name of the architecture.
@@ -127,7 +128,7 @@ func (e *Emulators) lacking(ctx context.Context, dir string, all []*architecture
 // machine's. why is what it takes one for.
 func (e *Emulators) open(dir string, why error) *obstacle.Obstacle {
 	switch {
-	case e.Mode.Isolation != Namespaces:
+	case !e.Mode.CanMount():
 		return obstacle.New(why.Error()+", and in "+e.Mode.String()+" bob can't register an emulator", "")
 	case !e.Mode.OwnUser:
 		return obstacle.New(why.Error()+", and what root registers counts for the whole machine", "give --rootless, with which bob registers one that counts for the build alone")

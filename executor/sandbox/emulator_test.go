@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -69,11 +70,11 @@ func TestArchitectureOfPrograms(t *testing.T) {
 }
 
 // own is the mode of this process, which is in a user namespace of its own.
-func own(t *testing.T) *sandbox.Mode {
+func own(t *testing.T) *isolation.Mode {
 	t.Helper()
 	switch {
 	case oneID():
-		return &sandbox.Mode{Isolation: sandbox.Namespaces, OneID: true, OwnUser: true}
+		return &isolation.Mode{Isolation: isolation.Namespaces, OneID: true, OwnUser: true}
 	case entered == nil || !entered.OwnUser:
 		t.Skip("this process has no user namespace of its own")
 	}
@@ -82,7 +83,7 @@ func own(t *testing.T) *sandbox.Mode {
 
 // emulators returns emulators of this process, and the architectures that it has
 // QEMU for; whatever the machine runs itself, QEMU shall.
-func emulators(t *testing.T, mode *sandbox.Mode) (*sandbox.Emulators, []sandbox.Architecture) {
+func emulators(t *testing.T, mode *isolation.Mode) (*sandbox.Emulators, []sandbox.Architecture) {
 	t.Helper()
 	e := &sandbox.Emulators{Dir: t.TempDir(), Mode: mode, Paths: map[string]string{}}
 	var found []sandbox.Architecture
@@ -156,14 +157,14 @@ func TestEmulators(t *testing.T) {
 		}
 	})
 	// Whose they are, those below the namespace can't tell.
-	machine := &sandbox.Emulators{Dir: t.TempDir(), Mode: &sandbox.Mode{Isolation: sandbox.Namespaces}}
+	machine := &sandbox.Emulators{Dir: t.TempDir(), Mode: &isolation.Mode{Isolation: isolation.Namespaces}}
 	if err := machine.Prepare(t.Context(), names); err != nil {
 		t.Errorf("as the machine's: %v", err)
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	machine = &sandbox.Emulators{Dir: t.TempDir(), Mode: &sandbox.Mode{Isolation: sandbox.Namespaces}}
+	machine = &sandbox.Emulators{Dir: t.TempDir(), Mode: &isolation.Mode{Isolation: isolation.Namespaces}}
 	for _, name := range names {
 		// Some machines of 64 bits run these themselves.
 		native := name == "386" || name == "arm"
@@ -185,15 +186,15 @@ func TestEmulatorsRefused(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name, path, want string
-		mode             sandbox.Mode
+		mode             isolation.Mode
 	}{
 		{"not in PATH", "", "isn't in PATH", *mode},
 		{"no program", "/etc/passwd", "permission denied", *mode},
 		{"not there", "/nonesuch", "no such file", *mode},
 		{"no emulator", busybox, busybox, *mode},
 		{"dynamically linked", dynamic, "linked dynamically", *mode},
-		{"root of the machine", path, "--rootless", sandbox.Mode{Isolation: sandbox.Namespaces}},
-		{"a chroot", path, "a chroot without namespaces bob can't register", sandbox.Mode{Isolation: sandbox.Chroot}},
+		{"root of the machine", path, "--rootless", isolation.Mode{Isolation: isolation.Namespaces}},
+		{"a chroot", path, "a chroot without namespaces bob can't register", isolation.Mode{Isolation: isolation.Chroot}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.path == "" {
@@ -241,7 +242,7 @@ func TestUnawareEmulator(t *testing.T) {
 
 // TestEmulatorsOfRoot wants nothing registered on the machine by root.
 func TestEmulatorsOfRoot(t *testing.T) {
-	if entered == nil || entered.OwnUser || entered.Isolation != sandbox.Namespaces || inUserNamespace(t) {
+	if entered == nil || entered.OwnUser || entered.Isolation != isolation.Namespaces || inUserNamespace(t) {
 		t.Skip("only root can register on the machine")
 	}
 	dir := t.TempDir()

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -258,7 +259,7 @@ func TestEnterAdvice(t *testing.T) {
 				cmd.Env = append(cmd.Env, "PATH="+test.path)
 			}
 			m := modeOf(t, cmd)
-			if m.Isolation != sandbox.Namespaces || !m.OneID || len(m.Obstacles) != 1 {
+			if m.Isolation != isolation.Namespaces || !m.OneID || len(m.Obstacles) != 1 {
 				t.Fatalf("mode is %+v", m)
 			}
 			for _, want := range test.want {
@@ -317,7 +318,7 @@ func lowerLimit(t *testing.T) {
 
 // modeOf returns the mode that the command enters. It fails the test if that, or
 // something that it uses, writes to standard error.
-func modeOf(t *testing.T, cmd *exec.Cmd) *sandbox.Mode {
+func modeOf(t *testing.T, cmd *exec.Cmd) *isolation.Mode {
 	t.Helper()
 	cmd.Env = append(cmd.Env, probeVariable+"=mode")
 	var stderr bytes.Buffer
@@ -326,7 +327,7 @@ func modeOf(t *testing.T, cmd *exec.Cmd) *sandbox.Mode {
 	if err != nil || stderr.Len() > 0 {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
-	m := &sandbox.Mode{}
+	m := &isolation.Mode{}
 	if err := json.Unmarshal(out, m); err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +397,7 @@ func TestEnterFinds(t *testing.T) {
 					t.Fatalf("obstacles are %v, want %q", m.Obstacles, test.why)
 				}
 			}
-			if m.Isolation == sandbox.Namespaces {
+			if m.Isolation == isolation.Namespaces {
 				return
 			}
 			forced := again(t, test.mode, id)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
@@ -18,9 +19,9 @@ import (
 type ExamineOptions struct {
 	// Dir is the cache directory of builds. It need not exist, and is not made.
 	Dir string
-	// Rootless and Isolation are those of EnterOptions.
+	// Rootless and Isolation are those of isolation.Options.
 	Rootless  bool
-	Isolation Isolation
+	Isolation isolation.Kind
 	// Limit bounds the time of each probe; 0 is twenty seconds.
 	Limit time.Duration
 }
@@ -75,7 +76,7 @@ const defaultLimit = 20 * time.Second
 //
 // A build works if no finding that is ForAll is other than Yes; one with RUN if,
 // besides, none is that is ForRUN.
-func Examine(ctx context.Context, o ExamineOptions) (*Mode, []Finding) {
+func Examine(ctx context.Context, o ExamineOptions) (*isolation.Mode, []Finding) {
 	if o.Limit == 0 {
 		o.Limit = defaultLimit
 	}
@@ -88,7 +89,7 @@ func Examine(ctx context.Context, o ExamineOptions) (*Mode, []Finding) {
 		defer s.remove()
 	}
 	order := probeOrder{Dir: o.Dir, Scratch: scratch, Rootless: o.Rootless, Isolation: o.Isolation}
-	var mode *Mode
+	var mode *isolation.Mode
 	examine := func(i int) {
 		p := &all[i]
 		out := outcome{Answer: Unknown}

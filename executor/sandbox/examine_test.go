@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -25,7 +26,7 @@ const examineVariable = "SANDBOX_TEST_EXAMINE"
 
 // examination is what Examine returns.
 type examination struct {
-	Mode     *sandbox.Mode
+	Mode     *isolation.Mode
 	Findings []sandbox.Finding
 }
 
@@ -295,7 +296,7 @@ func TestExamineRootWithoutPowers(t *testing.T) {
 	if need := findings["entering"].Need; need != sandbox.Optional {
 		t.Errorf("entering is needed for %s, though a chroot works", need)
 	}
-	findings = examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute, Isolation: sandbox.Namespaces})
+	findings = examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute, Isolation: isolation.Namespaces})
 	wants(t, findings, "entering no", "entering: CAP_SYS_ADMIN", "overlay unknown", "xattrs unknown")
 	if need := findings["entering"].Need; need != sandbox.ForAll {
 		t.Errorf("entering is needed for %s, though nothing else is allowed", need)

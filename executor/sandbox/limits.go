@@ -102,22 +102,22 @@ func noCgroup(why string) *obstacle.Obstacle {
 		"RUN can't be limited: "+why,
 		"give bob a cgroup of its own, with cgroup v2 and systemd\n"+
 			"  systemd-run --user --scope -p Delegate=yes bob build …\n"+
-			"in a container with docker or podman, --cgroupns=private and a writable "+cgroupRoot,
+			"in a container with docker or podman, --cgroupns=private and a writable "+cgroup.Root,
 	)
 }
 
 func (l *Limiter) open() error {
 	// Enter has made them read-only, where the command of a RUN could see them.
-	tree, err := unix.OpenTree(unix.AT_FDCWD, cgroupRoot, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, cgroup.Root, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
-		return noCgroup(cgroupRoot + ": open_tree: " + err.Error())
+		return noCgroup(cgroup.Root + ": open_tree: " + err.Error())
 	}
 	l.tree = tree
 	err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY})
 	if err != nil {
-		return noCgroup(cgroupRoot + " is read-only: " + err.Error())
+		return noCgroup(cgroup.Root + " is read-only: " + err.Error())
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(cgroupRoot))
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(cgroup.Root))
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (l *Limiter) home(controller string, mounts []*mountinfo.Info, own map[stri
 		if !v1 && m.FSType != "cgroup2" {
 			continue
 		}
-		root := filepath.Join(fmt.Sprintf("/proc/self/fd/%d", l.tree), strings.TrimPrefix(m.Mountpoint, cgroupRoot))
+		root := filepath.Join(fmt.Sprintf("/proc/self/fd/%d", l.tree), strings.TrimPrefix(m.Mountpoint, cgroup.Root))
 		if v1 {
 			dir := filepath.Join(root, within(m.Root, own[controller]))
 			if err := writable(dir); err != nil {
@@ -166,7 +166,7 @@ func (l *Limiter) home(controller string, mounts []*mountinfo.Info, own map[stri
 			return &cgroupHome{dir: dir, v2: true, controllers: []string{controller}}, nil
 		}
 	}
-	return nil, fmt.Errorf("there is no cgroup controller %s at %s", controller, cgroupRoot)
+	return nil, fmt.Errorf("there is no cgroup controller %s at %s", controller, cgroup.Root)
 }
 
 // within returns the path of a cgroup below the root of a mount, "/" if it isn't

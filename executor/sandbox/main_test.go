@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -50,7 +51,7 @@ const (
 var errNotEntered error
 
 // entered is the mode that the tests run in.
-var entered *sandbox.Mode
+var entered *isolation.Mode
 
 // busybox is the program that root file systems are made of.
 const busybox = "/bin/busybox"
@@ -78,8 +79,8 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
-	isolation := sandbox.Isolation(cmp.Or(os.Getenv(isolationVariable), string(sandbox.Namespaces)))
-	entered, errNotEntered = sandbox.Enter(sandbox.EnterOptions{Rootless: mode == modeRootless, Isolation: isolation})
+	wanted := isolation.Kind(cmp.Or(os.Getenv(isolationVariable), string(isolation.Namespaces)))
+	entered, errNotEntered = isolation.Enter(isolation.Options{Rootless: mode == modeRootless, Isolation: wanted})
 	if errNotEntered != nil && mode != "" {
 		fmt.Fprintln(os.Stderr, errNotEntered)
 		os.Exit(124)

@@ -105,7 +105,7 @@ func TestInstall(t *testing.T) {
 		t.Skip("a part of TestPackages")
 	}
 	r := newRunner(t)
-	keeper := owners.Recording(r.OneID)
+	keeper := owners.Recording(r.Mode.OneID)
 	dir := t.TempDir()
 	for _, d := range []string{"lower", "upper", "work", "root"} {
 		path := filepath.Join(dir, d)

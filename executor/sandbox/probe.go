@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
@@ -34,23 +35,23 @@ type probe struct {
 }
 
 // unmet says what trying takes that the mode hasn't, "" for nothing.
-func (p *probe) unmet(m *Mode) string {
+func (p *probe) unmet(m *isolation.Mode) string {
 	switch {
 	case !p.entered, p.name == entering:
 	case m == nil:
 		return "entering bob's namespaces"
-	case (p.name == running || p.name == emulating) && m.Isolation == NoIsolation, !p.anywhere && m.Isolation != Namespaces:
+	case (p.name == running || p.name == emulating) && !m.CanRun(), !p.anywhere && !m.CanMount():
 		return "a sandbox"
 	}
 	return ""
 }
 
 // needIn returns what it is needed for in the mode of builds.
-func (p *probe) needIn(m *Mode) Need {
+func (p *probe) needIn(m *isolation.Mode) Need {
 	switch {
 	case p.name == entering && m == nil:
 		return ForAll
-	case p.name == entering && m.Isolation == NoIsolation:
+	case p.name == entering && !m.CanRun():
 		return ForRUN
 	case p.name == notifying && m != nil && m.OneID:
 		return ForRUN // owners are emulated by it
@@ -65,7 +66,7 @@ type outcome struct {
 	Answer   Answer
 	Detail   string
 	Obstacle *obstacle.Obstacle
-	Mode     *Mode // of the first probe alone
+	Mode     *isolation.Mode // of the first probe alone
 }
 
 // yes is the outcome of what works.
@@ -83,10 +84,10 @@ type probeOrder struct {
 	Dir       string // the cache directory
 	Scratch   string // an existing directory for the probes' files, removed afterwards
 	Rootless  bool
-	Isolation Isolation
+	Isolation isolation.Kind
 	Inside    bool // whether the process has all namespaces that it needs
 
-	mode *Mode           // that was entered
+	mode *isolation.Mode // that was entered
 	ctx  context.Context //nolint:containedctx // of the process of a probe, as long as that
 }
 
@@ -163,9 +164,9 @@ func runProbe(encoded string) int {
 // run brings the process to where the probe tries things, and has it try.
 func (o *probeOrder) run(p *probe) outcome {
 	if p.entered && !o.Inside {
-		mode, err := Enter(EnterOptions{Rootless: o.Rootless, Isolation: o.Isolation})
+		mode, err := isolation.Enter(isolation.Options{Rootless: o.Rootless, Isolation: o.Isolation})
 		if err != nil {
-			return notEntered(err)
+			return refusal(isolation.Reason(err))
 		}
 		o.mode = mode
 	}
@@ -173,21 +174,6 @@ func (o *probeOrder) run(p *probe) outcome {
 		return o.deeper(p.namespaces)
 	}
 	return p.try(o)
-}
-
-// notEntered is the outcome of an error of Enter.
-func notEntered(err error) outcome {
-	if all, ok := errors.AsType[modesError](err); ok {
-		var m Mode
-		for _, err := range all {
-			m.add(err)
-		}
-		return no(m.why(), m.Obstacles[0].Fix)
-	}
-	if found := new(obstacle.Obstacle); errors.As(err, &found) {
-		return refusal(found)
-	}
-	return no(err.Error(), "")
 }
 
 // deeper runs the probe in a process with further namespaces.

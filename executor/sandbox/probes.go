@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containers/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
@@ -70,22 +70,17 @@ func tryUserNamespace(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	in, err := innerWithOneID()
-	if err != nil {
-		return no(err.Error(), "")
-	}
-	var stdout, stderr bytes.Buffer
-	in.cmd.Env, in.cmd.Stdout, in.cmd.Stderr = cmd.Env, &stdout, &stderr
-	in.cmd.SysProcAttr = cmd.SysProcAttr
-	err = in.log.during(in.launch)
-	if err == nil {
-		err = in.cmd.Wait()
-	}
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	err = isolation.TryUserNamespace(cmd)
 	var out outcome
-	if json.Unmarshal(stdout.Bytes(), &out) == nil && out.Answer != "" {
+	switch {
+	case json.Unmarshal(stdout.Bytes(), &out) == nil && out.Answer != "":
 		return out
+	case err != nil:
+		return refusal(isolation.Reason(err))
 	}
-	return notEntered(in.explain(err, stderr.String()))
+	return outcome{Answer: Unknown, Obstacle: &obstacle.Obstacle{Why: "the probe said nothing"}}
 }
 
 // tryRanges looks for what entering with more than one ID takes.
@@ -93,33 +88,30 @@ func tryRanges(*probeOrder) outcome {
 	if os.Geteuid() == 0 {
 		return yes("root needs none")
 	}
-	uids, _, err := currentAccount().subordinateMaps()
+	n, err := isolation.Ranges()
 	if err != nil {
-		return notEntered(err)
+		return refusal(isolation.Reason(err))
 	}
-	if found := helpersPowerless(); found != nil {
-		return refusal(found)
-	}
-	return yes(fmt.Sprintf("%d IDs", mapped(uids)))
+	return yes(fmt.Sprintf("%d IDs", n))
 }
 
 // tryMode tells what entering leads to.
 func tryMode(o *probeOrder) outcome {
 	out := yes("")
 	switch {
-	case o.mode.Isolation != Namespaces:
-		out = no("RUN gets "+o.mode.String()+": "+o.mode.why(), "")
+	case !o.mode.CanMount():
+		out = no("RUN gets "+o.mode.String()+": "+o.mode.Why(), "")
 		if len(o.mode.Obstacles) > 0 {
 			out.Obstacle.Fix = o.mode.Obstacles[0].Fix
 		}
 	case o.mode.OneID:
-		out = yes("owners of files are emulated: " + o.mode.why())
+		out = yes("owners of files are emulated: " + o.mode.Why())
 	default:
-		uids, _, err := unshare.GetHostIDMappings("")
+		n, err := isolation.CountIDs()
 		if err != nil {
 			return no(err.Error(), "")
 		}
-		if n := mapped(uids); n < rangeSize {
+		if n < isolation.RangeSize {
 			out = yes(fmt.Sprintf("only %d IDs: images with higher ones can't be built", n))
 		}
 	}
@@ -130,7 +122,7 @@ func tryMode(o *probeOrder) outcome {
 // tryRun runs this executable as the command of a RUN.
 func tryRun(o *probeOrder) outcome {
 	top, err := o.dir("")
-	if err == nil && o.mode.Isolation == Namespaces {
+	if err == nil && o.mode.CanMount() {
 		if top, err = o.tmpfs(""); err != nil {
 			return refusal(obstacle.OfMounts())
 		}
@@ -142,7 +134,7 @@ func tryRun(o *probeOrder) outcome {
 	if err := copyExecutable(root, "bob"); err != nil {
 		return no(err.Error(), "")
 	}
-	r := &Runner{Dir: filepath.Join(top, "state"), Isolation: o.mode.Isolation, OneID: o.mode.OneID}
+	r := &Runner{Dir: filepath.Join(top, "state"), Mode: *o.mode}
 	var said bytes.Buffer
 	err = r.Run(o.ctx, &Process{
 		Root: root, Args: []string{"/bob"}, Env: []string{probeVariable + "={}"}, Stderr: &said,

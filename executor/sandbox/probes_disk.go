@@ -80,7 +80,7 @@ func tryXattrs(o *probeOrder) outcome {
 	if err := unix.Setxattr(dir, "user.overlay.opaque", []byte("y"), 0); err != nil {
 		return no("the file system keeps no user attributes, in which overlays note removed directories: "+err.Error(), otherDisk)
 	}
-	if o.mode.RecordOwners() {
+	if o.mode.RecordsOwners() {
 		return yes("")
 	}
 	// vfs_cap_data of capabilities(7): revision 2, CAP_NET_RAW permitted.

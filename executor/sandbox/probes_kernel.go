@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox/landlock"
 )
 
@@ -73,7 +74,7 @@ func tryPrivate(o *probeOrder) outcome {
 	}
 	n, err := openPrivate(o.ctx, dir)
 	if err != nil {
-		return notEntered(err)
+		return refusal(isolation.Reason(err))
 	}
 	if err := n.close(); err != nil {
 		return no(err.Error(), "")
@@ -85,7 +86,7 @@ func tryPrivate(o *probeOrder) outcome {
 func tryCgroup(o *probeOrder) outcome {
 	l, err := NewLimiter(Limits{Memory: 1 << 30, CPUs: 1, PIDs: 1000})
 	if err != nil {
-		return notEntered(err)
+		return refusal(isolation.Reason(err))
 	}
 	g, err := l.group(filepath.Base(o.Scratch))
 	if err = errors.Join(err, g.remove(), l.Close()); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
 
@@ -89,7 +90,7 @@ func newRunner(t testing.TB) *sandbox.Runner {
 			t.Errorf("left in the state directory: %s", e.Name())
 		}
 	})
-	return &sandbox.Runner{Dir: dir, OneID: os.Getenv(modeVariable) == modeOneID}
+	return &sandbox.Runner{Dir: dir, Mode: isolation.Mode{OneID: os.Getenv(modeVariable) == modeOneID}}
 }
 
 // shell returns a process that runs the script in the root file system.

@@ -21,6 +21,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
 	"github.com/bobbuild/bob/executor/sandbox/landlock"
 	"github.com/bobbuild/bob/executor/sandbox/mountattr"
@@ -33,11 +34,9 @@ type Runner struct {
 	// Dir holds the private state of running containers: a few small files
 	// each. It is made if missing (mode 0700) and must be on a local disk.
 	Dir string
-	// Isolation is that of the Mode; "" is Namespaces.
-	Isolation Isolation
-	// OneID is that of the Mode. The owners below Root are then recorded as by
+	// Mode is that of this process. With one ID the owners below Root are recorded as by
 	// package owners, and so are those that commands set.
-	OneID bool
+	Mode isolation.Mode
 	// Devices is how device nodes are made for commands where the kernel refuses them:
 	// as those of the file system that Root is. The zero value is [owners.Devices].
 	Devices owners.Keeper
@@ -170,17 +169,16 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 
 // runIsolated is Run of a process that has been checked.
 func (r *Runner) runIsolated(ctx context.Context, p *Process) error {
-	switch r.Isolation {
-	case "", Namespaces:
-		for _, m := range p.Mounts {
-			if strings.HasPrefix(m.Source, openSource) {
-				return fmt.Errorf("run: mount of %s on %s: only a chroot can have it", m.Source, m.Target)
-			}
-		}
-	case Chroot:
+	switch {
+	case !r.Mode.CanRun():
+		return fmt.Errorf("run: no command can be run with --isolation=%s", r.Mode.Isolation)
+	case !r.Mode.CanMount():
 		return r.runChroot(ctx, p)
-	case Auto, NoIsolation:
-		return fmt.Errorf("run: no command can be run with --isolation=%s", r.Isolation)
+	}
+	for _, m := range p.Mounts {
+		if strings.HasPrefix(m.Source, openSource) {
+			return fmt.Errorf("run: mount of %s on %s: only a chroot can have it", m.Source, m.Target)
+		}
 	}
 	r.tryNesting.Do(func() {
 		if !nests() {
@@ -283,7 +281,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	defer clean(points.remove)
-	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Recording(r.OneID)}
+	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Recording(r.Mode.OneID)}
 	defer clean(memory.remove)
 	sys := "/sys"
 	if p.Network == Host && p.nested(refused) && !userNS {
@@ -342,7 +340,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 // that the command gets a user namespace of its own. Where the kernel, or another bob, does
 // all that they ask for it returns nil.
 func (r *Runner) startEmulation(p *Process, state string, nested bool) (*emulate.Emulation, error) {
-	if r.OneID {
+	if r.Mode.OneID {
 		return emulate.Start(state, emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
 	}
 	r.tryDevices.Do(func() { r.nodes = findNodes(state) })
@@ -452,7 +450,7 @@ func (r *Runner) runOnThread(ctx context.Context, container *libcontainer.Contai
 		Stdout:           streams[0].w,
 		Stderr:           streams[len(streams)-1].w,
 	}
-	if r.OneID {
+	if r.Mode.OneID {
 		// The only one there is. That of p is the command's as soon as it is executed.
 		process.UID, process.GID, process.AdditionalGroups = 0, 0, nil
 	}

@@ -1,6 +1,7 @@
-package sandbox
+package isolation
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/obstacle"
 	"github.com/bobbuild/bob/executor/sandbox/mountattr"
 )
@@ -43,17 +45,14 @@ const (
 	arrived    = "arrived"
 )
 
-// cgroupRoot is where the cgroup file systems are mounted.
-const cgroupRoot = "/sys/fs/cgroup"
-
-// EnterOptions say which namespaces Enter makes.
-type EnterOptions struct {
+// Options say which namespaces Enter makes.
+type Options struct {
 	// Rootless has root give up its powers over the machine: the process
 	// enters a user namespace, in which all IDs stay the same. For anyone
 	// but root that is the only way and Rootless makes no difference.
 	Rootless bool
 	// Isolation is the one that is wanted; "" is Auto.
-	Isolation Isolation
+	Isolation Kind
 }
 
 // Enter finds the best mode that the machine allows, by trying, and enters it. For
@@ -66,7 +65,7 @@ type EnterOptions struct {
 // if signal n killed it. The inner process is killed when the outer one dies. For
 // other modes it returns in the process that called it, in which nothing has changed.
 //
-// It must be called from the main goroutine, after Init and before anything
+// It must be called from the main goroutine, after sandbox.Init and before anything
 // that should not happen twice, such as reading standard input.
 //
 // In the inner process UID 0 is the user and the IDs from 1 up are those that
@@ -75,7 +74,7 @@ type EnterOptions struct {
 // package write to, is silent.
 //
 // An error holds an *obstacle.Obstacle for each mode that o allows and the machine doesn't.
-func Enter(o EnterOptions) (*Mode, error) {
+func Enter(o Options) (*Mode, error) {
 	if mode, err := arrive(); mode != nil || err != nil {
 		return mode, err
 	}
@@ -188,7 +187,7 @@ func prepareMounts() error {
 	}
 	// Where bob is allowed to make cgroups, libcontainer would. A build needs
 	// none, and one killed halfway would leave them behind.
-	err := mountattr.Restrict(cgroupRoot, unix.MOUNT_ATTR_RDONLY)
+	err := mountattr.Restrict(cgroup.Root, unix.MOUNT_ATTR_RDONLY)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("enter: make cgroups read-only: %w", err)
 	}
@@ -212,7 +211,7 @@ func innerOfRoot() (*inner, error) {
 // innerWithSameIDs prepares that of root in a user namespace in which all IDs stay
 // the same.
 func innerWithSameIDs() (*inner, error) {
-	uids, gids, err := identityMaps()
+	uids, gids, err := SameIDs()
 	if err != nil {
 		return nil, fmt.Errorf("enter user namespace: %w", err)
 	}
@@ -261,6 +260,25 @@ func innerWithOneID() (*inner, error) {
 	return innerOf(cmd, currentAccount()), nil
 }
 
+// TryUserNamespace runs cmd, whose path and arguments don't count, as this executable in
+// a user and a mount namespace with one ID, which takes no helper. An error is about an
+// obstacle.
+func TryUserNamespace(cmd *exec.Cmd) error {
+	in, err := innerWithOneID()
+	if err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	in.cmd.Env, in.cmd.Stdout, in.cmd.Stderr, in.cmd.SysProcAttr = cmd.Env, cmd.Stdout, &said, cmd.SysProcAttr
+	if err = in.log.during(in.launch); err == nil {
+		err = in.cmd.Wait()
+	}
+	if err != nil {
+		return in.explain(err, said.String())
+	}
+	return nil
+}
+
 // innerOf prepares that of who by cmd.
 func innerOf(cmd *unshare.Cmd, who account) *inner {
 	cmd.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
@@ -304,6 +322,9 @@ func (in *inner) start(mode *Mode) error {
 	return in.explain(errors.Join(errStart, err), string(said))
 }
 
+// exitOfSignal plus the number of the signal is the exit status for what a signal killed.
+const exitOfSignal = 128
+
 // wait waits for the inner process, hands it the signals, and returns its exit
 // status.
 func (in *inner) wait(signals <-chan os.Signal) (int, error) {
@@ -326,7 +347,7 @@ func (in *inner) wait(signals <-chan os.Signal) (int, error) {
 	}
 	status, ok := in.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if ok && status.Signaled() {
-		return codeSignal + int(status.Signal()), nil
+		return exitOfSignal + int(status.Signal()), nil
 	}
 	return in.cmd.ProcessState.ExitCode(), nil
 }

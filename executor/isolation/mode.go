@@ -1,4 +1,4 @@
-package sandbox
+package isolation
 
 import (
 	"errors"
@@ -14,22 +14,22 @@ import (
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
-// Isolation is how the commands of RUN are kept from each other and from the rest
-// of the machine.
-type Isolation string
+// A Kind of isolation is how the commands of RUN are kept from each other and from the
+// rest of the machine.
+type Kind string
 
-// The isolations, the best first.
+// The kinds, the best first.
 const (
-	Auto        Isolation = "auto"    // the first of the others that the machine allows
-	Namespaces  Isolation = "sandbox" // a container with namespaces of its own
-	Chroot      Isolation = "chroot"  // root that has no namespaces and mounts nothing
-	NoIsolation Isolation = "none"    // nothing runs, and nothing is needed for that
+	Auto       Kind = "auto"    // the first of the others that the machine allows
+	Namespaces Kind = "sandbox" // a container with namespaces of its own
+	Chroot     Kind = "chroot"  // root that has no namespaces and mounts nothing
+	None       Kind = "none"    // nothing runs, and nothing is needed for that
 )
 
 // A Mode is how builds work on this machine.
 type Mode struct {
-	// Isolation is never Auto.
-	Isolation Isolation
+	// Isolation is never Auto; "" is Namespaces.
+	Isolation Kind
 	// OneID says that this process has no more than one user and one group ID,
 	// which are those of every file that it makes: other owners have to be
 	// recorded, and the system calls that would set them answered in the kernel's
@@ -42,15 +42,25 @@ type Mode struct {
 	Obstacles []*obstacle.Obstacle
 }
 
-// RecordOwners reports whether the owners of files can't be given to them.
-func (m *Mode) RecordOwners() bool { return m.OneID || m.Isolation == NoIsolation }
+// CanRun reports whether commands can be run.
+func (m *Mode) CanRun() bool { return m.Isolation != None }
+
+// CanMount reports whether file systems can be mounted, for commands or otherwise.
+func (m *Mode) CanMount() bool { return m.Isolation == Namespaces || m.Isolation == "" }
+
+// HarmlessDevices reports whether a command could open every device that a file system has
+// for it, so that it may have none that does harm.
+func (m *Mode) HarmlessDevices() bool { return m.Isolation == Chroot }
+
+// RecordsOwners reports whether owners can't be given to files, and are recorded on them.
+func (m *Mode) RecordsOwners() bool { return m.OneID || !m.CanRun() }
 
 // String names the mode for people.
 func (m *Mode) String() string {
 	switch {
-	case m.Isolation == NoIsolation:
+	case !m.CanRun():
 		return "no isolation, and no RUN"
-	case m.Isolation == Chroot:
+	case !m.CanMount():
 		return "a chroot without namespaces"
 	case m.OneID:
 		return "a sandbox with one ID"
@@ -68,7 +78,7 @@ type attempt struct {
 }
 
 // attempts returns the ways to enter that o leaves, the best first.
-func attempts(o EnterOptions) ([]attempt, error) {
+func attempts(o Options) ([]attempt, error) {
 	sandboxed, oneID := Mode{Isolation: Namespaces, OwnUser: true}, Mode{Isolation: Namespaces, OwnUser: true, OneID: true}
 	var all []attempt
 	root := os.Geteuid() == 0
@@ -85,12 +95,12 @@ func attempts(o EnterOptions) ([]attempt, error) {
 		all,
 		attempt{mode: oneID, newInner: innerWithOneID},
 		attempt{mode: Mode{Isolation: Chroot}, refused: func() error { return chrootRefused(o.Rootless) }},
-		attempt{mode: Mode{Isolation: NoIsolation}, refused: func() error { return nil }},
+		attempt{mode: Mode{Isolation: None}, refused: func() error { return nil }},
 	)
 	switch o.Isolation {
 	case "", Auto:
 		return all, nil
-	case Namespaces, Chroot, NoIsolation:
+	case Namespaces, Chroot, None:
 		return slices.DeleteFunc(all, func(a attempt) bool { return a.mode.Isolation != o.Isolation }), nil
 	}
 	return nil, fmt.Errorf("enter: isolation %q: want auto, sandbox, chroot or none", o.Isolation)
@@ -115,7 +125,7 @@ func chrootRefused(rootless bool) error {
 // find goes through the ways to enter until one works. With one that needs no
 // other process it returns the mode; with another it runs that process and
 // returns its exit status.
-func find(o EnterOptions) (mode *Mode, code int, err error) {
+func find(o Options) (mode *Mode, code int, err error) {
 	all, err := attempts(o)
 	if err != nil {
 		return nil, 0, err
@@ -153,7 +163,7 @@ func find(o EnterOptions) (mode *Mode, code int, err error) {
 
 // rank is 0 for the best mode.
 func (m *Mode) rank() int {
-	rank := slices.Index([]Isolation{Namespaces, Chroot, NoIsolation}, m.Isolation) * 2
+	rank := slices.Index([]Kind{Namespaces, Chroot, None}, m.Isolation) * 2
 	if m.OneID {
 		rank++
 	}
@@ -186,8 +196,8 @@ func (a *attempt) try(mode *Mode) (*inner, error) {
 	return in, in.start(mode)
 }
 
-// why returns what the obstacles are.
-func (m *Mode) why() string {
+// Why returns what the obstacles are.
+func (m *Mode) Why() string {
 	all := make([]string, 0, len(m.Obstacles))
 	for _, o := range m.Obstacles {
 		all = append(all, o.Why)
@@ -208,3 +218,19 @@ func (e modesError) Error() string {
 }
 
 func (e modesError) Unwrap() []error { return e }
+
+// Reason returns the obstacle of an error of this package. Of one about several modes it
+// names all that is in their way, and how to have the best.
+func Reason(err error) *obstacle.Obstacle {
+	if all, ok := errors.AsType[modesError](err); ok {
+		var m Mode
+		for _, err := range all {
+			m.add(err)
+		}
+		return obstacle.New(m.Why(), m.Obstacles[0].Fix)
+	}
+	if found := new(obstacle.Obstacle); errors.As(err, &found) {
+		return found
+	}
+	return obstacle.New(err.Error(), "")
+}

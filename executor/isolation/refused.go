@@ -1,4 +1,4 @@
-package sandbox
+package isolation
 
 import (
 	"encoding/json"
@@ -16,15 +16,6 @@ import (
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
-func noUserNamespaces() *obstacle.Obstacle {
-	return obstacle.New("this kernel is built without user namespaces (CONFIG_USER_NS)", "use another kernel, or run bob as root")
-}
-
-// noMountPowers is what root in a container without CAP_SYS_ADMIN meets.
-func noMountPowers() *obstacle.Obstacle {
-	return obstacle.New("root lacks CAP_SYS_ADMIN here", "start the container with --privileged, or let it make user namespaces")
-}
-
 // helpersMissing is that newuidmap and newgidmap aren't installed.
 func helpersMissing() *obstacle.Obstacle {
 	return obstacle.New(
@@ -38,7 +29,7 @@ func (a account) noRanges() *obstacle.Obstacle {
 	fix := "as root, run\n" + a.rangeAdvice()
 	if a.known {
 		uid, gid := freeRange(subUIDFile), freeRange(subGIDFile)
-		fix += fmt.Sprintf("\nor the same by\n  usermod --add-subuids %d-%d --add-subgids %d-%d %s", uid, uid+rangeSize-1, gid, gid+rangeSize-1, a.name)
+		fix += fmt.Sprintf("\nor the same by\n  usermod --add-subuids %d-%d --add-subgids %d-%d %s", uid, uid+RangeSize-1, gid, gid+RangeSize-1, a.name)
 	}
 	return obstacle.New(a.String()+" has no range of IDs to build with", fix)
 }
@@ -150,4 +141,13 @@ func statusField(name string) string {
 	_, rest, _ := strings.Cut(string(status), "\n"+name+":")
 	value, _, _ := strings.Cut(rest, "\n")
 	return strings.TrimSpace(value)
+}
+
+func noUserNamespaces() *obstacle.Obstacle {
+	return obstacle.New("this kernel is built without user namespaces (CONFIG_USER_NS)", "use another kernel, or run bob as root")
+}
+
+// noMountPowers is what root in a container without CAP_SYS_ADMIN meets.
+func noMountPowers() *obstacle.Obstacle {
+	return obstacle.New("root lacks CAP_SYS_ADMIN here", "start the container with --privileged, or let it make user namespaces")
 }

@@ -1,4 +1,4 @@
-package sandbox
+package isolation
 
 import (
 	"bufio"
@@ -12,9 +12,7 @@ import (
 	"syscall"
 
 	"github.com/containers/storage/pkg/unshare"
-	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // The files of subordinate IDs, subuid(5) and subgid(5).
@@ -26,7 +24,7 @@ const (
 // The size of a suggested range and the lowest suggested ID: useradd(8)'s
 // defaults.
 const (
-	rangeSize  = 65536
+	RangeSize  = 65536
 	rangeStart = 100000
 )
 
@@ -74,8 +72,8 @@ func (a account) String() string {
 // else has.
 func (a account) rangeAdvice() string {
 	return fmt.Sprintf("  echo %q >> %s\n  echo %q >> %s",
-		fmt.Sprintf("%s:%d:%d", a.name, freeRange(subUIDFile), rangeSize), subUIDFile,
-		fmt.Sprintf("%s:%d:%d", a.name, freeRange(subGIDFile), rangeSize), subGIDFile)
+		fmt.Sprintf("%s:%d:%d", a.name, freeRange(subUIDFile), RangeSize), subUIDFile,
+		fmt.Sprintf("%s:%d:%d", a.name, freeRange(subGIDFile), RangeSize), subGIDFile)
 }
 
 // prependID returns maps in which ID is 0 and the ranges follow from 1 without
@@ -112,8 +110,8 @@ func freeRange(file string) int {
 	return free
 }
 
-// identityMaps returns maps that keep every ID of the current user namespace.
-func identityMaps() (uids, gids []syscall.SysProcIDMap, err error) {
+// SameIDs returns maps for a user namespace with every ID of the current one.
+func SameIDs() (uids, gids []syscall.SysProcIDMap, err error) {
 	u, g, err := unshare.GetHostIDMappings("")
 	if err != nil {
 		return nil, nil, fmt.Errorf("read ID maps: %w", err)
@@ -132,47 +130,6 @@ func identity(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 	return same
 }
 
-// nestUser gives the container of config a user namespace of its own, with the same
-// IDs: capabilities there are none over what belongs to bob's.
-func nestUser(config *configs.Config) error {
-	uids, gids, err := identityMaps()
-	if err != nil {
-		return err
-	}
-	config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWUSER})
-	config.UIDMappings, config.GIDMappings = forContainer(uids), forContainer(gids)
-	return nil
-}
-
-// forContainer returns maps as libcontainer has them.
-func forContainer(maps []syscall.SysProcIDMap) []configs.IDMap {
-	converted := make([]configs.IDMap, 0, len(maps))
-	for _, m := range maps {
-		converted = append(converted, configs.IDMap{ContainerID: int64(m.ContainerID), HostID: int64(m.HostID), Size: int64(m.Size)})
-	}
-	return converted
-}
-
-// nests reports whether a user namespace with the same IDs can be made below this
-// one, which limits and filters may refuse.
-func nests() bool {
-	uids, gids, err := identityMaps()
-	if err != nil {
-		return false
-	}
-	// With one ID setgroups is denied, here and below.
-	setgroups, err := os.ReadFile("/proc/self/setgroups")
-	if err != nil {
-		return false
-	}
-	// There is nothing to execute, which shows when the namespace has been made.
-	_, err = syscall.ForkExec("", nil, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{ //nolint:gosec // nothing is
-		Cloneflags: unix.CLONE_NEWUSER, UidMappings: uids, GidMappings: gids,
-		GidMappingsEnableSetgroups: string(setgroups) == "allow\n",
-	}})
-	return errors.Is(err, unix.ENOENT)
-}
-
 // checkMaps returns an error unless the process has maps of the wanted sizes.
 // containers/storage falls back to one ID when newuidmap refuses; a build that
 // then dies at the first chown would be harder to understand.
@@ -189,6 +146,25 @@ func checkMaps(pid int, uids, gids []specs.LinuxIDMapping) error {
 
 // errMapRefused says that newuidmap or newgidmap refused the wanted maps.
 var errMapRefused = errors.New("newuidmap or newgidmap refused the ranges of " + subUIDFile + " and " + subGIDFile)
+
+// CountIDs returns how many user IDs this process's user namespace has.
+func CountIDs() (uint64, error) {
+	uids, _, err := unshare.GetHostIDMappings("")
+	return mapped(uids), err
+}
+
+// Ranges looks for what entering with more than one ID takes without root, and returns
+// how many user IDs there are. An error is about an obstacle.
+func Ranges() (uint64, error) {
+	uids, _, err := currentAccount().subordinateMaps()
+	if err != nil {
+		return 0, err
+	}
+	if o := helpersPowerless(); o != nil {
+		return 0, o
+	}
+	return mapped(uids), nil
+}
 
 // mapped returns the number of IDs in maps.
 func mapped(maps []specs.LinuxIDMapping) (n uint64) {
