@@ -10,8 +10,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/binfmt"
 	"github.com/bobbuild/bob/executor/obstacle"
-	"github.com/bobbuild/bob/executor/sandbox"
 )
 
 // A plan asks for emulators of what its commands are for, all at once and before
@@ -52,7 +52,7 @@ COPY --from=2 /first /
 				defer k.mu.Unlock()
 				asked = append(asked, architectures)
 				if slices.Contains(architectures, test.lacking) {
-					return &sandbox.ArchitectureError{Architecture: test.lacking, Obstacle: &obstacle.Obstacle{Why: "no emulator"}}
+					return &binfmt.ArchitectureError{Architecture: test.lacking, Obstacle: &obstacle.Obstacle{Why: "no emulator"}}
 				}
 				return nil
 			}
@@ -79,7 +79,7 @@ func TestForeignBase(t *testing.T) {
 	t.Parallel()
 	for name, refusal := range map[string]error{
 		"emulated": nil,
-		"lacking":  &sandbox.ArchitectureError{Architecture: "amd64", Obstacle: &obstacle.Obstacle{Why: "no emulator"}},
+		"lacking":  &binfmt.ArchitectureError{Architecture: "amd64", Obstacle: &obstacle.Obstacle{Why: "no emulator"}},
 		"broken":   errors.New("broken"),
 	} {
 		t.Run(name, func(t *testing.T) {

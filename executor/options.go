@@ -30,7 +30,7 @@ type Builder struct {
 	Runner   Runner
 	NoRUN    error // not nil: why RUN can't be run; a plan with one is refused
 	// Emulate, if not nil, has commands of these architectures run, by Go's names for
-	// them, and of those of earlier calls; see [sandbox.Emulators.Prepare]. nil: they do.
+	// them, and of those of earlier calls; see Prepare of package binfmt. nil: they do.
 	Emulate  func(ctx context.Context, architectures []string) error
 	Fetch    *fetch.Client     // nil: one without credentials
 	Clock    func() time.Time  // nil: time.Now

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/binfmt"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -94,7 +95,7 @@ func (p policy) prepare(ctx context.Context, stages []*dockerfile.Stage) error {
 		}
 	}
 	err := p.emulate(ctx, all)
-	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+	if e, ok := errors.AsType[*binfmt.ArchitectureError](err); ok {
 		return &StepError{Step: "RUN", Location: first[e.Architecture], Err: foreign(e)}
 	}
 	return err
@@ -112,20 +113,20 @@ func (p policy) prepareSteps(ctx context.Context, s *dockerfile.Stage, base ocis
 		return nil //nolint:nilerr // the step itself fails with that
 	}
 	err := p.emulate(ctx, []string{s.Platform.Architecture})
-	if e, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+	if e, ok := errors.AsType[*binfmt.ArchitectureError](err); ok {
 		return locate(foreign(e), steps[first])
 	}
 	if err != nil || base.Architecture == "" {
 		return err
 	}
 	err = p.emulate(ctx, []string{base.Architecture})
-	if _, ok := errors.AsType[*sandbox.ArchitectureError](err); ok {
+	if _, ok := errors.AsType[*binfmt.ArchitectureError](err); ok {
 		return nil // the kernel decides
 	}
 	return err
 }
 
 // foreign says for which architecture a command can't be run.
-func foreign(e *sandbox.ArchitectureError) error {
+func foreign(e *binfmt.ArchitectureError) error {
 	return fmt.Errorf("programs for %s can't be run here: %w", e.Architecture, e)
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/binfmt"
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/progress"
@@ -61,7 +63,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, 
 		err = errors.Join(err, store.Close())
 		cfg.cache.syncLater(cache)
 	}()
-	limiter, err := sandbox.NewLimiter(o.limits)
+	limiter, err := cgroup.NewLimiter(o.limits)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +72,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, 
 		Dir: filepath.Join(store.TempDir(), "sandbox"), Mode: *m.mode, Devices: store.Owners(),
 		Limiter: limiter, Copy: filecopy.Clone, Notice: warnIn(view),
 	}
-	emulators := &sandbox.Emulators{Dir: store.TempDir(), Mode: m.mode, Paths: o.emulators}
+	emulators := &binfmt.Emulators{Dir: store.TempDir(), Mode: m.mode, Paths: o.emulators}
 	defer func() { err = errors.Join(err, emulators.Close()) }()
 	builder := &executor.Builder{
 		Store:    store,

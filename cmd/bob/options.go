@@ -6,7 +6,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
-	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -18,7 +18,7 @@ type options struct {
 	platforms []ocispec.Platform
 	build     executor.Options
 	emulators map[string]string // paths by architecture
-	limits    sandbox.Limits    // of a RUN
+	limits    cgroup.Limits     // of a RUN
 	// fingerprint has the image say what it was built from.
 	fingerprint bool
 	// limit is what the cache is cut down to after the build, in bytes; 0 means

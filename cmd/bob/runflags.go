@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/containerd/platforms"
 	"github.com/docker/go-units"
@@ -137,8 +138,8 @@ func emulator(value string) (arch, path string, err error) {
 const leastMemory = 6 << 20
 
 // runLimits returns the limits of RUN. As in docker, 0 and -1 are none.
-func (f *runFlags) runLimits() (sandbox.Limits, error) {
-	l := sandbox.Limits{CPUs: f.cpus, PIDs: max(0, f.pids)}
+func (f *runFlags) runLimits() (cgroup.Limits, error) {
+	l := cgroup.Limits{CPUs: f.cpus, PIDs: max(0, f.pids)}
 	var wrong []error
 	if f.memory != "" {
 		var err error

@@ -1,5 +1,8 @@
-// Package cgroup knows the control groups that bob is in, of version 2 or 1
-// (cgroups(7)), and the limits that they set for it.
+// Package cgroup knows the control groups (cgroups(7)) that bob is in, of version 2 or 1,
+// with the limits that they set for it, and makes those of RUN.
+//
+// A Limiter makes each run a cgroup at or above bob's own. Nothing stands in for one:
+// RLIMIT_NPROC counts what the user runs elsewhere, and not what root of the container does.
 package cgroup
 
 import (

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
@@ -275,7 +276,7 @@ func TestInChrootLacks(t *testing.T) {
 		{"--network=private", func(p *sandbox.Process, _ *sandbox.Runner) { p.Network = sandbox.Private }},
 		{"--shm-size", func(p *sandbox.Process, _ *sandbox.Runner) { p.ShmSize = 1 << 20 }},
 		{"BUILDKIT_SANDBOX_HOSTNAME=x", func(p *sandbox.Process, _ *sandbox.Runner) { p.Hostname = "x" }},
-		{"--memory, --cpus and --pids-limit", func(_ *sandbox.Process, r *sandbox.Runner) { r.Limiter = new(sandbox.Limiter) }},
+		{"--memory, --cpus and --pids-limit", func(_ *sandbox.Process, r *sandbox.Runner) { r.Limiter = new(cgroup.Limiter) }},
 	} {
 		t.Run(test.asked, func(t *testing.T) {
 			t.Parallel()

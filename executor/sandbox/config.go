@@ -11,6 +11,8 @@ import (
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/private"
 )
 
 // defaultHostname is the host name of a container that asks for none.
@@ -63,9 +65,9 @@ var readOnlyPaths = [...]string{
 }
 
 // newConfig returns libcontainer's configuration of a container called id for
-// the process with the mounts; private is the network of a Private one.
+// the process with the mounts; own is the network of a Private one.
 // root is absolute and free of symlinks.
-func newConfig(p *Process, id, root string, mounts []*configs.Mount, private *privateNetwork, refused fallback) (*configs.Config, error) {
+func newConfig(p *Process, id, root string, mounts []*configs.Mount, own *private.Network, refused fallback) (*configs.Config, error) {
 	confinement, err := confine(p, refused)
 	if err != nil {
 		return nil, err
@@ -104,7 +106,7 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, private *pr
 	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
 		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
 	}
-	p.Network.apply(config, private)
+	p.Network.apply(config, own)
 	if p.nested(refused) {
 		if err := nestUser(config); err != nil {
 			return nil, err

@@ -30,21 +30,6 @@
 // other containers, or over a network that it shares with bob. An insecure one stays in
 // bob's. The kernel makes no device nodes for such a container: bob does.
 //
-// # Private networks
-//
-// The packets of a Private network are carried by pasta or else slirp4netns, a child
-// of bob that ends with the run. From there nothing reaches the loopback addresses of
-// the host, nor abstract sockets; nor the addresses that the host's interfaces have
-// when the run begins, nor those of the clouds' metadata services: rules of the
-// namespace forbid them, which an Insecure process could remove. Names are resolved
-// by the program, which asks the host's resolver.
-//
-// # Limits
-//
-// A Limiter makes each run a cgroup, of v2 or v1, at or above bob's own. Nothing stands
-// in for one: RLIMIT_NPROC counts what the user runs elsewhere, and not what root of
-// the container does.
-//
 // # Fallbacks
 //
 // What the machine refuses is found out by trying, at most once per Runner,
@@ -111,19 +96,6 @@
 // those of the container's /dev. stat is the kernel's: a recorded device is a file to
 // commands. Linux 5.7 is needed, and that no process above has such a filter; if that is
 // bob's, it makes the devices of the bob below it.
-//
-// # Other architectures
-//
-// Emulators has the kernel's binfmt_misc execute commands of other architectures than
-// this machine's by QEMU. What the machine has registered is found by executing a small
-// program in a root that holds nothing else, so with the flag F. Else, since Linux 6.7,
-// bob registers emulators in an instance of its own user namespace. It is mounted
-// nowhere: a descriptor of bob's keeps it. A command can neither see nor change it, but
-// an insecure one, which stays in bob's namespace, can mount it.
-//
-// QEMU makes the system calls of its program itself, so that seccomp filters and the
-// answers of the section above are the same. It shows in /proc/PID/cmdline and
-// /proc/PID/exe of other processes.
 //
 // # Chroot
 //

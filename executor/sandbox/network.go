@@ -1,6 +1,10 @@
 package sandbox
 
-import "github.com/opencontainers/runc/libcontainer/configs"
+import (
+	"github.com/opencontainers/runc/libcontainer/configs"
+
+	"github.com/bobbuild/bob/executor/sandbox/private"
+)
 
 // Network is the network that a Process sees.
 type Network int
@@ -18,15 +22,14 @@ const (
 	Private
 )
 
-// apply gives the container of config the network; private is what a Private one
-// has.
-func (n Network) apply(config *configs.Config, private *privateNetwork) {
+// apply gives the container of config the network; own is that of a Private one.
+func (n Network) apply(config *configs.Config, own *private.Network) {
 	switch n {
 	case None:
 		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWNET})
 		config.Networks = []*configs.Network{{Type: "loopback"}}
 	case Private:
-		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWNET, Path: private.path})
+		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWNET, Path: own.Path})
 	case Host:
 	}
 }

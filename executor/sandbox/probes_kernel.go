@@ -9,8 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox/landlock"
+	"github.com/bobbuild/bob/executor/sandbox/private"
 )
 
 // loadFilter loads a filter that allows everything into this thread.
@@ -72,24 +74,24 @@ func tryPrivate(o *probeOrder) outcome {
 	if err != nil {
 		return no(err.Error(), "")
 	}
-	n, err := openPrivate(o.ctx, dir)
+	n, err := private.Open(o.ctx, dir)
 	if err != nil {
 		return refusal(isolation.Reason(err))
 	}
-	if err := n.close(); err != nil {
+	if err := n.Close(); err != nil {
 		return no(err.Error(), "")
 	}
-	return yes("by " + n.program)
+	return yes("by " + n.Program)
 }
 
 // tryCgroup makes a cgroup with every limit.
 func tryCgroup(o *probeOrder) outcome {
-	l, err := NewLimiter(Limits{Memory: 1 << 30, CPUs: 1, PIDs: 1000})
+	l, err := cgroup.NewLimiter(cgroup.Limits{Memory: 1 << 30, CPUs: 1, PIDs: 1000})
 	if err != nil {
 		return refusal(isolation.Reason(err))
 	}
-	g, err := l.group(filepath.Base(o.Scratch))
-	if err = errors.Join(err, g.remove(), l.Close()); err != nil {
+	g, err := l.Group(filepath.Base(o.Scratch))
+	if err = errors.Join(err, g.Remove(), l.Close()); err != nil {
 		return no(err.Error(), "")
 	}
 	return yes("for --memory, --cpus and --pids-limit")

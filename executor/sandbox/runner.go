@@ -21,10 +21,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
 	"github.com/bobbuild/bob/executor/sandbox/landlock"
 	"github.com/bobbuild/bob/executor/sandbox/mountattr"
+	"github.com/bobbuild/bob/executor/sandbox/private"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -41,7 +43,7 @@ type Runner struct {
 	// as those of the file system that Root is. The zero value is [owners.Devices].
 	Devices owners.Keeper
 	// Limiter bounds each run; nil doesn't.
-	Limiter *Limiter
+	Limiter *cgroup.Limiter
 	// Notice, if not nil, is told once each, in a sentence, what isolates less than on
 	// other machines. It is called from within Run.
 	Notice func(text string)
@@ -260,15 +262,15 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		defer clean(unmount)
 	}
 	caller := ctx
-	var private *privateNetwork
+	var own *private.Network
 	server := ""
 	if p.Network == Private {
-		if private, err = openPrivate(ctx, state); err != nil {
+		if own, err = private.Open(ctx, state); err != nil {
 			return err
 		}
-		defer clean(private.close)
-		server = private.resolver
-		watched, stop := private.watch(ctx)
+		defer clean(own.Close)
+		server = own.Resolver
+		watched, stop := own.Watch(ctx)
 		defer stop()
 		ctx = watched
 	}
@@ -297,7 +299,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return err
 	}
 	id := "bob-" + filepath.Base(state)
-	config, err := newConfig(p, id, root, mounts, private, refused)
+	config, err := newConfig(p, id, root, mounts, own, refused)
 	if err != nil {
 		return err
 	}
@@ -314,22 +316,25 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		}
 		config.Seccomp = emulation.Filter(config.Seccomp)
 	}
-	group, err := r.Limiter.group(id)
+	group, err := r.Limiter.Group(id)
 	if err != nil {
 		return err
 	}
-	defer clean(group.remove)
+	defer clean(group.Remove)
 	if group != nil {
 		// By the time that the command is executed the process may be another
 		// user's, whom cgroup v1 doesn't let bob move.
-		config.Hooks = configs.Hooks{configs.CreateRuntime: {configs.NewFunctionHook(func(s *specs.State) error { return group.join(s.Pid) })}}
+		config.Hooks = configs.Hooks{configs.CreateRuntime: {configs.NewFunctionHook(func(s *specs.State) error { return group.Join(s.Pid) })}}
 	}
 	container, err := newContainer(state, id, config)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
 	defer clean(container.Destroy)
-	err = group.explain(r.runIn(ctx, container, p))
+	err = r.runIn(ctx, container, p)
+	if exit, ended := errors.AsType[*ExitError](err); ended {
+		exit.Limit = group.Reached(exit.Signal != 0)
+	}
 	if caller.Err() == nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -1,4 +1,4 @@
-package sandbox_test
+package cgroup_test
 
 import (
 	"os"
@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/cgroup"
 )
 
 // The path of a cgroup that the kernel tells is one of its hierarchy; a mount may
@@ -22,7 +22,7 @@ func TestCgroupWithinMount(t *testing.T) {
 		{"/docker/1", "/docker/2", "/"},
 		{"/", "/../2", "/"},
 	} {
-		if got := sandbox.Within(tt.root, tt.path); got != tt.want {
+		if got := cgroup.Within(tt.root, tt.path); got != tt.want {
 			t.Errorf("%s in a mount of %s: %s, want %s", tt.path, tt.root, got, tt.want)
 		}
 	}
@@ -56,7 +56,7 @@ func TestDelegatedCgroup(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := sandbox.Delegated(sandbox.Limits{Memory: 1 << 30, PIDs: 10}, root, "/a/b")
+			got, err := cgroup.Delegated(cgroup.Limits{Memory: 1 << 30, PIDs: 10}, root, "/a/b")
 			if (err != nil) != (tt.want == "") || err == nil && got != filepath.Join(root, tt.want) {
 				t.Errorf("got %s, %v", got, err)
 			}

@@ -1,4 +1,16 @@
-package sandbox
+// Package binfmt has commands of other architectures than this machine's run by emulators,
+// which are registered with the kernel's binfmt_misc.
+//
+// What the machine has registered is found by executing a small
+// program in a root that holds nothing else, so with the flag F. Else, since Linux 6.7,
+// bob registers emulators in an instance of its own user namespace. It is mounted
+// nowhere: a descriptor of bob's keeps it. A command can neither see nor change it, but
+// an insecure one, which stays in bob's namespace, can mount it.
+//
+// QEMU makes the system calls of its program itself, so that seccomp filters and the
+// answers that a sandbox gives in the kernel's place are the same. It shows in /proc/PID/cmdline and
+// /proc/PID/exe of other processes.
+package binfmt
 
 import (
 	"context"
@@ -121,7 +133,7 @@ func (e *Emulators) lacking(ctx context.Context, dir string, all []*architecture
 			return a, err
 		}
 	}
-	return nil, nil //nolint:nilnil // documented result
+	return nil, nil
 }
 
 // open makes the instance, unless it may not or an earlier call has relied on the
@@ -146,7 +158,7 @@ func (e *Emulators) open(dir string, why error) *obstacle.Obstacle {
 // mount being nowhere any more. dir is an empty directory.
 func openBinfmt(dir string) (*os.File, error) {
 	const kind = "binfmt_misc"
-	if err := unix.Mount(kind, dir, kind, noAccess, ""); err != nil {
+	if err := unix.Mount(kind, dir, kind, unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, ""); err != nil {
 		return nil, os.NewSyscallError("mount "+kind, err)
 	}
 	root, err := os.Open(dir)

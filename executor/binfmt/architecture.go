@@ -1,4 +1,4 @@
-package sandbox
+package binfmt
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -172,6 +173,9 @@ var (
 	errArguments = errors.New("the emulator passes wrong arguments")
 )
 
+// trialLimit bounds how long a small program may take.
+const trialLimit = 20 * time.Second
+
 // try runs a program of a in a root file system that holds nothing else. dir is empty
 // and is so again afterwards.
 func (a *architecture) try(caller context.Context, dir string) error {
@@ -180,12 +184,14 @@ func (a *architecture) try(caller context.Context, dir string) error {
 		return err
 	}
 	defer func() { _ = os.Remove(path) }()
-	settleForks() // one of them may have it open for writing
+	// A child that is being forked may have it open for writing until it has executed.
+	syscall.ForkLock.RLock()
+	syscall.ForkLock.RUnlock() //nolint:staticcheck // to wait is all
 
 	// The parent death signal is about the thread that forks.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	ctx, cancel := context.WithTimeout(caller, defaultLimit)
+	ctx, cancel := context.WithTimeout(caller, trialLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/program")
 	cmd.Dir, cmd.Env = "/", []string{}

@@ -1,4 +1,4 @@
-package sandbox_test
+package binfmt_test
 
 import (
 	"encoding/hex"
@@ -13,8 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/moby/sys/userns"
+
+	"github.com/bobbuild/bob/executor/binfmt"
 	"github.com/bobbuild/bob/executor/isolation"
-	"github.com/bobbuild/bob/executor/sandbox"
 )
 
 // TestArchitectureOfPrograms has the headers of real programs told apart.
@@ -61,7 +63,7 @@ func TestArchitectureOfPrograms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, a := range sandbox.Architectures() {
+		for _, a := range binfmt.Architectures() {
 			if got := a.Matches(header); got != (a.Name() == test.want) {
 				t.Errorf("%s is a program of %s: %v", test.header, a.Name(), got)
 			}
@@ -72,10 +74,7 @@ func TestArchitectureOfPrograms(t *testing.T) {
 // own is the mode of this process, which is in a user namespace of its own.
 func own(t *testing.T) *isolation.Mode {
 	t.Helper()
-	switch {
-	case oneID():
-		return &isolation.Mode{Isolation: isolation.Namespaces, OneID: true, OwnUser: true}
-	case entered == nil || !entered.OwnUser:
+	if entered == nil || !entered.OwnUser {
 		t.Skip("this process has no user namespace of its own")
 	}
 	return entered
@@ -83,11 +82,11 @@ func own(t *testing.T) *isolation.Mode {
 
 // emulators returns emulators of this process, and the architectures that it has
 // QEMU for; whatever the machine runs itself, QEMU shall.
-func emulators(t *testing.T, mode *isolation.Mode) (*sandbox.Emulators, []sandbox.Architecture) {
+func emulators(t *testing.T, mode *isolation.Mode) (*binfmt.Emulators, []binfmt.Architecture) {
 	t.Helper()
-	e := &sandbox.Emulators{Dir: t.TempDir(), Mode: mode, Paths: map[string]string{}}
-	var found []sandbox.Architecture
-	for _, a := range sandbox.Architectures() {
+	e := &binfmt.Emulators{Dir: t.TempDir(), Mode: mode, Paths: map[string]string{}}
+	var found []binfmt.Architecture
+	for _, a := range binfmt.Architectures() {
 		if path, err := exec.LookPath("qemu-" + a.QEMU() + "-static"); err == nil && a.Name() != runtime.GOARCH {
 			e.Paths[a.Name()] = path
 			found = append(found, a)
@@ -104,26 +103,11 @@ func emulators(t *testing.T, mode *isolation.Mode) (*sandbox.Emulators, []sandbo
 	return e, found
 }
 
-// programRoot is a root file system that holds a program of a as /program.
-func programRoot(t *testing.T, a sandbox.Architecture) string {
-	t.Helper()
-	root := newRoot(t)
-	if err := os.WriteFile(filepath.Join(root, "program"), a.Program(), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
-
 // runForeign runs the program of a with so many arguments and returns its exit status.
-func runForeign(t *testing.T, a sandbox.Architecture, arguments int) int {
+func runForeign(t *testing.T, a binfmt.Architecture, arguments int) int {
 	t.Helper()
-	args := slices.Repeat([]string{"/program"}, arguments)
-	err := newRunner(t).Run(t.Context(), &sandbox.Process{Root: programRoot(t, a), Args: args})
-	exit := new(sandbox.ExitError)
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return exit.Code
+	_, code := run(t, newRoot(t, a.Program()), slices.Repeat([]string{"/program"}, arguments)...)
+	return code
 }
 
 // The tests below are not parallel: what is registered is so for this whole namespace.
@@ -149,22 +133,20 @@ func TestEmulators(t *testing.T) {
 		}
 	})
 	t.Run("nothing can be registered", func(t *testing.T) {
-		p := shell(newRoot(t), "mkdir /m; mount -t binfmt_misc x /m || echo no; echo x > /proc/sys/fs/binfmt_misc/register || echo no; ls /m /proc/sys/fs/binfmt_misc")
-		var out strings.Builder
-		p.Stdout = &out
-		if err := newRunner(t).Run(t.Context(), p); err != nil || out.String() != "no\nno\n/m:\n\n/proc/sys/fs/binfmt_misc:\n" {
-			t.Errorf("%v, output is %q", err, &out)
+		const script = "mkdir /m; mount -t binfmt_misc x /m || echo no; echo x > /proc/sys/fs/binfmt_misc/register || echo no; ls /m /proc/sys/fs/binfmt_misc"
+		if out, code := run(t, newRoot(t, nil), "/bin/busybox", "sh", "-c", script); code != 0 || out != "no\nno\n/m:\n\n/proc/sys/fs/binfmt_misc:\n" {
+			t.Errorf("exit status %d, output is %q", code, out)
 		}
 	})
 	// Whose they are, those below the namespace can't tell.
-	machine := &sandbox.Emulators{Dir: t.TempDir(), Mode: &isolation.Mode{Isolation: isolation.Namespaces}}
+	machine := &binfmt.Emulators{Dir: t.TempDir(), Mode: &isolation.Mode{Isolation: isolation.Namespaces}}
 	if err := machine.Prepare(t.Context(), names); err != nil {
 		t.Errorf("as the machine's: %v", err)
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	machine = &sandbox.Emulators{Dir: t.TempDir(), Mode: &isolation.Mode{Isolation: isolation.Namespaces}}
+	machine = &binfmt.Emulators{Dir: t.TempDir(), Mode: &isolation.Mode{Isolation: isolation.Namespaces}}
 	for _, name := range names {
 		// Some machines of 64 bits run these themselves.
 		native := name == "386" || name == "arm"
@@ -191,7 +173,7 @@ func TestEmulatorsRefused(t *testing.T) {
 		{"not in PATH", "", "isn't in PATH", *mode},
 		{"no program", "/etc/passwd", "permission denied", *mode},
 		{"not there", "/nonesuch", "no such file", *mode},
-		{"no emulator", busybox, busybox, *mode},
+		{"no emulator", "/bin/busybox", "/bin/busybox", *mode},
 		{"dynamically linked", dynamic, "linked dynamically", *mode},
 		{"root of the machine", path, "--rootless", isolation.Mode{Isolation: isolation.Namespaces}},
 		{"a chroot", path, "a chroot without namespaces bob can't register", isolation.Mode{Isolation: isolation.Chroot}},
@@ -200,13 +182,13 @@ func TestEmulatorsRefused(t *testing.T) {
 			if test.path == "" {
 				t.Setenv("PATH", "/nonesuch")
 			}
-			e := &sandbox.Emulators{Dir: t.TempDir(), Mode: &test.mode, Paths: map[string]string{a: test.path}}
+			e := &binfmt.Emulators{Dir: t.TempDir(), Mode: &test.mode, Paths: map[string]string{a: test.path}}
 			defer e.Close()
 			err := e.Prepare(t.Context(), []string{runtime.GOARCH, a})
 			if err == nil && test.path == "" {
 				t.Skip("the machine has an emulator for " + a)
 			}
-			refused := new(sandbox.ArchitectureError)
+			refused := new(binfmt.ArchitectureError)
 			if !errors.As(err, &refused) || refused.Architecture != a || refused.Obstacle.Fix == "" || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error is %v, want %q in it", err, test.want)
 			}
@@ -223,14 +205,14 @@ func TestUnawareEmulator(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the emulator is a program of amd64")
 	}
-	all := sandbox.Architectures()
-	native := all[slices.IndexFunc(all, func(a sandbox.Architecture) bool { return a.Name() == runtime.GOARCH })]
-	foreign := all[slices.IndexFunc(all, func(a sandbox.Architecture) bool { return a.Name() == "s390x" })]
+	all := binfmt.Architectures()
+	native := all[slices.IndexFunc(all, func(a binfmt.Architecture) bool { return a.Name() == runtime.GOARCH })]
+	foreign := all[slices.IndexFunc(all, func(a binfmt.Architecture) bool { return a.Name() == "s390x" })]
 	path := filepath.Join(t.TempDir(), "emulator")
 	if err := os.WriteFile(path, native.Unaware(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	e := &sandbox.Emulators{Dir: t.TempDir(), Mode: mode, Paths: map[string]string{"s390x": path}}
+	e := &binfmt.Emulators{Dir: t.TempDir(), Mode: mode, Paths: map[string]string{"s390x": path}}
 	defer e.Close()
 	if err := e.Prepare(t.Context(), []string{"s390x"}); err != nil {
 		t.Fatal(err)
@@ -242,7 +224,7 @@ func TestUnawareEmulator(t *testing.T) {
 
 // TestEmulatorsOfRoot wants nothing registered on the machine by root.
 func TestEmulatorsOfRoot(t *testing.T) {
-	if entered == nil || entered.OwnUser || entered.Isolation != isolation.Namespaces || inUserNamespace(t) {
+	if entered == nil || entered.OwnUser || userns.RunningInUserNS() {
 		t.Skip("only root can register on the machine")
 	}
 	dir := t.TempDir()
@@ -250,13 +232,26 @@ func TestEmulatorsOfRoot(t *testing.T) {
 		t.Skip(err)
 	}
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	before := entries(t, dir)
+	before := names(t, dir)
 	e, all := emulators(t, entered)
 	err := e.Prepare(t.Context(), []string{all[0].Name()})
-	if refused := new(sandbox.ArchitectureError); !errors.As(err, &refused) || !strings.Contains(refused.Obstacle.Fix, "--rootless") {
+	if refused := new(binfmt.ArchitectureError); !errors.As(err, &refused) || !strings.Contains(refused.Obstacle.Fix, "--rootless") {
 		t.Errorf("error is %v", err)
 	}
-	if after := entries(t, dir); !slices.Equal(before, after) {
+	if after := names(t, dir); !slices.Equal(before, after) {
 		t.Errorf("registered on the machine is %v, was %v", after, before)
 	}
+}
+
+// names lists a directory.
+func names(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	found, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range found {
+		all = append(all, e.Name())
+	}
+	return all
 }

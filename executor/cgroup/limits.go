@@ -1,21 +1,18 @@
-package sandbox
+package cgroup
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/docker/go-units"
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 
-	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
@@ -71,12 +68,12 @@ func (l Limits) settings(controller string, v2 bool) []setting {
 type Limiter struct {
 	limits Limits
 	tree   int // the cgroup file systems, writable and mounted nowhere
-	homes  []cgroupHome
+	homes  []home
 	undo   []func() error
 }
 
-// A cgroupHome is where the cgroups of runs are made.
-type cgroupHome struct {
+// A home is where the cgroups of runs are made.
+type home struct {
 	dir         string
 	v2          bool
 	controllers []string // of the limits, that are in force below
@@ -102,22 +99,22 @@ func noCgroup(why string) *obstacle.Obstacle {
 		"RUN can't be limited: "+why,
 		"give bob a cgroup of its own, with cgroup v2 and systemd\n"+
 			"  systemd-run --user --scope -p Delegate=yes bob build …\n"+
-			"in a container with docker or podman, --cgroupns=private and a writable "+cgroup.Root,
+			"in a container with docker or podman, --cgroupns=private and a writable "+Root,
 	)
 }
 
 func (l *Limiter) open() error {
 	// Enter has made them read-only, where the command of a RUN could see them.
-	tree, err := unix.OpenTree(unix.AT_FDCWD, cgroup.Root, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, Root, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
-		return noCgroup(cgroup.Root + ": open_tree: " + err.Error())
+		return noCgroup(Root + ": open_tree: " + err.Error())
 	}
 	l.tree = tree
 	err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY})
 	if err != nil {
-		return noCgroup(cgroup.Root + " is read-only: " + err.Error())
+		return noCgroup(Root + " is read-only: " + err.Error())
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(cgroup.Root))
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(Root))
 	if err != nil {
 		return err
 	}
@@ -126,14 +123,14 @@ func (l *Limiter) open() error {
 		return err
 	}
 	for _, controller := range l.limits.controllers() {
-		home, err := l.home(controller, mounts, own)
+		found, err := l.find(controller, mounts, own)
 		if err != nil {
 			return noCgroup(err.Error())
 		}
-		if i := slices.IndexFunc(l.homes, func(h cgroupHome) bool { return h.dir == home.dir }); i >= 0 {
+		if i := slices.IndexFunc(l.homes, func(h home) bool { return h.dir == found.dir }); i >= 0 {
 			l.homes[i].controllers = append(l.homes[i].controllers, controller)
 		} else {
-			l.homes = append(l.homes, *home)
+			l.homes = append(l.homes, *found)
 		}
 	}
 	for _, h := range l.homes {
@@ -142,31 +139,31 @@ func (l *Limiter) open() error {
 	return nil
 }
 
-// home finds where cgroups with the controller can be made: at or above this
+// find finds where cgroups with the controller can be made: at or above this
 // process's own.
-func (l *Limiter) home(controller string, mounts []*mountinfo.Info, own map[string]string) (*cgroupHome, error) {
+func (l *Limiter) find(controller string, mounts []*mountinfo.Info, own map[string]string) (*home, error) {
 	for _, m := range mounts {
 		v1 := m.FSType == "cgroup" && slices.Contains(strings.Split(m.VFSOptions, ","), controller)
 		if !v1 && m.FSType != "cgroup2" {
 			continue
 		}
-		root := filepath.Join(fmt.Sprintf("/proc/self/fd/%d", l.tree), strings.TrimPrefix(m.Mountpoint, cgroup.Root))
+		root := filepath.Join(fmt.Sprintf("/proc/self/fd/%d", l.tree), strings.TrimPrefix(m.Mountpoint, Root))
 		if v1 {
 			dir := filepath.Join(root, within(m.Root, own[controller]))
 			if err := writable(dir); err != nil {
 				return nil, fmt.Errorf("no cgroup with the controller %s is delegated to this user: %w", controller, err)
 			}
-			return &cgroupHome{dir: dir, controllers: []string{controller}}, nil
+			return &home{dir: dir, controllers: []string{controller}}, nil
 		}
 		if known, _ := os.ReadFile(root + "/cgroup.controllers"); slices.Contains(strings.Fields(string(known)), controller) {
 			dir, err := l.delegated(root, within(m.Root, own[""]))
 			if err != nil {
 				return nil, err
 			}
-			return &cgroupHome{dir: dir, v2: true, controllers: []string{controller}}, nil
+			return &home{dir: dir, v2: true, controllers: []string{controller}}, nil
 		}
 	}
-	return nil, fmt.Errorf("there is no cgroup controller %s at %s", controller, cgroup.Root)
+	return nil, fmt.Errorf("there is no cgroup controller %s at %s", controller, Root)
 }
 
 // within returns the path of a cgroup below the root of a mount, "/" if it isn't
@@ -259,7 +256,7 @@ func (l *Limiter) moveDown(dir string) error {
 	if len(pids) == 0 {
 		return nil
 	}
-	below := filepath.Join(dir, fmt.Sprintf("%s%d-self", cgroupPrefix, os.Getpid()))
+	below := filepath.Join(dir, fmt.Sprintf("%s%d-self", prefix, os.Getpid()))
 	if err := os.Mkdir(below, 0o755); err != nil { //nolint:gosec // as the kernel's
 		return err
 	}
@@ -276,12 +273,12 @@ func move(pids []int, dir string) error {
 	return nil
 }
 
-// cgroupPrefix begins the names of bob's cgroups.
-const cgroupPrefix = "bob-run-"
+// prefix begins the names of bob's cgroups.
+const prefix = "bob-run-"
 
 // sweep removes what killed processes have left. What is in use is locked.
-func (h *cgroupHome) sweep() {
-	left, err := filepath.Glob(h.dir + "/" + cgroupPrefix + "*")
+func (h *home) sweep() {
+	left, err := filepath.Glob(h.dir + "/" + prefix + "*")
 	if err != nil {
 		return
 	}
@@ -316,109 +313,6 @@ func (l *Limiter) Close() error {
 	}
 	if l.tree >= 0 {
 		errs = append(errs, unix.Close(l.tree))
-	}
-	return errors.Join(errs...)
-}
-
-// A limitedGroup is the cgroup of one run, one in each hierarchy that it takes.
-type limitedGroup struct {
-	limits Limits
-	dirs   []string
-	locks  []*os.File
-}
-
-// group makes the cgroup of the run called id, nil without limits. The caller
-// removes it.
-func (l *Limiter) group(id string) (*limitedGroup, error) {
-	if l == nil {
-		return nil, nil
-	}
-	g := &limitedGroup{limits: l.limits}
-	for _, h := range l.homes {
-		if err := g.add(&h, id); err != nil {
-			return nil, errors.Join(fmt.Errorf("limit RUN: %w", err), g.remove())
-		}
-	}
-	return g, nil
-}
-
-func (g *limitedGroup) add(h *cgroupHome, id string) error {
-	dir := filepath.Join(h.dir, cgroupPrefix+strconv.Itoa(os.Getpid())+"-"+strings.TrimPrefix(id, "bob-"))
-	var lock *os.File
-	for lock == nil {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // as the kernel's
-			return err
-		}
-		var err error
-		lock, err = lockGroup(dir)
-		// Another bob may take it for left behind until it is locked.
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
-		}
-		if lock != nil {
-			if _, err := os.Stat(dir); err != nil {
-				_, lock = lock.Close(), nil
-			}
-		}
-	}
-	g.dirs, g.locks = append(g.dirs, dir), append(g.locks, lock)
-	for _, controller := range h.controllers {
-		for _, s := range g.limits.settings(controller, h.v2) {
-			err := os.WriteFile(filepath.Join(dir, s.file), []byte(s.value), 0)
-			if err != nil && (!s.optional || !errors.Is(err, fs.ErrNotExist)) {
-				return fmt.Errorf("set %s to %s: %w", s.file, s.value, err)
-			}
-		}
-	}
-	return nil
-}
-
-// join puts the process into the group.
-func (g *limitedGroup) join(pid int) error {
-	for _, dir := range g.dirs {
-		if err := cgroups.WriteCgroupProc(dir, pid); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// explain adds the limit that was reached to the error of a command.
-func (g *limitedGroup) explain(err error) error {
-	var exit *ExitError
-	if g == nil || !errors.As(err, &exit) {
-		return err
-	}
-	switch {
-	case g.count("oom_kill", "memory.oom_control", "memory.events") > 0:
-		exit.Limit = "out of its memory limit of " + units.BytesSize(float64(g.limits.Memory))
-		if exit.Signal == 0 { // its shell was told
-			exit.Limit = "killed: " + exit.Limit
-		}
-	case g.limits.PIDs > 0 && g.count("max", "pids.events") > 0:
-		exit.Limit = fmt.Sprintf("it reached its limit of %d processes", g.limits.PIDs)
-	}
-	return err
-}
-
-// count returns what the files count together under name; no cgroup has more than one.
-func (g *limitedGroup) count(name string, files ...string) (n int) {
-	for _, dir := range g.dirs {
-		for _, file := range files {
-			n += cgroup.Count(dir, file, name)
-		}
-	}
-	return n
-}
-
-// remove removes the group, in which nothing runs any more.
-func (g *limitedGroup) remove() error {
-	if g == nil {
-		return nil
-	}
-	var errs []error
-	for i, dir := range g.dirs {
-		errs = append(errs, cgroups.RemovePath(dir), g.locks[i].Close())
 	}
 	return errors.Join(errs...)
 }

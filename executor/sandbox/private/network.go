@@ -1,4 +1,13 @@
-package sandbox
+// Package private makes networks of their own for commands, whose packets a program
+// carries, as connections of the user who runs bob.
+//
+// The program is pasta or else slirp4netns, a child of bob that ends with the run. From
+// there nothing reaches the loopback addresses of
+// the host, nor abstract sockets; nor the addresses that the host's interfaces have
+// when the run begins, nor those of the clouds' metadata services: rules of the
+// namespace forbid them, which an Insecure process could remove. Names are resolved
+// by the program, which asks the host's resolver.
+package private
 
 import (
 	"context"
@@ -56,25 +65,25 @@ func carriers() []carrier {
 	}
 }
 
-// A privateNetwork is the network namespace of one run, and the program that
+// A Network is the network namespace of one run, and the program that
 // carries its packets.
-type privateNetwork struct {
-	path     string // where the namespace is mounted
-	resolver string // what the container asks about names
-	program  string
+type Network struct {
+	Path     string // where the namespace is mounted
+	Resolver string // the address of what the container asks about names
+	Program  string // that carries the packets
 
 	cmd   *exec.Cmd
 	log   string        // the file with what the program says
 	ended chan struct{} // closed when the program has ended
 }
 
-// openPrivate makes the network in dir, an empty directory. The caller closes it.
-func openPrivate(ctx context.Context, dir string) (*privateNetwork, error) {
+// Open makes the network in dir, an empty directory. The caller closes it.
+func Open(ctx context.Context, dir string) (*Network, error) {
 	if err := checkTun(); err != nil {
 		return nil, err
 	}
-	n := &privateNetwork{path: filepath.Join(dir, "net"), log: filepath.Join(dir, "net.log")}
-	if err := makeNetwork(n.path); err != nil {
+	n := &Network{Path: filepath.Join(dir, "net"), log: filepath.Join(dir, "net.log")}
+	if err := makeNetwork(n.Path); err != nil {
 		return nil, fmt.Errorf("private network: %w", err)
 	}
 	err := n.connect(ctx, filepath.Join(dir, "net.ready"))
@@ -82,7 +91,7 @@ func openPrivate(ctx context.Context, dir string) (*privateNetwork, error) {
 		err = n.forbid()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("private network: %w", err), n.close())
+		return nil, errors.Join(fmt.Errorf("private network: %w", err), n.Close())
 	}
 	return n, nil
 }
@@ -132,7 +141,7 @@ func onThread(f func() error) error {
 }
 
 // connect starts the first carrier that is there and works. pipe is a path for it.
-func (n *privateNetwork) connect(ctx context.Context, pipe string) error {
+func (n *Network) connect(ctx context.Context, pipe string) error {
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		return &os.PathError{Op: "mkfifo", Path: pipe, Err: err}
 	}
@@ -142,8 +151,8 @@ func (n *privateNetwork) connect(ctx context.Context, pipe string) error {
 		if err != nil {
 			continue
 		}
-		if err = n.start(ctx, program, c.args(n.path, pipe), pipe); err == nil {
-			n.program, n.resolver = c.program, c.resolver
+		if err = n.start(ctx, program, c.args(n.Path, pipe), pipe); err == nil {
+			n.Program, n.Resolver = c.program, c.resolver
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -166,7 +175,7 @@ func noCarrier() *obstacle.Obstacle {
 
 // start starts the program and waits until it says through the pipe that it is
 // ready. The kernel kills it when bob dies.
-func (n *privateNetwork) start(ctx context.Context, program string, args []string, pipe string) (err error) {
+func (n *Network) start(ctx context.Context, program string, args []string, pipe string) (err error) {
 	// Open for writing as well, it has no end.
 	ready, err := os.OpenFile(pipe, os.O_RDWR, 0)
 	if err != nil {
@@ -220,7 +229,7 @@ func (n *privateNetwork) start(ctx context.Context, program string, args []strin
 }
 
 // failure says why the program ended.
-func (n *privateNetwork) failure() error {
+func (n *Network) failure() error {
 	said, _ := os.ReadFile(n.log)
 	var lines []string
 	for line := range strings.Lines(string(said)) {
@@ -235,7 +244,7 @@ func (n *privateNetwork) failure() error {
 
 // forbid has the namespace reach neither metadata services nor an address of the
 // host; those that the namespace has itself mean itself.
-func (n *privateNetwork) forbid() error {
+func (n *Network) forbid() error {
 	prefixes, err := nearby.Prefixes()
 	if err != nil {
 		return err
@@ -244,11 +253,11 @@ func (n *privateNetwork) forbid() error {
 	for i, p := range prefixes {
 		forbidden[i] = &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 	}
-	resolver, err := netlink.ParseIPNet(n.resolver + "/32")
+	resolver, err := netlink.ParseIPNet(n.Resolver + "/32")
 	if err != nil {
 		return err
 	}
-	ns, err := netns.GetFromPath(n.path)
+	ns, err := netns.GetFromPath(n.Path)
 	if err != nil {
 		return err
 	}
@@ -282,15 +291,15 @@ func addRules(through *net.IPNet, forbidden []*net.IPNet) error {
 	return nil
 }
 
-// watch returns a context that ends, with a cause that says so, when the program
+// Watch returns a context that ends, with a cause that says so, when the program
 // ends before stop is called.
-func (n *privateNetwork) watch(ctx context.Context) (watched context.Context, stop func()) {
+func (n *Network) Watch(ctx context.Context) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
 	stopped := make(chan struct{})
 	go func() {
 		select {
 		case <-n.ended:
-			cancel(fmt.Errorf("the private network broke: %s ended: %w", n.program, n.failure()))
+			cancel(fmt.Errorf("the private network broke: %s ended: %w", n.Program, n.failure()))
 		case <-stopped:
 			cancel(nil)
 		}
@@ -299,18 +308,18 @@ func (n *privateNetwork) watch(ctx context.Context) (watched context.Context, st
 }
 
 // kill ends the program and waits for its end.
-func (n *privateNetwork) kill() {
+func (n *Network) kill() {
 	_ = n.cmd.Process.Kill() // it may have ended
 	<-n.ended
 }
 
-// close ends the network. No process of the container is left.
-func (n *privateNetwork) close() error {
+// Close ends the network. No process of the container is left.
+func (n *Network) Close() error {
 	if n.cmd != nil && n.cmd.Process != nil {
 		n.kill()
 	}
-	if err := unix.Unmount(n.path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "unmount", Path: n.path, Err: err}
+	if err := unix.Unmount(n.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "unmount", Path: n.Path, Err: err}
 	}
 	return nil
 }
