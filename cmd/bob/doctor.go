@@ -15,8 +15,8 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/peterbourgon/ff/v3/ffcli"
 
+	"github.com/bobbuild/bob/executor/doctor"
 	"github.com/bobbuild/bob/executor/isolation"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 )
 
@@ -64,7 +64,7 @@ type diagnosis struct {
 	Isolation   isolation.Kind       `json:"isolation,omitempty"` // that builds would have
 	OneID       bool                 `json:"oneID,omitempty"`
 	Snapshotter snapshot.Snapshotter `json:"snapshotter,omitempty"`
-	Findings    []sandbox.Finding    `json:"findings"`
+	Findings    []doctor.Finding     `json:"findings"`
 
 	mode *isolation.Mode
 }
@@ -79,7 +79,7 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	mode, findings := sandbox.Examine(ctx, sandbox.ExamineOptions{Dir: dir, Rootless: cfg.rootless.Or(false), Isolation: isolation.Kind(cfg.isolation)})
+	mode, findings := doctor.Examine(ctx, doctor.Options{Dir: dir, Rootless: cfg.rootless.Or(false), Isolation: isolation.Kind(cfg.isolation)})
 	findings = append(findings, cfg.reach(ctx, args)...)
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -98,18 +98,18 @@ func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 
 // diagnose concludes from the findings and the mode of builds, nil if there is none.
 // wanted is the snapshotter that was asked for.
-func diagnose(mode *isolation.Mode, wanted snapshot.Snapshotter, findings []sandbox.Finding) *diagnosis {
+func diagnose(mode *isolation.Mode, wanted snapshot.Snapshotter, findings []doctor.Finding) *diagnosis {
 	d := &diagnosis{Builds: allBuilds, Findings: findings, mode: mode}
 	works := make(map[string]bool)
 	snapshotters := map[string]snapshot.Snapshotter{"overlay": snapshot.Overlay, "fuse": snapshot.FuseOverlay}
 	for i := range findings {
 		f := &findings[i]
-		if works[f.Name] = f.Answer == sandbox.Yes; wanted != "" && snapshotters[f.Name] == wanted {
-			f.Need = sandbox.ForAll
+		if works[f.Name] = f.Answer == doctor.Yes; wanted != "" && snapshotters[f.Name] == wanted {
+			f.Need = doctor.ForAll
 		}
 		switch {
-		case works[f.Name], f.Need == sandbox.Optional:
-		case f.Need == sandbox.ForAll:
+		case works[f.Name], f.Need == doctor.Optional:
+		case f.Need == doctor.ForAll:
 			d.Builds = noBuilds
 		case d.Builds == allBuilds:
 			d.Builds = withoutRUN
@@ -154,9 +154,9 @@ func (d *diagnosis) writeTable(w io.Writer) error {
 	for _, f := range d.Findings {
 		answer, detail := string(f.Answer), f.Detail
 		switch {
-		case f.Answer == sandbox.Unknown:
+		case f.Answer == doctor.Unknown:
 			answer = "?"
-		case f.Answer == sandbox.No && f.Need != sandbox.Optional:
+		case f.Answer == doctor.No && f.Need != doctor.Optional:
 			answer = "NO"
 		}
 		if f.Why != "" {
@@ -167,7 +167,7 @@ func (d *diagnosis) writeTable(w io.Writer) error {
 	_ = tw.Flush() // to a strings.Builder
 	fixed := map[string]bool{}
 	for _, f := range d.Findings {
-		if f.Answer == sandbox.No && f.Fix != "" && !fixed[f.Fix] {
+		if f.Answer == doctor.No && f.Fix != "" && !fixed[f.Fix] {
 			fmt.Fprintf(&b, "\n%s: %s\n", terminal.Escape(f.What), terminal.EscapeLines(f.Fix))
 		}
 		fixed[f.Fix] = true
@@ -188,17 +188,17 @@ func (d *diagnosis) writeTable(w io.Writer) error {
 const reachLimit = 20 * time.Second
 
 // reach finds out whether the registries and the socket of the proxy can be reached.
-func (cfg *doctorConfig) reach(ctx context.Context, names []string) []sandbox.Finding {
+func (cfg *doctorConfig) reach(ctx context.Context, names []string) []doctor.Finding {
 	client := cfg.registries.client(notices(cfg.stderr, false))
 	if cfg.registries.proxied != "" && len(names) == 0 {
 		names = []string{"localhost:8080"}
 	}
-	var findings []sandbox.Finding
+	var findings []doctor.Finding
 	for _, name := range names {
-		f := sandbox.Finding{Name: "registry", What: "registry " + name, Answer: sandbox.Yes, Need: sandbox.ForAll}
+		f := doctor.Finding{Name: "registry", What: "registry " + name, Answer: doctor.Yes, Need: doctor.ForAll}
 		limited, cancel := context.WithTimeout(ctx, reachLimit)
 		if err := client.Reach(limited, name); err != nil {
-			f.Answer, f.Why = sandbox.No, err.Error()
+			f.Answer, f.Why = doctor.No, err.Error()
 		}
 		cancel()
 		findings = append(findings, f)

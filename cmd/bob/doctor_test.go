@@ -4,18 +4,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/executor/doctor"
 	"github.com/bobbuild/bob/executor/isolation"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 )
 
 func TestDiagnose(t *testing.T) {
 	t.Parallel()
-	overlay := sandbox.Finding{Name: "overlay", What: "overlays", Need: sandbox.Optional}
-	space := sandbox.Finding{Name: "space", What: "free space", Need: sandbox.ForAll}
-	run := sandbox.Finding{Name: "run", What: "a container", Need: sandbox.ForRUN}
-	proc := sandbox.Finding{Name: "proc", What: "a /proc", Need: sandbox.Optional}
-	answered := func(f sandbox.Finding, a sandbox.Answer, fix string) sandbox.Finding {
+	overlay := doctor.Finding{Name: "overlay", What: "overlays", Need: doctor.Optional}
+	space := doctor.Finding{Name: "space", What: "free space", Need: doctor.ForAll}
+	run := doctor.Finding{Name: "run", What: "a container", Need: doctor.ForRUN}
+	proc := doctor.Finding{Name: "proc", What: "a /proc", Need: doctor.Optional}
+	answered := func(f doctor.Finding, a doctor.Answer, fix string) doctor.Finding {
 		f.Answer, f.Fix = a, fix
 		return f
 	}
@@ -23,43 +23,43 @@ func TestDiagnose(t *testing.T) {
 		name     string
 		mode     *isolation.Mode
 		wanted   snapshot.Snapshotter
-		findings []sandbox.Finding
+		findings []doctor.Finding
 		code     int
 		want     []string // lines
 	}{
 		{
 			"all", &isolation.Mode{Isolation: isolation.Namespaces}, "",
-			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.Yes, ""), answered(proc, sandbox.No, "unmask")},
+			[]doctor.Finding{answered(overlay, doctor.Yes, ""), answered(run, doctor.Yes, ""), answered(proc, doctor.No, "unmask")},
 			0,
 			[]string{"a /proc      no", "a /proc: unmask", "Builds work: RUN gets a sandbox, snapshots are made by overlay."},
 		},
 		{
 			"one ID", &isolation.Mode{Isolation: isolation.Namespaces, OneID: true}, autoSnapshotter,
-			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.Yes, "")},
+			[]doctor.Finding{answered(overlay, doctor.Yes, ""), answered(run, doctor.Yes, "")},
 			0,
 			[]string{"Builds work: RUN gets a sandbox with one ID, snapshots are made by overlay."},
 		},
 		{
 			"no isolation", &isolation.Mode{Isolation: isolation.None}, "",
-			[]sandbox.Finding{answered(overlay, sandbox.Unknown, ""), answered(run, sandbox.Unknown, "")},
+			[]doctor.Finding{answered(overlay, doctor.Unknown, ""), answered(run, doctor.Unknown, "")},
 			3,
 			[]string{"overlays     ?", "a container  ?", "Only builds without RUN work."},
 		},
 		{
 			"no overlay, which was asked for", &isolation.Mode{Isolation: isolation.Namespaces}, snapshot.Overlay,
-			[]sandbox.Finding{answered(overlay, sandbox.No, "elsewhere"), answered(run, sandbox.Yes, "")},
+			[]doctor.Finding{answered(overlay, doctor.No, "elsewhere"), answered(run, doctor.Yes, "")},
 			1,
 			[]string{"overlays     NO", "overlays: elsewhere", "Builds don't work here."},
 		},
 		{
 			"no RUN", &isolation.Mode{Isolation: isolation.Namespaces}, "",
-			[]sandbox.Finding{answered(overlay, sandbox.Yes, ""), answered(run, sandbox.No, "a\x1bb\nc"), answered(proc, sandbox.No, "a\x1bb\nc")},
+			[]doctor.Finding{answered(overlay, doctor.Yes, ""), answered(run, doctor.No, "a\x1bb\nc"), answered(proc, doctor.No, "a\x1bb\nc")},
 			3,
 			[]string{"a container  NO", `a container: a\x1bb`, "c", "Only builds without RUN work."},
 		},
 		{
 			"nothing", &isolation.Mode{Isolation: isolation.Namespaces}, "",
-			[]sandbox.Finding{answered(space, sandbox.No, ""), answered(run, sandbox.No, "")},
+			[]doctor.Finding{answered(space, doctor.No, ""), answered(run, doctor.No, "")},
 			1,
 			[]string{"free space   NO", "Builds don't work here. What says NO above has to be mended."},
 		},

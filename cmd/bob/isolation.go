@@ -9,9 +9,9 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/limits"
+	"github.com/bobbuild/bob/executor/doctor"
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
-	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 )
 
@@ -117,9 +117,9 @@ func (m *machine) obstacle(s snapshot.Snapshotter, cache string) *obstacle.Obsta
 	case s != snapshot.Copy && !m.mode.CanMount():
 		return &obstacle.Obstacle{Why: "it takes mounts, which a chroot has none of", Fix: "use --snapshotter copy"}
 	case s == snapshot.Overlay:
-		return sandbox.TryOverlay(cache)
+		return doctor.TryOverlay(cache)
 	case s == snapshot.FuseOverlay:
-		return sandbox.TryFuseOverlay(cache)
+		return doctor.TryFuseOverlay(cache)
 	}
 	return nil
 }

@@ -14,12 +14,14 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/limits"
+	"github.com/bobbuild/bob/executor/doctor"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
 func main() {
 	sandbox.Init()
+	doctor.Init()
 	limits.FitMemory()
 	ctx, stop := withSignals(context.Background())
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

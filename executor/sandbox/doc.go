@@ -108,12 +108,6 @@
 // that does harm. Landlock, as far as the kernel has it, keeps it from all other files,
 // and from tracing and signalling other processes. Limits tells what is missing.
 //
-// # Examining
-//
-// Examine tries what builds need, and can use, on a machine, each thing in a child
-// process that is a probe's from its Init on. What an error of isolation.Enter says and
-// what Examine says about the same are one Obstacle.
-//
 // # Not done here
 //
 // Resolving user names, choosing HOME, mounting the root file system, terminals.

@@ -16,8 +16,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/doctor"
 	"github.com/bobbuild/bob/executor/isolation"
-	"github.com/bobbuild/bob/executor/sandbox"
 )
 
 // examineVariable has a process examine the machine instead of the tests, without
@@ -27,18 +27,18 @@ const examineVariable = "SANDBOX_TEST_EXAMINE"
 // examination is what Examine returns.
 type examination struct {
 	Mode     *isolation.Mode
-	Findings []sandbox.Finding
+	Findings []doctor.Finding
 }
 
 // examine prints what it finds and returns the exit status.
 func examine(encoded string) int {
-	var o sandbox.ExamineOptions
+	var o doctor.Options
 	if err := json.Unmarshal([]byte(encoded), &o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	var e examination
-	e.Mode, e.Findings = sandbox.Examine(context.Background(), o)
+	e.Mode, e.Findings = doctor.Examine(context.Background(), o)
 	if err := json.NewEncoder(os.Stdout).Encode(e); err != nil {
 		return 1
 	}
@@ -47,7 +47,7 @@ func examine(encoded string) int {
 
 // examineAs returns what the user, root if nil, finds, by name. Nothing may be left
 // in the directory, nor a process.
-func examineAs(t *testing.T, id *identity, o sandbox.ExamineOptions) map[string]sandbox.Finding {
+func examineAs(t *testing.T, id *identity, o doctor.Options) map[string]doctor.Finding {
 	t.Helper()
 	cmd := again(t, "", id)
 	encoded, err := json.Marshal(o)
@@ -72,10 +72,10 @@ func examineAs(t *testing.T, id *identity, o sandbox.ExamineOptions) map[string]
 		t.Errorf("left in the directory: %v, before there were %v", after, before)
 	}
 	gone(t, func() bool { return len(environWith(mark)) > 0 })
-	byName := map[string]sandbox.Finding{}
+	byName := map[string]doctor.Finding{}
 	if e.Mode != nil {
 		defer func() {
-			byName["mode"] = sandbox.Finding{Answer: sandbox.Answer(e.Mode.Isolation), Need: sandbox.Optional, Detail: e.Mode.String()}
+			byName["mode"] = doctor.Finding{Answer: doctor.Answer(e.Mode.Isolation), Need: doctor.Optional, Detail: e.Mode.String()}
 		}()
 	}
 	for _, f := range e.Findings {
@@ -135,7 +135,7 @@ func userDir(t *testing.T) string {
 
 // wants checks answers, given as "name answer", and words in their reasons and
 // fixes, given as "name: words".
-func wants(t *testing.T, findings map[string]sandbox.Finding, all ...string) {
+func wants(t *testing.T, findings map[string]doctor.Finding, all ...string) {
 	t.Helper()
 	for _, want := range all {
 		if name, words, found := strings.Cut(want, ": "); found {
@@ -145,7 +145,7 @@ func wants(t *testing.T, findings map[string]sandbox.Finding, all ...string) {
 			continue
 		}
 		name, answer, _ := strings.Cut(want, " ")
-		if f := findings[name]; f.Answer != sandbox.Answer(answer) {
+		if f := findings[name]; f.Answer != doctor.Answer(answer) {
 			t.Errorf("%s is not %s: %+v", name, answer, f)
 		}
 	}
@@ -163,10 +163,10 @@ func TestExamine(t *testing.T) {
 	}{"user": {id: user}, "root": {}, "root without powers": {rootless: true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := sandbox.ExamineOptions{Dir: userDir(t), Rootless: test.rootless, Limit: time.Minute}
+			o := doctor.Options{Dir: userDir(t), Rootless: test.rootless, Limit: time.Minute}
 			findings := examineAs(t, test.id, o)
 			for name, f := range findings {
-				if f.Need != sandbox.Optional && f.Answer != sandbox.Yes {
+				if f.Need != doctor.Optional && f.Answer != doctor.Yes {
 					t.Errorf("%s: %+v", name, f)
 				}
 			}
@@ -180,14 +180,14 @@ func TestExamineScopes(t *testing.T) {
 	t.Parallel()
 	id := ordinaryUser(t)
 	id.Filter = map[int]uint32{unix.SYS_LANDLOCK_CREATE_RULESET: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
-	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
+	findings := examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute})
 	wants(t, findings, "mode sandbox", "run yes", "landlock no", "landlock: can reach abstract Unix sockets", "landlock: CONFIG_SECURITY_LANDLOCK")
 }
 
 func TestExamineMissingDirectory(t *testing.T) {
 	t.Parallel()
 	dir := userDir(t)
-	findings := examineAs(t, ordinaryUser(t), sandbox.ExamineOptions{Dir: dir + "/a/b", Limit: time.Minute})
+	findings := examineAs(t, ordinaryUser(t), doctor.Options{Dir: dir + "/a/b", Limit: time.Minute})
 	wants(t, findings, "cache-directory yes", "overlay yes")
 	if left := entries(t, dir); left != nil {
 		t.Errorf("it made %v", left)
@@ -263,7 +263,7 @@ func TestExamineRestricted(t *testing.T) {
 			t.Parallel()
 			id := ordinaryUser(t)
 			test.change(id)
-			wants(t, examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute}), test.want...)
+			wants(t, examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute}), test.want...)
 		})
 	}
 }
@@ -272,14 +272,14 @@ func TestExamineHangingProbe(t *testing.T) {
 	t.Parallel()
 	id := ordinaryUser(t)
 	id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: unix.SECCOMP_RET_USER_NOTIF}
-	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: 10 * time.Second})
+	findings := examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: 10 * time.Second})
 	wants(t, findings, "pivot-root unknown", "pivot-root: took longer than 10s")
 }
 
 func TestExamineUserWithoutRanges(t *testing.T) {
 	t.Parallel()
 	id := testUser(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID), "somebody:200000:65536\n")
-	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
+	findings := examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute})
 	wants(t, findings, "user-namespaces yes", "id-ranges no", "mode: a sandbox with one ID", "entering: no range", "seccomp-notify yes",
 		"id-ranges: usermod --add-subuids 265536-331071 --add-subgids 265536-331071 "+testName)
 }
@@ -288,17 +288,17 @@ func TestExamineRootWithoutPowers(t *testing.T) {
 	t.Parallel()
 	id := ordinaryUser(t)
 	id.UID, id.LessPowers = 0, true
-	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
+	findings := examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute})
 	wants(t, findings, "user-namespaces yes", "mode sandbox", "entering yes", "overlay yes", "run yes")
 	id.Docker = true
-	findings = examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
+	findings = examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute})
 	wants(t, findings, "user-namespaces no", "mode chroot", "entering no", "entering: a seccomp filter", "overlay unknown", "xattrs yes")
-	if need := findings["entering"].Need; need != sandbox.Optional {
+	if need := findings["entering"].Need; need != doctor.Optional {
 		t.Errorf("entering is needed for %s, though a chroot works", need)
 	}
-	findings = examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute, Isolation: isolation.Namespaces})
+	findings = examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute, Isolation: isolation.Namespaces})
 	wants(t, findings, "entering no", "entering: CAP_SYS_ADMIN", "overlay unknown", "xattrs unknown")
-	if need := findings["entering"].Need; need != sandbox.ForAll {
+	if need := findings["entering"].Need; need != doctor.ForAll {
 		t.Errorf("entering is needed for %s, though nothing else is allowed", need)
 	}
 }
@@ -328,9 +328,9 @@ func TestExamineChroot(t *testing.T) {
 			}
 		})
 	}
-	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: userDir(t), Limit: time.Minute})
+	findings := examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute})
 	wants(t, findings, "user-namespaces no", "user-namespaces: chroot", "mode none", "entering no", "entering: chroot")
-	if need := findings["entering"].Need; need != sandbox.ForRUN {
+	if need := findings["entering"].Need; need != doctor.ForRUN {
 		t.Errorf("entering is needed for %s", need)
 	}
 }
@@ -367,7 +367,7 @@ func TestExamineFullDisk(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: dir, Limit: time.Minute})
+	findings := examineAs(t, id, doctor.Options{Dir: dir, Limit: time.Minute})
 	wants(t, findings, "cache-directory no", "cache-directory: is full", "space no", "space: bob cache prune", "entering yes")
 }
 
@@ -381,7 +381,7 @@ func TestExamineOnOverlay(t *testing.T) {
 		}
 	}
 	dir := mounted(t, "overlay", fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", below))
-	findings := examineAs(t, id, sandbox.ExamineOptions{Dir: dir, Limit: time.Minute})
+	findings := examineAs(t, id, doctor.Options{Dir: dir, Limit: time.Minute})
 	wants(t, findings, "overlay no", "overlay: on overlay", "overlay: emptyDir", "run yes")
 }
 
@@ -389,6 +389,6 @@ func TestExamineOnOverlay(t *testing.T) {
 func TestExamineLimit(t *testing.T) {
 	lowerLimit(t)
 	dir := t.TempDir()
-	findings := examineAs(t, nil, sandbox.ExamineOptions{Dir: dir, Rootless: true, Limit: time.Minute})
+	findings := examineAs(t, nil, doctor.Options{Dir: dir, Rootless: true, Limit: time.Minute})
 	wants(t, findings, "user-namespaces no", "user-namespaces: sysctl -w user.max_user_namespaces", "entering no", "overlay unknown")
 }

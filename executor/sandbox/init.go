@@ -29,8 +29,8 @@ func init() { runtime.LockOSThread() }
 // whose tests run containers. In a process that libcontainer re-executed to
 // become a container's first process it never returns; in one that the
 // containers/storage library re-executed for itself it exits when that work is
-// done; in one that Examine started, or that guards or becomes a command in a chroot,
-// likewise; in any other it returns at once.
+// done; in one that guards or becomes a command in a chroot, likewise; in any other it
+// returns at once.
 func Init() {
 	if _, piped := os.LookupEnv(initPipe); piped && len(os.Args) == 2 && os.Args[1] == "init" {
 		// The thread that runs libcontainer's init is the one that executes
@@ -48,8 +48,5 @@ func Init() {
 	}
 	if reexec.Init() {
 		os.Exit(0)
-	}
-	if encoded, found := os.LookupEnv(probeVariable); found {
-		os.Exit(runProbe(encoded))
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/doctor"
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
 )
@@ -58,6 +59,7 @@ const busybox = "/bin/busybox"
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
+	doctor.Init()
 	if encoded := os.Getenv(becomeVariable); encoded != "" {
 		fmt.Fprintln(os.Stderr, become(encoded))
 		os.Exit(125)

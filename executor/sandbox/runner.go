@@ -169,6 +169,10 @@ func (r *Runner) Run(ctx context.Context, p *Process) error {
 	return limits.explain(r.runIsolated(ctx, p))
 }
 
+// SeesOthers reports whether commands have been found to see the processes of others, since
+// this machine lets bob mount no /proc of its own.
+func (r *Runner) SeesOthers() bool { return fallback(r.refused.Load())&boundProc != 0 }
+
 // runIsolated is Run of a process that has been checked.
 func (r *Runner) runIsolated(ctx context.Context, p *Process) error {
 	switch {

@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"fmt"
@@ -11,6 +11,9 @@ import (
 
 	"github.com/bobbuild/bob/executor/obstacle"
 )
+
+// noAccess are the mount flags of file systems that hold no programs.
+const noAccess = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
 
 // tmpfs makes a directory for this probe and mounts an empty tmpfs there. It goes
 // with the namespace.

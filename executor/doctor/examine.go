@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
-// ExamineOptions say what Examine examines the machine for.
-type ExamineOptions struct {
+// Options say what Examine examines the machine for.
+type Options struct {
 	// Dir is the cache directory of builds. It need not exist, and is not made.
 	Dir string
 	// Rootless and Isolation are those of isolation.Options.
@@ -76,7 +76,7 @@ const defaultLimit = 20 * time.Second
 //
 // A build works if no finding that is ForAll is other than Yes; one with RUN if,
 // besides, none is that is ForRUN.
-func Examine(ctx context.Context, o ExamineOptions) (*isolation.Mode, []Finding) {
+func Examine(ctx context.Context, o Options) (*isolation.Mode, []Finding) {
 	if o.Limit == 0 {
 		o.Limit = defaultLimit
 	}

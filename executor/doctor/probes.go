@@ -1,4 +1,4 @@
-package sandbox
+package doctor
 
 import (
 	"bytes"
@@ -12,8 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/binfmt"
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
+	"github.com/bobbuild/bob/executor/sandbox"
 )
 
 // The names of the probes that others depend on, or that depend on the mode.
@@ -119,6 +121,19 @@ func tryMode(o *probeOrder) outcome {
 	return out
 }
 
+// tryEmulators tells which architectures' commands can be run.
+func tryEmulators(o *probeOrder) outcome {
+	dir, err := o.dir("")
+	if err != nil {
+		return no(err.Error(), "")
+	}
+	detail, refused := binfmt.Survey(o.ctx, dir, o.mode)
+	if refused != nil {
+		return refusal(refused)
+	}
+	return yes(detail)
+}
+
 // tryRun runs this executable as the command of a RUN.
 func tryRun(o *probeOrder) outcome {
 	top, err := o.dir("")
@@ -134,21 +149,21 @@ func tryRun(o *probeOrder) outcome {
 	if err := copyExecutable(root, "bob"); err != nil {
 		return no(err.Error(), "")
 	}
-	r := &Runner{Dir: filepath.Join(top, "state"), Mode: *o.mode}
+	r := &sandbox.Runner{Dir: filepath.Join(top, "state"), Mode: *o.mode}
 	var said bytes.Buffer
-	err = r.Run(o.ctx, &Process{
+	err = r.Run(o.ctx, &sandbox.Process{
 		Root: root, Args: []string{"/bob"}, Env: []string{probeVariable + "={}"}, Stderr: &said,
 	})
 	// One that is linked dynamically lacks its libraries; by then everything that
 	// is bob's to do has been done.
-	var exit *ExitError
+	var exit *sandbox.ExitError
 	if errors.As(err, &exit) && strings.HasPrefix(said.String(), "exec /bob: "+unix.ENOENT.Error()) {
 		err = nil
 	}
 	if err != nil {
 		return no(strings.TrimSpace(err.Error()+" "+said.String()), "see what else this machine refuses")
 	}
-	if fallback(r.refused.Load())&boundProc != 0 {
+	if r.SeesOthers() {
 		return yes("it sees the processes of others")
 	}
 	return yes("")
