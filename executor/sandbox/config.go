@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
-	"github.com/moby/sys/capability"
 	"github.com/moby/sys/userns"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
 	"github.com/bobbuild/bob/executor/sandbox/private"
 )
 
@@ -20,24 +19,6 @@ const defaultHostname = "bob"
 
 // containerUmask is the umask in a container, whatever bob's own is.
 const containerUmask = 0o022
-
-// defaultCapabilities are Docker's.
-var defaultCapabilities = [...]string{
-	"CAP_AUDIT_WRITE",
-	"CAP_CHOWN",
-	"CAP_DAC_OVERRIDE",
-	"CAP_FOWNER",
-	"CAP_FSETID",
-	"CAP_KILL",
-	"CAP_MKNOD",
-	"CAP_NET_BIND_SERVICE",
-	"CAP_NET_RAW",
-	"CAP_SETFCAP",
-	"CAP_SETGID",
-	"CAP_SETPCAP",
-	"CAP_SETUID",
-	"CAP_SYS_CHROOT",
-}
 
 // maskedPaths are hidden in the container, as Docker's.
 var maskedPaths = [...]string{
@@ -125,14 +106,10 @@ type confinement struct {
 // nested reports whether the command gets a user namespace of its own.
 func (p *Process) nested(refused fallback) bool { return !p.Insecure && refused&sharedUser == 0 }
 
-// networkCapabilities are those of Docker's that count in a network namespace. Over one
-// that is bob's, too, a command has none of them: it would read what bob and others send.
-var networkCapabilities = [...]string{"CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
-
 // confine returns the confinement of the process.
 func confine(p *Process, refused fallback) (*confinement, error) {
 	if p.Insecure {
-		all, err := allCapabilities()
+		all, err := profile.Own()
 		if err != nil {
 			return nil, err
 		}
@@ -141,55 +118,20 @@ func confine(p *Process, refused fallback) (*confinement, error) {
 			Bounding: all, Permitted: all, Effective: all, Inheritable: all, Ambient: all,
 		}}, nil
 	}
-	capabilities := slices.Clone(defaultCapabilities[:])
+	capabilities := profile.Capabilities()
 	if p.Network == Host && !p.nested(refused) {
-		capabilities = slices.DeleteFunc(capabilities, func(name string) bool { return slices.Contains(networkCapabilities[:], name) })
+		capabilities = profile.WithoutNetwork(capabilities)
 	}
-	filter, err := seccompFilter(capabilities)
+	filter, err := profile.Filter(capabilities)
 	if err != nil {
 		return nil, err
 	}
 	return &confinement{
-		capabilities: processCapabilities(capabilities, p.UID),
+		capabilities: profile.Sets(capabilities, p.UID),
 		filter:       filter,
 		masked:       slices.Clone(maskedPaths[:]),
 		readOnly:     slices.Clone(readOnlyPaths[:]),
 	}, nil
-}
-
-// allCapabilities returns the names of the capabilities that bob has and may
-// hand on.
-func allCapabilities() ([]string, error) {
-	own, err := capability.NewPid2(0)
-	if err == nil {
-		err = own.Load()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read own capabilities: %w", err)
-	}
-	known, err := capability.ListSupported()
-	if err != nil {
-		return nil, fmt.Errorf("list capabilities: %w", err)
-	}
-	var names []string
-	for _, c := range known {
-		if own.Get(capability.PERMITTED, c) && own.Get(capability.BOUNDING, c) {
-			names = append(names, "CAP_"+strings.ToUpper(c.String()))
-		}
-	}
-	return names, nil
-}
-
-// processCapabilities returns the capabilities of a process of the user. For
-// one that is not root only the bounding set is filled, as an execve(2) by
-// such a user leaves it: what a setuid program may gain.
-func processCapabilities(names []string, uid uint32) *configs.Capabilities {
-	c := &configs.Capabilities{Bounding: names}
-	if uid == 0 {
-		c.Permitted = names
-		c.Effective = names
-	}
-	return c
 }
 
 // Ulimit is a resource limit, getrlimit(2).

@@ -97,17 +97,6 @@
 // commands. Linux 5.7 is needed, and that no process above has such a filter; if that is
 // bob's, it makes the devices of the bob below it.
 //
-// # Chroot
-//
-// Where root can make neither namespaces nor mounts, a guard, which is bob executed
-// again, starts each command in a chroot, adopts what loses its parent there, and
-// kills all that is left, also when bob is gone. What is to be mounted is moved or
-// copied into the root file system and back. A command has no_new_privs, the seccomp
-// filter, Docker's capabilities but CAP_SYS_CHROOT, with which it could leave, and
-// those over the network, with which it could read what bob sends; it makes no real device
-// that does harm. Landlock, as far as the kernel has it, keeps it from all other files,
-// and from tracing and signalling other processes. Limits tells what is missing.
-//
 // # Not done here
 //
 // Resolving user names, choosing HOME, mounting the root file system, terminals.

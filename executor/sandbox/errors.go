@@ -95,7 +95,3 @@ func execFailure(err error) *ExitError {
 	}
 	return nil
 }
-
-// errNoSeccomp is returned by Run in a binary built without libseccomp:
-// running the commands of an image unfiltered is never the default.
-var errNoSeccomp = errors.New("this binary was built without seccomp: build with CGO_ENABLED=1 and -tags seccomp")

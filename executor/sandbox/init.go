@@ -7,6 +7,8 @@ import (
 	"github.com/containers/storage/pkg/reexec"
 	"github.com/opencontainers/runc/libcontainer"
 
+	"github.com/bobbuild/bob/executor/sandbox/internal/chroot"
+
 	// The C constructor of nsenter makes the container's namespaces before
 	// the Go runtime of the re-executed process starts.
 	_ "github.com/opencontainers/runc/libcontainer/nsenter"
@@ -43,9 +45,7 @@ func Init() {
 		unix.Umask(containerUmask)
 		libcontainer.Init()
 	}
-	if stage, found := os.LookupEnv(chrootVariable); found {
-		os.Exit(runChrootStage(stage))
-	}
+	chroot.Init()
 	if reexec.Init() {
 		os.Exit(0)
 	}

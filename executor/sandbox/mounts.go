@@ -12,6 +12,8 @@ import (
 	"github.com/containers/storage/pkg/unshare"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/internal/mountpoint"
 )
 
 // Mount is something mounted in the container for its command.
@@ -56,9 +58,6 @@ type File struct {
 	UID, GID uint32 // as the container knows them
 	Mode     uint32 // permission bits
 }
-
-// openSource begins the Source that is a descriptor of this process.
-const openSource = "/proc/self/fd/"
 
 // defaultShmSize is the size of /dev/shm in bytes if none is asked for.
 const defaultShmSize = 64 << 20
@@ -242,7 +241,7 @@ func tmpfsMount(m Mount) *configs.Mount {
 
 // A placement puts mounts into a root file system, one after the other.
 type placement struct {
-	points  *mountPoints
+	points  *mountpoint.Set
 	placed  []placedMount
 	covered []string // targets so far, as written and resolved
 }
@@ -259,7 +258,7 @@ type placedMount struct {
 // file system and makes the mount points that are missing there. A mount of the
 // process on the very target of another takes the place of that one, as in BuildKit.
 // It returns the mounts for libcontainer. memory is where files in memory are made.
-func placeMounts(points *mountPoints, system []*configs.Mount, host, mounts []Mount, memory *memoryFiles) ([]*configs.Mount, error) {
+func placeMounts(points *mountpoint.Set, system []*configs.Mount, host, mounts []Mount, memory *memoryFiles) ([]*configs.Mount, error) {
 	p := &placement{points: points}
 	for _, m := range system {
 		if err := p.place(m, true); err != nil {
@@ -267,7 +266,7 @@ func placeMounts(points *mountPoints, system []*configs.Mount, host, mounts []Mo
 		}
 	}
 	for _, m := range host {
-		if points.unreachable(m.Target) {
+		if points.Unreachable(m.Target) {
 			continue
 		}
 		if err := p.add(m, memory); err != nil {
@@ -313,14 +312,14 @@ func (p *placement) add(m Mount, memory *memoryFiles) error {
 func (p *placement) place(m *configs.Mount, isDir bool) error {
 	target := path.Clean(m.Destination)
 	m.Destination = target
-	placed := placedMount{Mount: m, isDir: isDir, hidden: isBelow(target, p.covered)}
+	placed := placedMount{Mount: m, isDir: isDir, hidden: mountpoint.IsBelow(target, p.covered)}
 	if !placed.hidden {
-		resolved, err := p.points.resolve(target)
+		resolved, err := p.points.Resolve(target)
 		if err != nil {
 			return err
 		}
 		m.Destination = resolved
-		placed.hidden = isBelow(resolved, p.covered)
+		placed.hidden = mountpoint.IsBelow(resolved, p.covered)
 	}
 	// Those that lie below the one that is replaced stay there.
 	if i := slices.IndexFunc(p.placed, func(o placedMount) bool { return o.Destination == m.Destination }); i >= 0 {
@@ -339,16 +338,11 @@ func (p *placement) makePoint(m placedMount) error {
 	if m.hidden {
 		return nil
 	}
-	made, err := p.points.make(m.Destination, m.isDir)
+	made, err := p.points.Make(m.Destination, m.isDir)
 	if made && m.Device == "tmpfs" && m.Destination != "/dev" {
 		// libcontainer gives a tmpfs the mode of what is there, which here is
 		// a stub. The last of several modes counts.
 		m.Data = strings.TrimPrefix(m.Data+",mode=1777", ",")
 	}
 	return err
-}
-
-// isBelow reports whether the target lies below one of the mount points.
-func isBelow(target string, mounts []string) bool {
-	return slices.ContainsFunc(mounts, func(m string) bool { return strings.HasPrefix(target, m+"/") })
 }

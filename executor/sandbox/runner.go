@@ -23,7 +23,11 @@ import (
 
 	"github.com/bobbuild/bob/executor/cgroup"
 	"github.com/bobbuild/bob/executor/isolation"
+	"github.com/bobbuild/bob/executor/sandbox/internal/chroot"
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
+	"github.com/bobbuild/bob/executor/sandbox/internal/mountpoint"
+	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
+	"github.com/bobbuild/bob/executor/sandbox/internal/stream"
 	"github.com/bobbuild/bob/executor/sandbox/landlock"
 	"github.com/bobbuild/bob/executor/sandbox/mountattr"
 	"github.com/bobbuild/bob/executor/sandbox/private"
@@ -54,8 +58,8 @@ type Runner struct {
 	refused    atomic.Uint32 // the fallbacks found necessary
 	tryNesting sync.Once
 	tryDevices sync.Once
-	nodes      nodes
-	anyFile    bool // see chrootOrder
+	nodes      emulate.Nodes
+	chroots    chroot.Machine
 	// visible is held by each run that can see into the processes of others, and for
 	// writing by one that is Private.
 	visible sync.RWMutex
@@ -182,7 +186,7 @@ func (r *Runner) runIsolated(ctx context.Context, p *Process) error {
 		return r.runChroot(ctx, p)
 	}
 	for _, m := range p.Mounts {
-		if strings.HasPrefix(m.Source, openSource) {
+		if chroot.Opened(m.Source) {
 			return fmt.Errorf("run: mount of %s on %s: only a chroot can have it", m.Source, m.Target)
 		}
 	}
@@ -282,11 +286,11 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if err != nil {
 		return err
 	}
-	points, err := openMountPoints(root)
+	points, err := mountpoint.Open(root)
 	if err != nil {
 		return err
 	}
-	defer clean(points.remove)
+	defer clean(points.Remove)
 	memory := &memoryFiles{dir: filepath.Join(state, "memory"), owners: owners.Recording(r.Mode.OneID)}
 	defer clean(memory.remove)
 	sys := "/sys"
@@ -314,7 +318,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if emulation != nil {
 		defer clean(emulation.Stop)
 		if config.Seccomp == nil {
-			if config.Seccomp, err = openFilter(); err != nil {
+			if config.Seccomp, err = profile.OpenFilter(); err != nil {
 				return err
 			}
 		}
@@ -352,8 +356,8 @@ func (r *Runner) startEmulation(p *Process, state string, nested bool) (*emulate
 	if r.Mode.OneID {
 		return emulate.Start(state, emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
 	}
-	r.tryDevices.Do(func() { r.nodes = findNodes(state) })
-	if !r.nodes.wanted(nested || r.Devices == owners.Stubs) {
+	r.tryDevices.Do(func() { r.nodes = emulate.FindNodes(state) })
+	if !r.nodes.Wanted(nested || r.Devices == owners.Stubs) {
 		return nil, nil //nolint:nilnil // documented result
 	}
 	return emulate.StartDevices(state, cmp.Or(r.Devices, owners.Devices), p.Insecure)
@@ -444,7 +448,7 @@ func (r *Runner) runOnThread(ctx context.Context, container *libcontainer.Contai
 		return fmt.Errorf("open standard input: %w", err)
 	}
 	defer func() { _ = null.Close() }()
-	streams, err := openStreams(p)
+	output, err := stream.Open(p.Stdout, p.Stderr)
 	if err != nil {
 		return err
 	}
@@ -456,8 +460,8 @@ func (r *Runner) runOnThread(ctx context.Context, container *libcontainer.Contai
 		AdditionalGroups: groups(p.Groups),
 		Cwd:              workingDir(p.Dir),
 		Stdin:            null,
-		Stdout:           streams[0].w,
-		Stderr:           streams[len(streams)-1].w,
+		Stdout:           output.Stdout(),
+		Stderr:           output.Stderr(),
 	}
 	if r.Mode.OneID {
 		// The only one there is. That of p is the command's as soon as it is executed.
@@ -465,14 +469,10 @@ func (r *Runner) runOnThread(ctx context.Context, container *libcontainer.Contai
 	}
 	err = container.Run(process)
 	if err != nil {
-		for _, s := range streams {
-			_ = s.finish()
-		}
+		_ = output.Finish()
 		return errors.Join(startFailure(ctx, err), reap(process))
 	}
-	for _, s := range streams {
-		s.start(cancel)
-	}
+	output.Start(cancel)
 	stop := context.AfterFunc(ctx, func() {
 		// Its being the first of a PID namespace, all others die with it. The
 		// container's own Signal would look in /proc first whether it runs,
@@ -481,9 +481,7 @@ func (r *Runner) runOnThread(ctx context.Context, container *libcontainer.Contai
 	})
 	err = exitStatus(process.Wait())
 	killed := !stop()
-	for _, s := range streams {
-		err = errors.Join(err, s.finish())
-	}
+	err = errors.Join(err, output.Finish())
 	var exit *ExitError
 	if killed && errors.As(err, &exit) && exit.Signal == unix.SIGKILL {
 		if caller.Err() != nil {
@@ -492,23 +490,6 @@ func (r *Runner) runOnThread(ctx context.Context, container *libcontainer.Contai
 		return context.Cause(ctx) // a writer failed
 	}
 	return err
-}
-
-// openStreams opens the streams of standard output and standard error: one if
-// both have the same writer, which keeps their order, else two.
-func openStreams(p *Process) ([]*stream, error) {
-	stdout, err := openStream("standard output", p.Stdout)
-	if err != nil {
-		return nil, err
-	}
-	if sameWriter(p.Stdout, p.Stderr) {
-		return []*stream{stdout}, nil
-	}
-	stderr, err := openStream("standard error", p.Stderr)
-	if err != nil {
-		return nil, errors.Join(err, stdout.finish())
-	}
-	return []*stream{stdout, stderr}, nil
 }
 
 // startFailure explains why a container was not started.

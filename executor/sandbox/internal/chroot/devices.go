@@ -1,4 +1,4 @@
-package sandbox
+package chroot
 
 import (
 	"errors"
@@ -77,49 +77,4 @@ func makeDevice(path string, d device) error {
 		return errors.Join(&os.PathError{Op: "open", Path: path, Err: err}, os.Remove(path))
 	}
 	return os.Chmod(path, 0o666) //nolint:gosec // as everywhere
-}
-
-// procFiles are the files of /proc that a command finds a copy of: they tell of the
-// machine, and not of any process.
-var procFiles = [...]string{
-	"cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version",
-	"sys/kernel/cap_last_cap", "sys/kernel/ngroups_max", "sys/kernel/osrelease", "sys/kernel/ostype", "sys/kernel/pid_max",
-}
-
-// makeProc makes the /proc of a command.
-func makeProc(dir string) error {
-	if err := makeDir(dir, 0o555); err != nil {
-		return err
-	}
-	for _, sub := range []string{"sys", "sys/kernel"} {
-		if err := makeDir(filepath.Join(dir, sub), 0o555); err != nil {
-			return err
-		}
-	}
-	for _, name := range procFiles {
-		content, err := os.ReadFile(filepath.Join("/proc", name))
-		if err != nil {
-			continue // this kernel has no such file, or the container hides it
-		}
-		if err := makeFile(filepath.Join(dir, name), content, 0o444); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// makeDir makes a directory, whatever the umask.
-func makeDir(path string, mode fs.FileMode) error {
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return err
-	}
-	return os.Chmod(path, mode)
-}
-
-// makeFile makes a file, whatever the umask.
-func makeFile(path string, content []byte, mode fs.FileMode) error {
-	if err := os.WriteFile(path, content, 0o600); err != nil { //nolint:gosec // in bob's private directory
-		return err
-	}
-	return os.Chmod(path, mode)
 }

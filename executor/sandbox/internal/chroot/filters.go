@@ -1,28 +1,24 @@
-package sandbox
+package chroot
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
+	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
 	"github.com/bobbuild/bob/executor/sandbox/landlock"
-	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // leaving is a capability of Docker's with which a command leaves a chroot. The lack of it
 // also keeps the command from tracing bob, which has it.
 const leaving = "CAP_SYS_CHROOT"
 
-// chrootCapabilities returns those of a command in a chroot.
-func chrootCapabilities() ([]string, error) {
-	own, err := allCapabilities()
+// capabilitiesHere returns those of a command in a chroot.
+func capabilitiesHere() ([]string, error) {
+	own, err := profile.Own()
 	if err != nil {
 		return nil, err
 	}
@@ -31,8 +27,8 @@ func chrootCapabilities() ([]string, error) {
 			return nil, fmt.Errorf("run in a chroot: bob lacks %s: don't drop it when starting the container", needed)
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(defaultCapabilities[:]), func(name string) bool {
-		return name == leaving || slices.Contains(networkCapabilities[:], name) || !slices.Contains(own, name)
+	return slices.DeleteFunc(profile.WithoutNetwork(profile.Capabilities()), func(name string) bool {
+		return name == leaving || !slices.Contains(own, name)
 	}), nil
 }
 
@@ -43,8 +39,8 @@ var intrusive = [...]string{
 }
 
 // filters returns the seccomp filters of the command.
-func (o *chrootOrder) filters() ([]*configs.Seccomp, error) {
-	filter, err := seccompFilter(o.Capabilities)
+func (o *order) filters() ([]*configs.Seccomp, error) {
+	filter, err := profile.Filter(o.Capabilities)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +86,7 @@ func allowHarmless(allow func(name string, args ...*configs.Arg)) {
 }
 
 // signalFilter refuses signals to the protected processes, and to everybody.
-func (o *chrootOrder) signalFilter(architectures []string) *configs.Seccomp {
+func (o *order) signalFilter(architectures []string) *configs.Seccomp {
 	filter := &configs.Seccomp{DefaultAction: configs.Allow, Architectures: architectures}
 	refused := uint(unix.EPERM)
 	refuse := func(name string, args ...*configs.Arg) {
@@ -130,52 +126,4 @@ func maskedArg(index uint, mask, value uint64) *configs.Arg {
 // equalArg is the condition that it is the value.
 func equalArg(index uint, value uint64) *configs.Arg {
 	return &configs.Arg{Index: index, Value: value, Op: configs.EqualTo}
-}
-
-// devicesBarred reports whether opening devices that the container wasn't given is
-// refused, which it tries in dir with one that no machine has.
-func devicesBarred(dir string) bool {
-	place, err := os.MkdirTemp(dir, ".bob-device-")
-	if err != nil {
-		return false
-	}
-	defer func() { _ = os.RemoveAll(place) }()
-	node := filepath.Join(place, "node")
-	if err := makeNode(node); err != nil {
-		return false
-	}
-	fd, err := unix.Open(node, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err == nil {
-		_ = unix.Close(fd)
-	}
-	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
-}
-
-// findDevice returns the path of a device below root that can do harm, "" if there
-// is none.
-func findDevice(root string) (string, error) {
-	found := ""
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type()&fs.ModeDevice == 0 {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return &os.PathError{Op: "lstat", Path: path, Err: err}
-		}
-		if harmless(&st) {
-			return nil
-		}
-		found = path
-		return fs.SkipAll
-	})
-	return found, err
-}
-
-// harmless reports whether the device is one that every container has, or none.
-func harmless(st *unix.Stat_t) bool {
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return false
-	}
-	return st.Rdev == 0 || owners.IsHarmless(st.Mode, st.Rdev)
 }

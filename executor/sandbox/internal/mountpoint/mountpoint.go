@@ -1,4 +1,6 @@
-package sandbox
+// Package mountpoint makes the mount points that a root file system lacks, and leaves no
+// trace of them.
+package mountpoint
 
 import (
 	"errors"
@@ -15,12 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountPoints are the stubs of one run in one root file system. Each name in
+// A Set is the stubs of one run in one root file system. Each name in
 // it is relative to the root and free of symlinks; os.Root has the kernel
 // refuse whatever would lead outside.
-type mountPoints struct {
+type Set struct {
+	// Root is the root file system.
+	Root *os.Root
+
 	dir     string
-	root    *os.Root
 	stubs   []stub
 	parents map[inode]*parent
 }
@@ -40,20 +44,20 @@ type parent struct {
 	changes       int           // how many of them are left
 }
 
-// openMountPoints returns an empty set for the root file system in dir. The
+// Open returns an empty set for the root file system in dir. The
 // caller removes it.
-func openMountPoints(dir string) (*mountPoints, error) {
+func Open(dir string) (*Set, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open root file system: %w", err)
 	}
-	return &mountPoints{dir: dir, root: root, parents: make(map[inode]*parent)}, nil
+	return &Set{dir: dir, Root: root, parents: make(map[inode]*parent)}, nil
 }
 
-// resolve returns the absolute path, inside the root file system, that target
+// Resolve returns the absolute path, inside the root file system, that target
 // leads to when symlinks are followed as a process in the container would.
 // What doesn't exist yet is taken as it is written.
-func (m *mountPoints) resolve(target string) (string, error) {
+func (m *Set) Resolve(target string) (string, error) {
 	full, err := securejoin.SecureJoin(m.dir, target)
 	if err != nil {
 		return "", fmt.Errorf("resolve mount point %s: %w", target, err)
@@ -65,19 +69,19 @@ func (m *mountPoints) resolve(target string) (string, error) {
 	return path.Join("/", name), nil
 }
 
-// unreachable reports whether nothing can be put where target leads to, by links of
+// Unreachable reports whether nothing can be put where target leads to, by links of
 // the image: they go in a circle, or to the kernel's own files. Such a link leads
 // nowhere on any machine.
-func (m *mountPoints) unreachable(target string) bool {
-	resolved, err := m.resolve(target)
-	return errors.Is(err, unix.ELOOP) || err == nil && isBelow(resolved, []string{"/proc", "/sys"})
+func (m *Set) Unreachable(target string) bool {
+	resolved, err := m.Resolve(target)
+	return errors.Is(err, unix.ELOOP) || err == nil && IsBelow(resolved, []string{"/proc", "/sys"})
 }
 
-// make sees to it that something can be mounted on the resolved path: a
+// Make sees to it that something can be mounted on the resolved path: a
 // directory, or a file if isDir is false. What exists is left alone, whatever
 // it is: the mount then says what is wrong with it. It reports whether the path
 // itself was made.
-func (m *mountPoints) make(resolved string, isDir bool) (made bool, err error) {
+func (m *Set) Make(resolved string, isDir bool) (made bool, err error) {
 	name := strings.TrimPrefix(resolved, "/")
 	if name == "" {
 		return false, fmt.Errorf("mount point %s: the root itself can't be mounted on", resolved)
@@ -93,28 +97,28 @@ func (m *mountPoints) make(resolved string, isDir bool) (made bool, err error) {
 }
 
 // makeOne makes one stub unless the name exists, and reports whether it did.
-func (m *mountPoints) makeOne(name string, isDir bool) (made bool, err error) {
-	if _, err := m.root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+func (m *Set) makeOne(name string, isDir bool) (made bool, err error) {
+	if _, err := m.Root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	dir, err := m.root.Open(path.Dir(name))
+	dir, err := m.Root.Open(path.Dir(name))
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = dir.Close() }()
-	err = m.change(dir, func() error {
+	err = m.Change(dir, func() error {
 		if !isDir {
 			return m.makeFile(name)
 		}
-		if err := m.root.Mkdir(name, 0o755); err != nil {
+		if err := m.Root.Mkdir(name, 0o755); err != nil {
 			return err
 		}
-		return m.root.Chmod(name, 0o755) // whatever the umask
+		return m.Root.Chmod(name, 0o755) // whatever the umask
 	})
 	if err != nil {
 		return false, err
 	}
-	info, err := m.root.Lstat(name)
+	info, err := m.Root.Lstat(name)
 	if err != nil {
 		return false, err
 	}
@@ -122,8 +126,8 @@ func (m *mountPoints) makeOne(name string, isDir bool) (made bool, err error) {
 	return true, nil
 }
 
-// change does something to a directory that undo is to undo.
-func (m *mountPoints) change(dir *os.File, do func() error) error {
+// Change does something to a directory that Undo is to undo.
+func (m *Set) Change(dir *os.File, do func() error) error {
 	var before, after unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &before); err != nil {
 		return os.NewSyscallError("fstat", err)
@@ -145,9 +149,9 @@ func (m *mountPoints) change(dir *os.File, do func() error) error {
 	return nil
 }
 
-// undo undoes a change of a directory. With the last of them the directory has its
+// Undo undoes a change of a directory. With the last of them the directory has its
 // old mtime if nothing else has changed in it.
-func (m *mountPoints) undo(dir *os.File, do func() error) error {
+func (m *Set) Undo(dir *os.File, do func() error) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return os.NewSyscallError("fstat", err)
@@ -155,7 +159,7 @@ func (m *mountPoints) undo(dir *os.File, do func() error) error {
 	if err := do(); err != nil {
 		return err
 	}
-	p := m.parents[inode{uint64(st.Dev), st.Ino}] //nolint:unconvert // likewise
+	p := m.parents[inode{uint64(st.Dev), st.Ino}] //nolint:unconvert // its type differs between architectures
 	if p == nil {
 		return nil // another directory has that name now
 	}
@@ -174,36 +178,45 @@ func (m *mountPoints) undo(dir *os.File, do func() error) error {
 }
 
 // makeFile makes an empty file.
-func (m *mountPoints) makeFile(name string) error {
-	f, err := m.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+func (m *Set) makeFile(name string) error {
+	f, err := m.Root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Chmod(0o644), f.Close())
 }
 
-// remove removes the stubs that are still empty, in reverse, and restores the
+// Parents returns the directories in which stubs were made, relative to the root.
+func (m *Set) Parents() []string {
+	dirs := make([]string, 0, len(m.stubs))
+	for _, s := range m.stubs {
+		dirs = append(dirs, path.Dir(s.name))
+	}
+	return dirs
+}
+
+// Remove removes the stubs that are still empty, in reverse, and restores the
 // mtime of a directory in which nothing else has changed.
-func (m *mountPoints) remove() error {
+func (m *Set) Remove() error {
 	var errs []error
 	for _, s := range slices.Backward(m.stubs) {
 		errs = append(errs, m.removeOne(s))
 	}
-	return errors.Join(append(errs, m.root.Close())...)
+	return errors.Join(append(errs, m.Root.Close())...)
 }
 
 // removeOne removes a stub unless the command made something of it.
-func (m *mountPoints) removeOne(s stub) error {
-	info, err := m.root.Lstat(s.name)
+func (m *Set) removeOne(s stub) error {
+	info, err := m.Root.Lstat(s.name)
 	if err != nil || !unchanged(s.info, info) {
 		return nil // the command removed or replaced it: its own change
 	}
-	dir, err := m.root.Open(path.Dir(s.name))
+	dir, err := m.Root.Open(path.Dir(s.name))
 	if err != nil {
 		return fmt.Errorf("remove mount point: %w", err)
 	}
 	defer func() { _ = dir.Close() }()
-	err = m.undo(dir, func() error { return m.root.Remove(s.name) })
+	err = m.Undo(dir, func() error { return m.Root.Remove(s.name) })
 	if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) { // the command filled it
 		return fmt.Errorf("remove mount point: %w", err)
 	}
@@ -217,4 +230,9 @@ func unchanged(was, is fs.FileInfo) bool {
 	b, okB := is.Sys().(*syscall.Stat_t)
 	return okA && okB && os.SameFile(was, is) && was.Mode() == is.Mode() &&
 		a.Uid == b.Uid && a.Gid == b.Gid && (is.IsDir() || is.Size() == 0)
+}
+
+// IsBelow reports whether the target lies below one of the mount points.
+func IsBelow(target string, mounts []string) bool {
+	return slices.ContainsFunc(mounts, func(m string) bool { return strings.HasPrefix(target, m+"/") })
 }

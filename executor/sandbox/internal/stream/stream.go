@@ -1,4 +1,5 @@
-package sandbox
+// Package stream carries what a process writes to pipes to writers.
+package stream
 
 import (
 	"errors"
@@ -12,6 +13,54 @@ import (
 
 // streamBuffer is how much output is read, and written, at once.
 const streamBuffer = 32 << 10
+
+// An Output is the standard output and the standard error of one process.
+type Output struct {
+	streams []*stream // one for both if they have the same writer, else two
+}
+
+// Open opens an output to two writers; nil discards. If both are the same, the order of
+// what is written is kept. The caller calls Start when the process has inherited the files,
+// and then Finish; or only Finish.
+func Open(stdout, stderr io.Writer) (*Output, error) {
+	first, err := openStream("standard output", stdout)
+	if err != nil {
+		return nil, err
+	}
+	if sameWriter(stdout, stderr) {
+		return &Output{[]*stream{first}}, nil
+	}
+	second, err := openStream("standard error", stderr)
+	if err != nil {
+		return nil, errors.Join(err, first.finish())
+	}
+	return &Output{[]*stream{first, second}}, nil
+}
+
+// Stdout returns the file for the process to write to.
+func (o *Output) Stdout() *os.File { return o.streams[0].w }
+
+// Stderr returns the file for the process to write errors to.
+func (o *Output) Stderr() *os.File { return o.streams[len(o.streams)-1].w }
+
+// Start begins to copy, each stream in a goroutine of its own. fail is called if a writer
+// fails, after which the output is read on and lost, so that the process doesn't block
+// before it is stopped.
+func (o *Output) Start(fail func(error)) {
+	for _, s := range o.streams {
+		s.start(fail)
+	}
+}
+
+// Finish waits until everything that the process wrote has been copied. The process has
+// ended; somebody else may still hold the pipes, a process outside the container that was
+// sent a descriptor. It returns what went wrong since Start.
+func (o *Output) Finish() (err error) {
+	for _, s := range o.streams {
+		err = errors.Join(err, s.finish())
+	}
+	return err
+}
 
 // stream carries what the container writes to a pipe to a writer. Its memory
 // is one buffer, however long a line is.

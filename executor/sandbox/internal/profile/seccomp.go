@@ -1,6 +1,7 @@
-package sandbox
+package profile
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -11,13 +12,13 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// seccompFilter returns Docker's default seccomp profile for a process with
+// Filter returns Docker's default seccomp profile for a process with
 // the capabilities, which decide about the system calls it lets through.
 //
 // It lacks one part of it, the x32 ABI: no image platform names it, kernels
 // come with it disabled, and compiling its rules would take libseccomp more
 // than half of the time of a trivial RUN. Such calls are killed.
-func seccompFilter(capabilities []string) (*configs.Seccomp, error) {
+func Filter(capabilities []string) (*configs.Seccomp, error) {
 	if !seccomp.Enabled {
 		return nil, errNoSeccomp
 	}
@@ -37,12 +38,16 @@ func seccompFilter(capabilities []string) (*configs.Seccomp, error) {
 	return filter, nil
 }
 
-// openFilter returns a filter that lets everything through, also the calls of the
+// OpenFilter returns a filter that lets everything through, also the calls of the
 // architectures that Docker's profile knows.
-func openFilter() (*configs.Seccomp, error) {
-	filter, err := seccompFilter(nil)
+func OpenFilter() (*configs.Seccomp, error) {
+	filter, err := Filter(nil)
 	if err != nil {
 		return nil, err
 	}
 	return &configs.Seccomp{DefaultAction: configs.Allow, Architectures: filter.Architectures}, nil
 }
+
+// errNoSeccomp is returned by Run in a binary built without libseccomp:
+// running the commands of an image unfiltered is never the default.
+var errNoSeccomp = errors.New("this binary was built without seccomp: build with CGO_ENABLED=1 and -tags seccomp")

@@ -1,4 +1,4 @@
-package sandbox_test
+package stream_test
 
 import (
 	"bytes"
@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/internal/stream"
 )
 
 // TestHeldPipe finishes a stream while somebody else still holds, or even
@@ -15,11 +15,11 @@ func TestHeldPipe(t *testing.T) {
 	t.Parallel()
 	for _, endless := range []bool{false, true} {
 		var got bytes.Buffer
-		s, err := sandbox.OpenStream(&got)
+		s, err := stream.Open(&got, &got)
 		if err != nil {
 			t.Fatal(err)
 		}
-		held, err := unix.Dup(s.Fd())
+		held, err := unix.Dup(int(s.Stdout().Fd()))
 		if err != nil {
 			t.Fatal(err)
 		}
