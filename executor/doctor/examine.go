@@ -3,13 +3,9 @@ package doctor
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
@@ -25,45 +21,6 @@ type Options struct {
 	// Limit bounds the time of each probe; 0 is twenty seconds.
 	Limit time.Duration
 }
-
-// Finding is what one probe found out.
-type Finding struct {
-	// Name is the same on every machine and in every version, as "overlay".
-	Name string `json:"name"`
-	// What is Name for people.
-	What string `json:"what"`
-	// Answer is whether the machine allows it.
-	Answer Answer `json:"answer"`
-	// Need is what doesn't work without it.
-	Need Need `json:"need"`
-	// Detail is what there is to say about a Yes, as the amount of free space.
-	Detail string `json:"detail,omitempty"`
-	// Why and Fix are those of an Obstacle.
-	Why string `json:"why,omitempty"`
-	Fix string `json:"fix,omitempty"`
-}
-
-// Answer is what a probe found.
-type Answer string
-
-// The answers.
-const (
-	Yes Answer = "yes"
-	No  Answer = "no"
-	// Unknown is that the probe was ended for taking too long, broke, or had
-	// no sense after what another found. Why tells.
-	Unknown Answer = "unknown"
-)
-
-// Need is what something is needed for.
-type Need string
-
-// The needs, each of which includes those before it.
-const (
-	Optional Need = "optional" // builds work without it; Why says what is different
-	ForRUN   Need = "run"      // builds with RUN
-	ForAll   Need = "all"      // every build
-)
 
 const defaultLimit = 20 * time.Second
 
@@ -143,50 +100,4 @@ func makeScratch(dir string) (*scratch, error) {
 		}
 	}
 	return s, nil
-}
-
-// existing returns dir, or the closest directory above it that exists.
-func existing(dir string) string {
-	for {
-		if fi, err := os.Stat(dir); err == nil && fi.IsDir() || dir == filepath.Dir(dir) {
-			return dir
-		}
-		dir = filepath.Dir(dir)
-	}
-}
-
-// A scratch is a directory to try things in. It is locked (flock) as long as it is
-// there: in a cache directory the next build removes what a killed process left.
-type scratch struct {
-	path string
-	lock *os.File
-}
-
-// newScratch makes a directory in dir, of a name with that prefix and digits. The caller
-// removes it.
-func newScratch(dir, prefix string) (*scratch, error) {
-	path, err := os.MkdirTemp(dir, prefix)
-	if err != nil {
-		return nil, err
-	}
-	lock, err := os.Open(path)
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(path))
-	}
-	// Nobody else knows of it, and file systems that lock nothing keep no cache.
-	_ = unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	return &scratch{path, lock}, nil
-}
-
-// remove removes the directory. The kernel makes directories in overlays that nobody may
-// list.
-func (s *scratch) remove() {
-	_ = filepath.WalkDir(s.path, func(path string, d os.DirEntry, _ error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory
-		}
-		return nil
-	})
-	_ = os.RemoveAll(s.path)
-	_ = s.lock.Close()
 }

@@ -19,8 +19,6 @@ const (
 	leastInodes = 10_000
 )
 
-const otherPlace = "choose another place by --cache-dir, or BOB_CACHE_DIR"
-
 // tryDirectory makes a file where the cache is, or would be made.
 func tryDirectory(o *probeOrder) outcome {
 	dir := existing(o.Dir)

@@ -126,10 +126,6 @@ func overlayIn(dir string) *obstacle.Obstacle {
 	return nil
 }
 
-const otherDisk = "put the cache on a local disk or a tmpfs: --cache-dir, or BOB_CACHE_DIR; in Kubernetes, on a volume\n" +
-	"  volumes:\n" +
-	"  - {name: bob, emptyDir: {}}"
-
 // overlayRefused says why no overlay can be mounted in dir.
 func overlayRefused(dir string, err error) *obstacle.Obstacle {
 	where := fileSystem(dir)

@@ -8,15 +8,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/bobbuild/bob/executor/obstacle"
 	"github.com/bobbuild/bob/executor/sandbox/internal/chroot"
 )
 
-// runChroot is Run where nothing can be mounted.
-func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
-	if r.Limiter != nil {
-		return fmt.Errorf("%w, or limit the container that bob runs in", notInChroot("--memory, --cpus and --pids-limit", "a cgroup of its own"))
-	}
+// runChroot is Run where nothing can be mounted. state is an empty directory.
+func runChroot(ctx context.Context, machine *chroot.Machine, p *Process, state string, clone func(ctx context.Context, from, to string) error) error {
 	if err := p.checkChroot(); err != nil {
 		return err
 	}
@@ -31,11 +27,6 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	if err := p.checkUlimits(); err != nil {
 		return err
 	}
-	state, err := r.makeState()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
 	// The host name can't be another than the machine's.
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -45,10 +36,10 @@ func (r *Runner) runChroot(ctx context.Context, p *Process) (err error) {
 	if err != nil {
 		return err
 	}
-	result, err := r.chroots.Run(ctx, &chroot.Command{
+	result, err := machine.Run(ctx, &chroot.Command{
 		Root: root, State: state, Args: p.Args, Env: p.Env, Dir: workingDir(p.Dir),
 		UID: p.UID, GID: p.GID, Groups: groups(p.Groups), Umask: containerUmask, Rlimits: limits,
-		Etc: forChroot(etc), Mounts: forChroot(p.Mounts), Copy: r.Copy, Stdout: p.Stdout, Stderr: p.Stderr,
+		Etc: forChroot(etc), Mounts: forChroot(p.Mounts), Copy: clone, Stdout: p.Stdout, Stderr: p.Stderr,
 	})
 	p.Restored = result.Restored
 	switch {
@@ -122,18 +113,4 @@ func statusError(status unix.WaitStatus) error {
 		return &ExitError{Code: status.ExitStatus()}
 	}
 	return nil
-}
-
-// Limits says what commands lack that others have which are run in a sandbox; nil for a
-// Runner that does so.
-func (r *Runner) Limits() ([]*obstacle.Obstacle, error) {
-	if r.Mode.CanMount() {
-		return nil, nil
-	}
-	dir, err := r.makeState()
-	if err != nil {
-		return nil, err
-	}
-	limits, err := chroot.Limits(dir)
-	return limits, errors.Join(err, os.RemoveAll(dir))
 }

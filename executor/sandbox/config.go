@@ -1,11 +1,9 @@
 package sandbox
 
 import (
-	"fmt"
 	"os"
 	"slices"
 
-	"github.com/moby/sys/userns"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -13,9 +11,6 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
 	"github.com/bobbuild/bob/executor/sandbox/private"
 )
-
-// defaultHostname is the host name of a container that asks for none.
-const defaultHostname = "bob"
 
 // containerUmask is the umask in a container, whatever bob's own is.
 const containerUmask = 0o022
@@ -103,9 +98,6 @@ type confinement struct {
 	masked, readOnly []string
 }
 
-// nested reports whether the command gets a user namespace of its own.
-func (p *Process) nested(refused fallback) bool { return !p.Insecure && refused&sharedUser == 0 }
-
 // confine returns the confinement of the process.
 func confine(p *Process, refused fallback) (*confinement, error) {
 	if p.Insecure {
@@ -134,54 +126,14 @@ func confine(p *Process, refused fallback) (*confinement, error) {
 	}, nil
 }
 
-// Ulimit is a resource limit, getrlimit(2).
-type Ulimit struct {
-	// Name is the resource as in `docker build --ulimit`: "nofile", "core"…
-	Name string
-	// Soft and Hard are in the unit of the resource; ^uint64(0) is no limit.
-	Soft, Hard uint64
-}
-
-// rlimitTypes are the resources by the names of Docker's command line.
-var rlimitTypes = map[string]int{
-	"as":         unix.RLIMIT_AS,
-	"core":       unix.RLIMIT_CORE,
-	"cpu":        unix.RLIMIT_CPU,
-	"data":       unix.RLIMIT_DATA,
-	"fsize":      unix.RLIMIT_FSIZE,
-	"locks":      unix.RLIMIT_LOCKS,
-	"memlock":    unix.RLIMIT_MEMLOCK,
-	"msgqueue":   unix.RLIMIT_MSGQUEUE,
-	"nice":       unix.RLIMIT_NICE,
-	"nofile":     unix.RLIMIT_NOFILE,
-	"nproc":      unix.RLIMIT_NPROC,
-	"rss":        unix.RLIMIT_RSS,
-	"rtprio":     unix.RLIMIT_RTPRIO,
-	"rttime":     unix.RLIMIT_RTTIME,
-	"sigpending": unix.RLIMIT_SIGPENDING,
-	"stack":      unix.RLIMIT_STACK,
-}
-
-// rlimits converts limits. In a user namespace a hard limit can't be raised;
-// that is checked here, where the error can say so.
-func rlimits(limits []Ulimit) ([]configs.Rlimit, error) {
-	converted := make([]configs.Rlimit, 0, len(limits))
-	for _, l := range limits {
-		resource, known := rlimitTypes[l.Name]
-		if !known {
-			return nil, fmt.Errorf("ulimit %s: unknown resource", l.Name)
-		}
-		if l.Soft > l.Hard {
-			return nil, fmt.Errorf("ulimit %s: soft limit %d is above hard limit %d", l.Name, l.Soft, l.Hard)
-		}
-		var current unix.Rlimit
-		if err := unix.Getrlimit(resource, &current); err != nil {
-			return nil, fmt.Errorf("ulimit %s: %w", l.Name, os.NewSyscallError("getrlimit", err))
-		}
-		if l.Hard > current.Max && userns.RunningInUserNS() {
-			return nil, fmt.Errorf("ulimit %s: hard limit %d is above that of the user running bob, %d: raise it in /etc/security/limits.conf", l.Name, l.Hard, current.Max)
-		}
-		converted = append(converted, configs.Rlimit{Type: resource, Soft: l.Soft, Hard: l.Hard})
+// apply gives the container of config the network; own is that of a Private one.
+func (n Network) apply(config *configs.Config, own *private.Network) {
+	switch n {
+	case None:
+		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWNET})
+		config.Networks = []*configs.Network{{Type: "loopback"}}
+	case Private:
+		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWNET, Path: own.Path})
+	case Host:
 	}
-	return converted, nil
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -94,4 +95,23 @@ func execFailure(err error) *ExitError {
 		}
 	}
 	return nil
+}
+
+// startError says that a container could not be started. The command did not
+// run.
+type startError struct{ err error }
+
+func (e *startError) Error() string { return "start container: " + e.err.Error() }
+
+func (e *startError) Unwrap() error { return e.err }
+
+// startFailure explains why a container was not started.
+func startFailure(ctx context.Context, err error) error {
+	if exit := execFailure(err); exit != nil {
+		return exit
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return &startError{err}
 }

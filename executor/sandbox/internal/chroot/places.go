@@ -17,18 +17,15 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox/internal/mountpoint"
 )
 
-// Where nothing can be mounted, what a command is to find is moved into its root
-// file system, what is there is moved out of the way, and both go back afterwards.
-// Sources that may be written are moved themselves; others are copied.
-
-// places are the things put into one root file system for a run.
+// places are the things put into one root file system for a run. Where nothing can be
+// mounted, what a command is to find is moved there, what is there is moved out of the way,
+// and both go back afterwards.
 type places struct {
-	points *mountpoint.Set
-	dir    string // private, on the same file system as the root
-	copy   func(ctx context.Context, from, to string) error
-	names  int // that were given out in dir
-	all    []*place
-	locks  []*os.File // of the directories from which sources were taken
+	points  *mountpoint.Set
+	dir     string // private, on the same file system as the root
+	names   int    // that were given out in dir
+	all     []*place
+	sources sources
 }
 
 // place is one of them.
@@ -54,7 +51,7 @@ func openPlaces(root, dir string, clone func(ctx context.Context, from, to strin
 	if err != nil {
 		return nil, err
 	}
-	return &places{points: points, dir: dir, copy: clone}, nil
+	return &places{points: points, dir: dir, sources: sources{copy: clone}}, nil
 }
 
 // fresh returns an unused path in the private directory.
@@ -109,7 +106,7 @@ func (ps *places) addMounts(ctx context.Context, mounts []Mount) error {
 		}
 		mounts[i].Source = source
 	}
-	if err := ps.lock(ctx, mounts); err != nil {
+	if err := ps.sources.lock(ctx, mounts); err != nil {
 		return err
 	}
 	for _, m := range mounts {
@@ -188,12 +185,26 @@ func (ps *places) add(ctx context.Context, m Mount) error {
 		return ps.put(link, pl)
 	case m.ReadOnly:
 		copied := ps.fresh()
-		if err := ps.copyTree(ctx, m.Source, copied); err != nil {
+		if err := ps.sources.copyTree(ctx, m.Source, copied); err != nil {
 			return err
 		}
 		return ps.put(copied, pl)
 	}
 	return ps.lend(ctx, m.Source, pl)
+}
+
+// lend places a source itself, so that what is written to it stays.
+func (ps *places) lend(ctx context.Context, source string, pl *place) (err error) {
+	moved := ps.fresh()
+	pl.source = source
+	if pl.copied, err = ps.sources.take(ctx, source, moved); err != nil {
+		return err
+	}
+	err = ps.put(moved, pl)
+	if err != nil && !pl.copied {
+		err = errors.Join(err, untake(source, moved))
+	}
+	return err
 }
 
 // put moves what is at the path into the root file system, and what is there out of

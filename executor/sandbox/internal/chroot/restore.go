@@ -29,9 +29,7 @@ func (ps *places) remove(ctx context.Context) (restored []string, err error) {
 	}
 	restored = append(restored, ps.points.Parents()...)
 	errs = append(errs, ps.points.Remove())
-	for _, l := range ps.locks {
-		errs = append(errs, l.Close())
-	}
+	errs = append(errs, ps.sources.unlock())
 	slices.Sort(restored)
 	return slices.Compact(restored), errors.Join(errs...)
 }
@@ -63,6 +61,15 @@ func (ps *places) removeOne(ctx context.Context, pl *place) (back bool, err erro
 		err = errors.Join(err, errLinked)
 	}
 	return errMove == nil, errors.Join(err, errMove, ps.giveBack(ctx, pl, out))
+}
+
+// giveBack gives back the source that is at the path now. Anything else is removed with the
+// private directory.
+func (ps *places) giveBack(ctx context.Context, pl *place, now string) error {
+	if pl.source == "" {
+		return nil
+	}
+	return ps.sources.giveBack(ctx, pl.source, now, pl.copied)
 }
 
 // What no container lets a command do with a mount.

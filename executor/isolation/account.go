@@ -7,12 +7,17 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/containers/storage/pkg/unshare"
+	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/obstacle"
 )
 
 // The files of subordinate IDs, subuid(5) and subgid(5).
@@ -172,4 +177,82 @@ func mapped(maps []specs.LinuxIDMapping) (n uint64) {
 		n += uint64(m.Size)
 	}
 	return n
+}
+
+// helpersMissing is that newuidmap and newgidmap aren't installed.
+func helpersMissing() *obstacle.Obstacle {
+	return obstacle.New(
+		"without root, bob needs the programs newuidmap and newgidmap",
+		"install them with `apt-get install uidmap` (Debian, Ubuntu) or `dnf install shadow-utils` (Fedora, RHEL)",
+	)
+}
+
+// noRanges is that the account has no line in one of the ID files.
+func (a account) noRanges() *obstacle.Obstacle {
+	fix := "as root, run\n" + a.rangeAdvice()
+	if a.known {
+		uid, gid := freeRange(subUIDFile), freeRange(subGIDFile)
+		fix += fmt.Sprintf("\nor the same by\n  usermod --add-subuids %d-%d --add-subgids %d-%d %s", uid, uid+RangeSize-1, gid, gid+RangeSize-1, a.name)
+	}
+	return obstacle.New(a.String()+" has no range of IDs to build with", fix)
+}
+
+// mapsRefused finds out why newuidmap and newgidmap refused. said is what they
+// wrote.
+func (a account) mapsRefused(said string) *obstacle.Obstacle {
+	if said != "" {
+		said = ": " + said
+	}
+	if !a.known {
+		return obstacle.New(
+			"newuidmap and newgidmap serve only users with an entry in /etc/passwd, unlike "+a.String()+said,
+			fmt.Sprintf("as root, run\n  echo \"bob:x:%d:%d::/tmp:/bin/sh\" >> /etc/passwd", a.uid, a.gid),
+		)
+	}
+	if o := helpersPowerless(); o != nil {
+		return o
+	}
+	return obstacle.New(
+		errMapRefused.Error()+" for "+a.String()+said,
+		"check that the ranges of "+subUIDFile+" and "+subGIDFile+" belong to nobody else, and that they are IDs of this user namespace (/proc/self/uid_map)",
+	)
+}
+
+// helpersPowerless says why newuidmap and newgidmap can't have the powers that
+// they need; nil if they can.
+func helpersPowerless() *obstacle.Obstacle {
+	if statusField("NoNewPrivs") == "1" {
+		return obstacle.New(
+			"no_new_privs is set, with which newuidmap and newgidmap have no powers",
+			"start bob without it: in Kubernetes\n  securityContext:\n    allowPrivilegeEscalation: true\nwith docker or podman, not with --security-opt no-new-privileges; in a systemd unit, NoNewPrivileges=no",
+		)
+	}
+	for _, helper := range []struct {
+		program string
+		power   capability.Cap
+	}{{"newuidmap", capability.CAP_SETUID}, {"newgidmap", capability.CAP_SETGID}} {
+		path, err := exec.LookPath(helper.program)
+		if err != nil {
+			return helpersMissing()
+		}
+		if has, err := unshare.IsSetID(path, os.ModeSetuid, helper.power); !has && (err == nil || errors.Is(err, unix.ENODATA)) {
+			return obstacle.New(path+" is neither set-user-ID nor has file capabilities", "as root, run\n  chmod u+s "+path)
+		}
+		var st unix.Statfs_t
+		if err := unix.Statfs(path, &st); err == nil && st.Flags&unix.ST_NOSUID != 0 {
+			return obstacle.New(path+" is on a file system mounted with nosuid, where it has no powers", "as root, run\n  mount -o remount,suid "+filepath.Dir(path)+"\nor put it on another file system")
+		}
+	}
+	return nil
+}
+
+// statusField returns a field of this process's status, proc_pid_status(5).
+func statusField(name string) string {
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(status), "\n"+name+":")
+	value, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(value)
 }

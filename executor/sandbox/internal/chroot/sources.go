@@ -14,12 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// sources are what mounts show of the machine. Those that may be written are taken away
+// themselves, by one command at a time; others are copied.
+type sources struct {
+	// copy copies a file or directory to a path where nothing is; nil can't.
+	copy  func(ctx context.Context, from, to string) error
+	locks []*os.File // of the directories from which sources were taken
+}
+
 // copyTree makes a copy of a file or directory at the path.
-func (ps *places) copyTree(ctx context.Context, from, to string) error {
-	if ps.copy == nil {
+func (s *sources) copyTree(ctx context.Context, from, to string) error {
+	if s.copy == nil {
 		return errors.New("its source has to be copied, and the Runner can't copy")
 	}
-	if err := ps.copy(ctx, from, to); err != nil {
+	if err := s.copy(ctx, from, to); err != nil {
 		return err
 	}
 	info, err := os.Lstat(from)
@@ -49,16 +57,16 @@ const standIn = ".bob-away"
 
 // lock waits until no other command has the sources that may be written, in an order
 // that all commands have. The kernel ends the lock with this process.
-func (ps *places) lock(ctx context.Context, mounts []Mount) error {
-	var sources, dirs []string
+func (s *sources) lock(ctx context.Context, mounts []Mount) error {
+	var all, dirs []string
 	for _, m := range mounts {
 		if m.Kind != Bind || m.ReadOnly {
 			continue
 		}
-		if slices.Contains(sources, m.Source) {
+		if slices.Contains(all, m.Source) {
 			return fmt.Errorf("mount on %s: its source is mounted elsewhere, too, which takes mounts that this machine refuses: use one target", m.Target)
 		}
-		sources = append(sources, m.Source)
+		all = append(all, m.Source)
 		dirs = append(dirs, filepath.Dir(m.Source))
 	}
 	slices.Sort(dirs)
@@ -67,12 +75,12 @@ func (ps *places) lock(ctx context.Context, mounts []Mount) error {
 		if err != nil {
 			return err
 		}
-		ps.locks = append(ps.locks, dir)
+		s.locks = append(s.locks, dir)
 		if err := lockDir(ctx, dir); err != nil {
 			return err
 		}
 	}
-	for _, source := range sources {
+	for _, source := range all {
 		if _, err := os.Lstat(source); errors.Is(err, fs.ErrNotExist) {
 			_ = os.Rename(source+standIn, source) // there may be none
 		}
@@ -101,32 +109,29 @@ func lockDir(ctx context.Context, dir *os.File) error {
 // lockPause is how often one that waits looks again.
 const lockPause = 20 * time.Millisecond
 
-// lend places a source itself, so that what is written to it stays.
-func (ps *places) lend(ctx context.Context, source string, pl *place) error {
+// take moves a source to the path, so that what is written to it stays, or makes a copy
+// there where it can't be moved. It reports whether it did the latter.
+func (s *sources) take(ctx context.Context, source, to string) (copied bool, err error) {
 	info, err := os.Lstat(source)
 	if err != nil {
-		return err
+		return false, err
 	}
-	pl.source = source
-	moved := ps.fresh()
-	err = os.Rename(source, moved)
+	err = os.Rename(source, to)
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EBUSY) {
-		pl.copied = true
-		if err := ps.copyTree(ctx, source, moved); err != nil {
-			return err
-		}
-		return ps.put(moved, pl)
+		return true, s.copyTree(ctx, source, to)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := makeStandIn(source, info); err != nil {
-		return errors.Join(err, os.Rename(moved, source))
+		return false, errors.Join(err, os.Rename(to, source))
 	}
-	if err := ps.put(moved, pl); err != nil {
-		return errors.Join(err, os.Rename(moved, source), os.Remove(source+standIn))
-	}
-	return nil
+	return false, nil
+}
+
+// untake moves back what was moved to the path, where nothing has seen it.
+func untake(source, to string) error {
+	return errors.Join(os.Rename(to, source), os.Remove(source+standIn))
 }
 
 // makeStandIn makes one of a source with that owner and mode.
@@ -145,29 +150,26 @@ func makeStandIn(source string, info fs.FileInfo) error {
 	return likeDir(name, info)
 }
 
-// giveBack puts a lent source, which is at the path now, back where it was. Anything
-// else is removed with the private directory.
-func (ps *places) giveBack(ctx context.Context, pl *place, now string) error {
-	switch {
-	case pl.source == "":
-		return nil
-	case pl.copied:
-		fresh := pl.source + standIn
-		if err := ps.copyTree(ctx, now, fresh); err != nil {
+// giveBack puts a source that was taken, and is at the path now, back where it was; what is
+// at the path takes its place if it was copied.
+func (s *sources) giveBack(ctx context.Context, source, now string, copied bool) error {
+	if copied {
+		fresh := source + standIn
+		if err := s.copyTree(ctx, now, fresh); err != nil {
 			return err
 		}
-		if err := os.RemoveAll(pl.source); err != nil {
+		if err := os.RemoveAll(source); err != nil {
 			return err
 		}
-		return os.Rename(fresh, pl.source)
+		return os.Rename(fresh, source)
 	}
-	if err := ps.unshareFiles(ctx, now); err != nil {
+	if err := s.unshareFiles(ctx, now); err != nil {
 		return err
 	}
-	if err := os.Rename(now, pl.source); err != nil {
+	if err := os.Rename(now, source); err != nil {
 		return err
 	}
-	if err := os.Remove(pl.source + standIn); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(source + standIn); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -175,7 +177,7 @@ func (ps *places) giveBack(ctx context.Context, pl *place, now string) error {
 
 // unshareFiles replaces each file below dir that has another name outside of it by a
 // copy: a layer must not change with a cache.
-func (ps *places) unshareFiles(ctx context.Context, dir string) error {
+func (s *sources) unshareFiles(ctx context.Context, dir string) error {
 	links := make(map[uint64][]string)
 	counts := make(map[uint64]uint64)
 	var found []uint64 // in the order of the first names
@@ -205,7 +207,7 @@ func (ps *places) unshareFiles(ctx context.Context, dir string) error {
 			continue
 		}
 		fresh := names[0] + standIn
-		if err := ps.copyTree(ctx, names[0], fresh); err != nil {
+		if err := s.copyTree(ctx, names[0], fresh); err != nil {
 			return err
 		}
 		for _, name := range names[1:] {
@@ -218,4 +220,13 @@ func (ps *places) unshareFiles(ctx context.Context, dir string) error {
 		}
 	}
 	return nil
+}
+
+// unlock lets other commands have the sources.
+func (s *sources) unlock() error {
+	var errs []error
+	for _, l := range s.locks {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -1,0 +1,145 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/internal/stream"
+	"github.com/bobbuild/bob/executor/sandbox/landlock"
+)
+
+// settleForks waits until every child that another goroutine is forking has
+// executed. Until then the child holds copies of descriptors that this one has
+// closed meanwhile, and the caller could not unmount the root file system.
+func settleForks() {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+}
+
+// runIn runs the process in the container, on a thread of its own. oneID says that the
+// container has one user and one group ID.
+func runIn(ctx context.Context, container *libcontainer.Container, p *Process, oneID bool) error {
+	done := make(chan error, 1)
+	go func() {
+		// The kernel sends the container its parent death signal when the thread that
+		// forked it ends, and what restricts the thread restricts the container. It is
+		// never unlocked: it ends with this goroutine, when the container is gone.
+		runtime.LockOSThread()
+		if !p.Insecure {
+			if err := landlock.ConfineScopes(); err != nil {
+				done <- fmt.Errorf("confine command by Landlock: %w", err)
+				return
+			}
+		}
+		done <- runOnThread(ctx, container, p, oneID)
+	}()
+	return <-done
+}
+
+// runOnThread is runIn on the thread that the container descends from.
+func runOnThread(ctx context.Context, container *libcontainer.Container, p *Process, oneID bool) error {
+	caller := ctx
+	ctx, cancel := context.WithCancelCause(caller)
+	defer cancel(nil)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return fmt.Errorf("open standard input: %w", err)
+	}
+	defer func() { _ = null.Close() }()
+	output, err := stream.Open(p.Stdout, p.Stderr)
+	if err != nil {
+		return err
+	}
+	process := &libcontainer.Process{
+		Init: true,
+		Args: p.Args,
+		Env:  p.Env,
+		UID:  int(p.UID), GID: int(p.GID),
+		AdditionalGroups: groups(p.Groups),
+		Cwd:              workingDir(p.Dir),
+		Stdin:            null,
+		Stdout:           output.Stdout(),
+		Stderr:           output.Stderr(),
+	}
+	if oneID {
+		// The only one there is. That of p is the command's as soon as it is executed.
+		process.UID, process.GID, process.AdditionalGroups = 0, 0, nil
+	}
+	err = container.Run(process)
+	if err != nil {
+		_ = output.Finish()
+		return errors.Join(startFailure(ctx, err), reap(process))
+	}
+	output.Start(cancel)
+	stop := context.AfterFunc(ctx, func() {
+		// Its being the first of a PID namespace, all others die with it. The
+		// container's own Signal would look in /proc first whether it runs,
+		// and do nothing when that fails. An error says that it has ended.
+		_ = process.Signal(unix.SIGKILL)
+	})
+	err = exitStatus(process.Wait())
+	killed := !stop()
+	err = errors.Join(err, output.Finish())
+	var exit *ExitError
+	if killed && errors.As(err, &exit) && exit.Signal == unix.SIGKILL {
+		if caller.Err() != nil {
+			return caller.Err()
+		}
+		return context.Cause(ctx) // a writer failed
+	}
+	return err
+}
+
+// reap kills and waits for what a failed start may have left running.
+func reap(process *libcontainer.Process) error {
+	if err := process.Signal(unix.SIGKILL); err != nil {
+		return nil //nolint:nilerr // nothing runs
+	}
+	var exit *exec.ExitError
+	if _, err := process.Wait(); err != nil && !errors.As(err, &exit) {
+		return fmt.Errorf("wait for container: %w", err)
+	}
+	return nil
+}
+
+// newContainer makes a container with its state in a directory of that name below
+// dir. libcontainer wants a cgroup in each hierarchy of version 1, and fails where
+// there are none or not where it looks. Of a container that it loads it takes them
+// from a file, which here says that there are none.
+func newContainer(dir, id string, config *configs.Config) (*libcontainer.Container, error) {
+	if cgroups.IsCgroup2UnifiedMode() {
+		return libcontainer.Create(dir, id, config)
+	}
+	encoded, err := json.Marshal(&struct { // a pointer: Hooks marshals itself only then
+		libcontainer.BaseState
+		CgroupPaths map[string]string `json:"cgroup_paths"`
+	}{libcontainer.BaseState{ID: id, Config: *config}, map[string]string{}})
+	if err != nil {
+		return nil, fmt.Errorf("describe container: %w", err)
+	}
+	state := filepath.Join(dir, id)
+	if err := os.Mkdir(state, 0o711); err != nil { //nolint:gosec // as libcontainer makes it
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(state, "state.json"), encoded, 0o600); err != nil {
+		return nil, err
+	}
+	container, err := libcontainer.Load(dir, id)
+	if err == nil && len(config.Hooks) > 0 {
+		maps.Copy(container.Config().Hooks, config.Hooks) // which a file can't hold
+	}
+	return container, err
+}
