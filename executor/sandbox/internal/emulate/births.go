@@ -1,10 +1,6 @@
 package emulate
 
 import (
-	"os"
-	"strconv"
-	"strings"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -45,55 +41,7 @@ func (w *worker) birth(dir int32, path uint64, always bool) (*birth, error) {
 	return b, nil
 }
 
-// newName opens the directory in which the caller is about to make what path names, and
-// returns the name there.
-func (w *worker) newName(dir int32, path uint64) (parent int, name string, err error) {
-	name, err = w.readString(path)
-	if err != nil {
-		return -1, "", err
-	}
-	name = strings.TrimRight(name, "/")
-	end := strings.LastIndexByte(name, '/') + 1
-	above, name := name[:end], name[end:]
-	switch name {
-	case "", ".", "..":
-		return -1, "", unix.EEXIST
-	}
-	if above == "" {
-		above = "."
-	}
-	parent, err = w.openPath(dir, above, unix.O_PATH|unix.O_DIRECTORY)
-	return parent, name, err
-}
-
 func (b *birth) close() { _ = unix.Close(b.parent) }
-
-// defaultUmask is that of containers.
-const defaultUmask = 0o022
-
-// umask returns that of the caller.
-func (w *worker) umask() uint32 {
-	status, err := os.ReadFile(w.proc("status"))
-	if err != nil {
-		return defaultUmask
-	}
-	return umaskOf(string(status))
-}
-
-func umaskOf(status string) uint32 {
-	mask, err := strconv.ParseUint(statusLine(status, "Umask"), 8, 12)
-	if err != nil {
-		return defaultUmask
-	}
-	return uint32(mask)
-}
-
-// statusLine returns the line called name of a process's status (proc_pid_status(5)).
-func statusLine(status, name string) string {
-	_, line, _ := strings.Cut(status, "\n"+name+":\t")
-	line, _, _ = strings.Cut(line, "\n")
-	return line
-}
 
 // born finishes a file that was made, whose owner could be recorded but for err, and
 // answers the call with send. Whoever doesn't get the answer hasn't made the file.
@@ -106,15 +54,6 @@ func (w *worker) born(b *birth, err error, unlinkFlags int, send func() error) a
 	}
 	_ = unix.Unlinkat(b.parent, b.name, unlinkFlags)
 	return refusal(err)
-}
-
-// sendSuccess answers the call with 0.
-func (w *worker) sendSuccess() error {
-	got, err := w.send(answer{})
-	if err == nil && !got {
-		err = unix.ENOENT
-	}
-	return err
 }
 
 // openNew is an open(2) that makes a file if there is none.

@@ -3,72 +3,12 @@ package emulate
 import (
 	"slices"
 
-	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 )
-
-// A handler answers one call.
-type handler func(*worker, *request) answer
-
-// call is a system call that the emulation answers.
-type call struct {
-	name   string
-	number int32
-	handle handler
-	// arch is the architecture of the programs that make the call, 0 for bob's own.
-	arch uint32
-	// only, if set, says for which values of an argument: the others are the
-	// kernel's.
-	only *condition
-}
-
-// condition is that one of the bits of an argument is set or, if equal is set, that
-// the argument has that value.
-type condition struct {
-	argument uint
-	bit      uint64
-	equal    uint64
-}
-
-// rules returns what the filter says of the call.
-func (c call) rules() []*configs.Syscall {
-	notify := &configs.Syscall{Name: c.name, Action: configs.Notify}
-	if c.only == nil {
-		return []*configs.Syscall{notify}
-	}
-	allow := &configs.Syscall{Name: c.name, Action: configs.Allow}
-	index := c.only.argument
-	if c.only.bit != 0 {
-		notify.Args = []*configs.Arg{{Index: index, Value: c.only.bit, ValueTwo: c.only.bit, Op: configs.MaskEqualTo}}
-		allow.Args = []*configs.Arg{{Index: index, Value: c.only.bit, ValueTwo: 0, Op: configs.MaskEqualTo}}
-	} else {
-		notify.Args = []*configs.Arg{{Index: index, Value: c.only.equal, Op: configs.EqualTo}}
-		allow.Args = []*configs.Arg{{Index: index, Value: c.only.equal, Op: configs.NotEqualTo}}
-	}
-	return []*configs.Syscall{notify, allow}
-}
 
 // deviceCalls returns the calls that an emulation of devices answers.
 func deviceCalls() []call {
 	return slices.Concat(olderDeviceCalls(), newerDeviceCalls(), narrowDeviceCalls())
-}
-
-// newerDeviceCalls returns those that every architecture has.
-func newerDeviceCalls() []call {
-	return []call{
-		{name: "mknodat", number: unix.SYS_MKNODAT, handle: func(w *worker, r *request) answer {
-			return w.mknodDevice(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
-		}},
-		{name: "setxattr", number: unix.SYS_SETXATTR, handle: func(w *worker, r *request) answer {
-			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], 0) })
-		}},
-		{name: "lsetxattr", number: unix.SYS_LSETXATTR, handle: func(w *worker, r *request) answer {
-			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], unix.AT_SYMLINK_NOFOLLOW) })
-		}},
-		{name: "fsetxattr", number: unix.SYS_FSETXATTR, handle: func(w *worker, r *request) answer {
-			return w.guardRecords(r, func() (int, error) { return w.openDescriptor(int32(r.args[0])) })
-		}},
-	}
 }
 
 // emulatedCalls returns all calls that an emulation of owners answers.

@@ -1,26 +1,12 @@
 package emulate
 
-import (
-	"debug/elf"
-
-	"golang.org/x/sys/unix"
-)
-
-// auditArch is the architecture whose calls are emulated: those of 32-bit programs are
-// left to the kernel.
-const auditArch = unix.AUDIT_ARCH_AARCH64
-
-// ownMachine is what programs of it say that they are for.
-const ownMachine = elf.EM_AARCH64
-
-const sysNewfstatat = unix.SYS_FSTATAT
-
 // architectureCalls returns the calls that only older architectures have.
 func architectureCalls() []call { return nil }
 
 // narrowCalls and narrowDeviceCalls are those of 32-bit programs, which are left to the
 // kernel.
-func narrowCalls() []call       { return nil }
+func narrowCalls() []call { return nil }
+
 func narrowDeviceCalls() []call { return nil }
 
 // olderDeviceCalls is deviceCalls for them.

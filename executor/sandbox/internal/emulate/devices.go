@@ -1,10 +1,8 @@
 package emulate
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -14,76 +12,15 @@ import (
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
-// StartDevices prepares to make the device nodes that a container asks for and that the
-// kernel refuses it, being in a user namespace, by the keeper. marks has the kernel decide
-// about the character device 0:0, the mark of a removed name in overlay format, for whoever
-// makes overlays. It is otherwise as Start.
-func StartDevices(dir string, keeper owners.Keeper, marks bool) (*Emulation, error) {
-	e := newDevices(keeper)
-	e.marks = marks
-	return e.listen(dir)
-}
-
-// AnswerDevices makes the device nodes that processes ask for whose filter, loaded
-// already, has the descriptor listener, which it closes. It makes them as package owners
-// does with [owners.Harmless]. The caller calls Stop when these processes are gone.
-func AnswerDevices(listener int) (*Emulation, error) {
-	e := newDevices(owners.Harmless)
-	var err error
-	if e.stopped, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(listener))
-	}
-	e.workers.Go(func() { e.fail(e.answer(listener)) })
-	return e, nil
-}
-
-func newDevices(k owners.Keeper) *Emulation {
-	e := newEmulation(deviceCalls())
-	e.threads, e.keeper = 1, k
-	own, err := os.ReadFile("/proc/self/status")
-	e.weak = err == nil && !makesDevices(string(own), "CapPrm")
-	e.executed.Store(true) // what libcontainer makes it makes before there is a filter
-	return e
-}
-
-// CanListen reports whether a filter of this process's children may notify. The kernel
-// refuses it to those that have such a filter already: if that is bob's, it makes devices
-// for them, too.
-func CanListen() bool {
-	result := make(chan bool)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the filter goes with the thread
-		result <- listens()
-	}()
-	return <-result
-}
-
-// listens has this thread try it.
-func listens() bool {
-	// What libseccomp wants for notifications, Linux 5.7, fails for its lack of a filter.
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH, 0)
-	if errno != unix.EFAULT || unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != nil {
-		return false
-	}
-	allow := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
-	program := unix.SockFprog{Len: 1, Filter: &allow}
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the call takes an address
-	if errno != 0 {
-		return false
-	}
-	_ = unix.Close(int(fd))
-	return true
-}
-
-// A caller is what the kernel says of the one that waits for an answer.
-type caller struct {
+// credentials are what the kernel says of a caller.
+type credentials struct {
 	uid, gid uint32 // of new files
 	groups   []uint32
 	umask    uint32
 	capable  bool // of making devices
 }
 
-func (w *worker) caller() (*caller, error) {
+func (w *worker) credentials() (*credentials, error) {
 	b, err := os.ReadFile(w.proc("status"))
 	if err != nil {
 		return nil, err
@@ -92,7 +29,7 @@ func (w *worker) caller() (*caller, error) {
 		return nil, unix.ESRCH
 	}
 	status := string(b)
-	c := &caller{umask: umaskOf(status)}
+	c := &credentials{umask: umaskOf(status)}
 	for name, to := range map[string]*uint32{"Uid": &c.uid, "Gid": &c.gid} {
 		ids := strings.Fields(statusLine(status, name)) // real, effective, saved, of files
 		if len(ids) != 4 {
@@ -122,7 +59,7 @@ func makesDevices(status, name string) bool {
 }
 
 // as calls f with the caller's user and groups for files. They are this thread's alone.
-func (c *caller) as(f func() error) error {
+func (c *credentials) as(f func() error) error {
 	if c.uid == 0 && c.gid == 0 {
 		return f()
 	}
@@ -172,7 +109,7 @@ func (w *worker) mknodDevice(dir int32, path, mode, dev uint64) answer {
 	if kind != unix.S_IFCHR && kind != unix.S_IFBLK || mark && w.marks {
 		return passed
 	}
-	c, err := w.caller()
+	c, err := w.credentials()
 	if err != nil || !c.capable || mark { // as overlayfs
 		return answer{errno: unix.EPERM}
 	}
@@ -217,7 +154,7 @@ const maxAttribute = 1 << 16
 // records would make its file one. The kernel would read the name again, which may be
 // another by then. The others may set what they like.
 func (w *worker) guardRecords(r *request, open func() (int, error)) answer {
-	c, err := w.caller()
+	c, err := w.credentials()
 	if err != nil {
 		return answer{errno: unix.EPERM}
 	}
@@ -256,5 +193,20 @@ func (w *worker) setUnlessRecord(r *request, open func() (int, error)) error {
 	return unix.Setxattr(fdPath(fd), name, value, int(r.args[4]))
 }
 
-// fdPath returns a path of the file of a descriptor of this process.
-func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+// newerDeviceCalls returns those that every architecture has.
+func newerDeviceCalls() []call {
+	return []call{
+		{name: "mknodat", number: unix.SYS_MKNODAT, handle: func(w *worker, r *request) answer {
+			return w.mknodDevice(int32(r.args[0]), r.args[1], r.args[2], r.args[3])
+		}},
+		{name: "setxattr", number: unix.SYS_SETXATTR, handle: func(w *worker, r *request) answer {
+			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], 0) })
+		}},
+		{name: "lsetxattr", number: unix.SYS_LSETXATTR, handle: func(w *worker, r *request) answer {
+			return w.guardRecords(r, func() (int, error) { return w.openAt(unix.AT_FDCWD, r.args[0], unix.AT_SYMLINK_NOFOLLOW) })
+		}},
+		{name: "fsetxattr", number: unix.SYS_FSETXATTR, handle: func(w *worker, r *request) answer {
+			return w.guardRecords(r, func() (int, error) { return w.openDescriptor(int32(r.args[0])) })
+		}},
+	}
+}

@@ -7,71 +7,31 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/bobbuild/bob/snapshot/owners"
 )
-
-// User is whom the container's first process takes itself for.
-type User struct {
-	UID, GID uint32
-	Groups   []uint32 // supplementary ones
-}
 
 // An Emulation answers system calls of one container in the kernel's place.
 type Emulation struct {
+	shared
+
 	path     string // where libcontainer sends the descriptor of the filter
 	listener *net.UnixListener
 	dir      *os.File // of the listener, whose path may be too long for a socket
-	stopped  int      // an eventfd that is readable from the end on
 	answered []call
-	calls    map[callKey]handler // of those that are answered
-	threads  int                 // that answer
-	ids      *identities         // of an emulation of owners
-	// Of an emulation of devices:
-	keeper owners.Keeper
-	marks  bool // the kernel makes marks of overlay format
-	weak   bool // this process lacks CAP_MKNOD, so that its commands may: root will do
+	threads  int // that answer
 
 	workers sync.WaitGroup // the receiver is one
-
-	executed atomic.Bool // whether a command has been
-
-	mu      sync.Mutex
-	starter inode // the program that executes it
-	err     error
-}
-
-// Start prepares to answer the calls of a container in which u is the user. It keeps
-// a socket in dir, which nobody else may enter. The caller calls Stop when the
-// container is gone.
-func Start(dir string, u User) (*Emulation, error) {
-	ids, err := newIdentities(u)
-	if err != nil {
-		return nil, fmt.Errorf("emulate root: %w", err)
-	}
-	e := newEmulation(emulatedCalls())
-	e.ids, e.threads = ids, max(4, runtime.NumCPU())
-	return e.listen(dir)
-}
-
-// callKey names a system call.
-type callKey struct {
-	arch   uint32
-	number int32
 }
 
 func newEmulation(calls []call) *Emulation {
-	e := &Emulation{answered: calls, calls: map[callKey]handler{}}
+	e := &Emulation{answered: calls, shared: shared{calls: map[callKey]handler{}}}
 	for _, c := range calls {
 		e.calls[callKey{cmp.Or(c.arch, auditArch), c.number}] = c.handle
 	}
@@ -150,7 +110,7 @@ func (e *Emulation) answer(fd int) error {
 	var workers sync.WaitGroup
 	for range e.threads {
 		workers.Go(func() {
-			w, err := newWorker(e, fd, epoll)
+			w, err := newWorker(&e.shared, fd, epoll)
 			if err == nil {
 				err = w.work()
 			}
@@ -210,10 +170,6 @@ func (e *Emulation) Filter(filter *configs.Seccomp) *configs.Seccomp {
 	changed.ListenerPath = e.path
 	return changed
 }
-
-// FilterDevices returns a filter that notifies of the calls which AnswerDevices answers,
-// and otherwise does what filter does.
-func FilterDevices(filter *configs.Seccomp) *configs.Seccomp { return notifying(filter, deviceCalls()) }
 
 func notifying(filter *configs.Seccomp, calls []call) *configs.Seccomp {
 	changed := *filter

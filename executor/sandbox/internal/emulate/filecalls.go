@@ -51,39 +51,6 @@ func symlinkat(w *worker, r *request) answer {
 	return w.symlink(r.args[0], int32(r.args[1]), r.args[2])
 }
 
-// openAt opens the file of a call with a path and AT_ flags.
-func (w *worker) openAt(dir int32, path, flags uint64) (int, error) {
-	if flags&unix.AT_EMPTY_PATH != 0 && w.emptyPath(path) {
-		return w.openDescriptor(dir)
-	}
-	name, err := w.readString(path)
-	if err != nil {
-		return -1, err
-	}
-	if name == "" {
-		return -1, unix.ENOENT
-	}
-	return w.open(dir, name, noFollow(flags))
-}
-
-// emptyPath reports whether the path is empty, or none.
-func (w *worker) emptyPath(path uint64) bool {
-	var b [1]byte
-	if path == 0 {
-		return true
-	}
-	_, err := w.read(path, b[:])
-	return err == nil && b[0] == 0
-}
-
-// noFollow converts an AT_ flag.
-func noFollow(flags uint64) uint64 {
-	if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
-		return unix.O_NOFOLLOW
-	}
-	return 0
-}
-
 func (w *worker) chown(dir int32, path, uid, gid, flags uint64) answer {
 	fd, err := w.openAt(dir, path, flags)
 	if err != nil {
@@ -121,14 +88,6 @@ func (w *worker) chownOpened(fd int, uid, gid uint32) answer {
 		err = nil // a file system that no image is made of
 	}
 	return answerOf(err)
-}
-
-// answerOf returns the answer for a call that returned the error.
-func answerOf(err error) answer {
-	if err == nil {
-		return answer{}
-	}
-	return refusal(err)
 }
 
 // signed returns an ID as package owners takes it.
@@ -240,13 +199,6 @@ func (w *worker) statOpened(fd int, buffer uint64) answer {
 	}
 	return answerOf(w.write(buffer, status))
 }
-
-// A statLayout returns the status of a file as programs of an architecture have it, or
-// EOVERFLOW if it doesn't fit in there.
-type statLayout func(st *unix.Stat_t) ([]byte, unix.Errno)
-
-// nativeStat is the layout of bob's own architecture.
-func nativeStat(st *unix.Stat_t) ([]byte, unix.Errno) { return bytesOf(st), 0 }
 
 // recorded reports whether the status of fd is another than the kernel tells, and
 // puts it into st.

@@ -3,6 +3,7 @@ package emulate
 import (
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -229,4 +230,62 @@ func (w *worker) unlimited(buffer uint64) answer {
 		return answer{}
 	}
 	return answerOf(w.write(buffer, bytesOf(&unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})))
+}
+
+// identity returns the identity of the caller. A set-ID program changes it, which is
+// noticed here: only for users that are not root, since root needs none.
+func (w *worker) identity() (identity, error) {
+	pid := int(w.request.pid)
+	id, err := w.ids.of(pid)
+	if err != nil || !id.executes {
+		return id, err
+	}
+	if !id.emulated {
+		fd, err := unix.Open(w.proc("exe"), unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return id, err
+		}
+		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := owners.Records.Fstat(fd, &st); err != nil || !w.valid() {
+			return id, errors.Join(err, unix.ESRCH)
+		}
+		id.willBe(&st)
+	}
+	if uid := id.setID.uid; uid != unset {
+		id.uid[effectiveID], id.uid[filesID] = uid, uid
+	}
+	if gid := id.setID.gid; gid != unset {
+		id.gid[effectiveID], id.gid[filesID] = gid, gid
+	}
+	id.uid[savedID], id.gid[savedID] = id.uid[effectiveID], id.gid[effectiveID]
+	id.forget()
+	return id, w.ids.give(pid, id)
+}
+
+// change gives the caller what f makes of its identity, in which a member that was
+// root and no longer is loses its powers.
+func (w *worker) change(f func(*identity) unix.Errno) answer {
+	id, err := w.identity()
+	if err != nil {
+		return passed // it is dying
+	}
+	was := id
+	if errno := f(&id); errno != 0 {
+		return answer{errno: errno}
+	}
+	if id == was {
+		return answer{}
+	}
+	if was.root() {
+		id.kept = was.keep && !id.root()
+	}
+	pid := int(w.request.pid)
+	if !w.valid() {
+		return passed
+	}
+	if err := w.ids.give(pid, id); err != nil {
+		return answer{errno: unix.EAGAIN}
+	}
+	return answer{undo: func() { _ = w.ids.give(pid, was) }}
 }

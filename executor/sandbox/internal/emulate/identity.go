@@ -2,14 +2,11 @@ package emulate
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bobbuild/bob/snapshot/owners"
 )
 
 // identity is what a process takes itself for.
@@ -144,37 +141,6 @@ func (id *identity) member(gid uint32) bool {
 	return false
 }
 
-// identity returns the identity of the caller. A set-ID program changes it, which is
-// noticed here: only for users that are not root, since root needs none.
-func (w *worker) identity() (identity, error) {
-	pid := int(w.request.pid)
-	id, err := w.ids.of(pid)
-	if err != nil || !id.executes {
-		return id, err
-	}
-	if !id.emulated {
-		fd, err := unix.Open(w.proc("exe"), unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return id, err
-		}
-		defer unix.Close(fd)
-		var st unix.Stat_t
-		if err := owners.Records.Fstat(fd, &st); err != nil || !w.valid() {
-			return id, errors.Join(err, unix.ESRCH)
-		}
-		id.willBe(&st)
-	}
-	if uid := id.setID.uid; uid != unset {
-		id.uid[effectiveID], id.uid[filesID] = uid, uid
-	}
-	if gid := id.setID.gid; gid != unset {
-		id.gid[effectiveID], id.gid[filesID] = gid, gid
-	}
-	id.uid[savedID], id.gid[savedID] = id.uid[effectiveID], id.gid[effectiveID]
-	id.forget()
-	return id, w.ids.give(pid, id)
-}
-
 // willBe notes the set-ID bits of a program that is executed.
 func (id *identity) willBe(st *unix.Stat_t) {
 	id.setID.uid, id.setID.gid = unset, unset
@@ -194,33 +160,6 @@ func (id *identity) forget() {
 
 // unset in place of an ID leaves that as it is.
 const unset = ^uint32(0)
-
-// change gives the caller what f makes of its identity, in which a member that was
-// root and no longer is loses its powers.
-func (w *worker) change(f func(*identity) unix.Errno) answer {
-	id, err := w.identity()
-	if err != nil {
-		return passed // it is dying
-	}
-	was := id
-	if errno := f(&id); errno != 0 {
-		return answer{errno: errno}
-	}
-	if id == was {
-		return answer{}
-	}
-	if was.root() {
-		id.kept = was.keep && !id.root()
-	}
-	pid := int(w.request.pid)
-	if !w.valid() {
-		return passed
-	}
-	if err := w.ids.give(pid, id); err != nil {
-		return answer{errno: unix.EAGAIN}
-	}
-	return answer{undo: func() { _ = w.ids.give(pid, was) }}
-}
 
 // has reports whether one of the IDs is n.
 func has(ids []uint32, n uint32) bool { return slices.Contains(ids, n) }
@@ -283,4 +222,10 @@ func setFiles(ids *[4]uint32, n uint32, privileged bool) {
 	if n != unset && (privileged || has(ids[:], n)) {
 		ids[filesID] = n
 	}
+}
+
+// User is whom the container's first process takes itself for.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary ones
 }

@@ -67,11 +67,18 @@ func ioctl[T any](fd int, number uintptr, arg *T) error {
 	}
 }
 
+// A listener is where calls are notified of.
+type listener struct {
+	fd, epoll int
+	stopped   int // readable from the end on
+	request   request
+}
+
 // next waits for a call. It returns nil at the end.
-func (w *worker) next() (*request, error) {
+func (l *listener) next() (*request, error) {
 	var events [2]unix.EpollEvent
 	for {
-		n, err := unix.EpollWait(w.epoll, events[:], -1)
+		n, err := unix.EpollWait(l.epoll, events[:], -1)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -79,17 +86,17 @@ func (w *worker) next() (*request, error) {
 			return nil, os.NewSyscallError("epoll_wait", err)
 		}
 		for _, event := range events[:n] {
-			if int(event.Fd) == w.stopped || event.Events&unix.EPOLLIN == 0 {
+			if int(event.Fd) == l.stopped || event.Events&unix.EPOLLIN == 0 {
 				return nil, nil //nolint:nilnil // documented result
 			}
 		}
-		w.request = request{}
-		err = ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_RECV, &w.request)
-		if errRearm := w.rearm(); errRearm != nil {
+		l.request = request{}
+		err = ioctl(l.fd, unix.SECCOMP_IOCTL_NOTIF_RECV, &l.request)
+		if errRearm := l.rearm(); errRearm != nil {
 			return nil, errRearm
 		}
 		if err == nil {
-			return &w.request, nil
+			return &l.request, nil
 		}
 		if !errors.Is(err, unix.ENOENT) { // the caller was killed
 			return nil, os.NewSyscallError("ioctl SECCOMP_IOCTL_NOTIF_RECV", err)
@@ -98,25 +105,25 @@ func (w *worker) next() (*request, error) {
 }
 
 // rearm lets another worker be told of the next call.
-func (w *worker) rearm() error {
-	event := &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(w.fd)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, w.fd, event))
+func (l *listener) rearm() error {
+	event := &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(l.fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, l.fd, event))
 }
 
 // valid reports whether the caller still waits for the answer. What was opened by
 // its process ID before is then its own.
-func (w *worker) valid() bool {
-	return ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, &w.request.id) == nil
+func (l *listener) valid() bool {
+	return ioctl(l.fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, &l.request.id) == nil
 }
 
 // send answers the call. It reports whether the caller got the answer: one that was
 // killed or interrupted doesn't, and to the latter the call has not happened.
-func (w *worker) send(a answer) (bool, error) {
-	r := response{id: w.request.id, value: a.value, errno: -int32(a.errno)}
+func (l *listener) send(a answer) (bool, error) {
+	r := response{id: l.request.id, value: a.value, errno: -int32(a.errno)}
 	if a.pass {
-		r = response{id: w.request.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+		r = response{id: l.request.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 	}
-	err := ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_SEND, &r)
+	err := ioctl(l.fd, unix.SECCOMP_IOCTL_NOTIF_SEND, &r)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -125,10 +132,19 @@ func (w *worker) send(a answer) (bool, error) {
 
 // sendDescriptor answers the call with a copy of the descriptor fd, close-on-exec
 // if cloexec is set.
-func (w *worker) sendDescriptor(fd int, cloexec bool) error {
-	d := descriptor{id: w.request.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, source: uint32(fd)}
+func (l *listener) sendDescriptor(fd int, cloexec bool) error {
+	d := descriptor{id: l.request.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, source: uint32(fd)}
 	if cloexec {
 		d.newFlags = unix.O_CLOEXEC
 	}
-	return ioctl(w.fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, &d)
+	return ioctl(l.fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, &d)
+}
+
+// sendSuccess answers the call with 0.
+func (l *listener) sendSuccess() error {
+	got, err := l.send(answer{})
+	if err == nil && !got {
+		err = unix.ENOENT
+	}
+	return err
 }
