@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
@@ -54,15 +53,15 @@ type build struct {
 	plans []*dockerfile.Plan // one for each platform
 	opts  Options
 
-	group     *errgroup.Group     // all goroutines of the build; its first error is the build's
-	life      context.Context     //nolint:containedctx // of group: what is made for all outlives the step that asked first
-	packers   *semaphore.Weighted // layers being compressed
+	group     *errgroup.Group // all goroutines of the build; its first error is the build's
+	life      context.Context //nolint:containedctx // of group: what is made for all outlives the step that asked first
 	progress  *event.Reporter
 	stopwatch stopwatch
 	policy    policy
 	results   *results
 	commands  commands
-	exports   *exports
+	inResult  map[*dockerfile.Stage]bool // whose layers are part of the result
+	exporter  *image.Exporter
 	caches    memo.Value[[]*importedCache]
 	lost      []digest.Digest // layers of caches that can't be had
 	sources   *source.Sources
@@ -73,7 +72,6 @@ type build struct {
 	steps     []notedStep                     // for the caches
 	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
 	mounts    map[digest.Digest]usedMount     // likewise, by cacheKey
-	written   atomic.Bool                     // to an [Output.Writer]
 }
 
 // newBuild checks what can be checked before anything happens. b is complete.
@@ -84,10 +82,9 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.R
 	if o.Jobs == 0 {
 		o.Jobs = defaultJobs()
 	}
-	for _, out := range o.Outputs {
-		if err := out.check(); err != nil {
-			return nil, err
-		}
+	d := o.destinations()
+	if err := d.CheckFiles(); err != nil {
+		return nil, err
 	}
 	for _, p := range plans[1:] {
 		if one, other := p.Epoch, plans[0].Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
@@ -99,10 +96,10 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.R
 		plan:      plans[0],
 		plans:     plans,
 		opts:      o,
-		packers:   semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 		progress:  progress,
 		policy:    newPolicy(b, &o),
 		stopwatch: stopwatch{limit: o.StepTimeout},
+		inResult:  make(map[*dockerfile.Stage]bool),
 		reads:     make(map[digest.Digest]readNow),
 		links:     make(map[digest.Digest]digest.Digest),
 		mounts:    make(map[digest.Digest]usedMount),
@@ -114,9 +111,14 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.R
 	bd.results = &results{
 		store: b.Store, clock: b.Clock, progress: bd.progress, stopwatch: &bd.stopwatch,
 		jobs: semaphore.NewWeighted(int64(o.Jobs)), noCache: o.NoCache,
-		imported: bd.imported, explain: bd.explain, layers: make(map[string]*layer),
+		imported: bd.imported, explain: bd.explain, layers: make(map[string]*image.Layer),
 	}
 	bd.commands = commands{runner: b.Runner, store: b.Store, opts: &bd.opts, progress: bd.progress, imported: bd.importedMount}
+	for _, p := range plans {
+		for s := p.Target(); s != nil; s = s.Base.Stage {
+			bd.inResult[s] = true
+		}
+	}
 	return bd, nil
 }
 
@@ -144,7 +146,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 			return nil, errors.Join(err, b.group.Wait())
 		}
 	}
-	if b.exports, err = b.newExports(ctx); err != nil {
+	if b.exporter, err = b.newExporter(ctx); err != nil {
 		return nil, errors.Join(err, b.group.Wait())
 	}
 	b.group.Go(func() error {

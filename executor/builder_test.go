@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
 	"golang.org/x/sys/unix"
@@ -405,7 +406,7 @@ func TestUnwritableOutput(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, shell)
 	dest := filepath.Join(t.TempDir(), "missing", "out.tar")
-	_, err := k.build(t.Context(), "FROM scratch\nRUN x=1\n", executor.Options{Outputs: []executor.Output{{Type: executor.OutputTar, Dest: dest}}})
+	_, err := k.build(t.Context(), "FROM scratch\nRUN x=1\n", executor.Options{Outputs: []image.Output{{Type: image.OutputTar, Dest: dest}}})
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), dest) {
 		t.Errorf("got %v", err)
 	}
@@ -419,9 +420,9 @@ func TestFileOutputs(t *testing.T) {
 	k := newKit(t, shell)
 	k.base("base", map[string]string{"b": "b"})
 	dir := t.TempDir()
-	outputs := []executor.Output{
-		{Type: executor.OutputLocal, Dest: filepath.Join(dir, "local")},
-		{Type: executor.OutputTar, Dest: filepath.Join(dir, "out.tar")},
+	outputs := []image.Output{
+		{Type: image.OutputLocal, Dest: filepath.Join(dir, "local")},
+		{Type: image.OutputTar, Dest: filepath.Join(dir, "out.tar")},
 	}
 	r := k.mustBuild("FROM HOST/base\nRUN x=1\n", executor.Options{Outputs: outputs})
 	if r.Manifest.Digest != "" {
@@ -460,10 +461,10 @@ func TestFilesKeepUserAttributes(t *testing.T) {
 		t.Fatal(err)
 	}
 	tarball, files, layout := filepath.Join(out, "files.tar"), filepath.Join(out, "files"), filepath.Join(out, "layout")
-	r := k.mustBuild("FROM scratch\nCOPY f /\n", executor.Options{Context: dir, Report: true, Outputs: []executor.Output{
-		{Type: executor.OutputTar, Dest: tarball},
-		{Type: executor.OutputLocal, Dest: files},
-		{Type: executor.OutputOCI, Dest: layout, Dir: true, Format: executor.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}}},
+	r := k.mustBuild("FROM scratch\nCOPY f /\n", executor.Options{Context: dir, Report: true, Outputs: []image.Output{
+		{Type: image.OutputTar, Dest: tarball},
+		{Type: image.OutputLocal, Dest: files},
+		{Type: image.OutputOCI, Dest: layout, Dir: true, Format: image.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}}},
 	}})
 	value := make([]byte, 8)
 	if n, err := unix.Getxattr(filepath.Join(files, "f"), "user.note", value); err != nil || string(value[:n]) != "n" {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/recipe"
 
 	"github.com/bobbuild/bob/registry"
@@ -140,7 +141,7 @@ func (rec *cacheRecords) check(img *registry.Image) error {
 		switch method := snapshot.Method(method); method {
 		case "":
 		case snapshot.Gzip, snapshot.Zstd, snapshot.Uncompressed:
-			if ociMediaType(blobs[i].MediaType) != layerMediaType(method) {
+			if image.OCIMediaType(blobs[i].MediaType) != image.LayerMediaType(method) {
 				return fmt.Errorf("layers[%d]: %q is not compressed by %s", i, blobs[i].MediaType, method)
 			}
 		default:
@@ -241,5 +242,5 @@ func (b *build) linkedTo(ctx context.Context, kind string, key digest.Digest) it
 
 // layerBlob is the descriptor of d without what others may have written beside it.
 func layerBlob(d ocispec.Descriptor) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: ociMediaType(d.MediaType), Digest: d.Digest, Size: d.Size}
+	return ocispec.Descriptor{MediaType: image.OCIMediaType(d.MediaType), Digest: d.Digest, Size: d.Size}
 }

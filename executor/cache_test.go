@@ -21,6 +21,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/patience"
@@ -524,7 +525,7 @@ func TestLostCacheLayers(t *testing.T) {
 				lost.Store(new(l.Digest.String()))
 				for _, o := range []executor.Options{
 					{Tags: []string{app}},
-					{Outputs: []executor.Output{{Type: executor.OutputOCI, Dest: filepath.Join(t.TempDir(), "o")}}},
+					{Outputs: []image.Output{{Type: image.OutputOCI, Dest: filepath.Join(t.TempDir(), "o")}}},
 				} {
 					k.elsewhere()
 					o.CacheFrom = from
@@ -541,7 +542,7 @@ func TestLostCacheLayers(t *testing.T) {
 			}
 			k.elsewhere()
 			_, err := k.build(t.Context(), text, executor.Options{
-				CacheFrom: from, Outputs: []executor.Output{{Type: executor.OutputOCI, Writer: io.Discard}},
+				CacheFrom: from, Outputs: []image.Output{{Type: image.OutputOCI, Writer: io.Discard}},
 			})
 			if err == nil || !strings.Contains(err.Error(), *lost.Load()) {
 				t.Errorf("with an output that can't be taken back: error %v", err)

@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -10,13 +9,13 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 )
 
 // A notedStep is a step of this build, for the caches that it goes into.
@@ -24,12 +23,12 @@ type notedStep struct {
 	*finding
 
 	stage *dockerfile.Stage
-	below []*layer // that it was made over, base first
+	below []*image.Layer // that it was made over, base first
 }
 
 // noteStep remembers for the caches that f is the result of a step of s over the layers
 // below, and has its layer made for them.
-func (b *build) noteStep(s *dockerfile.Stage, below []*layer, f *finding) {
+func (b *build) noteStep(s *dockerfile.Stage, below []*image.Layer, f *finding) {
 	if len(b.opts.CacheTo) == 0 {
 		return
 	}
@@ -37,8 +36,8 @@ func (b *build) noteStep(s *dockerfile.Stage, below []*layer, f *finding) {
 	b.steps = append(b.steps, notedStep{f, s, below})
 	b.mu.Unlock()
 	for i := range b.opts.CacheTo {
-		if t := &b.opts.CacheTo[i]; !t.Inline && (t.Max || b.exports.stages[s]) {
-			b.startBlob(f.layer.in(b.cacheFormat(t)))
+		if t := &b.opts.CacheTo[i]; !t.Inline && (t.Max || b.inResult[s]) {
+			b.exporter.StartBlob(f.layer.In(b.cacheFormat(t)))
 		}
 	}
 }
@@ -52,14 +51,15 @@ func (b *build) noteLink(key, to digest.Digest) {
 }
 
 // cacheFormat returns how the layers of t are written.
-func (b *build) cacheFormat(t *CacheTarget) *Format {
-	switch {
-	case t.Compression != nil:
-		return &Format{Compression: *t.Compression}
-	case len(b.exports.formats) > 0:
-		return &Format{Compression: b.exports.formats[0].Compression}
+func (b *build) cacheFormat(t *CacheTarget) *image.Format {
+	f := &image.Format{}
+	if formats := b.exporter.Formats(); len(formats) > 0 {
+		f.Compression = formats[0].Compression
 	}
-	return &Format{}
+	if t.Compression != nil {
+		f.Compression = *t.Compression
+	}
+	return f
 }
 
 // cachedSteps returns the steps that a cache of the result, or with all of everything,
@@ -69,7 +69,7 @@ func (b *build) cachedSteps(all bool) []notedStep {
 	defer b.mu.Unlock()
 	var steps []notedStep
 	for _, s := range b.steps {
-		if all || b.exports.stages[s.stage] {
+		if all || b.inResult[s.stage] {
 			steps = append(steps, s)
 		}
 	}
@@ -77,35 +77,28 @@ func (b *build) cachedSteps(all bool) []notedStep {
 	return slices.CompactFunc(steps, func(a, b notedStep) bool { return a.key == b.key })
 }
 
-// record returns s as a cache has it, whose layer is that number of the cache.
-func (s *notedStep) record(number int, f *Format) cachedStep {
-	return cachedStep{Key: s.key, Layer: number, Below: chainOf(s.below, f), Created: s.created}
-}
-
-// chainOf returns the chain ID of layers whose blobs in format f are there.
-func chainOf(layers []*layer, f *Format) digest.Digest {
+// record returns s as a cache has it, whose layer is that number of the cache. The layers
+// below are complete in format f.
+func (b *build) stepRecord(ctx context.Context, s *notedStep, number int, f *image.Format) (cachedStep, error) {
 	var chain digest.Digest
-	for _, l := range layers {
-		chain = chainOver(chain, l.diffID(f))
+	for _, l := range s.below {
+		made, err := b.exporter.Pack(ctx, l.In(f))
+		if err != nil {
+			return cachedStep{}, err
+		}
+		chain = chainOver(chain, made.DiffID)
 	}
-	return chain
+	return cachedStep{Key: s.key, Layer: number, Below: chain, Created: s.created}, nil
 }
 
-// diffID returns the DiffID of l, whose blob in format f is there if a step made it.
-func (l *layer) diffID(f *Format) digest.Digest {
-	if l.image != nil {
-		return l.base.DiffID
-	}
-	return l.in(f).diffID
-}
-
-// record returns what a cache says of l in format f.
-func (l *layer) record(f *Format) cachedLayer {
-	c := cachedLayer{DiffID: l.diffID(f)}
-	if l.image == nil || l.made != "" {
+// layerRecord returns what a cache says of l in format f.
+func (b *build) layerRecord(ctx context.Context, l *image.Layer, f *image.Format) (cachedLayer, error) {
+	made, err := b.exporter.Pack(ctx, l.In(f))
+	c := cachedLayer{DiffID: made.DiffID}
+	if l.ByStep() {
 		c.Compression = f.Compression.String()
 	}
-	return c
+	return c, err
 }
 
 // cachedLinks returns the links of the build in the order of their keys.
@@ -121,21 +114,29 @@ func (b *build) cachedLinks() []cachedRecord {
 }
 
 // inlineCache returns the records of the layers of st for the config of its image in
-// format f, nil if none are wanted there. The layers are complete.
-func (b *build) inlineCache(st *state, f *Format) *cacheRecords {
+// format f, nil if none are wanted there.
+func (b *build) inlineCache(ctx context.Context, st *state, f *image.Format) (any, error) {
 	if !slices.ContainsFunc(b.opts.CacheTo, func(t CacheTarget) bool { return t.Inline }) {
-		return nil
+		return nil, nil //nolint:nilnil // no records
 	}
 	rec := &cacheRecords{Epoch: b.plan.Epoch, Packing: snapshot.Packing, Steps: []cachedStep{}, Links: b.cachedLinks()}
 	for _, l := range st.layers {
-		rec.Layers = append(rec.Layers, l.record(f))
+		r, err := b.layerRecord(ctx, l, f)
+		if err != nil {
+			return nil, err
+		}
+		rec.Layers = append(rec.Layers, r)
 	}
 	for _, s := range b.cachedSteps(false) {
 		if i := slices.Index(st.layers, s.layer); i >= 0 {
-			rec.Steps = append(rec.Steps, s.record(i, f))
+			r, err := b.stepRecord(ctx, &s, i, f)
+			if err != nil {
+				return nil, err
+			}
+			rec.Steps = append(rec.Steps, r)
 		}
 	}
-	return rec
+	return rec, nil
 }
 
 // exportCaches writes the caches that are no part of the image.
@@ -166,105 +167,121 @@ func (b *build) exportCache(ctx context.Context, t *CacheTarget) (err error) {
 		}
 		v.Done(err)
 	}()
-	f := b.cacheFormat(t)
+	c := &cacheManifest{build: b, format: b.cacheFormat(t), numbers: make(map[digest.Digest]int)}
+	c.records = cacheRecords{Epoch: b.plan.Epoch, Packing: snapshot.Packing, Layers: []cachedLayer{}, Steps: []cachedStep{}, Links: b.cachedLinks()}
 	steps := b.cachedSteps(t.Max)
-	rec := cacheRecords{Epoch: b.plan.Epoch, Packing: snapshot.Packing, Layers: []cachedLayer{}, Steps: []cachedStep{}, Links: b.cachedLinks()}
-	manifest := ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{},
-	}
-	var blobs []*blob
-	numbers := make(map[digest.Digest]int) // of the layers, by digest
 	for _, s := range steps {
 		for _, l := range append(slices.Clip(s.below), s.layer) {
-			b.startBlob(l.in(f))
-			if err := l.in(f).wait(ctx); err != nil {
-				return err
-			}
+			b.exporter.StartBlob(l.In(c.format))
 		}
-	}
-	mounts, err := b.exportMounts(ctx, t, f)
-	if err != nil {
-		return err
-	}
-	number := func(l *layer) int {
-		bl := l.in(f)
-		n, ok := numbers[bl.desc.Digest]
-		if !ok {
-			n = len(blobs)
-			numbers[bl.desc.Digest] = n
-			blobs = append(blobs, bl)
-			manifest.Layers = append(manifest.Layers, layerBlob(bl.desc))
-			rec.Layers = append(rec.Layers, l.record(f))
-		}
-		return n
 	}
 	for _, s := range steps {
-		bl := s.layer.in(f)
-		step := s.record(number(s.layer), f)
-		rec.Steps = append(rec.Steps, step)
-		if err := b.rememberChain(s.rootfs.ID(), chainOver(step.Below, bl.diffID)); err != nil {
+		if err := c.addStep(ctx, &s); err != nil {
 			return err
 		}
 	}
-	for _, m := range mounts {
-		m.Layer = number(m.layer)
-		rec.Mounts = append(rec.Mounts, m.cachedMount)
-	}
-	config, err := json.Marshal(rec)
+	mounts, err := b.exportMounts(ctx, t, c.format)
 	if err != nil {
 		return err
 	}
-	manifest.Config = descriptorOf(CacheConfigType, config)
-	body, err := json.MarshalIndent(manifest, "", "  ")
+	for _, m := range mounts {
+		if err := c.addMount(ctx, &m); err != nil {
+			return err
+		}
+	}
+	config, manifest, err := c.documents()
 	if err != nil {
 		return err
 	}
 	if t.Dir != "" {
-		return b.writeCache(ctx, t, blobs, config, body)
+		return c.write(ctx, t, config, manifest)
 	}
-	return b.pushCache(ctx, t, blobs, manifest.Config, config, body)
-}
-
-// pushCache pushes what the registry of t lacks of a cache, the manifest last.
-func (b *build) pushCache(ctx context.Context, t *CacheTarget, blobs []*blob, configDesc ocispec.Descriptor, config, manifest []byte) error {
-	push, err := b.Registry.Push(ctx, t.Ref)
+	target, err := b.exporter.Target(ctx, t.Ref)
 	if err != nil {
 		return err
 	}
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(uploadsAtOnce)
-	for _, bl := range blobs {
-		group.Go(func() error {
-			from := "" // or where this build has sent it
-			if bl.as == nil {
-				from = bl.image.Reference
-			}
-			return push.Blob(gctx, layerBlob(bl.desc), from, func() (io.ReadCloser, error) { return b.open(gctx, bl) })
-		})
+	return b.exporter.Push(ctx, target, c.blobs, config, manifest)
+}
+
+// A cacheManifest is a cache as it is put together.
+type cacheManifest struct {
+	*build
+
+	format  *image.Format
+	records cacheRecords
+	blobs   []*image.Blob
+	layers  []registry.Layer      // what the blobs are
+	numbers map[digest.Digest]int // of the layers, by digest
+}
+
+// add returns the number of the layer l in the cache.
+func (c *cacheManifest) add(ctx context.Context, l *image.Layer) (int, image.Packed, error) {
+	bl := l.In(c.format)
+	made, err := c.exporter.Pack(ctx, bl)
+	if err != nil {
+		return 0, made, err
 	}
-	group.Go(func() error {
-		return push.Blob(gctx, configDesc, "", func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(config)), nil })
-	})
-	if err := group.Wait(); err != nil {
+	n, ok := c.numbers[made.Blob.Digest]
+	if !ok {
+		rec, err := c.layerRecord(ctx, l, c.format)
+		if err != nil {
+			return 0, made, err
+		}
+		n = len(c.blobs)
+		c.numbers[made.Blob.Digest] = n
+		c.blobs = append(c.blobs, bl)
+		c.layers = append(c.layers, registry.Layer{Descriptor: layerBlob(made.Blob), DiffID: made.DiffID})
+		c.records.Layers = append(c.records.Layers, rec)
+	}
+	return n, made, nil
+}
+
+func (c *cacheManifest) addStep(ctx context.Context, s *notedStep) error {
+	n, made, err := c.add(ctx, s.layer)
+	if err != nil {
 		return err
 	}
-	_, err = push.Manifest(ctx, ocispec.MediaTypeImageManifest, manifest)
+	step, err := c.stepRecord(ctx, s, n, c.format)
+	if err != nil {
+		return err
+	}
+	c.records.Steps = append(c.records.Steps, step)
+	return c.rememberChain(s.rootfs.ID(), chainOver(step.Below, made.DiffID))
+}
+
+func (c *cacheManifest) addMount(ctx context.Context, m *mountLayer) (err error) {
+	m.Layer, _, err = c.add(ctx, m.layer)
+	c.records.Mounts = append(c.records.Mounts, m.cachedMount)
 	return err
 }
 
-// writeCache writes a cache to the directory of t.
-func (b *build) writeCache(ctx context.Context, t *CacheTarget, blobs []*blob, config, manifest []byte) error {
-	img := archive.Image{Manifest: manifest, MediaType: ocispec.MediaTypeImageManifest, Config: config}
-	byDigest := make(map[digest.Digest]*blob)
-	for _, bl := range blobs {
-		img.Layers = append(img.Layers, registry.Layer{Descriptor: layerBlob(bl.desc), DiffID: bl.diffID})
-		byDigest[bl.desc.Digest] = bl
+// documents returns the config and the manifest of the cache.
+func (c *cacheManifest) documents() (config, manifest image.Document, err error) {
+	body, err := json.Marshal(c.records)
+	if err != nil {
+		return config, manifest, err
 	}
+	config = image.NewDocument(CacheConfigType, body)
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: config.Descriptor, Layers: []ocispec.Descriptor{},
+	}
+	for _, l := range c.layers {
+		m.Layers = append(m.Layers, l.Descriptor)
+	}
+	if body, err = json.MarshalIndent(m, "", "  "); err != nil {
+		return config, manifest, err
+	}
+	return config, image.NewDocument(ocispec.MediaTypeImageManifest, body), nil
+}
+
+// write writes the cache to the directory of t.
+func (c *cacheManifest) write(ctx context.Context, t *CacheTarget, config, manifest image.Document) error {
 	return archive.WriteOCIDir(ctx, t.Dir, archive.Contents{
 		Refs:   []string{"cache:" + t.Tag},
-		Images: []archive.Image{img},
+		Images: []archive.Image{{Manifest: manifest.Body, MediaType: manifest.MediaType, Config: config.Body, Layers: c.layers}},
 		Open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-			return b.open(ctx, byDigest[d.Digest])
+			return c.exporter.Open(ctx, c.blobs[c.numbers[d.Digest]])
 		},
 	})
 }

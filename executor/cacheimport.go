@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/oci"
@@ -27,14 +28,14 @@ type importedCache struct {
 
 // An importedStep is the result of a step in a cache.
 type importedStep struct {
-	layer   *layer
+	layer   *image.Layer
 	below   digest.Digest // chain ID
 	created time.Time
 }
 
 // An importedLayer is a layer of a cache as part of a file system.
 type importedLayer struct {
-	*layer
+	*image.Layer
 
 	key     digest.Digest // of the step
 	created time.Time
@@ -119,13 +120,12 @@ func (b *build) usable(rec *cacheRecords) error {
 
 func (b *build) newImportedCache(img *registry.Image, rec *cacheRecords) *importedCache {
 	c := &importedCache{steps: make(map[digest.Digest]importedStep), links: make(map[digest.Digest]digest.Digest)}
-	layers := make([]*layer, len(rec.Layers))
+	layers := make([]*image.Layer, len(rec.Layers))
 	for i, l := range rec.Layers {
-		layers[i] = knownLayer(registry.Layer{Descriptor: layerBlob(img.Manifest.Layers[i]), DiffID: l.DiffID}, img)
-		layers[i].made = l.Compression
+		layers[i] = image.Cached(registry.Layer{Descriptor: layerBlob(img.Manifest.Layers[i]), DiffID: l.DiffID}, img, l.Compression)
 	}
 	for _, s := range rec.Steps {
-		if slices.Contains(b.lost, layers[s.Layer].base.Digest) {
+		if slices.Contains(b.lost, img.Manifest.Layers[s.Layer].Digest) {
 			continue
 		}
 		c.steps[s.Key] = importedStep{layer: layers[s.Layer], below: s.Below, created: s.Created.UTC()}
@@ -151,9 +151,10 @@ func (b *build) imported(ctx context.Context, below *rootfs, key digest.Digest) 
 		if !ok || chain != s.below {
 			continue
 		}
-		diffID := s.layer.base.DiffID
+		_, l := s.layer.Origin()
+		diffID := l.DiffID
 		r := &rootfs{layer: &importedLayer{
-			layer: s.layer, key: key, created: s.created, below: below, chain: chainOver(chain, diffID),
+			Layer: s.layer, key: key, created: s.created, below: below, chain: chainOver(chain, diffID),
 		}}
 		r.RootFS = source.Later(snapshot.StackID(below.ID(), diffID), func(ctx context.Context) (*snapshot.Snapshot, error) {
 			return b.unpackImported(ctx, r)
@@ -174,14 +175,14 @@ func (b *build) lostLayer(ctx context.Context, err error) digest.Digest {
 	if e, ok := errors.AsType[*snapshot.DiffIDError](err); ok {
 		err, is = e, func(l registry.Layer) bool { return l.DiffID == e.Want }
 	}
-	if is == nil || b.written.Load() {
+	if is == nil || b.exporter == nil || b.exporter.Written() {
 		return ""
 	}
 	for _, c := range b.importedCaches(ctx) {
 		for _, s := range c.steps {
-			if is(s.layer.base) {
-				b.progress.Warn(fmt.Sprintf("cache %s: %v; the build begins anew without that layer", s.layer.image.Reference, err))
-				return s.layer.base.Digest
+			if img, l := s.layer.Origin(); is(l) {
+				b.progress.Warn(fmt.Sprintf("cache %s: %v; the build begins anew without that layer", img.Reference, err))
+				return l.Digest
 			}
 		}
 	}
@@ -213,8 +214,8 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 	defer func() { v.Done(err) }()
 	layers := make([]snapshot.Layer, len(stack))
 	for i, r := range stack {
-		l := r.layer
-		layers[i] = snapshot.Layer{Blob: l.base.Descriptor, DiffID: l.base.DiffID, Open: func(ctx context.Context) (io.ReadCloser, error) {
+		_, l := r.layer.Origin()
+		layers[i] = snapshot.Layer{Blob: l.Descriptor, DiffID: l.DiffID, Open: func(ctx context.Context) (io.ReadCloser, error) {
 			return b.keepBlob(ctx, r, v)
 		}}
 	}
@@ -235,8 +236,8 @@ func (b *build) unpackImported(ctx context.Context, r *rootfs) (_ *snapshot.Snap
 
 // keepBlob opens the layer of r, which the store keeps when it has been read.
 func (b *build) keepBlob(ctx context.Context, r *rootfs, v *event.Vertex) (io.ReadCloser, error) {
-	l := r.layer
-	from, err := source.OpenBlob(ctx, v, l.image, l.base.Descriptor)
+	img, l := r.layer.Origin()
+	from, err := source.OpenBlob(ctx, v, img, l.Descriptor)
 	if err != nil {
 		return nil, err
 	}
@@ -245,8 +246,8 @@ func (b *build) keepBlob(ctx context.Context, r *rootfs, v *event.Vertex) (io.Re
 		return nil, errors.Join(err, from.Close())
 	}
 	return &keptBlob{ReadCloser: from, to: to, whole: func(d digest.Digest) error {
-		desc := ocispec.Descriptor{MediaType: l.base.MediaType, Digest: d, Size: l.base.Size}
-		return b.results.remember(layerRecordKind, b.stepLayerKey(r.ID(), l.made), layerRecord{desc, l.base.DiffID})
+		desc := ocispec.Descriptor{MediaType: l.MediaType, Digest: d, Size: l.Size}
+		return b.exporter.Remember(r.ID(), r.layer.Layer, image.Packed{Blob: desc, DiffID: l.DiffID})
 	}}, nil
 }
 

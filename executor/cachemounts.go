@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
@@ -29,7 +30,7 @@ type cachedMount struct {
 type mountLayer struct {
 	cachedMount
 
-	layer *layer
+	layer *image.Layer
 }
 
 // A usedMount is a cache mount that steps of this build name.
@@ -58,7 +59,7 @@ func (b *build) noteMounts(op *dockerfile.Run, found mountSources) {
 
 // exportMounts returns the cache mounts that t asks for as layers in format f: those of
 // this machine, and where it has none, those of the imported caches.
-func (b *build) exportMounts(ctx context.Context, t *CacheTarget, f *Format) ([]mountLayer, error) {
+func (b *build) exportMounts(ctx context.Context, t *CacheTarget, f *image.Format) ([]mountLayer, error) {
 	var all []mountLayer
 	for _, id := range t.Mounts {
 		found := make(map[digest.Digest]bool)
@@ -82,8 +83,7 @@ func (b *build) exportMounts(ctx context.Context, t *CacheTarget, f *Format) ([]
 					continue
 				}
 				found[m.Key] = true
-				b.startBlob(m.layer.in(f))
-				if err := m.layer.in(f).wait(ctx); err != nil {
+				if _, err := b.exporter.Pack(ctx, m.layer.In(f)); err != nil {
 					return nil, err
 				}
 				all = append(all, m)
@@ -114,7 +114,7 @@ var errNoMount = errors.New("there is none")
 
 // packMount makes the layer of the cache mount key, which is held meanwhile as a RUN
 // holds it. It is errNoMount if this machine has none that may be used.
-func (b *build) packMount(ctx context.Context, id string, key digest.Digest, f *Format) (_ *mountLayer, err error) {
+func (b *build) packMount(ctx context.Context, id string, key digest.Digest, f *image.Format) (_ *mountLayer, err error) {
 	v := b.progress.Start("exporting cache mount " + id)
 	defer func() { v.Done(nil) }() // a warning tells
 	waiting := func() { _, _ = fmt.Fprintln(v.Log(2), "waiting for the cache mount, which another build uses") }
@@ -126,7 +126,7 @@ func (b *build) packMount(ctx context.Context, id string, key digest.Digest, f *
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, mount.Close()) }()
-	m := &mountLayer{cachedMount: cachedMount{ID: id, Key: key}, layer: &layer{}}
+	m := &mountLayer{cachedMount: cachedMount{ID: id, Key: key}}
 	var st unix.Stat_t
 	if err := b.Store.Owners().Fstatat(unix.AT_FDCWD, mount.Root(), &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: mount.Root(), Err: err}
@@ -140,14 +140,9 @@ func (b *build) packMount(ctx context.Context, id string, key digest.Digest, f *
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
-	made, err := b.writeBlob(&f.Compression, content, io.Discard)
-	if err != nil {
+	if m.layer, err = b.exporter.PackStream(ctx, content, f); err != nil {
 		return nil, err
 	}
-	bl := &blob{layer: m.layer, as: &f.Compression, desc: made.Blob, diffID: made.DiffID, ready: make(chan struct{})}
-	close(bl.ready)
-	bl.begin.Do(func() {})
-	m.layer.blobs = map[string]*blob{f.Compression.String(): bl}
 	return m, nil
 }
 
@@ -175,7 +170,8 @@ func (m *mounting) unpackMount(ctx context.Context, dir string, from *mountLayer
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	content, err := source.OpenBlob(ctx, v, from.layer.image, from.layer.base.Descriptor)
+	img, l := from.layer.Origin()
+	content, err := source.OpenBlob(ctx, v, img, l.Descriptor)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -156,8 +157,8 @@ func TestFileOutputsHaveTheEpoch(t *testing.T) {
 	k.epoch = &epoch
 	dir := t.TempDir()
 	tarball, files := filepath.Join(dir, "out.tar"), filepath.Join(dir, "files")
-	k.mustBuild("FROM HOST/base\nRUN f=1\n", executor.Options{Outputs: []executor.Output{
-		{Type: executor.OutputTar, Dest: tarball}, {Type: executor.OutputLocal, Dest: files},
+	k.mustBuild("FROM HOST/base\nRUN f=1\n", executor.Options{Outputs: []image.Output{
+		{Type: image.OutputTar, Dest: tarball}, {Type: image.OutputLocal, Dest: files},
 	}})
 	f, err := os.Open(tarball)
 	if err != nil {

@@ -10,19 +10,10 @@ import (
 
 // What the tests look at from inside.
 var (
-	CompleteHistory = completeHistory
-	ClampHistory    = clampHistory
-	LastCreated     = lastCreated
-	LookupUser      = lookupUser
-	LookupOwner     = lookupOwner
-	SystemBundle    = systemBundle
-	OCIMediaType    = ociMediaType
+	LookupUser   = lookupUser
+	LookupOwner  = lookupOwner
+	SystemBundle = systemBundle
 )
-
-// LayerDescriptor is how a manifest of f names the blob d.
-func LayerDescriptor(f Format, d ocispec.Descriptor) (ocispec.Descriptor, error) {
-	return f.descriptor(d)
-}
 
 // MountKeyOf is the key of a recipe with nothing but mounts without contents.
 func MountKeyOf(mounts ...dockerfile.Mount) (string, error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
@@ -84,35 +85,35 @@ func TestFormatsOfOneImage(t *testing.T) {
 	var contents []digest.Digest
 	for _, tt := range []struct {
 		name                     string
-		format                   executor.Format
+		format                   image.Format
 		manifest, config, layers string
 	}{
-		{"gzip", executor.Format{}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociGzip},
+		{"gzip", image.Format{}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociGzip},
 		{
 			"zstd",
-			executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}},
+			image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociZstd,
 		},
 		{
 			"all zstd",
-			executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
+			image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociZstd + " " + ociZstd,
 		},
 		{
 			"uncompressed",
-			executor.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}, Recompress: true},
+			image.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}, Recompress: true},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociPlain + " " + ociPlain,
 		},
-		{"docker", executor.Format{DockerTypes: true}, dockerManifest, dockerConfig, dockerGzip + " " + dockerGzip},
+		{"docker", image.Format{DockerTypes: true}, dockerManifest, dockerConfig, dockerGzip + " " + dockerGzip},
 		{
 			"docker uncompressed",
-			executor.Format{DockerTypes: true, Compression: snapshot.Compression{Method: snapshot.Uncompressed}},
+			image.Format{DockerTypes: true, Compression: snapshot.Compression{Method: snapshot.Uncompressed}},
 			dockerManifest, dockerConfig, dockerGzip + " " + dockerPlain,
 		},
-		{"gzip", executor.Format{}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociGzip},
+		{"gzip", image.Format{}, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociGzip + " " + ociGzip},
 		{
 			"all zstd",
-			executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
+			image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
 			ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociZstd + " " + ociZstd,
 		},
 	} {
@@ -159,10 +160,10 @@ func TestFormatOfAnOutput(t *testing.T) {
 	k.base("base", map[string]string{"b": "b"})
 	dir := filepath.Join(t.TempDir(), "layout")
 	r := k.mustBuild("FROM HOST/base\nRUN a=1\n", executor.Options{
-		Tags: []string{k.host + "/app:1"}, Format: executor.Format{DockerTypes: true},
-		Outputs: []executor.Output{{
-			Type: executor.OutputOCI, Dir: true, Dest: dir, Names: []string{"app:1"},
-			Format: executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
+		Tags: []string{k.host + "/app:1"}, Format: image.Format{DockerTypes: true},
+		Outputs: []image.Output{{
+			Type: image.OutputOCI, Dir: true, Dest: dir, Names: []string{"app:1"},
+			Format: image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
 		}},
 	})
 	if m := k.manifest(k.host + "/app:1"); r.Manifest.MediaType != dockerManifest || layerTypes(m) != dockerGzip+" "+dockerGzip {
@@ -183,10 +184,10 @@ func TestZstdBaseAsDockers(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, shell)
 	k.mustBuild("FROM scratch\nRUN a=1\n", executor.Options{
-		Tags: []string{k.host + "/zstd"}, Format: executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}},
+		Tags: []string{k.host + "/zstd"}, Format: image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}},
 	})
 	k.taken()
-	o := executor.Options{Tags: []string{k.host + "/app"}, Format: executor.Format{DockerTypes: true}}
+	o := executor.Options{Tags: []string{k.host + "/app"}, Format: image.Format{DockerTypes: true}}
 	_, err := k.build(t.Context(), "FROM HOST/zstd\nRUN b=1\n", o)
 	if err == nil || !strings.Contains(err.Error(), "Dockerfile:1: FROM") || !strings.Contains(err.Error(), "force-compression") {
 		t.Errorf("said %v", err)
@@ -224,7 +225,7 @@ func TestRecompressedLies(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = k.build(t.Context(), "FROM HOST/base\nLABEL a=b\n", executor.Options{
-		Tags: []string{k.host + "/app"}, Format: executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
+		Tags: []string{k.host + "/app"}, Format: image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd}, Recompress: true},
 	})
 	if err == nil || !strings.Contains(err.Error(), "the image says DiffID") || k.exists(k.host+"/app") {
 		t.Errorf("said %v", err)
@@ -364,7 +365,7 @@ func TestDockerList(t *testing.T) {
 	dir := t.TempDir()
 	writeTree(t, dir, map[string]string{"a": "1"})
 	_, err := k.buildFor("FROM scratch\nCOPY a /\n", executor.Options{
-		Context: dir, Tags: []string{k.host + "/app:1"}, Format: executor.Format{DockerTypes: true},
+		Context: dir, Tags: []string{k.host + "/app:1"}, Format: image.Format{DockerTypes: true},
 	}, linuxAMD64, linuxARM64)
 	if err != nil {
 		t.Fatal(err)
@@ -383,19 +384,19 @@ func TestDockerList(t *testing.T) {
 func TestAnnotations(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
-	note := func(on executor.AnnotationPlace, p *ocispec.Platform, key, value string) executor.Annotation {
-		return executor.Annotation{On: on, Platform: p, Key: key, Value: value}
+	note := func(on image.AnnotationPlace, p *ocispec.Platform, key, value string) image.Annotation {
+		return image.Annotation{On: on, Platform: p, Key: key, Value: value}
 	}
 	index := k.host + "/base"
 	layout := filepath.Join(t.TempDir(), "layout")
-	all := executor.Format{Annotations: []executor.Annotation{
+	all := image.Format{Annotations: []image.Annotation{
 		note("", &linuxARM64, "who", "arm"), note("", nil, "who", "all"), note("", nil, "caller", "format"),
-		note(executor.OnManifestDescriptor, nil, "entry", "e"), note(executor.OnIndex, nil, "whole", "w"),
-		note(executor.OnIndexDescriptor, nil, "top", "t"),
+		note(image.OnManifestDescriptor, nil, "entry", "e"), note(image.OnIndex, nil, "whole", "w"),
+		note(image.OnIndexDescriptor, nil, "top", "t"),
 	}}
 	r, err := k.buildFor("FROM scratch\nLABEL a=b\n", executor.Options{
 		Tags: []string{index}, Format: all,
-		Outputs: []executor.Output{{Type: executor.OutputOCI, Dir: true, Dest: layout, Format: all}},
+		Outputs: []image.Output{{Type: image.OutputOCI, Dir: true, Dest: layout, Format: all}},
 	}, linuxAMD64, linuxARM64)
 	if err != nil {
 		t.Fatal(err)
@@ -428,8 +429,8 @@ func TestFormatsRefused(t *testing.T) {
 	t.Parallel()
 	ten := 10
 	one, two := []ocispec.Platform{linuxAMD64}, []ocispec.Platform{linuxAMD64, linuxARM64}
-	note := func(on executor.AnnotationPlace, p *ocispec.Platform) []executor.Annotation {
-		return []executor.Annotation{{On: on, Platform: p, Key: "k"}}
+	note := func(on image.AnnotationPlace, p *ocispec.Platform) []image.Annotation {
+		return []image.Annotation{{On: on, Platform: p, Key: "k"}}
 	}
 	for _, tt := range []struct {
 		o       executor.Options
@@ -437,22 +438,22 @@ func TestFormatsRefused(t *testing.T) {
 		want    string // "": nothing is wrong
 	}{
 		{executor.Options{}, one, ""},
-		{executor.Options{Format: executor.Format{Compression: snapshot.Compression{Level: &ten}}}, one, "want 0 to 9"},
-		{executor.Options{Format: executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd, Level: &ten}}}, one, ""},
-		{executor.Options{Format: executor.Format{Compression: snapshot.Compression{Method: "lz4"}}}, one, "want gzip, zstd or uncompressed"},
-		{executor.Options{Format: executor.Format{DockerTypes: true, Compression: snapshot.Compression{Method: snapshot.Zstd}}}, one, "use OCI media types"},
-		{executor.Options{Format: executor.Format{Annotations: note(executor.OnIndex, nil)}}, one, "annotate the manifest"},
-		{executor.Options{Format: executor.Format{Annotations: note(executor.OnIndex, nil)}}, two, ""},
-		{executor.Options{Format: executor.Format{Annotations: note(executor.OnIndex, &linuxARM64)}}, two, "for all platforms"},
-		{executor.Options{Format: executor.Format{Annotations: note("", &linuxARMv7)}}, two, "platform linux/arm/v7 is not built"},
-		{executor.Options{Format: executor.Format{DockerTypes: true, Annotations: note("", nil)}}, two, ""},
-		{executor.Options{Format: executor.Format{DockerTypes: true, Annotations: note(executor.OnManifestDescriptor, nil)}}, two, "use OCI media types"},
-		{executor.Options{Outputs: []executor.Output{{Type: executor.OutputDocker}}}, one, ""},
-		{executor.Options{Outputs: []executor.Output{{Type: executor.OutputDocker}}}, two, "use type=oci"},
+		{executor.Options{Format: image.Format{Compression: snapshot.Compression{Level: &ten}}}, one, "want 0 to 9"},
+		{executor.Options{Format: image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd, Level: &ten}}}, one, ""},
+		{executor.Options{Format: image.Format{Compression: snapshot.Compression{Method: "lz4"}}}, one, "want gzip, zstd or uncompressed"},
+		{executor.Options{Format: image.Format{DockerTypes: true, Compression: snapshot.Compression{Method: snapshot.Zstd}}}, one, "use OCI media types"},
+		{executor.Options{Format: image.Format{Annotations: note(image.OnIndex, nil)}}, one, "annotate the manifest"},
+		{executor.Options{Format: image.Format{Annotations: note(image.OnIndex, nil)}}, two, ""},
+		{executor.Options{Format: image.Format{Annotations: note(image.OnIndex, &linuxARM64)}}, two, "for all platforms"},
+		{executor.Options{Format: image.Format{Annotations: note("", &linuxARMv7)}}, two, "platform linux/arm/v7 is not built"},
+		{executor.Options{Format: image.Format{DockerTypes: true, Annotations: note("", nil)}}, two, ""},
+		{executor.Options{Format: image.Format{DockerTypes: true, Annotations: note(image.OnManifestDescriptor, nil)}}, two, "use OCI media types"},
+		{executor.Options{Outputs: []image.Output{{Type: image.OutputDocker}}}, one, ""},
+		{executor.Options{Outputs: []image.Output{{Type: image.OutputDocker}}}, two, "use type=oci"},
 		// Of files the format doesn't matter.
 		{executor.Options{
-			Format:  executor.Format{Compression: snapshot.Compression{Method: "lz4"}},
-			Outputs: []executor.Output{{Type: executor.OutputLocal}},
+			Format:  image.Format{Compression: snapshot.Compression{Method: "lz4"}},
+			Outputs: []image.Output{{Type: image.OutputLocal}},
 		}, one, ""},
 	} {
 		err := tt.o.Check(tt.targets)
@@ -469,7 +470,7 @@ func TestFilesForPlatforms(t *testing.T) {
 	dir, dest := t.TempDir(), filepath.Join(t.TempDir(), "out")
 	writeTree(t, dir, map[string]string{"arm64": "eight", "arm": "seven"})
 	_, err := k.buildFor("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /file\n", executor.Options{
-		Context: dir, Outputs: []executor.Output{{Type: executor.OutputLocal, Dest: dest}},
+		Context: dir, Outputs: []image.Output{{Type: image.OutputLocal, Dest: dest}},
 	}, linuxARM64, linuxARMv7)
 	if err != nil {
 		t.Fatal(err)

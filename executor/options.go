@@ -9,6 +9,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -80,9 +81,9 @@ type Options struct {
 	// CacheTo is where the results are kept for other machines.
 	CacheTo []CacheTarget
 	// Outputs are what else becomes of the result.
-	Outputs []Output
+	Outputs []image.Output
 	// Format is how the image is pushed, or reported where it goes nowhere.
-	Format Format
+	Format image.Format
 	// Report has an image made for the result even where only files are asked
 	// for.
 	Report bool
@@ -111,17 +112,22 @@ type Options struct {
 	Ulimits []sandbox.Ulimit
 }
 
+// destinations are where o has the result go.
+func (o *Options) destinations() image.Destinations {
+	return image.Destinations{Tags: o.Tags, ByDigest: o.ByDigest, Format: o.Format, Outputs: o.Outputs, Report: o.Report}
+}
+
+// Check refuses options that no build for these platforms can have. Build does so
+// too, when the Dockerfile has been read.
+func (o *Options) Check(targets []ocispec.Platform) error {
+	d := o.destinations()
+	return d.Check(targets)
+}
+
 // A Result says what a build made.
 type Result struct {
-	// Manifest describes the image's manifest or, of several platforms, the
-	// index. It is empty when only file outputs were asked for, since no image
-	// is assembled then; see [Options.Report].
-	Manifest ocispec.Descriptor
-	// Config is the digest of the image's config, which is Docker's image ID.
-	// With several platforms it is "".
-	Config digest.Digest
-	// Layers are the image's layers, base first; none with several platforms.
-	Layers []registry.Layer
+	image.Result
+
 	// Cache tells of the steps, with [Options.ExplainCache], in the order of the
 	// progress. One that several stages have in common is there once.
 	Cache []StepCache

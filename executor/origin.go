@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/source"
@@ -139,7 +140,7 @@ func (o *origins) imageState(ctx context.Context, img *source.Image) (*state, er
 			key: recipe.Key("image", img.Chain.String()), rootfs: &rootfs{RootFS: img.RootFS}, from: img.Digest,
 		}
 		for _, l := range img.Layers {
-			st.layers = append(st.layers, knownLayer(l, img.Image))
+			st.layers = append(st.layers, image.Based(l, img.Image))
 		}
 		return st, nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/sandbox"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -49,7 +50,7 @@ ENTRYPOINT ["/bin/tool"]
 	dist := t.TempDir()
 	ref := k.host + "/tool:1"
 	if _, err := k.buildFor(text, executor.Options{
-		Tags: []string{ref}, Outputs: []executor.Output{{Type: executor.OutputLocal, Dest: dist}},
+		Tags: []string{ref}, Outputs: []image.Output{{Type: image.OutputLocal, Dest: dist}},
 	}, targets...); err != nil {
 		t.Fatal(err)
 	}

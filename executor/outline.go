@@ -85,19 +85,14 @@ func (a *outlines) base(ctx context.Context, s *dockerfile.Stage) (*state, error
 // run, if they are part of the image. A layer that a format has no name for is an
 // error.
 func (a *outlines) startBase(s *dockerfile.Stage, st *state) error {
-	if !a.exports.wants(s) {
+	if !a.exports(s) {
 		return nil
 	}
 	for _, l := range st.layers {
-		for _, f := range a.exports.formats {
-			if l.image == nil || f.recompresses(l.base.MediaType) {
-				continue
-			}
-			if _, err := f.descriptor(l.base.Descriptor); err != nil {
-				return &StepError{Step: "FROM " + s.Base.Reference + s.Base.Context, Location: s.Location, Err: err}
-			}
+		if err := a.exporter.Check(l); err != nil {
+			return &StepError{Step: "FROM " + s.Base.Reference + s.Base.Context, Location: s.Location, Err: err}
 		}
-		a.start(l)
+		a.exporter.Start(l)
 	}
 	return nil
 }

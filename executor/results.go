@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
@@ -46,7 +47,7 @@ type wanted struct {
 type finding struct {
 	key     digest.Digest
 	created time.Time // when the step ended, for the history
-	layer   *layer
+	layer   *image.Layer
 	rootfs  *rootfs
 	hit     bool // it wasn't made by this build
 }
@@ -69,7 +70,7 @@ type results struct {
 	findings memo.Map[wanted, *finding]
 
 	mu     sync.Mutex
-	layers map[string]*layer // made by steps, by the ID of the snapshot
+	layers map[string]*image.Layer // made by steps, by the ID of the snapshot
 }
 
 // find returns the result of op over below, by looking it up or by making it. Steps
@@ -215,12 +216,12 @@ func (r *results) execute(ctx context.Context, parent *snapshot.Snapshot, op *op
 }
 
 // layerOf is the layer of a step's snapshot, one for each snapshot.
-func (r *results) layerOf(snap *snapshot.Snapshot) *layer {
+func (r *results) layerOf(snap *snapshot.Snapshot) *image.Layer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := r.layers[snap.ID()]
 	if l == nil {
-		l = &layer{of: snap}
+		l = image.Made(snap)
 		r.layers[snap.ID()] = l
 	}
 	return l

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 )
 
 // buildIn builds text with named contexts into a directory and returns that.
@@ -34,7 +35,7 @@ func buildIn(t *testing.T, k *kit, text string, contexts map[string]executor.Con
 	}
 	out := t.TempDir()
 	_, err = k.builder.Build(t.Context(), plan, executor.Options{
-		Contexts: contexts, Outputs: []executor.Output{{Type: executor.OutputLocal, Dest: out}},
+		Contexts: contexts, Outputs: []image.Output{{Type: image.OutputLocal, Dest: out}},
 	})
 	return out, err
 }

@@ -53,7 +53,7 @@ func (w *stages) scout(remote bool) scout {
 // beginOne starts s if its files are part of the result, or nothing of it is to be run.
 // Other stages start when somebody needs their files.
 func (w *stages) beginOne(ctx context.Context, s *dockerfile.Stage) {
-	if w.exports.stages[s] {
+	if w.inResult[s] {
 		w.startStage(s)
 		return
 	}
@@ -173,9 +173,9 @@ func (w *stages) step(ctx context.Context, st *state, t task) (*state, error) {
 // after returns the state behind t, whose result is f.
 func (w *stages) after(st *state, t task, f *finding) *state {
 	t.History.Created = w.created(f)
-	f.layer.step.CompareAndSwap(nil, &t.Step)
-	if w.exports.wants(t.stage) {
-		w.start(f.layer)
+	f.layer.Place(func(err error) error { return locate(err, t.Step) })
+	if w.exports(t.stage) {
+		w.exporter.Start(f.layer)
 	}
 	w.noteStep(t.stage, st.layers, f)
 	next := st.with(f.key, f.layer, f.rootfs, t.History)

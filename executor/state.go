@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/recipe"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -31,7 +32,7 @@ type state struct {
 	image   dockerspec.DockerOCIImage
 	base    []ocispec.History // of the image that it began with, as it is there
 	history []ocispec.History // base, and what the steps added
-	layers  []*layer          // base first
+	layers  []*image.Layer    // base first
 	key     digest.Digest
 	rootfs  *rootfs
 	from    digest.Digest // of the manifest of the image that it began with, "" if none
@@ -44,7 +45,7 @@ type state struct {
 }
 
 // with returns s with one more layer, which leads to r, and its history.
-func (s *state) with(key digest.Digest, l *layer, r *rootfs, h ocispec.History) *state {
+func (s *state) with(key digest.Digest, l *image.Layer, r *rootfs, h ocispec.History) *state {
 	n := *s
 	n.key, n.rootfs = key, r
 	n.layers = append(slices.Clip(s.layers), l)
@@ -58,6 +59,14 @@ func (s *state) begun() state {
 	n := *s
 	n.history = slices.Clip(n.history)
 	return n
+}
+
+// fullHistory is the history of s with the entry that comes last, if there is one.
+func (s *state) fullHistory() []ocispec.History {
+	if s.missing == nil {
+		return s.history
+	}
+	return append(slices.Clip(s.history), *s.missing)
 }
 
 // appendHistory returns h, which nobody else appends to, with e behind it unless e says

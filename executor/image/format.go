@@ -1,4 +1,4 @@
-package executor
+package image
 
 import (
 	"errors"
@@ -137,7 +137,7 @@ func (f *Format) mediaTypes() (index, manifest, config string) {
 // that others were to fetch elsewhere is a layer like any other, as it lies beside
 // the image. Annotations of the base's layers stay where the family has them.
 func (f *Format) descriptor(d ocispec.Descriptor) (ocispec.Descriptor, error) {
-	desc := ocispec.Descriptor{MediaType: ociMediaType(d.MediaType), Digest: d.Digest, Size: d.Size}
+	desc := ocispec.Descriptor{MediaType: OCIMediaType(d.MediaType), Digest: d.Digest, Size: d.Size}
 	if f.DockerTypes {
 		switch desc.MediaType {
 		case ocispec.MediaTypeImageLayer:
@@ -170,8 +170,8 @@ func internalAnnotation(key string) bool {
 		strings.HasPrefix(key, "containerd.io/distribution.source.")
 }
 
-// ociMediaType returns the OCI name of a layer media type.
-func ociMediaType(mt string) string {
+// OCIMediaType returns the OCI name of a layer media type.
+func OCIMediaType(mt string) string {
 	switch mt {
 	case dockerLayerGzip, dockerForeignGz, ociForeignPrefix + "+gzip":
 		return ocispec.MediaTypeImageLayerGzip
@@ -187,24 +187,24 @@ func ociMediaType(mt string) string {
 // recompresses reports whether a layer of a base that has the media type mt is
 // compressed anew.
 func (f *Format) recompresses(mt string) bool {
-	switch mt = ociMediaType(mt); mt {
+	switch mt = OCIMediaType(mt); mt {
 	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd:
-		return f.Recompress && mt != layerMediaType(f.Compression.Method)
+		return f.Recompress && mt != LayerMediaType(f.Compression.Method)
 	}
 	return false
 }
 
 // keeps reports whether l, which belongs to an image or a cache, goes into an image of
 // f as it is.
-func (f *Format) keeps(l *layer) bool {
-	if l.made != "" {
-		return l.made == f.Compression.String()
+func (f *Format) keeps(l *Layer) bool {
+	if l.cached != "" {
+		return l.cached == f.Compression.String()
 	}
 	return !f.recompresses(l.base.MediaType)
 }
 
-// layerMediaType returns the OCI name of a layer that is compressed by m.
-func layerMediaType(m snapshot.Method) string {
+// LayerMediaType returns the OCI name of a layer that is compressed by m.
+func LayerMediaType(m snapshot.Method) string {
 	switch m {
 	case snapshot.Zstd:
 		return ocispec.MediaTypeImageLayerZstd
@@ -213,35 +213,4 @@ func layerMediaType(m snapshot.Method) string {
 	case snapshot.Gzip, "":
 	}
 	return ocispec.MediaTypeImageLayerGzip
-}
-
-// Check refuses options that no build for these platforms can have. Build does so
-// too, when the Dockerfile has been read.
-func (o *Options) Check(targets []ocispec.Platform) error {
-	for _, f := range o.formats() {
-		if err := f.check(targets); err != nil {
-			return err
-		}
-	}
-	for _, out := range o.Outputs {
-		if out.Type == OutputDocker && len(targets) > 1 {
-			return errors.New("type=docker: docker load takes an image for one platform: use type=oci, or one --platform")
-		}
-	}
-	return nil
-}
-
-// formats returns those that the image is written in, that of the pushed or
-// reported one first. There are none if only files are asked for.
-func (o *Options) formats() []*Format {
-	var all []*Format
-	if len(o.Tags) > 0 || len(o.Outputs) == 0 || o.Report {
-		all = append(all, &o.Format)
-	}
-	for i := range o.Outputs {
-		if out := &o.Outputs[i]; out.isImage() {
-			all = append(all, &out.Format)
-		}
-	}
-	return all
 }

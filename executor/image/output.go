@@ -1,4 +1,4 @@
-package executor
+package image
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
@@ -45,10 +46,10 @@ type Output struct {
 }
 
 // isImage reports whether the output holds an image and not just its files.
-func (o Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
+func (o *Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
 
 // check reports early what would keep a file from being written at the end.
-func (o Output) check() error {
+func (o *Output) check() error {
 	if o.Writer != nil || o.Dir || o.Type == OutputLocal {
 		return nil
 	}
@@ -59,79 +60,73 @@ func (o Output) check() error {
 	return nil
 }
 
-// write writes the output o of the states of all platforms, whose finished image
-// the products are: one for each format of the build.
-func (b *build) write(ctx context.Context, o *Output, states []*state, products []*product) error {
+// output writes the output o of the contents, whose finished image the products are: one
+// for each format.
+func (e *Exporter) output(ctx context.Context, o *Output, contents []*Content, products []*product) error {
 	if !o.isImage() {
-		return b.writeFiles(ctx, o, states)
+		return e.outputFiles(ctx, o, contents)
 	}
-	return b.writeImage(ctx, o, states, products[slices.Index(b.exports.formats, &o.Format)])
+	return e.outputImage(ctx, o, contents, products[slices.Index(e.formats, &o.Format)])
 }
 
-// writeImage writes the finished image p, made of the layers of the states.
-func (b *build) writeImage(ctx context.Context, o *Output, states []*state, p *product) (err error) {
-	v := b.progress.Start("exporting to " + string(o.Type) + " image format")
+// outputImage writes the finished image p, made of the contents.
+func (e *Exporter) outputImage(ctx context.Context, o *Output, contents []*Content, p *product) (err error) {
+	v := e.o.Progress.Start("exporting to " + string(o.Type) + " image format")
 	defer func() { v.Done(err) }()
 	a := archive.Contents{
 		Refs:        o.Names,
-		Index:       p.index,
-		IndexType:   p.desc.MediaType,
-		Annotations: p.desc.Annotations,
-		Open: func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-			return b.openIn(ctx, states, &o.Format, d)
-		},
+		IndexType:   p.top.MediaType,
+		Annotations: p.top.Annotations,
 	}
-	for _, img := range p.images {
+	if len(p.images) > 1 {
+		a.Index = p.top.Body
+	}
+	blobs := make(map[digest.Digest]*Blob)
+	for i, img := range p.images {
 		a.Images = append(a.Images, archive.Image{
-			Manifest: img.manifest, MediaType: img.desc.MediaType, Config: img.config, Layers: img.layers,
+			Manifest: img.manifest.Body, MediaType: img.manifest.MediaType, Config: img.config.Body, Layers: img.layers,
 		})
+		for k, l := range img.layers {
+			blobs[l.Digest] = contents[i].Layers[k].In(&o.Format)
+		}
+	}
+	a.Open = func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+		return e.Open(ctx, blobs[d.Digest])
 	}
 	switch {
 	case o.Type == OutputDocker:
-		return b.put(o, func(w io.Writer) error { return archive.WriteDocker(ctx, w, a) })
+		return e.put(o, func(w io.Writer) error { return archive.WriteDocker(ctx, w, a) })
 	case o.Dir:
 		return archive.WriteOCIDir(ctx, o.Dest, a)
 	default:
-		return b.put(o, func(w io.Writer) error { return archive.WriteOCI(ctx, w, a) })
+		return e.put(o, func(w io.Writer) error { return archive.WriteOCI(ctx, w, a) })
 	}
 }
 
-// openIn opens the blob d of the states' layers in format f.
-func (b *build) openIn(ctx context.Context, states []*state, f *Format, d ocispec.Descriptor) (io.ReadCloser, error) {
-	for _, st := range states {
-		for _, l := range st.layers {
-			if bl := l.in(f); bl.desc.Digest == d.Digest {
-				return b.open(ctx, bl)
-			}
-		}
-	}
-	return nil, fmt.Errorf("no layer %s", d.Digest)
-}
-
-// writeFiles writes the files of the states. With several platforms each has a
+// outputFiles writes the files of the contents. With several platforms each has a
 // directory of its own, called as BuildKit calls it.
-func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err error) {
-	v := b.progress.Start("exporting to " + string(o.Type))
+func (e *Exporter) outputFiles(ctx context.Context, o *Output, contents []*Content) (err error) {
+	v := e.o.Progress.Start("exporting to " + string(o.Type))
 	defer func() { v.Done(err) }()
 	var trees []snapshot.Tree
-	for i, p := range b.platforms() {
-		src, err := b.sources.View(ctx, states[i].rootfs.RootFS)
+	for _, c := range contents {
+		root, err := c.Files(ctx)
 		if err != nil {
 			return err
 		}
-		t := snapshot.Tree{Root: src.Root, Owners: b.Store.Owners()}
-		if len(states) > 1 {
-			t.Name = strings.ReplaceAll(platforms.FormatAll(p), "/", "_")
+		t := snapshot.Tree{Root: root, Owners: e.o.Store.Owners()}
+		if len(contents) > 1 {
+			t.Name = strings.ReplaceAll(platforms.FormatAll(c.Platform), "/", "_")
 		}
 		trees = append(trees, t)
 	}
-	files, err := snapshot.ArchiveTrees(ctx, trees, b.plan.Epoch)
+	files, err := snapshot.ArchiveTrees(ctx, trees, e.o.Epoch)
 	if err != nil {
 		return err
 	}
 	defer files.Close()
 	if o.Type == OutputTar {
-		return b.put(o, func(w io.Writer) error {
+		return e.put(o, func(w io.Writer) error {
 			_, err := io.Copy(w, files)
 			return err
 		})
@@ -145,7 +140,7 @@ func (b *build) writeFiles(ctx context.Context, o *Output, states []*state) (err
 		return err
 	}
 	if len(devices) > 0 {
-		b.progress.Warn(fmt.Sprintf("output %s lacks %s: only root can make them; type=tar has them", o.Dest, listDevices(devices)))
+		e.o.Progress.Warn(fmt.Sprintf("output %s lacks %s: only root can make them; type=tar has them", o.Dest, listDevices(devices)))
 	}
 	return nil
 }
@@ -160,9 +155,9 @@ func listDevices(paths []string) string {
 }
 
 // put has f write the file of the output o, which appears when it is whole.
-func (b *build) put(o *Output, f func(io.Writer) error) (err error) {
+func (e *Exporter) put(o *Output, f func(io.Writer) error) (err error) {
 	if o.Writer != nil {
-		b.written.Store(true)
+		e.written.Store(true)
 		return f(o.Writer)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(o.Dest), "."+filepath.Base(o.Dest)+".*")

@@ -1,4 +1,4 @@
-package executor_test
+package image_test
 
 import (
 	"reflect"
@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -43,11 +43,11 @@ func TestHistoryTimes(t *testing.T) {
 			for i, c := range tt.in {
 				h[i] = ocispec.History{Created: c, EmptyLayer: true}
 			}
-			got := executor.CompleteHistory(h, 0)
+			got := image.CompleteHistory(h, 0)
 			if !reflect.DeepEqual(times(got), tt.want) {
 				t.Errorf("history: got %v, want %v", times(got), tt.want)
 			}
-			if created := executor.LastCreated(got); !reflect.DeepEqual(created, tt.created) {
+			if created := image.LastCreated(got); !reflect.DeepEqual(created, tt.created) {
 				t.Errorf("image: got %v, want %v", created, tt.created)
 			}
 			if !reflect.DeepEqual(times(h), tt.in) && len(h) > 0 {
@@ -77,7 +77,7 @@ func TestHistoryAgreesWithLayers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var got []bool
-			complete := executor.CompleteHistory(tt.in, tt.layers)
+			complete := image.CompleteHistory(tt.in, tt.layers)
 			for _, e := range complete {
 				got = append(got, e.EmptyLayer)
 			}
@@ -113,7 +113,7 @@ func TestClampHistory(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := slices.Clone(tt.in)
-			executor.ClampHistory(h, base, *at(5))
+			image.ClampHistory(h, base, *at(5))
 			if !reflect.DeepEqual(times(h), tt.want) {
 				t.Errorf("got %v, want %v", times(h), tt.want)
 			}

@@ -1,11 +1,11 @@
-package executor_test
+package image_test
 
 import (
 	"maps"
 	"strings"
 	"testing"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -20,19 +20,19 @@ func TestMediaTypesAreNotMixed(t *testing.T) {
 		"application/vnd.oci.image.layer.nondistributable.v1.tar":      ocispec.MediaTypeImageLayer,
 		"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": ocispec.MediaTypeImageLayerZstd,
 	} {
-		if got := executor.OCIMediaType(in); got != want {
+		if got := image.OCIMediaType(in); got != want {
 			t.Errorf("%s became %s, want %s", in, got, want)
 		}
-		docker, err := executor.LayerDescriptor(executor.Format{DockerTypes: true}, ocispec.Descriptor{MediaType: in, Digest: "sha256:d"})
+		docker, err := image.LayerDescriptor(image.Format{DockerTypes: true}, ocispec.Descriptor{MediaType: in, Digest: "sha256:d"})
 		if want == ocispec.MediaTypeImageLayerZstd {
 			if err == nil || !strings.Contains(err.Error(), "use OCI media types") {
 				t.Errorf("%s as Docker's: %v", in, err)
 			}
-		} else if err != nil || executor.OCIMediaType(docker.MediaType) != want || !strings.HasPrefix(docker.MediaType, "application/vnd.docker.image.rootfs.diff.") {
+		} else if err != nil || image.OCIMediaType(docker.MediaType) != want || !strings.HasPrefix(docker.MediaType, "application/vnd.docker.image.rootfs.diff.") {
 			t.Errorf("%s became %s, %v", in, docker.MediaType, err)
 		}
 	}
-	if _, err := executor.LayerDescriptor(executor.Format{DockerTypes: true}, ocispec.Descriptor{MediaType: "application/x-mystery"}); err == nil {
+	if _, err := image.LayerDescriptor(image.Format{DockerTypes: true}, ocispec.Descriptor{MediaType: "application/x-mystery"}); err == nil {
 		t.Error("Docker's types have a name for a mystery")
 	}
 }
@@ -47,7 +47,7 @@ func TestLayerAnnotationsStay(t *testing.T) {
 			"containerd.io/distribution.source.docker.io": "library/busybox", "buildkit/createdat": "today",
 		},
 	}
-	got, err := executor.LayerDescriptor(executor.Format{}, layer)
+	got, err := image.LayerDescriptor(image.Format{}, layer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestLayerAnnotationsStay(t *testing.T) {
 	if !maps.Equal(got.Annotations, want) || got.Size != 5 || got.Digest != "sha256:d" || got.URLs != nil {
 		t.Errorf("got %+v, want the annotations %v", got, want)
 	}
-	got, err = executor.LayerDescriptor(executor.Format{DockerTypes: true}, layer)
+	got, err = image.LayerDescriptor(image.Format{DockerTypes: true}, layer)
 	if err != nil || got.Annotations != nil {
 		t.Errorf("%v; Docker's manifests have no annotations, got %v", err, got.Annotations)
 	}

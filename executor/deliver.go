@@ -1,0 +1,63 @@
+package executor
+
+import (
+	"context"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/image"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// newExporter returns what takes the result of b away.
+func (b *build) newExporter(ctx context.Context) (*image.Exporter, error) {
+	return image.New(ctx, image.Options{
+		Destinations: b.opts.destinations(),
+		Store:        b.Store, Registry: b.Registry, Progress: b.progress,
+		Epoch: b.plan.Epoch, MaxUnpacked: b.opts.MaxUnpacked,
+		Go: func(f func(context.Context) error) { b.group.Go(func() error { return f(b.life) }) },
+	})
+}
+
+// exports reports whether the layers of s are part of an image.
+func (b *build) exports(s *dockerfile.Stage) bool {
+	return len(b.exporter.Formats()) > 0 && b.inResult[s]
+}
+
+// platforms returns what is built for, in the order of the plans.
+func (b *build) platforms() []ocispec.Platform {
+	var all []ocispec.Platform
+	for _, p := range b.plans {
+		all = append(all, p.Target().TargetPlatform())
+	}
+	return all
+}
+
+// deliver takes the result, the last states of the targets, everywhere. Caches are last:
+// the image stands whatever becomes of them.
+func (b *build) deliver(ctx context.Context, targets []*state) (*Result, error) {
+	annotations, err := b.inputs()
+	if err != nil {
+		return nil, err
+	}
+	var contents []*image.Content
+	for i, p := range b.platforms() {
+		st := targets[i]
+		contents = append(contents, &image.Content{
+			Platform: p, Config: st.image, History: st.fullHistory(), Base: st.base, Layers: st.layers,
+			Annotations: annotations,
+			Records:     func(ctx context.Context, f *image.Format) (any, error) { return b.inlineCache(ctx, st, f) },
+			Files: func(ctx context.Context) (string, error) {
+				tree, err := b.sources.View(ctx, st.rootfs.RootFS)
+				if err != nil {
+					return "", err
+				}
+				return tree.Root, nil
+			},
+		})
+	}
+	result, err := b.exporter.Deliver(ctx, contents)
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Result: result}, b.exportCaches(ctx)
+}
