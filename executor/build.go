@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/image"
-	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -38,11 +38,10 @@ func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Opti
 		}
 		bd.lost = lost
 		result, err := bd.run(ctx)
-		more := bd.lostLayer(ctx, err)
-		if more == "" {
+		if bd.missing == "" {
 			return result, err
 		}
-		lost = append(lost, more)
+		lost = append(lost, bd.missing)
 	}
 }
 
@@ -62,16 +61,14 @@ type build struct {
 	commands  commands
 	inResult  map[*dockerfile.Stage]bool // whose layers are part of the result
 	exporter  *image.Exporter
-	caches    memo.Value[[]*importedCache]
+	caches    *cache.Caches
 	lost      []digest.Digest // layers of caches that can't be had
+	missing   digest.Digest   // one more, for which the build failed; "" for none
 	sources   *source.Sources
 
 	mu        sync.Mutex
 	reads     map[digest.Digest]readNow // of the build context, by name
 	explained []StepCache
-	steps     []notedStep                     // for the caches
-	links     map[digest.Digest]digest.Digest // likewise: from records to what they hold
-	mounts    map[digest.Digest]usedMount     // likewise, by cacheKey
 }
 
 // newBuild checks what can be checked before anything happens. b is complete.
@@ -101,8 +98,6 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.R
 		stopwatch: stopwatch{limit: o.StepTimeout},
 		inResult:  make(map[*dockerfile.Stage]bool),
 		reads:     make(map[digest.Digest]readNow),
-		links:     make(map[digest.Digest]digest.Digest),
-		mounts:    make(map[digest.Digest]usedMount),
 	}
 	bd.sources = source.New(source.Options{
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Progress: bd.progress,
@@ -113,7 +108,7 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.R
 		jobs: semaphore.NewWeighted(int64(o.Jobs)), noCache: o.NoCache,
 		imported: bd.imported, explain: bd.explain, layers: make(map[string]*image.Layer),
 	}
-	bd.commands = commands{runner: b.Runner, store: b.Store, opts: &bd.opts, progress: bd.progress, imported: bd.importedMount}
+	bd.commands = commands{runner: b.Runner, store: b.Store, opts: &bd.opts, progress: bd.progress, imported: func() *cache.Caches { return bd.caches }}
 	for _, p := range plans {
 		for s := p.Target(); s != nil; s = s.Base.Stage {
 			bd.inResult[s] = true
@@ -149,10 +144,8 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 	if b.exporter, err = b.newExporter(ctx); err != nil {
 		return nil, errors.Join(err, b.group.Wait())
 	}
-	b.group.Go(func() error {
-		_, err := b.importCaches(ctx)
-		return err
-	})
+	b.caches = b.newCaches()
+	b.group.Go(func() error { return b.caches.Import(ctx) })
 	stages := newStages(b)
 	stages.begin(ctx)
 	b.group.Go(func() error {
@@ -169,7 +162,9 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		return err
 	})
 	if err := b.group.Wait(); err != nil {
-		return nil, b.stopwatch.blame(caller, ctx, err)
+		err = b.stopwatch.blame(caller, ctx, err)
+		b.missing = b.caches.LostLayer(caller, err)
+		return nil, err
 	}
 	result.Cache = b.cacheUse()
 	return result, nil
@@ -202,5 +197,5 @@ func (b *build) created(f *finding) *time.Time {
 	if b.plan.Epoch != nil {
 		return b.plan.Epoch
 	}
-	return &f.created
+	return &f.Created
 }

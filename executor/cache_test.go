@@ -20,6 +20,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/registry"
@@ -66,7 +67,7 @@ func opened(body []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 }
 
-func fromRef(ref string) []executor.CacheSource { return []executor.CacheSource{{Ref: ref}} }
+func fromRef(ref string) []cache.Source { return []cache.Source{{Ref: ref}} }
 
 // Another machine finds every step in the cache, moves no layer, and makes the same
 // image. A change then runs what it concerns, over files from the cache, which the
@@ -78,7 +79,7 @@ func TestCacheFromAnotherMachine(t *testing.T) {
 	dir := t.TempDir()
 	writeTree(t, dir, map[string]string{"a": "1"})
 	ref := k.host + "/cache:1"
-	o := executor.Options{Context: dir, Tags: []string{k.host + "/app:1"}, CacheTo: []executor.CacheTarget{{Ref: ref, Max: true}}}
+	o := executor.Options{Context: dir, Tags: []string{k.host + "/app:1"}, CacheTo: []cache.Target{{Ref: ref, Max: true}}}
 	first := k.mustBuild(cachedStages, o)
 	k.elsewhere()
 	dir = t.TempDir()
@@ -142,7 +143,7 @@ func TestFetchedCacheIsKept(t *testing.T) {
 	k.base("base", map[string]string{"b": "b"})
 	ref := k.host + "/cache:1"
 	const text = "FROM HOST/base\nRUN one=1\nRUN two=2\nRUN three=3\n"
-	first := k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+	first := k.mustBuild(text, executor.Options{CacheTo: []cache.Target{{Ref: ref}}})
 	k.elsewhere()
 	k.mustBuild(text+"RUN four=4\n", executor.Options{CacheFrom: fromRef(ref)})
 	if ran := k.taken(); !slices.Equal(ran, []string{"four=4"}) {
@@ -165,7 +166,7 @@ func TestCacheRequests(t *testing.T) {
 		fmt.Fprintf(&text, "RUN f%d=%d\n", i, i)
 	}
 	ref := k.host + "/cache:1"
-	first := k.mustBuild(text.String(), executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+	first := k.mustBuild(text.String(), executor.Options{CacheTo: []cache.Target{{Ref: ref}}})
 	k.elsewhere()
 	var requests atomic.Int64
 	k.requests = func(*http.Request) int { requests.Add(1); return 0 }
@@ -188,7 +189,7 @@ func (k *kit) cacheManifest(ref string) (m ocispec.Manifest, config []byte) {
 	if err := json.Unmarshal(got.Manifest, &m); err != nil {
 		k.t.Fatal(err)
 	}
-	img, err := k.builder.Registry.ResolveArtifact(k.t.Context(), ref, linuxAMD64, executor.CacheConfigType)
+	img, err := k.builder.Registry.ResolveArtifact(k.t.Context(), ref, linuxAMD64, cache.ConfigType)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -205,7 +206,7 @@ func TestCacheModes(t *testing.T) {
 	writeTree(t, dir, map[string]string{"a": "1"})
 	low, high := k.host+"/min:1", k.host+"/max:1"
 	r := k.mustBuild(cachedStages, executor.Options{
-		Context: dir, Tags: []string{k.host + "/app:1"}, CacheTo: []executor.CacheTarget{{Ref: low}, {Ref: high, Max: true}},
+		Context: dir, Tags: []string{k.host + "/app:1"}, CacheTo: []cache.Target{{Ref: low}, {Ref: high, Max: true}},
 	})
 	for ref, want := range map[string]int{low: 3, high: 5} {
 		m, _ := k.cacheManifest(ref)
@@ -238,8 +239,8 @@ func TestCacheCompression(t *testing.T) {
 	k.base("base", map[string]string{"b": "b"})
 	const text = "FROM HOST/base\nRUN one=1\n"
 	ref := k.host + "/cache:1"
-	to := executor.CacheTarget{Ref: ref, Compression: &snapshot.Compression{Method: snapshot.Zstd}}
-	first := k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{to}})
+	to := cache.Target{Ref: ref, Compression: &snapshot.Compression{Method: snapshot.Zstd}}
+	first := k.mustBuild(text, executor.Options{CacheTo: []cache.Target{to}})
 	if m, _ := k.cacheManifest(ref); m.Layers[0].MediaType != ocispec.MediaTypeImageLayerZstd {
 		t.Errorf("the cache's layer is %s", m.Layers[0].MediaType)
 	}
@@ -257,7 +258,7 @@ func TestInlineCache(t *testing.T) {
 	const text = "FROM scratch\nARG TARGETARCH\nWORKDIR /w\nRUN arch=$TARGETARCH\nRUN two=2\n"
 	ref := k.host + "/app:1"
 	arm := ocispec.Platform{OS: "linux", Architecture: "arm64"}
-	o := executor.Options{Tags: []string{ref}, CacheTo: []executor.CacheTarget{{Inline: true}}}
+	o := executor.Options{Tags: []string{ref}, CacheTo: []cache.Target{{Inline: true}}}
 	first, err := k.buildFor(text, o, linuxAMD64, arm)
 	if err != nil {
 		t.Fatal(err)
@@ -285,9 +286,9 @@ func TestLocalCache(t *testing.T) {
 	k.base("base", map[string]string{"b": "b"})
 	const text = "FROM HOST/base\nRUN one=1\nRUN two=2\n"
 	dir := filepath.Join(t.TempDir(), "cache")
-	to := []executor.CacheTarget{{Dir: dir, Tag: "latest"}}
+	to := []cache.Target{{Dir: dir, Tag: "latest"}}
 	first := k.mustBuild(text, executor.Options{CacheTo: to})
-	from := []executor.CacheSource{{Layout: &archive.LayoutImage{Dir: dir}}}
+	from := []cache.Source{{Layout: &archive.LayoutImage{Dir: dir}}}
 	k.elsewhere()
 	again := k.mustBuild(text, executor.Options{CacheFrom: from, CacheTo: to, Tags: []string{k.host + "/app:1"}})
 	if ran := k.taken(); len(ran) > 0 || again.Manifest.Digest != first.Manifest.Digest {
@@ -314,7 +315,7 @@ func TestCacheOfNamedContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	var made []digest.Digest
-	for _, o := range []executor.Options{{CacheTo: []executor.CacheTarget{{Ref: ref}}}, {CacheFrom: fromRef(ref)}} {
+	for _, o := range []executor.Options{{CacheTo: []cache.Target{{Ref: ref}}}, {CacheFrom: fromRef(ref)}} {
 		k.elsewhere()
 		dir := t.TempDir()
 		writeTree(t, dir, map[string]string{"x": "x"})
@@ -336,7 +337,7 @@ func TestCacheOverOtherFiles(t *testing.T) {
 	k := newKit(t, shell)
 	k.base("base", map[string]string{"b": "b"})
 	ref := k.host + "/cache:1"
-	k.mustBuild("FROM HOST/base\nRUN one=1\nRUN two=2\n", executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+	k.mustBuild("FROM HOST/base\nRUN one=1\nRUN two=2\n", executor.Options{CacheTo: []cache.Target{{Ref: ref}}})
 	k.elsewhere()
 	k.mustBuild("FROM HOST/base\nRUN one=1\n", executor.Options{}) // at another time
 	k.taken()
@@ -355,7 +356,7 @@ func TestCacheEpoch(t *testing.T) {
 	const text = "FROM HOST/base\nRUN one=1\n"
 	early, late := time.Unix(1_000_000, 0), time.Unix(2_000_000, 0)
 	k.epoch = &early
-	first := k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+	first := k.mustBuild(text, executor.Options{CacheTo: []cache.Target{{Ref: ref}}})
 	for _, tt := range []struct {
 		epoch *time.Time
 		ran   int
@@ -376,7 +377,7 @@ func TestBadCaches(t *testing.T) {
 	k.base("base", map[string]string{"b": "b"})
 	const text = "FROM HOST/base\nRUN one=1\n"
 	ref := k.host + "/cache:1"
-	k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+	k.mustBuild(text, executor.Options{CacheTo: []cache.Target{{Ref: ref}}})
 	manifest, config := k.cacheManifest(ref)
 	push, err := k.builder.Registry.Push(t.Context(), ref)
 	if err != nil {
@@ -384,7 +385,7 @@ func TestBadCaches(t *testing.T) {
 	}
 	// put replaces the cache by one with this config.
 	put := func(config []byte) {
-		d := ocispec.Descriptor{MediaType: executor.CacheConfigType, Digest: digest.FromBytes(config), Size: int64(len(config))}
+		d := ocispec.Descriptor{MediaType: cache.ConfigType, Digest: digest.FromBytes(config), Size: int64(len(config))}
 		if err := push.Blob(t.Context(), d, "", opened(config)); err != nil {
 			t.Fatal(err)
 		}
@@ -458,7 +459,7 @@ func TestCacheWithOtherContent(t *testing.T) {
 	k := newKit(t, shell)
 	ref := k.host + "/cache:1"
 	const text = "FROM scratch\nRUN one=1\n"
-	k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+	k.mustBuild(text, executor.Options{CacheTo: []cache.Target{{Ref: ref}}})
 	m, config := k.cacheManifest(ref)
 	var rec map[string]any
 	if err := json.Unmarshal(config, &rec); err != nil {
@@ -506,7 +507,7 @@ func TestLostCacheLayers(t *testing.T) {
 			t.Parallel()
 			k := newKit(t, shell)
 			ref := k.host + "/cache:1"
-			k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref}}})
+			k.mustBuild(text, executor.Options{CacheTo: []cache.Target{{Ref: ref}}})
 			m, _ := k.cacheManifest(ref)
 			inner := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: k.host})
 			var lost atomic.Pointer[string]
@@ -562,7 +563,7 @@ func TestCacheThatIsNotTaken(t *testing.T) {
 		}
 		return 0
 	}
-	o := executor.Options{Tags: []string{k.host + "/app:1"}, CacheTo: []executor.CacheTarget{{Ref: k.host + "/cache:1"}}}
+	o := executor.Options{Tags: []string{k.host + "/app:1"}, CacheTo: []cache.Target{{Ref: k.host + "/cache:1"}}}
 	_, err := k.build(t.Context(), "FROM scratch\nRUN one=1\n", o)
 	if err == nil || !strings.Contains(err.Error(), "export cache to "+k.host+"/cache:1") || !k.exists(k.host+"/app:1") {
 		t.Errorf("error %v, image there: %v", err, k.exists(k.host+"/app:1"))
@@ -582,7 +583,7 @@ func TestCacheExportedAgain(t *testing.T) {
 	dir := t.TempDir()
 	writeTree(t, dir, map[string]string{"a": "1"})
 	ref := k.host + "/cache:1"
-	o := executor.Options{Context: dir, CacheTo: []executor.CacheTarget{{Ref: ref}}}
+	o := executor.Options{Context: dir, CacheTo: []cache.Target{{Ref: ref}}}
 	k.mustBuild("FROM scratch\nCOPY a /\nRUN one=1\n", o)
 	before, _ := k.cacheManifest(ref)
 	k.elsewhere()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/opencontainers/go-digest"
@@ -83,13 +84,13 @@ func (k *kit) found(ref string) string {
 // and modes, and only if one does. A machine that has the mount keeps its own.
 func TestCacheMountsOnAnotherMachine(t *testing.T) {
 	t.Parallel()
-	for name, where := range map[string]func(k *kit) (executor.CacheTarget, executor.CacheSource){
-		"registry": func(k *kit) (executor.CacheTarget, executor.CacheSource) {
-			return executor.CacheTarget{Ref: k.host + "/cache:1"}, executor.CacheSource{Ref: k.host + "/cache:1"}
+	for name, where := range map[string]func(k *kit) (cache.Target, cache.Source){
+		"registry": func(k *kit) (cache.Target, cache.Source) {
+			return cache.Target{Ref: k.host + "/cache:1"}, cache.Source{Ref: k.host + "/cache:1"}
 		},
-		"directory": func(k *kit) (executor.CacheTarget, executor.CacheSource) {
+		"directory": func(k *kit) (cache.Target, cache.Source) {
 			dir := filepath.Join(k.t.TempDir(), "cache")
-			return executor.CacheTarget{Dir: dir, Tag: "latest"}, executor.CacheSource{Layout: &archive.LayoutImage{Dir: dir}}
+			return cache.Target{Dir: dir, Tag: "latest"}, cache.Source{Layout: &archive.LayoutImage{Dir: dir}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +102,7 @@ func TestCacheMountsOnAnotherMachine(t *testing.T) {
 				return "FROM scratch\nRUN --mount=type=cache,id=go,target=/c --mount=type=cache,target=/other " + file + "\n"
 			}
 			app := k.host + "/app:1"
-			k.mustBuild(text("d/one"), executor.Options{Tags: []string{app}, CacheTo: []executor.CacheTarget{to}})
+			k.mustBuild(text("d/one"), executor.Options{Tags: []string{app}, CacheTo: []cache.Target{to}})
 			if got := k.found(app); got != " drwxr-xr-x 0:0;" {
 				t.Errorf("the first found %q", got)
 			}
@@ -115,7 +116,7 @@ func TestCacheMountsOnAnotherMachine(t *testing.T) {
 				}
 				return 0
 			}
-			o := executor.Options{Tags: []string{app}, CacheFrom: []executor.CacheSource{from}, CacheTo: []executor.CacheTarget{to}}
+			o := executor.Options{Tags: []string{app}, CacheFrom: []cache.Source{from}, CacheTo: []cache.Target{to}}
 			k.mustBuild(text("d/one"), o)
 			if warned, ran := k.warnings(), k.taken(); len(ran) > 0 || came.Load() > 1 || len(warned) > 0 {
 				t.Errorf("ran %q, %d blobs of the cache came, warned %q", ran, came.Load(), warned)
@@ -158,7 +159,7 @@ func TestCacheMountLayerIsReproducible(t *testing.T) {
 		ref := fmt.Sprintf("%s/cache:%d", k.host, i)
 		k.elsewhere()
 		k.mustBuild("FROM scratch\nRUN --mount=type=cache,target=/c x\n", executor.Options{
-			CacheTo: []executor.CacheTarget{{Ref: ref, Mounts: []string{"/c"}}},
+			CacheTo: []cache.Target{{Ref: ref, Mounts: []string{"/c"}}},
 		})
 		m, _ := k.cacheManifest(ref)
 		layers = append(layers, m.Layers[len(m.Layers)-1].Digest)
@@ -174,7 +175,7 @@ func TestBadCacheMounts(t *testing.T) {
 	k := newKit(t, hoard)
 	ref, app := k.host+"/cache:1", k.host+"/app:1"
 	text := func(file string) string { return "FROM scratch\nRUN --mount=type=cache,id=go,target=/c " + file + "\n" }
-	k.mustBuild(text("one"), executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref, Mounts: []string{"no", "go"}}}})
+	k.mustBuild(text("one"), executor.Options{CacheTo: []cache.Target{{Ref: ref, Mounts: []string{"no", "go"}}}})
 	if warned := k.warnings(); len(warned) != 1 || !strings.Contains(warned[0], "ID no") {
 		t.Errorf("warned %q", warned)
 	}
@@ -246,7 +247,7 @@ func TestCacheMountsOfAnotherEpoch(t *testing.T) {
 	const text = "FROM scratch\nRUN --mount=type=cache,id=go,target=/c d/one\n"
 	early, late := time.Unix(1_000_000, 0), time.Unix(2_000_000, 0)
 	k.epoch = &early
-	k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Ref: ref, Mounts: []string{"go"}}}})
+	k.mustBuild(text, executor.Options{CacheTo: []cache.Target{{Ref: ref, Mounts: []string{"go"}}}})
 	k.elsewhere()
 	k.epoch = &late
 	k.mustBuild(text, executor.Options{Tags: []string{app}, CacheFrom: fromRef(ref)})

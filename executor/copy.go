@@ -42,7 +42,7 @@ func (at site) copy(ctx context.Context, op *dockerfile.Copy) (*operation, error
 	if c.from != nil && c.from.key != "" {
 		alias = recipe.Key("copy from", r.Key().String(), c.from.key.String())
 		if key, ok := at.alias(ctx, alias); ok && c.from.basis != anew {
-			at.noteLink(alias, key)
+			at.caches.Link(alias, key)
 			for _, p := range c.parts {
 				p.unread(r)
 			}
@@ -59,7 +59,7 @@ func (at site) copy(ctx context.Context, op *dockerfile.Copy) (*operation, error
 	}
 	key := r.Key()
 	if alias != "" {
-		at.noteLink(alias, key)
+		at.caches.Link(alias, key)
 		if err := at.Store.PutRecord(aliasKind, alias, []byte(key)); err != nil {
 			return nil, err
 		}
@@ -119,7 +119,7 @@ func (c *copying) shape(parent digest.Digest) *recipe.Recipe {
 // alias returns the key recorded under a whose result is there. In a forecast
 // one whose result isn't there will do.
 func (at site) alias(ctx context.Context, a digest.Digest) (found digest.Digest, ok bool) {
-	for key := range at.linkedTo(ctx, aliasKind, a) {
+	for key := range at.caches.Linked(ctx, aliasKind, a) {
 		if at.results.recallAfter(ctx, at.after, key) != nil {
 			return key, true
 		}

@@ -4,7 +4,10 @@ import (
 	"context"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/image"
+	"github.com/bobbuild/bob/executor/source"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -16,6 +19,36 @@ func (b *build) newExporter(ctx context.Context) (*image.Exporter, error) {
 		Epoch: b.plan.Epoch, MaxUnpacked: b.opts.MaxUnpacked,
 		Go: func(f func(context.Context) error) { b.group.Go(func() error { return f(b.life) }) },
 	})
+}
+
+// newCaches returns the caches of b, of which nothing is fetched yet.
+func (b *build) newCaches() *cache.Caches {
+	o := cache.Options{
+		Sources: b.opts.CacheFrom, Targets: b.opts.CacheTo,
+		Store: b.Store, Registry: b.Registry, Exporter: b.exporter, Progress: b.progress,
+		Platforms: b.platforms(), Epoch: b.plan.Epoch, Jobs: b.opts.Jobs, MaxUnpacked: b.opts.MaxUnpacked,
+		Lost: b.lost,
+	}
+	if b.opts.NoCache {
+		o.Sources = nil
+	}
+	return cache.New(o)
+}
+
+// imported returns the result of the operation key over below that an imported cache has,
+// nil if none has it.
+func (b *build) imported(ctx context.Context, below *source.RootFS, key digest.Digest) *finding {
+	r, ok := b.caches.Find(ctx, below, key)
+	if !ok {
+		return nil
+	}
+	return &finding{Result: r}
+}
+
+// noteStep remembers for the caches that f is the result of a step of s over the layers
+// below.
+func (b *build) noteStep(s *dockerfile.Stage, below []*image.Layer, f *finding) {
+	b.caches.Note(cache.Step{Result: f.Result, Below: below, InImage: b.inResult[s]})
 }
 
 // exports reports whether the layers of s are part of an image.
@@ -45,9 +78,9 @@ func (b *build) deliver(ctx context.Context, targets []*state) (*Result, error) 
 		contents = append(contents, &image.Content{
 			Platform: p, Config: st.image, History: st.fullHistory(), Base: st.base, Layers: st.layers,
 			Annotations: annotations,
-			Records:     func(ctx context.Context, f *image.Format) (any, error) { return b.inlineCache(ctx, st, f) },
+			Records:     func(ctx context.Context, f *image.Format) (any, error) { return b.caches.Inline(ctx, st.layers, f) },
 			Files: func(ctx context.Context) (string, error) {
-				tree, err := b.sources.View(ctx, st.rootfs.RootFS)
+				tree, err := b.sources.View(ctx, st.rootfs)
 				if err != nil {
 					return "", err
 				}
@@ -59,5 +92,5 @@ func (b *build) deliver(ctx context.Context, targets []*state) (*Result, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Result: result}, b.exportCaches(ctx)
+	return &Result{Result: result}, b.caches.Export(ctx)
 }

@@ -11,11 +11,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bobbuild/bob/executor/recipe"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/opencontainers/go-digest"
 )
 

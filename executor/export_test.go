@@ -4,7 +4,6 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/sandbox"
-	"github.com/bobbuild/bob/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -30,17 +29,4 @@ func RunKeyOf(p ocispec.Platform, limits ...sandbox.Ulimit) string {
 		panic(err)
 	}
 	return r.Key().String()
-}
-
-// ReadRecords reads the config of a cache with these layers, and returns the records
-// and how many steps, links and mounts are taken from them.
-func ReadRecords(config []byte, layers []ocispec.Descriptor) (rec any, steps, links, mounts int, err error) {
-	img := &registry.Image{Config: config}
-	img.Manifest.Config.MediaType, img.Manifest.Layers = CacheConfigType, layers
-	r, err := readCacheRecords(img)
-	if err != nil {
-		return nil, 0, 0, 0, err
-	}
-	c := (&build{}).newImportedCache(img, r)
-	return r, len(c.steps), len(c.links), len(c.mounts), nil
 }

@@ -8,9 +8,8 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/bobbuild/bob/executor/recipe"
-
 	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/opencontainers/go-digest"
 )
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/sandbox"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -19,7 +20,7 @@ func TestRecordsHaveVersions(t *testing.T) {
 	k.base("base", map[string]string{"b": "b"})
 	dir := contextDir(t, map[string]string{"f": "f"})
 	k.mustBuild("FROM HOST/base AS a\nRUN x=1\nFROM HOST/base\nCOPY f /\nCOPY --from=a x /\nRUN --mount=type=bind,target=/m --mount=type=bind,from=a,source=x,target=/n y=1\n",
-		executor.Options{Context: dir, CacheTo: []executor.CacheTarget{{Ref: k.host + "/cache:1"}}})
+		executor.Options{Context: dir, CacheTo: []cache.Target{{Ref: k.host + "/cache:1"}}})
 	kinds := glob(t, filepath.Join(k.store, "records", "*"))
 	if len(kinds) < 6 {
 		t.Errorf("the build left %q", kinds)

@@ -67,7 +67,7 @@ func (l *lookahead) last(ctx context.Context, s *dockerfile.Stage, o *outline) (
 			return nil, err
 		}
 		if found := l.results.recallAfter(ctx, &st, op.key); found != nil {
-			st = *st.with(op.key, found.layer, found.rootfs, step.History)
+			st = *st.with(op.key, found.Layer, found.RootFS, step.History)
 		} else {
 			st.key, st.unmade = op.key, true
 		}
@@ -114,7 +114,7 @@ func (l *lookahead) find(ctx context.Context, from dockerfile.From, s *dockerfil
 			}
 			return built.rootfs.Snapshot(ctx)
 		})
-		o.rootfs, o.open = &rootfs{RootFS: files}, viewOf(l.sources, files)
+		o.rootfs, o.open = files, viewOf(l.sources, files)
 	}
 	return o, nil
 }

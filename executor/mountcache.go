@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -43,9 +44,12 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 			_, _ = fmt.Fprintf(m.vertex.Log(2), "waiting for the cache mount on %s, which another build uses\n", w.spec.Target)
 		}
 		c, err := m.store.CacheMount(ctx, w.key, sharings[w.spec.Sharing], waiting, func(dir string) error {
-			if from := m.imported(ctx, w.key); from != nil {
-				err := m.unpackMount(ctx, dir, from)
-				if err == nil || ctx.Err() != nil {
+			if from := m.imported().Mount(ctx, w.key); from != nil {
+				owner, err := m.imported().Unpack(ctx, dir, from)
+				if err == nil {
+					return give(dir, dockerfile.MountOwner(owner), m.store.Owners())
+				}
+				if ctx.Err() != nil {
 					return err
 				}
 				m.progress.Warn(fmt.Sprintf("cache mount %s: %v; it begins anew", from.ID, err))
@@ -59,6 +63,12 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 		m.caches[w.key] = c
 	}
 	return nil
+}
+
+// mountID is the ID of m as a Dockerfile has it, without BUILDKIT_CACHE_MOUNT_NS.
+func mountID(m *dockerfile.CacheMount) string {
+	_, id, _ := strings.Cut(m.ID, "/")
+	return id
 }
 
 // likeSource gives the directory dir the owner and mode of the one at source,

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
@@ -26,8 +27,8 @@ type commands struct {
 	store    *snapshot.Store
 	opts     *Options
 	progress *event.Reporter
-	// imported returns the cache mount key that an imported cache has, nil if none.
-	imported func(ctx context.Context, key digest.Digest) *mountLayer
+	// imported returns the caches that cache mounts may come from.
+	imported func() *cache.Caches
 }
 
 // A mounting is the mounts of one running command.

@@ -60,8 +60,8 @@ func (at site) mountSource(ctx context.Context, from dockerfile.From, source str
 	}
 	record := recipe.Key("mounted", o.key.String(), source)
 	if !at.opts.NoCache && o.basis != anew {
-		for m.content = range at.linkedTo(ctx, mountedKind, record) {
-			at.noteLink(record, m.content)
+		for m.content = range at.caches.Linked(ctx, mountedKind, record) {
+			at.caches.Link(record, m.content)
 			return m, nil
 		}
 	}
@@ -80,7 +80,7 @@ func (at site) mountSource(ctx context.Context, from dockerfile.From, source str
 		return nil, err
 	}
 	m.basis = settled
-	at.noteLink(record, m.content)
+	at.caches.Link(record, m.content)
 	return m, at.Store.PutRecord(mountedKind, record, []byte(m.content))
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/image"
@@ -77,9 +78,9 @@ type Options struct {
 	ByDigest bool
 	// CacheFrom are the caches that results are looked for in, after the store, in
 	// their order.
-	CacheFrom []CacheSource
+	CacheFrom []cache.Source
 	// CacheTo is where the results are kept for other machines.
-	CacheTo []CacheTarget
+	CacheTo []cache.Target
 	// Outputs are what else becomes of the result.
 	Outputs []image.Output
 	// Format is how the image is pushed, or reported where it goes nowhere.

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/bobbuild/bob/registry/archive"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/source"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -27,7 +26,7 @@ type origin struct {
 	owners bool
 	open   func(context.Context) (*source.Tree, error)
 	// rootfs holds all of its files; nil for directories of this machine.
-	rootfs *rootfs
+	rootfs *source.RootFS
 	// noteRead is told what was selected of the build context; nil for others.
 	noteRead func(filecopy.Source, digest.Digest)
 }
@@ -74,7 +73,7 @@ func (o *origins) find(ctx context.Context, from dockerfile.From, s *dockerfile.
 
 // of returns the files of st.
 func (o *origins) of(st *state) *origin {
-	return &origin{key: st.key, basis: st.basis, owners: true, rootfs: st.rootfs, open: viewOf(o.sources, st.rootfs.RootFS)}
+	return &origin{key: st.key, basis: st.basis, owners: true, rootfs: st.rootfs, open: viewOf(o.sources, st.rootfs)}
 }
 
 // viewOf returns a function that opens the files of r.
@@ -99,7 +98,7 @@ func (o *origins) named(ctx context.Context, name string, p ocispec.Platform) (*
 		if err != nil {
 			return nil, fmt.Errorf("context %q: %w", name, err)
 		}
-		return &origin{key: f.Key, rootfs: &rootfs{RootFS: f.RootFS}, open: viewOf(o.sources, f.RootFS)}, nil
+		return &origin{key: f.Key, rootfs: f.RootFS, open: viewOf(o.sources, f.RootFS)}, nil
 	default:
 		return &origin{open: func(ctx context.Context) (*source.Tree, error) { return o.sources.Directory(ctx, c.Dir, c.Ignore) }}, nil
 	}
@@ -137,7 +136,7 @@ func (o *origins) imageState(ctx context.Context, img *source.Image) (*state, er
 	return o.images.Get(ctx, img, func(context.Context) (*state, error) {
 		st := &state{
 			image: img.Parsed, base: img.Parsed.History, history: img.Parsed.History,
-			key: recipe.Key("image", img.Chain.String()), rootfs: &rootfs{RootFS: img.RootFS}, from: img.Digest,
+			key: recipe.Key("image", img.Chain.String()), rootfs: img.RootFS, from: img.Digest,
 		}
 		for _, l := range img.Layers {
 			st.layers = append(st.layers, image.Based(l, img.Image))

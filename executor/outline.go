@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/bobbuild/bob/registry/oci"
-
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/recipe"
+	"github.com/bobbuild/bob/executor/source"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -118,7 +118,7 @@ func (a *outlines) contextBase(ctx context.Context, s *dockerfile.Stage) (*state
 		return nil, err
 	}
 	a.noteStep(s, nil, f)
-	st := scratch().with(f.key, f.layer, f.rootfs, ocispec.History{})
+	st := scratch().with(f.Key, f.Layer, f.RootFS, ocispec.History{})
 	// No instruction made the layer, so that BuildKit finds no entry for it.
 	st.missing = &ocispec.History{Created: a.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
 	return st, nil
@@ -129,7 +129,7 @@ func (a *outlines) contextBase(ctx context.Context, s *dockerfile.Stage) (*state
 func (a *outlines) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
 	if o.rootfs != nil {
 		key := recipe.Key("fetched context", o.key.String())
-		if f := a.results.recall(ctx, emptyRootFS(), key); f != nil {
+		if f := a.results.recall(ctx, new(source.RootFS), key); f != nil {
 			return f, nil
 		}
 		snap, err := o.rootfs.Snapshot(ctx)
@@ -157,5 +157,5 @@ func (a *outlines) contextFiles(ctx context.Context, o *origin, title string) (*
 			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: a.Store.Owners()})
 		},
 	}
-	return a.results.find(ctx, emptyRootFS(), op, title)
+	return a.results.find(ctx, new(source.RootFS), op, title)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -177,7 +178,7 @@ func TestPoisonedCaches(t *testing.T) {
 			k := newKit(t, shell)
 			k.base("base", map[string]string{"b": "b"})
 			dir := t.TempDir()
-			k.mustBuild(text, executor.Options{CacheTo: []executor.CacheTarget{{Dir: dir, Tag: "latest"}}})
+			k.mustBuild(text, executor.Options{CacheTo: []cache.Target{{Dir: dir, Tag: "latest"}}})
 			if poison != nil {
 				p := openPoisoned(t, dir)
 				poison(p)
@@ -186,7 +187,7 @@ func TestPoisonedCaches(t *testing.T) {
 			k.elsewhere()
 			// What comes over the cached steps reads their files.
 			ref := k.host + "/app:1"
-			o := executor.Options{CacheFrom: []executor.CacheSource{{Layout: &archive.LayoutImage{Dir: dir}}}, Tags: []string{ref}}
+			o := executor.Options{CacheFrom: []cache.Source{{Layout: &archive.LayoutImage{Dir: dir}}}, Tags: []string{ref}}
 			k.mustBuild(text+"RUN four=4\n", o)
 			warned := k.warnings()
 			ran := k.taken()
@@ -246,13 +247,13 @@ func TestPoisonedCacheMounts(t *testing.T) {
 			k := newKit(t, hoard)
 			dir := t.TempDir()
 			const text = "FROM scratch\nRUN --mount=type=cache,id=go,target=/c "
-			k.mustBuild(text+"one\n", executor.Options{CacheTo: []executor.CacheTarget{{Dir: dir, Tag: "latest", Mounts: []string{"go"}}}})
+			k.mustBuild(text+"one\n", executor.Options{CacheTo: []cache.Target{{Dir: dir, Tag: "latest", Mounts: []string{"go"}}}})
 			p := openPoisoned(t, dir)
 			p.manifest.Layers[len(p.manifest.Layers)-1] = p.put(ocispec.MediaTypeImageLayer, content.Bytes())
 			p.object("layers", len(p.manifest.Layers)-1)["compression"] = "uncompressed"
 			p.close()
 			k.elsewhere()
-			k.mustBuild(text+"two\n", executor.Options{CacheFrom: []executor.CacheSource{{Layout: &archive.LayoutImage{Dir: dir}}}})
+			k.mustBuild(text+"two\n", executor.Options{CacheFrom: []cache.Source{{Layout: &archive.LayoutImage{Dir: dir}}}})
 			if warned := k.warnings(); len(warned) > 1 || tt.warned != (len(warned) > 0) {
 				t.Errorf("warned %q", warned)
 			}

@@ -7,9 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/memo"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
@@ -29,14 +31,6 @@ type operation struct {
 	explanation // of the key
 }
 
-// A stepRecord is what the store remembers of a step under its key.
-type stepRecord struct {
-	Snapshot string    // ID of the snapshot
-	Created  time.Time // when the step ended, for the history
-}
-
-const recordKind = "step-2"
-
 // wanted is what a finding is an answer to.
 type wanted struct {
 	key  digest.Digest
@@ -45,11 +39,9 @@ type wanted struct {
 
 // A finding is a known result of a step.
 type finding struct {
-	key     digest.Digest
-	created time.Time // when the step ended, for the history
-	layer   *image.Layer
-	rootfs  *rootfs
-	hit     bool // it wasn't made by this build
+	cache.Result
+
+	hit bool // it wasn't made by this build
 }
 
 // results are what the steps of a build come to: those that are known, and those that it
@@ -63,7 +55,7 @@ type results struct {
 	noCache   bool                // nothing is known
 	// imported returns the result of the operation key over below that an imported cache
 	// has, nil if none has it.
-	imported func(ctx context.Context, below *rootfs, key digest.Digest) *finding
+	imported func(ctx context.Context, below *source.RootFS, key digest.Digest) *finding
 	// explain tells why the result of op was known or not, if that was asked for.
 	explain func(ctx context.Context, v *event.Vertex, op *operation, title string, known bool)
 
@@ -76,7 +68,7 @@ type results struct {
 // find returns the result of op over below, by looking it up or by making it. Steps
 // that come to the same, as those of two platforms may, are done once in a build and
 // shown once.
-func (r *results) find(ctx context.Context, below *rootfs, op *operation, title string) (*finding, error) {
+func (r *results) find(ctx context.Context, below *source.RootFS, op *operation, title string) (*finding, error) {
 	return r.findings.Get(ctx, wanted{op.key, op.basis == anew}, func(ctx context.Context) (*finding, error) {
 		f := r.known(ctx, below, op)
 		if f == nil {
@@ -109,7 +101,7 @@ func (r *results) find(ctx context.Context, below *rootfs, op *operation, title 
 }
 
 // known returns the known result of op over below, nil if that is nothing or won't do.
-func (r *results) known(ctx context.Context, below *rootfs, op *operation) *finding {
+func (r *results) known(ctx context.Context, below *source.RootFS, op *operation) *finding {
 	if op.basis == anew {
 		return nil
 	}
@@ -138,16 +130,16 @@ func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, op *opera
 
 // record remembers snap as the result that key stands for.
 func (r *results) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, error) {
-	rec := &stepRecord{Snapshot: snap.ID(), Created: r.clock().UTC()}
-	if err := r.remember(recordKind, key, rec); err != nil {
+	created := r.clock().UTC()
+	if err := cache.Remember(r.store, key, snap.ID(), created); err != nil {
 		return nil, err
 	}
-	return r.found(key, rec, snap), nil
+	return r.found(key, snap, created), nil
 }
 
-// found is the finding that rec, which is known under key, tells of.
-func (r *results) found(key digest.Digest, rec *stepRecord, snap *snapshot.Snapshot) *finding {
-	return &finding{key: key, created: rec.Created, layer: r.layerOf(snap), rootfs: present(snap)}
+// found is the finding that snap, which is known under key, is.
+func (r *results) found(key digest.Digest, snap *snapshot.Snapshot, created time.Time) *finding {
+	return &finding{Result: cache.Result{Key: key, Created: created, Layer: r.layerOf(snap), RootFS: source.Present(snap)}}
 }
 
 // recallAfter returns the known result of the operation key after st; nil if there is
@@ -162,7 +154,7 @@ func (r *results) recallAfter(ctx context.Context, st *state, key digest.Digest)
 // recall returns the known result of the operation key over below, from the store or
 // else from an imported cache; nil if there is none. A result that lies on something
 // else, since what is below was made anew, doesn't count.
-func (r *results) recall(ctx context.Context, below *rootfs, key digest.Digest) *finding {
+func (r *results) recall(ctx context.Context, below *source.RootFS, key digest.Digest) *finding {
 	if f := r.lookup(below, key); f != nil {
 		return f
 	}
@@ -171,23 +163,15 @@ func (r *results) recall(ctx context.Context, below *rootfs, key digest.Digest) 
 
 // lookup returns what the store knows under key, nil if that is nothing, not wanted,
 // not over below, or not whole any more.
-func (r *results) lookup(below *rootfs, key digest.Digest) *finding {
+func (r *results) lookup(below *source.RootFS, key digest.Digest) *finding {
 	if r.noCache {
 		return nil
 	}
-	data, err := r.store.Record(recordKind, key)
-	if err != nil {
+	snap, created := cache.Recall(r.store, key)
+	if snap == nil || snap.Parent() != below.ID() {
 		return nil
 	}
-	rec := &stepRecord{}
-	if json.Unmarshal(data, rec) != nil {
-		return nil
-	}
-	snap, err := r.store.Snapshot(rec.Snapshot)
-	if err != nil || snap.Parent() != below.ID() {
-		return nil
-	}
-	return r.found(key, rec, snap)
+	return r.found(key, snap, created)
 }
 
 func (r *results) remember(kind string, key digest.Digest, rec any) error {

@@ -23,7 +23,11 @@ func (at site) run(ctx context.Context, op *dockerfile.Run) (*operation, error) 
 	if err != nil {
 		return nil, err
 	}
-	at.noteMounts(op, found)
+	for i, m := range op.Mounts {
+		if m, ok := m.(*dockerfile.CacheMount); ok {
+			at.caches.NoteMount(cacheKey(m, found[i]), mountID(m), sharings[m.Sharing])
+		}
+	}
 	network, err := networkName(at.opts.Network)
 	if err != nil {
 		return nil, err

@@ -173,12 +173,12 @@ func (w *stages) step(ctx context.Context, st *state, t task) (*state, error) {
 // after returns the state behind t, whose result is f.
 func (w *stages) after(st *state, t task, f *finding) *state {
 	t.History.Created = w.created(f)
-	f.layer.Place(func(err error) error { return locate(err, t.Step) })
+	f.Layer.Place(func(err error) error { return locate(err, t.Step) })
 	if w.exports(t.stage) {
-		w.exporter.Start(f.layer)
+		w.exporter.Start(f.Layer)
 	}
 	w.noteStep(t.stage, st.layers, f)
-	next := st.with(f.key, f.layer, f.rootfs, t.History)
+	next := st.with(f.Key, f.Layer, f.RootFS, t.History)
 	if next.missing != nil {
 		next.missing = &ocispec.History{Created: t.History.Created, CreatedBy: describe(t), Comment: next.missing.Comment}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/recipe"
+	"github.com/bobbuild/bob/executor/source"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -34,7 +35,7 @@ type state struct {
 	history []ocispec.History // base, and what the steps added
 	layers  []*image.Layer    // base first
 	key     digest.Digest
-	rootfs  *rootfs
+	rootfs  *source.RootFS
 	from    digest.Digest // of the manifest of the image that it began with, "" if none
 	basis   basis         // of key
 	unmade  bool          // of a forecast: files and layers are those of an earlier step, since the last result isn't known
@@ -45,7 +46,7 @@ type state struct {
 }
 
 // with returns s with one more layer, which leads to r, and its history.
-func (s *state) with(key digest.Digest, l *image.Layer, r *rootfs, h ocispec.History) *state {
+func (s *state) with(key digest.Digest, l *image.Layer, r *source.RootFS, h ocispec.History) *state {
 	n := *s
 	n.key, n.rootfs = key, r
 	n.layers = append(slices.Clip(s.layers), l)
@@ -79,7 +80,7 @@ func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
 }
 
 // scratch is the state of FROM scratch: no layer.
-func scratch() *state { return &state{key: recipe.Key("scratch"), rootfs: emptyRootFS()} }
+func scratch() *state { return &state{key: recipe.Key("scratch"), rootfs: new(source.RootFS)} }
 
 // errNoNames says that nothing can be looked up yet.
 var errNoNames = errors.New("the stage is still empty and knows no names: use numbers")

@@ -1,10 +1,10 @@
-package executor_test
+package cache_test
 
 import (
 	"encoding/json"
 	"testing"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -32,7 +32,7 @@ func FuzzCacheRecords(f *testing.F) {
 				layers[i].MediaType = ocispec.MediaTypeImageLayerZstd
 			}
 		}
-		rec, steps, links, mounts, err := executor.ReadRecords(config, layers)
+		rec, steps, links, mounts, err := cache.ReadRecords(config, layers)
 		if err != nil {
 			return
 		}
@@ -40,7 +40,7 @@ func FuzzCacheRecords(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what was taken can't be written: %v", err)
 		}
-		_, steps2, links2, mounts2, err := executor.ReadRecords(again, layers)
+		_, steps2, links2, mounts2, err := cache.ReadRecords(again, layers)
 		if err != nil || steps2 != steps || links2 != links || mounts2 != mounts {
 			t.Errorf("%d steps, %d links and %d mounts; again %d, %d and %d, %v", steps, links, mounts, steps2, links2, mounts2, err)
 		}

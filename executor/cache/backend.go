@@ -1,0 +1,74 @@
+package cache
+
+import (
+	"context"
+
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
+	"github.com/bobbuild/bob/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A Source is a cache to import: one made by a [Target], or an image that holds one
+// itself. Exactly one field is set.
+type Source struct {
+	Ref    string               // in a registry
+	Layout *archive.LayoutImage // in a directory
+}
+
+// String returns the source as errors name it.
+func (s Source) String() string {
+	if s.Layout != nil {
+		return s.Layout.String()
+	}
+	return s.Ref
+}
+
+// A Target is where a build leaves its results for builds elsewhere. Exactly one
+// of Ref, Dir and Inline is set.
+type Target struct {
+	Ref string // in a registry
+	Dir string // an OCI image layout; it keeps what else it holds
+	Tag string // of the cache in Dir
+	// Inline puts the records of the result's layers into the image itself.
+	Inline bool
+	// Max has the steps of all stages kept, not only those of the result.
+	Max bool
+	// Compression is that of the layers; nil is the image's, so that the cache and
+	// the image have their layers in common.
+	Compression *snapshot.Compression
+	// Mounts are the IDs of cache mounts that are kept too, each as a layer.
+	Mounts []string
+	// IgnoreError makes a warning of a cache that can't be written.
+	IgnoreError bool
+}
+
+// String returns the target as errors name it.
+func (t *Target) String() string {
+	if t.Dir != "" {
+		return t.Dir
+	}
+	return t.Ref
+}
+
+// A backend keeps caches.
+type backend interface {
+	// load returns the manifest and the config of a cache or of an image for p.
+	load(ctx context.Context, p ocispec.Platform) (*registry.Image, error)
+	// save keeps a cache. The manifest is the last of it.
+	save(ctx context.Context, m *manifest) error
+}
+
+func (c *Caches) from(s Source) backend {
+	if s.Layout != nil {
+		return &directory{caches: c, layout: *s.Layout}
+	}
+	return &registered{caches: c, ref: s.Ref}
+}
+
+func (c *Caches) to(t *Target) backend {
+	if t.Dir != "" {
+		return &directory{caches: c, layout: archive.LayoutImage{Dir: t.Dir, Tag: t.Tag}}
+	}
+	return &registered{caches: c, ref: t.Ref}
+}

@@ -1,0 +1,16 @@
+// Package cache exchanges results of steps with builds on other machines.
+//
+// A cache is one manifest: its layers are those of steps, and its config has records that
+// say which steps, over which layers they lie, and when they were made. An image may hold
+// the records of its own layers in its config. Keys say nothing of the machine (see
+// package recipe), so that results are found wherever they were made.
+//
+// Caches are looked in after the store. Nothing of their layers is fetched before their
+// files are needed. Whatever others have written is checked; a cache that can't be had
+// costs a warning.
+//
+// # Another backend
+//
+// What keeps caches implements two methods, load and save, in a file of its own: see
+// registry.go and directory.go. [Source] and [Target] name it.
+package cache
