@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 )
@@ -14,8 +14,8 @@ func TestSharedCacheFlags(t *testing.T) {
 	o := parsedOptions(t, "--cache-from h/c --cache-from type=registry,ref=h/d:1 --cache-from type=local,src=x,tag=t"+
 		" --cache-to type=registry,ref=h/c,mode=max,compression=zstd,force-compression=true,image-manifest=true,oci-mediatypes=true,ignore-error=true"+
 		" --cache-to h/d --cache-to type=local,dest=y,mode=min --cache-to type=inline")
-	from := []executor.CacheSource{{Ref: "h/c"}, {Ref: "h/d:1"}, {Layout: &archive.LayoutImage{Dir: "x", Tag: "t"}}}
-	to := []executor.CacheTarget{
+	from := []cache.Source{{Ref: "h/c"}, {Ref: "h/d:1"}, {Layout: &archive.LayoutImage{Dir: "x", Tag: "t"}}}
+	to := []cache.Target{
 		{Ref: "h/c", Max: true, Compression: &snapshot.Compression{Method: snapshot.Zstd}, IgnoreError: true},
 		{Ref: "h/d"},
 		{Dir: "y", Tag: "latest"},

@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -14,36 +14,36 @@ func TestFormats(t *testing.T) {
 	t.Parallel()
 	nine, nineteen := 9, 19
 	arm := &ocispec.Platform{OS: "linux", Architecture: "arm64"}
-	note := func(on executor.AnnotationPlace, p *ocispec.Platform, value string) executor.Annotation {
-		return executor.Annotation{On: on, Platform: p, Key: "org.example.note", Value: value}
+	note := func(on image.AnnotationPlace, p *ocispec.Platform, value string) image.Annotation {
+		return image.Annotation{On: on, Platform: p, Key: "org.example.note", Value: value}
 	}
 	for _, tt := range []struct {
 		args          string
-		pushed, other executor.Format // of the registry, and of the file
+		pushed, other image.Format // of the registry, and of the file
 	}{
-		{"", executor.Format{}, executor.Format{}},
+		{"", image.Format{}, image.Format{}},
 		{
 			"--oci-mediatypes=false --compression gzip --compression-level 9 --force-compression",
-			executor.Format{DockerTypes: true, Recompress: true, Compression: snapshot.Compression{Method: snapshot.Gzip, Level: &nine}},
-			executor.Format{DockerTypes: true, Recompress: true, Compression: snapshot.Compression{Method: snapshot.Gzip, Level: &nine}},
+			image.Format{DockerTypes: true, Recompress: true, Compression: snapshot.Compression{Method: snapshot.Gzip, Level: &nine}},
+			image.Format{DockerTypes: true, Recompress: true, Compression: snapshot.Compression{Method: snapshot.Gzip, Level: &nine}},
 		},
 		{
 			"--compression uncompressed -o type=registry,compression=zstd,compression-level=19",
-			executor.Format{Compression: snapshot.Compression{Method: snapshot.Zstd, Level: &nineteen}},
-			executor.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}},
+			image.Format{Compression: snapshot.Compression{Method: snapshot.Zstd, Level: &nineteen}},
+			image.Format{Compression: snapshot.Compression{Method: snapshot.Uncompressed}},
 		},
 		{
 			"--platform linux/amd64,linux/arm64 --annotation org.example.note=a --annotation index,manifest[linux/arm64]:org.example.note=b=c" +
 				" -o type=image,push=true,annotation-manifest-descriptor.org.example.note=d",
-			executor.Format{Annotations: []executor.Annotation{
-				note(executor.OnManifest, nil, "a"), note(executor.OnIndex, nil, "b=c"), note(executor.OnManifest, arm, "b=c"),
-				note(executor.OnManifestDescriptor, nil, "d"),
+			image.Format{Annotations: []image.Annotation{
+				note(image.OnManifest, nil, "a"), note(image.OnIndex, nil, "b=c"), note(image.OnManifest, arm, "b=c"),
+				note(image.OnManifestDescriptor, nil, "d"),
 			}},
-			executor.Format{Annotations: []executor.Annotation{
-				note(executor.OnManifest, nil, "a"), note(executor.OnIndex, nil, "b=c"), note(executor.OnManifest, arm, "b=c"),
+			image.Format{Annotations: []image.Annotation{
+				note(image.OnManifest, nil, "a"), note(image.OnIndex, nil, "b=c"), note(image.OnManifest, arm, "b=c"),
 			}},
 		},
-		{"--provenance=false --sbom=false --attest type=sbom,disabled=true", executor.Format{}, executor.Format{}},
+		{"--provenance=false --sbom=false --attest type=sbom,disabled=true", image.Format{}, image.Format{}},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()

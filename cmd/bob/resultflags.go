@@ -14,6 +14,7 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +60,7 @@ func (f *resultFlags) announce(w io.Writer, r *executor.Result, o *executor.Opti
 			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
-	if r.Manifest.Digest == "" || slices.ContainsFunc(o.Outputs, func(o executor.Output) bool { return o.Writer != nil }) {
+	if r.Manifest.Digest == "" || slices.ContainsFunc(o.Outputs, func(o image.Output) bool { return o.Writer != nil }) {
 		return nil
 	}
 	_, err := fmt.Fprintln(w, r.Manifest.Digest)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/distribution/reference"
 )
 
@@ -115,8 +116,8 @@ func (f *Flags) specs() ([]*spec, error) {
 }
 
 // format returns what the flags ask for.
-func (f *Flags) format() (executor.Format, error) {
-	format := executor.Format{DockerTypes: !f.ociTypes.Or(true), Recompress: f.forceCompression.Or(false)}
+func (f *Flags) format() (image.Format, error) {
+	format := image.Format{DockerTypes: !f.ociTypes.Or(true), Recompress: f.forceCompression.Or(false)}
 	wrong := []error{f.noAttestations()}
 	for _, of := range []struct {
 		flag  string

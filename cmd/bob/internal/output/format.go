@@ -9,20 +9,20 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
 )
 
 // formatFields are the fields of --output that change a format.
-func formatFields() map[string]func(*executor.Format, string) error {
-	return map[string]func(*executor.Format, string) error{
-		"oci-mediatypes": func(f *executor.Format, value string) error {
+func formatFields() map[string]func(*image.Format, string) error {
+	return map[string]func(*image.Format, string) error{
+		"oci-mediatypes": func(f *image.Format, value string) error {
 			oci, err := cli.Bool(value)
 			f.DockerTypes = !oci
 			return err
 		},
-		"compression": func(f *executor.Format, value string) error {
+		"compression": func(f *image.Format, value string) error {
 			f.Compression.Method = snapshot.Method(value)
 			switch f.Compression.Method {
 			case snapshot.Gzip, snapshot.Zstd, snapshot.Uncompressed:
@@ -32,7 +32,7 @@ func formatFields() map[string]func(*executor.Format, string) error {
 			}
 			return errors.New("want gzip, zstd or uncompressed")
 		},
-		"compression-level": func(f *executor.Format, value string) error {
+		"compression-level": func(f *image.Format, value string) error {
 			n, err := strconv.Atoi(value)
 			if err != nil {
 				return errors.New("want a number")
@@ -40,7 +40,7 @@ func formatFields() map[string]func(*executor.Format, string) error {
 			f.Compression.Level = &n
 			return nil
 		},
-		"force-compression": func(f *executor.Format, value string) error {
+		"force-compression": func(f *image.Format, value string) error {
 			var err error
 			f.Recompress, err = cli.Bool(value)
 			return err
@@ -69,7 +69,7 @@ var (
 
 // SetField sets what a field of --output called key, such as compression, says of the
 // format. The key must be that of such a field.
-func SetField(format *executor.Format, key, value string) error {
+func SetField(format *image.Format, key, value string) error {
 	if err := formatFields()[key](format, value); err != nil {
 		return fmt.Errorf("%s=%s: %w", key, value, err)
 	}
@@ -77,11 +77,11 @@ func SetField(format *executor.Format, key, value string) error {
 }
 
 // annotate takes the argument of --annotation: [place[platform],…:]key=value.
-func annotate(f *executor.Format, spec string) error {
+func annotate(f *image.Format, spec string) error {
 	name, value, ok := strings.Cut(spec, "=")
 	places, key, placed := strings.Cut(name, ":")
 	if !placed {
-		places, key = string(executor.OnManifest), name
+		places, key = string(image.OnManifest), name
 	}
 	if !ok || key == "" {
 		return errors.New("want [place:]key=value")
@@ -100,12 +100,12 @@ func annotate(f *executor.Format, spec string) error {
 
 const annotationPlaces = "manifest, manifest-descriptor, index or index-descriptor, with [os/arch] for one platform"
 
-func annotateOn(f *executor.Format, place, platform, key, value string) error {
-	a := executor.Annotation{On: executor.AnnotationPlace(place), Key: key, Value: value}
+func annotateOn(f *image.Format, place, platform, key, value string) error {
+	a := image.Annotation{On: image.AnnotationPlace(place), Key: key, Value: value}
 	switch a.On {
 	case "":
-		a.On = executor.OnManifest
-	case executor.OnManifest, executor.OnManifestDescriptor, executor.OnIndex, executor.OnIndexDescriptor:
+		a.On = image.OnManifest
+	case image.OnManifest, image.OnManifestDescriptor, image.OnIndex, image.OnIndexDescriptor:
 	default:
 		return fmt.Errorf("%q is no place for an annotation; want %s", place, annotationPlaces)
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/distribution/reference"
 	"golang.org/x/term"
 )
@@ -21,7 +21,7 @@ type kind struct {
 	// name is what the user writes.
 	name string
 	// to is what the executor calls it; a registry is none of its outputs.
-	to executor.OutputType
+	to image.OutputType
 	// pushes has the image pushed without push=true.
 	pushes bool
 	// isImage says that it holds an image, and not its files alone.
@@ -35,10 +35,10 @@ func kinds() []kind {
 	return []kind{
 		{name: "registry", pushes: true, isImage: true},
 		{name: "image", isImage: true},
-		{name: "oci", to: executor.OutputOCI, isImage: true, mayBeDir: true},
-		{name: "docker", to: executor.OutputDocker, isImage: true},
-		{name: "local", to: executor.OutputLocal, isDir: true},
-		{name: "tar", to: executor.OutputTar},
+		{name: "oci", to: image.OutputOCI, isImage: true, mayBeDir: true},
+		{name: "docker", to: image.OutputDocker, isImage: true},
+		{name: "local", to: image.OutputLocal, isDir: true},
+		{name: "tar", to: image.OutputTar},
 	}
 }
 
@@ -79,14 +79,14 @@ func (s *spec) sameImage(other *spec) bool {
 }
 
 // format returns the format of the flags with what this output changes in it.
-func (s *spec) format(common executor.Format) executor.Format {
+func (s *spec) format(common image.Format) image.Format {
 	_ = s.change(&common) // parse has checked it
 	return common
 }
 
 // output returns the output that isn't a registry.
-func (s *spec) output(common executor.Format, stdout io.Writer) (executor.Output, error) {
-	out := executor.Output{Type: s.to, Dest: s.dest, Dir: s.dir, Format: s.format(common)}
+func (s *spec) output(common image.Format, stdout io.Writer) (image.Output, error) {
+	out := image.Output{Type: s.to, Dest: s.dest, Dir: s.dir, Format: s.format(common)}
 	if s.dest == "-" {
 		if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return out, s.wrong("a tar would be written to the terminal; name a file with dest= or redirect it")
@@ -208,11 +208,11 @@ func (s *spec) field(f cli.Field) error {
 		return fmt.Errorf("unknown field %q; want type, dest, name, tar, push, push-by-digest, annotation.KEY, %s", f.Key, strings.Join(known, ", "))
 	}
 	s.image = append(s.image, f)
-	return s.change(&executor.Format{})
+	return s.change(&image.Format{})
 }
 
 // change makes the format that the flags ask for the format of this output.
-func (s *spec) change(format *executor.Format) error {
+func (s *spec) change(format *image.Format) error {
 	for _, f := range s.image {
 		if formatFields()[f.Key] != nil {
 			if err := SetField(format, f.Key, f.Value); err != nil {

@@ -12,6 +12,8 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/output"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/cache"
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -70,7 +72,7 @@ func onlyFields(values map[string]string, names ...string) error {
 }
 
 // ParseFrom parses a value of --cache-from.
-func ParseFrom(spec string) (*executor.CacheSource, error) {
+func ParseFrom(spec string) (*cache.Source, error) {
 	values, err := parse(spec)
 	if err != nil {
 		return nil, err
@@ -80,7 +82,7 @@ func ParseFrom(spec string) (*executor.CacheSource, error) {
 		if err := onlyFields(values, "ref"); err != nil {
 			return nil, err
 		}
-		return &executor.CacheSource{Ref: values["ref"]}, checkRef(values["ref"])
+		return &cache.Source{Ref: values["ref"]}, checkRef(values["ref"])
 	case "local":
 		if err := onlyFields(values, "src", "tag", "digest"); err != nil {
 			return nil, err
@@ -92,18 +94,18 @@ func ParseFrom(spec string) (*executor.CacheSource, error) {
 		if l.Digest != "" {
 			err = l.Digest.Validate()
 		}
-		return &executor.CacheSource{Layout: l}, err
+		return &cache.Source{Layout: l}, err
 	}
 	return nil, errors.New("the records are in the image: name it, as type=registry,ref=IMAGE")
 }
 
 // ParseTo parses a value of --cache-to.
-func ParseTo(spec string) (*executor.CacheTarget, error) {
+func ParseTo(spec string) (*cache.Target, error) {
 	values, err := parse(spec)
 	if err != nil {
 		return nil, err
 	}
-	t := &executor.CacheTarget{}
+	t := &cache.Target{}
 	common := []string{
 		"mode", "compression", "compression-level", "force-compression", "image-manifest", "oci-mediatypes", "ignore-error",
 		mounts,
@@ -149,7 +151,7 @@ func checkRef(ref string) error {
 }
 
 // setCommon sets what registries and directories have in common.
-func setCommon(t *executor.CacheTarget, values map[string]string) error {
+func setCommon(t *cache.Target, values map[string]string) error {
 	switch mode := values["mode"]; mode {
 	case "", "min":
 	case "max":
@@ -162,7 +164,7 @@ func setCommon(t *executor.CacheTarget, values map[string]string) error {
 			return errors.New("mounts: want the ID of a cache mount")
 		}
 	}
-	var format executor.Format
+	var format image.Format
 	for _, name := range []string{"compression", "compression-level"} {
 		if value, ok := values[name]; ok {
 			if err := output.SetField(&format, name, value); err != nil {
