@@ -43,7 +43,7 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *input.Input, o *o
 	return result, errors.Join(overdue(ctx, err), view.Close())
 }
 
-// overdue returns err with the reason, if that is the limit of the build's time.
+// overdue returns err with --timeout as its reason, if that ended ctx.
 func overdue(ctx context.Context, err error) error {
 	late, ok := errors.AsType[*executor.TimeoutError](context.Cause(ctx))
 	if !ok || err == nil || errors.Is(err, late) {
@@ -142,8 +142,8 @@ func (cfg *buildConfig) fetcher(temp string, b *executor.Options, notice func(st
 	return fetch.New(o)
 }
 
-// epoch returns the time of what SOURCE_DATE_EPOCH names, zero if that has none,
-// and nil if it names nothing. Directories have no time.
+// epoch returns the time of the source that SOURCE_DATE_EPOCH names, and nil if it
+// names no source. A directory has no time, and gives the zero time.
 func epoch(ctx context.Context, in *input.Input, file *dockerfile.File, o *options, b *executor.Builder) (*time.Time, error) {
 	named, err := file.EpochSource(o.plan)
 	if named == nil || err != nil {

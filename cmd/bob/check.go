@@ -54,8 +54,8 @@ func (cfg *buildConfig) check(ctx context.Context, in *input.Input, o *options, 
 	return errors.Join(err, printed)
 }
 
-// findings returns the warnings of BuildKit's rules by the lines they are at,
-// and the error that kept more from being found or that they are.
+// findings returns the warnings of BuildKit's rules in the order of their lines. The
+// error says what kept it from finding more, or that warnings are errors here.
 func (cfg *buildConfig) findings(ctx context.Context, file *dockerfile.File, o *options, mode progress.Mode) ([]dockerfile.Warning, error) {
 	plan, err := file.Plan(o.plan)
 	if err != nil {
@@ -78,7 +78,7 @@ func (cfg *buildConfig) findings(ctx context.Context, file *dockerfile.File, o *
 }
 
 // printFindings writes warnings as buildx does. The error is errWarned if there
-// are any; complete says that there is no other one.
+// are any and complete is set, which says that the check came to its end.
 func printFindings(w io.Writer, warnings []dockerfile.Warning, complete bool) error {
 	var b strings.Builder
 	switch n := len(warnings); {

@@ -73,8 +73,8 @@ type signalError struct{ sig syscall.Signal }
 
 func (e *signalError) Error() string { return e.sig.String() }
 
-// interrupted returns err, or the signal that ended ctx: what that broke is not
-// the reason. A step that failed has done so before.
+// interrupted returns the signal that ended ctx in place of err, which is only what the
+// signal broke. The error of a step stays: the step failed before the signal came.
 func interrupted(ctx context.Context, err error) error {
 	_, step := errors.AsType[*executor.StepError](err)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !step {

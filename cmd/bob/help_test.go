@@ -15,7 +15,7 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 )
 
-// flagsOf returns the flags of all commands, and those of each command by its name.
+// flagsOf returns the flags of all commands, and the flags of each command by its name.
 func flagsOf() (all map[string]bool, byCommand map[string][]string) {
 	all, byCommand = map[string]bool{"help": true}, make(map[string][]string)
 	for _, c := range cli.Commands(newRoot(strings.NewReader(""), io.Discard, io.Discard)) {
@@ -35,14 +35,14 @@ var (
 	variableInPage = regexp.MustCompile("BOB_([A-Z_]+)")
 )
 
-// Flags that pages name and that are not bob's: those of a Dockerfile's instructions,
-// and of other programs.
+// otherFlags are the flags that pages name and that belong to a Dockerfile's instructions
+// or to other programs.
 var otherFlags = []string{
 	"chmod", "chown", "from", "link", "mount", "parents", "security", "device", "checksum", // of instructions
 	"installroot", "no-install-recommends", "user", "scope", // of dnf, apt-get, systemd-run
 }
 
-// Every flag stands in a page, those of bob build in its own or in that of workspaces,
+// Every flag stands in a page, and flags of bob build in build.md or workspace.md,
 // and every flag that a page names exists.
 func TestPagesNameFlags(t *testing.T) {
 	t.Parallel()

@@ -67,10 +67,9 @@ func (f *planFlags) applyPlatforms(o *options) (err error) {
 // epochArg is the variable of https://reproducible-builds.org/specs/source-date-epoch/.
 const epochArg = "SOURCE_DATE_EPOCH"
 
-// buildArgs returns the values of --build-arg. A name alone stands for the
-// variable of the environment, and for nothing if there is none. That of
-// SOURCE_DATE_EPOCH counts without being asked for, as do the proxies in docker's
-// configuration.
+// buildArgs returns the values of --build-arg. A name alone takes the value of the
+// environment's variable, if there is one. The variable SOURCE_DATE_EPOCH and the
+// proxies in docker's configuration count without being named.
 func buildArgs(ctx context.Context, values []string) (map[string]string, error) {
 	args := make(map[string]string)
 	for _, v := range values {

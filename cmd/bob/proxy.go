@@ -25,8 +25,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Variables of a workspace's outer ring. What begins so isn't handed to the inner
-// ring by whoever starts it; here they are gone once they are read.
+// Variables of a workspace's outer ring. Who starts the inner ring keeps variables with
+// this prefix from it. bob removes them from its own environment once they are read.
 const (
 	workspaceBaseRef        = "WORKSPACEKIT_BOBPROXY_BASEREF"
 	workspaceTargetRef      = "WORKSPACEKIT_BOBPROXY_TARGETREF"
@@ -102,8 +102,8 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	return cfg.serve(ctx, l, handler)
 }
 
-// readEnvironment fills what no flag says from the workspace's variables, and
-// removes them.
+// readEnvironment takes from the workspace's variables what no flag says, and removes
+// them.
 func (cfg *proxyConfig) readEnvironment() error {
 	for _, name := range []string{"BOB_AUTH", "BOB_ADDITIONAL_AUTH"} {
 		if os.Getenv(name) != "" {
@@ -210,7 +210,7 @@ func (cfg *proxyConfig) serve(ctx context.Context, l net.Listener, handler *prox
 		stop(errors.New("a second signal"))
 	}()
 	if err := handler.Drain(rest, cfg.grace); err == nil {
-		_ = srv.Shutdown(rest) // its error is that of rest
+		_ = srv.Shutdown(rest) // it fails when rest ends
 	}
 	_ = srv.Close() // nothing, unless a second signal came
 	return context.Cause(ctx)

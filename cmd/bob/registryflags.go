@@ -164,8 +164,8 @@ func (cfg *registryConfig) confFiles() []string {
 	return files
 }
 
-// inConfig returns the path in the user's own configuration, nothing if there is
-// none.
+// inConfig returns the path in the user's own configuration, nothing if the user has no
+// directory for it.
 func inConfig(path string) []string {
 	dir, err := os.UserConfigDir()
 	if err != nil {
@@ -201,7 +201,7 @@ func keychains() (pull, push authn.Keychain, err error) {
 	return authn.NewMultiKeychain(base, target, stored), authn.NewMultiKeychain(target, base, stored), nil
 }
 
-// authVariable reads the credentials in a variable; without it there are none.
+// authVariable reads the credentials in a variable, which may be missing.
 func authVariable(variable string) (*logins.Auths, error) {
 	text := []byte(os.Getenv(variable))
 	if len(text) == 0 {

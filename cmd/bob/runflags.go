@@ -137,7 +137,7 @@ func emulator(value string) (arch, path string, err error) {
 // leastMemory is what starting a container takes.
 const leastMemory = 6 << 20
 
-// runLimits returns the limits of RUN. As in docker, 0 and -1 are none.
+// runLimits returns the limits of RUN. As in docker, 0 and -1 stand for no limit.
 func (f *runFlags) runLimits() (cgroup.Limits, error) {
 	l := cgroup.Limits{CPUs: f.cpus, PIDs: max(0, f.pids)}
 	var wrong []error

@@ -26,7 +26,7 @@ const (
 	leastUnpackLimit   = 1 << 30
 )
 
-// bytes returns the limit, 0 for none. cache is the directory that things are unpacked
+// bytes returns the limit, 0 for no limit. cache is the directory that things are unpacked
 // in, which may not exist yet.
 func (l *unpackLimit) bytes(cache string) (int64, error) {
 	if l.size != "" {

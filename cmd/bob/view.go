@@ -53,7 +53,7 @@ func warnIn(view progress.View) func(string) {
 	}
 }
 
-// notices returns a function that writes lines to w, none if quiet.
+// notices returns a function that writes lines to w unless quiet is set.
 func notices(w io.Writer, quiet bool) func(string) {
 	var mu sync.Mutex
 	return func(text string) {

@@ -35,7 +35,7 @@ type plain struct {
 	mu       sync.Mutex
 	w        *bufio.Writer // its first error sticks
 	vertices table[*plainVertex]
-	current  *plainVertex // nil if none runs that was shown
+	current  *plainVertex // nil if no vertex that was shown still runs
 	begun    bool         // something has been written
 	apart    bool         // the last line belongs to no vertex
 	scratch  []byte
@@ -197,8 +197,8 @@ func (p *plain) showf(v *plainVertex, at time.Time, format string, args ...any) 
 	p.show(v, at, p.scratch)
 }
 
-// show writes lines of v, or holds them while another vertex is current. The
-// header alone is shown if there are none.
+// show writes lines of v, or holds them while another vertex is current. Without
+// lines it shows the header alone.
 func (p *plain) show(v *plainVertex, at time.Time, lines []byte) {
 	if p.current == nil || p.current == v {
 		p.turn(v)

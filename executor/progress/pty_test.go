@@ -266,7 +266,7 @@ func TestTerminal(t *testing.T) {
 	checkNoGoroutines(t)
 }
 
-// checkNoGoroutines waits for those of bubbletea and of the views to end.
+// checkNoGoroutines waits for the goroutines of bubbletea and of the views to end.
 func checkNoGoroutines(t *testing.T) {
 	t.Helper()
 	buf := make([]byte, 1<<20)

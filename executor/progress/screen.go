@@ -24,7 +24,7 @@ type screen struct {
 	width, height int // columns and rows
 	vertices      table[*screenVertex]
 	warnings      []string // clean
-	cache         []string // likewise: what is told of the steps' results
+	cache         []string // clean; what is told of the steps' results
 	began, last   time.Time
 }
 

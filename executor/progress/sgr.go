@@ -15,7 +15,7 @@ const (
 	styleReset    = "\x1b[0m"
 )
 
-// harmless returns the SGR sequence with those of params that set colours,
+// harmless returns the SGR sequence with the parameters that set colours,
 // weight, slant, underline or inversion. Blinking and concealed text, which
 // could hide output, are left out. It returns "" if nothing remains.
 func harmless(params string) string {

@@ -25,16 +25,18 @@ type tty struct {
 
 	mu     sync.Mutex
 	screen *screen
-	done   chan struct{} // closed when the program has ended; nil before the first event
+	begun  bool // the program runs, or has run
 	closed bool
-	runErr error // of the program, valid after done
+	runErr error // of the program, valid after ended
+
+	ended chan struct{} // closed when the program has ended
 
 	close sync.Once
 	err   error // of Close
 }
 
 func newTTY(w *os.File, o Options) *tty {
-	t := &tty{w: w, screen: newScreen(o)}
+	t := &tty{w: w, screen: newScreen(o), ended: make(chan struct{})}
 	t.screen.resize(t.size())
 	// Nothing is read, so the terminal stays in its mode and Ctrl-C remains a
 	// signal. Signals are the command's. bubbletea would watch for SIGWINCH and
@@ -46,7 +48,7 @@ func newTTY(w *os.File, o Options) *tty {
 		tea.WithInput(nil),
 		tea.WithoutSignalHandler(),
 		tea.WithoutCatchPanics(),
-		tea.WithColorProfile(colorprofile.TrueColor), // colours are those of RUN, or none
+		tea.WithColorProfile(colorprofile.TrueColor), // rows have colours only if Options allow them
 		tea.WithWindowSize(t.screen.width, t.screen.height),
 		tea.WithFPS(30),
 	)
@@ -61,8 +63,8 @@ func (t *tty) Event(e event.Event) {
 		return
 	}
 	t.screen.event(e)
-	if t.done == nil { // nothing is drawn before there is something to show
-		t.done = make(chan struct{})
+	if !t.begun { // nothing is drawn before there is something to show
+		t.begun = true
 		go t.run()
 	}
 }
@@ -78,7 +80,7 @@ func (t *tty) size() (width, height int) {
 
 // run draws until Close.
 func (t *tty) run() {
-	defer close(t.done)
+	defer close(t.ended)
 	ended := make(chan struct{})
 	var ticking sync.WaitGroup
 	ticking.Go(func() { t.refresh(ended) })
@@ -118,13 +120,13 @@ func (t *tty) Close() error {
 func (t *tty) finish() error {
 	t.mu.Lock()
 	t.closed = true
-	done := t.done
+	begun := t.begun
 	t.mu.Unlock()
-	if done == nil {
+	if !begun {
 		return nil
 	}
 	t.program.Quit()
-	<-done
+	<-t.ended
 
 	t.mu.Lock()
 	defer t.mu.Unlock()

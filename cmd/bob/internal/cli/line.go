@@ -17,7 +17,7 @@ import (
 )
 
 // Run runs the command below root that args name. Help that they ask for goes to
-// stdout, and so does that of a command which only has commands below it. A command
+// stdout, and so does the help of a command that only has commands below it. A command
 // may have its own UsageFunc; it is [Usage] otherwise.
 func Run(ctx context.Context, root *ffcli.Command, args []string, stdout io.Writer) error {
 	var usage string

@@ -65,7 +65,7 @@ func (c *Choice) Set(s string) error {
 	return nil
 }
 
-// Or returns the choice, and otherwise if none was made.
+// Or returns the choice, or otherwise if the flag isn't set.
 func (c *Choice) Or(otherwise bool) bool {
 	if c.Made {
 		return c.value

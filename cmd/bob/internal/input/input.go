@@ -73,7 +73,7 @@ func Within(context, root, dockerfile, name string) *Input {
 func (in *Input) inside() bool { return in.context == stdinName || in.Remote != nil }
 
 // remoteContext returns what the address of the build context stands for, nil
-// if it is none.
+// if it is no address.
 func remoteContext(address string) (dockerfile.Source, error) {
 	src, err := dockerfile.RemoteContext(address)
 	if err != nil {

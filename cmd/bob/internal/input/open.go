@@ -160,8 +160,8 @@ func reason(err error) error {
 	return err
 }
 
-// readIgnore returns the patterns of the ignore file: that of the Dockerfile's
-// own name if there is one, else the context's .dockerignore.
+// readIgnore returns the patterns of the ignore file. It is the file called like the
+// Dockerfile, with .dockerignore behind the name, or else the context's .dockerignore.
 func (in *Input) readIgnore(ctx context.Context, contextDir string) ([]string, error) {
 	if contextDir == "" {
 		return nil, nil

@@ -138,7 +138,7 @@ func (f *Flags) format() (image.Format, error) {
 	return format, errors.Join(wrong...)
 }
 
-// noAttestations accepts the flags about attestations as far as they ask for none.
+// noAttestations refuses flags that ask for attestations. bob makes no attestations.
 func (f *Flags) noAttestations() error {
 	const none = "bob makes no attestations; leave it out, or make them from the pushed image with a tool for it"
 	var wrong []error

@@ -68,7 +68,7 @@ var (
 )
 
 // SetField sets what a field of --output called key, such as compression, says of the
-// format. The key must be that of such a field.
+// format. There must be such a field.
 func SetField(format *image.Format, key, value string) error {
 	if err := formatFields()[key](format, value); err != nil {
 		return fmt.Errorf("%s=%s: %w", key, value, err)

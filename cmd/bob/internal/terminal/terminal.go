@@ -50,7 +50,7 @@ func EscapeLines(s string) string {
 }
 
 // escapeJSON returns the JSON text s with the same characters escaped as JSON has
-// it. Outside of strings such text has none but white space.
+// it. Outside of strings, the only such characters of JSON text are white space.
 func escapeJSON(s string) string {
 	var b strings.Builder
 	for _, r := range s {
