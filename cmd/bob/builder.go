@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -26,6 +29,9 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *input.Input, o *o
 	if err != nil {
 		return nil, err
 	}
+	if err := outsideCache(in, o, cache); err != nil {
+		return nil, err
+	}
 	m, err := cfg.isolation.enter(cache)
 	if err != nil {
 		return nil, err
@@ -41,6 +47,22 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *input.Input, o *o
 	}
 	result, err := cfg.build(ctx, in, o, cache, m, view)
 	return result, errors.Join(overdue(ctx, err), view.Close())
+}
+
+// outsideCache refuses a context that is the cache directory or lies in it: the build
+// would write to what it reads, and its image would hold other builds.
+func outsideCache(in *input.Input, o *options, cache string) error {
+	if err := in.Outside(cache); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.build.Contexts)) {
+		if dir := o.build.Contexts[name].Dir; dir != "" {
+			if err := input.Outside(dir, cache); err != nil {
+				return cli.About("build-context", "", cli.Errorf("--build-context %s=%s: %v", name, dir, err))
+			}
+		}
+	}
+	return nil
 }
 
 // overdue returns err with --timeout as its reason, if that ended ctx.
