@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/snapshot/bounded"
@@ -134,7 +135,7 @@ func (f *planFlags) applyContexts(ctx context.Context, o *options) error {
 		if _, err := reference.ParseNormalizedNamed(word); err != nil {
 			return cli.Wrong("build-context", spec, "name: %v", err)
 		}
-		c, image, err := namedContext(ctx, value)
+		c, image, err := input.Named(ctx, value)
 		if err != nil {
 			return cli.Wrong("build-context", spec, "%v", err)
 		}

@@ -175,12 +175,12 @@ func (in *Input) readIgnore(ctx context.Context, contextDir string) ([]string, e
 			return patterns, err
 		}
 	}
-	return ReadIgnore(ctx, contextDir)
+	return dirIgnore(ctx, contextDir)
 }
 
-// ReadIgnore returns the patterns of the .dockerignore in a directory, nothing if there
+// dirIgnore returns the patterns of the .dockerignore in a directory, nothing if there
 // is none.
-func ReadIgnore(ctx context.Context, dir string) ([]string, error) {
+func dirIgnore(ctx context.Context, dir string) ([]string, error) {
 	patterns, _, err := ignoreFile(ctx, dir, dockerignore)
 	return patterns, err
 }

@@ -1,4 +1,4 @@
-package main
+package input
 
 import (
 	"context"
@@ -9,16 +9,15 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/bobbuild/bob/cmd/bob/internal/input"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
 )
 
-// namedContext returns what the value of a --build-context stands for: an image
+// Named returns what the value of a --build-context stands for: an image
 // of a registry, or something else.
-func namedContext(ctx context.Context, value string) (c *executor.Context, image string, err error) {
+func Named(ctx context.Context, value string) (c *executor.Context, image string, err error) {
 	scheme, rest, _ := strings.Cut(value, "://")
 	switch {
 	case scheme == "docker-image":
@@ -62,7 +61,7 @@ func directoryContext(ctx context.Context, dir string) (*executor.Context, error
 		return nil, errors.New("not a directory")
 	}
 	c := &executor.Context{Dir: dir}
-	c.Ignore, err = input.ReadIgnore(ctx, dir)
+	c.Ignore, err = dirIgnore(ctx, dir)
 	return c, err
 }
 
