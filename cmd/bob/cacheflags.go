@@ -83,8 +83,9 @@ func (f *cacheFlags) register(fs *flag.FlagSet) {
 	fs.BoolVar(&f.none, "no-cache", false, "run every step, even if its result is known")
 	fs.Var(&f.noneOf, "no-cache-filter", "`stages`, by name or number and with commas between them, of which every step is run; repeatable")
 	fs.BoolVar(&f.explain, "explain-cache", false, "tell of every step whether its result was known and, if not, what has changed")
-	fs.Var(&f.from, "cache-from", "`spec` of a cache to find results in, type=registry,ref=REF or type=local,src=DIR or REF alone; repeatable")
-	fs.Var(&f.to, "cache-to", "`spec` of where to keep results for other machines, type=registry,ref=REF[,mode=max] or type=local,dest=DIR or type=inline; repeatable")
+	from, to := sharedcache.Usage()
+	fs.Var(&f.from, "cache-from", "`spec` of a cache to find results in, "+from+" or REF alone; repeatable")
+	fs.Var(&f.to, "cache-to", "`spec` of where to keep results for other machines, "+to+"; repeatable")
 	fs.Var(&f.limit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 }
 

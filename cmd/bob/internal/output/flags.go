@@ -30,7 +30,7 @@ type Flags struct {
 // Register adds the flags to fs.
 func (f *Flags) Register(fs *flag.FlagSet) {
 	fs.Var(&f.Tags, "tag", "`reference` to push the image to; repeatable")
-	fs.Var(&f.outputs, "output", "`spec` of where the result goes, type=registry|oci|docker|local|tar,dest=PATH; repeatable")
+	fs.Var(&f.outputs, "output", "`spec` of where the result goes, type="+strings.Join(kindNames(), "|")+",dest=PATH; repeatable")
 	fs.Var(&f.push, "push", "push to the tags; on unless --output names other places")
 	fs.Var(&f.annotations, "annotation", "`[place:]key=value` put on manifest (the default), index, manifest-descriptor or index-descriptor; repeatable")
 	fs.Var(&f.ociTypes, "oci-mediatypes", "write OCI media types (the default) or, if false, those of Docker's schema 2")

@@ -43,14 +43,20 @@ func kinds() []kind {
 }
 
 func kindOf(name string) (kind, error) {
-	var names []string
 	for _, k := range kinds() {
 		if k.name == name {
 			return k, nil
 		}
+	}
+	return kind{}, fmt.Errorf("unknown type %q; want %s", name, cli.Words(kindNames()))
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range kinds() {
 		names = append(names, k.name)
 	}
-	return kind{}, fmt.Errorf("unknown type %q; want %s", name, cli.Words(names))
+	return names
 }
 
 // A spec is one value of --output.

@@ -1,5 +1,3 @@
-// Package sharedcache parses what --cache-from and --cache-to name: the caches by which
-// machines share results, in registries, directories and images.
 package sharedcache
 
 import (
@@ -14,9 +12,7 @@ import (
 	"github.com/bobbuild/bob/executor"
 	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/image"
-	"github.com/bobbuild/bob/registry/archive"
 	"github.com/distribution/reference"
-	"github.com/opencontainers/go-digest"
 )
 
 // mounts is the field that may be given several times. Its values are lines then.
@@ -45,15 +41,6 @@ func parse(spec string) (map[string]string, error) {
 		}
 		values[key] = value
 	}
-	switch t := values["type"]; t {
-	case "registry", "local", "inline":
-	case "":
-		return nil, errors.New("type is missing; want registry, local or inline")
-	case "gha", "s3", "azblob":
-		return nil, fmt.Errorf("bob doesn't know caches of type %s; want registry, local or inline", t)
-	default:
-		return nil, fmt.Errorf("no type %q; want registry, local or inline", t)
-	}
 	return values, nil
 }
 
@@ -71,75 +58,6 @@ func onlyFields(values map[string]string, names ...string) error {
 	return nil
 }
 
-// ParseFrom parses a value of --cache-from.
-func ParseFrom(spec string) (*cache.Source, error) {
-	values, err := parse(spec)
-	if err != nil {
-		return nil, err
-	}
-	switch values["type"] {
-	case "registry":
-		if err := onlyFields(values, "ref"); err != nil {
-			return nil, err
-		}
-		return &cache.Source{Ref: values["ref"]}, checkRef(values["ref"])
-	case "local":
-		if err := onlyFields(values, "src", "tag", "digest"); err != nil {
-			return nil, err
-		}
-		l := &archive.LayoutImage{Dir: values["src"], Tag: values["tag"], Digest: digest.Digest(values["digest"])}
-		if l.Dir == "" {
-			return nil, errors.New("src, the directory, is missing")
-		}
-		if l.Digest != "" {
-			err = l.Digest.Validate()
-		}
-		return &cache.Source{Layout: l}, err
-	}
-	return nil, errors.New("the records are in the image: name it, as type=registry,ref=IMAGE")
-}
-
-// ParseTo parses a value of --cache-to.
-func ParseTo(spec string) (*cache.Target, error) {
-	values, err := parse(spec)
-	if err != nil {
-		return nil, err
-	}
-	t := &cache.Target{}
-	common := []string{
-		"mode", "compression", "compression-level", "force-compression", "image-manifest", "oci-mediatypes", "ignore-error",
-		mounts,
-	}
-	switch values["type"] {
-	case "inline":
-		t.Inline = true
-		return t, onlyFields(values)
-	case "registry":
-		if err := onlyFields(values, append(common, "ref")...); err != nil {
-			return nil, err
-		}
-		if t.Ref = values["ref"]; strings.Contains(t.Ref, "@") {
-			return nil, errors.New("ref: the digest is the cache's, leave it out")
-		}
-		err = checkRef(t.Ref)
-	case "local":
-		if err := onlyFields(values, append(common, "dest", "tag")...); err != nil {
-			return nil, err
-		}
-		if t.Dir, t.Tag = values["dest"], "latest"; t.Dir == "" {
-			return nil, errors.New("dest, the directory, is missing")
-		}
-		if tag := values["tag"]; tag != "" {
-			t.Tag = tag
-		}
-		err = checkRef("cache:" + t.Tag)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return t, setCommon(t, values)
-}
-
 func checkRef(ref string) error {
 	if ref == "" {
 		return errors.New("ref is missing")
@@ -150,7 +68,14 @@ func checkRef(ref string) error {
 	return nil
 }
 
-// setCommon sets what registries and directories have in common.
+// common returns the fields that registries and directories have in common, and more.
+func common(more ...string) []string {
+	return append([]string{
+		"mode", "compression", "compression-level", "force-compression", "image-manifest", "oci-mediatypes", "ignore-error", mounts,
+	}, more...)
+}
+
+// setCommon sets what the fields of common say.
 func setCommon(t *cache.Target, values map[string]string) error {
 	switch mode := values["mode"]; mode {
 	case "", "min":
