@@ -64,7 +64,7 @@ func familiar(name string) (string, error) {
 // if there is none. The names scratch and context are never taken.
 func (all namedContexts) find(name string, platform ocispec.Platform) (*namedContext, error) {
 	if strings.EqualFold(name, "scratch") || strings.EqualFold(name, "context") {
-		return nil, nil //nolint:nilnil // there is none
+		return nil, nil // there is none
 	}
 	short, err := familiar(name)
 	if err != nil {

@@ -35,7 +35,7 @@ func (f *File) EpochSource(o Options) (*EpochSource, error) {
 	}
 	value, at := f.epochValue(o, globals)
 	if _, err := strconv.ParseInt(value, 10, 64); value == "" || err == nil {
-		return nil, nil //nolint:nilnil // nothing to ask for
+		return nil, nil // nothing to ask for
 	}
 	source, err := f.epochSource(value, o, contexts, globals)
 	return source, locate(err, at)
@@ -81,12 +81,12 @@ func (f *File) epoch(o Options, contexts namedContexts, globals *environ) (*time
 	_, given := o.BuildArgs[argEpoch]
 	_, global := globals.Get(argEpoch)
 	if value == "" && !given {
-		return nil, nil //nolint:nilnil // a global argument without a value stays one
+		return nil, nil // a global argument without a value stays one
 	}
 	if epoch == nil {
 		delete(o.BuildArgs, argEpoch)
 		delete(globals.entries, argEpoch)
-		return nil, nil //nolint:nilnil // no epoch
+		return nil, nil // no epoch
 	}
 	number := strconv.FormatInt(epoch.Unix(), 10)
 	if given {

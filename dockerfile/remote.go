@@ -29,7 +29,7 @@ func (r *remoteOptions) source(src string) (Source, error) {
 	case isDownload(src):
 		return r.download(src)
 	}
-	return nil, nil //nolint:nilnil // a path
+	return nil, nil // a path
 }
 
 func (r *remoteOptions) repository(ref *dfgitutil.GitRef) (Source, error) {

@@ -30,5 +30,5 @@ func RemoteContext(address string) (Source, error) {
 	case strings.HasPrefix(address, "http://"), strings.HasPrefix(address, "https://"):
 		return &Download{URL: address, Name: ContextFileName}, nil
 	}
-	return nil, nil //nolint:nilnil // documented
+	return nil, nil
 }

@@ -112,7 +112,7 @@ func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, 
 		next = n + 1
 	}
 	if sharing == Locked && len(instances) > 0 {
-		return nil, nil //nolint:nilnil // documented result
+		return nil, nil
 	}
 	return s.newCacheInstance(filepath.Join(dir, strconv.Itoa(next)), sharing, fill)
 }
@@ -195,7 +195,7 @@ func (s *Store) openCacheInstance(dir string, sharing Sharing) (*CacheMount, err
 func lockCacheInstance(dir string, sharing Sharing) (*locks.Held, error) {
 	lock, err := locks.Open(filepath.Join(dir, locks.Name), sharing.how()|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, nil //nolint:nilnil // documented result
+		return nil, nil
 	}
 	return lock, err
 }

@@ -46,7 +46,7 @@ func (c *Caches) noted(all bool) []Step {
 // none are wanted there.
 func (c *Caches) Inline(ctx context.Context, layers []*image.Layer, f *image.Format) (any, error) {
 	if !slices.ContainsFunc(c.o.Targets, func(t Target) bool { return t.Inline }) {
-		return nil, nil //nolint:nilnil // no records
+		return nil, nil
 	}
 	m := c.manifest(f)
 	for _, l := range layers {

@@ -29,10 +29,8 @@ func init() { runtime.LockOSThread() }
 
 // Init must be the first statement of main, and of TestMain in every package
 // whose tests run containers. In a process that libcontainer re-executed to
-// become a container's first process it never returns; in one that the
-// containers/storage library re-executed for itself it exits when that work is
-// done; in one that guards or becomes a command in a chroot, likewise; in any other it
-// returns at once.
+// become a container's first process it never returns. In one that guards or becomes a
+// command in a chroot it exits when that has ended. In any other it returns at once.
 func Init() {
 	if _, piped := os.LookupEnv(initPipe); piped && len(os.Args) == 2 && os.Args[1] == "init" {
 		// The thread that runs libcontainer's init is the one that executes
@@ -46,7 +44,7 @@ func Init() {
 		libcontainer.Init()
 	}
 	chroot.Init()
-	if reexec.Init() {
+	if reexec.Init() { // containers/storage starts no process before it
 		os.Exit(0)
 	}
 }

@@ -264,7 +264,7 @@ func (r *Runner) startEmulation(p *Process, state string, nested bool) (*emulate
 	}
 	r.tryDevices.Do(func() { r.nodes = emulate.FindNodes(state) })
 	if !r.nodes.Wanted(nested || r.Devices == owners.Stubs) {
-		return nil, nil //nolint:nilnil // documented result
+		return nil, nil
 	}
 	return emulate.StartDevices(state, cmp.Or(r.Devices, owners.Devices), p.Insecure)
 }

@@ -131,7 +131,7 @@ func (im *Image) platform() (*ocispec.Platform, error) {
 		return nil, fmt.Errorf("write archive: read config: %w", err)
 	}
 	if config.OS == "" || config.Architecture == "" {
-		return nil, nil //nolint:nilnil // it says nothing
+		return nil, nil // it says nothing
 	}
 	return &config, nil
 }

@@ -35,7 +35,7 @@ func (f file) record(attribute string) (*record, error) {
 	var b [maxRecord]byte
 	n, err := f.getxattr(attribute, b[:])
 	if none(err) {
-		return nil, nil //nolint:nilnil // documented result
+		return nil, nil
 	}
 	if errors.Is(err, unix.ERANGE) {
 		err = errRecord

@@ -87,7 +87,7 @@ func (l *listener) next() (*request, error) {
 		}
 		for _, event := range events[:n] {
 			if int(event.Fd) == l.stopped || event.Events&unix.EPOLLIN == 0 {
-				return nil, nil //nolint:nilnil // documented result
+				return nil, nil
 			}
 		}
 		l.request = request{}
