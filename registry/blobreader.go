@@ -138,7 +138,7 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return 0, nil
-	case r.offset == r.want.Size: // a failure after the last byte doesn't matter
+	case r.offset == r.want.Size: // after the last byte no failure matters
 		if !r.verifier.Verified() { // it is empty
 			return 0, r.spoil("its bytes have another digest")
 		}

@@ -25,7 +25,7 @@ type Options struct {
 	// Keychain finds credentials. nil is authn.DefaultKeychain: docker's
 	// config.json with its credential helpers, else podman's auth.json.
 	Keychain authn.Keychain
-	// PushKeychain finds those of pushes; nil is Keychain.
+	// PushKeychain finds the credentials for pushes; nil is Keychain.
 	PushKeychain authn.Keychain
 	// Conf is what registries.conf says: mirrors for pulls, and which
 	// registries are insecure or blocked. nil says nothing.
@@ -42,7 +42,7 @@ type Options struct {
 	// that has one for a host counts.
 	CertDirs []string
 	// Socket is a unix socket that all requests to port 8080 of localhost and
-	// 127.0.0.1 travel through; "" is none.
+	// 127.0.0.1 travel through; "" sends them over the network.
 	Socket string
 	// Transport carries the requests. nil is one of our own that takes
 	// proxies from the environment as every Go program does. An
@@ -66,10 +66,9 @@ type Options struct {
 	// Notice, if set, is told in one line of each retry and of each fall
 	// back, to plain HTTP or from a mirror. It may be called concurrently.
 	Notice func(string)
-	// Credential, if set, is told once of each credential that is used for a
-	// host, and of each host that none is known for: where the credential
-	// comes from, "" for none; never what it is. It may be called
-	// concurrently.
+	// Credential, if set, is told once for each host where the credential for
+	// it comes from, and never what it is. origin is "" if no credential is
+	// known. It may be called concurrently.
 	Credential func(host, origin string)
 }
 

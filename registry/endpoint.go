@@ -82,9 +82,8 @@ func (e *endpoints) find(ctx context.Context, r *retries, reg name.Registry, ins
 
 // probe asks host for /v2/ by the schemes that are allowed for it.
 //
-// go-containerregistry's transport.Ping isn't used: it takes plain HTTP from
-// every private address without being asked, and none from "localhost" without
-// a port.
+// go-containerregistry's transport.Ping isn't used: it takes plain HTTP from every
+// private address without being asked, but not from "localhost" without a port.
 func (e *endpoints) probe(ctx context.Context, r *retries, reg name.Registry, insecure bool) (*endpoint, error) {
 	own, err := e.dirs.For(ctx, reference.Host(reg))
 	if err != nil {
@@ -111,8 +110,9 @@ const (
 	loopbackTimeout = 10 * time.Second
 )
 
-// ways are how a host may be reached, the best first. As with docker, a loopback host
-// is as one that --insecure is given for: any certificate will do, and plain HTTP.
+// ways returns how a host may be reached, the best way first. A loopback host is reached
+// as if --insecure were given for it, as with docker: any certificate will do, and plain
+// HTTP.
 func (e *endpoints) ways(reg name.Registry, insecure bool, own certs.Certificates) []*endpoint {
 	at := reg.RegistryStr()
 	way := func(scheme string, lax bool) *endpoint {
@@ -159,7 +159,7 @@ func (ep *endpoint) ping(ctx context.Context) error {
 	fail := func(err error) *Error {
 		return &Error{Op: opConnect, Host: reference.Host(ep.registry), Err: err}
 	}
-	resp, err := ep.Exchange(ctx, &wire.Call{Method: http.MethodGet, URL: ep.URL("/v2/")}, "") //nolint:bodyclose // closeBody does
+	resp, err := ep.Exchange(ctx, &wire.Call{Method: http.MethodGet, URL: ep.URL("/v2/")}, "") //nolint:bodyclose // wire.Drain does
 	if err != nil {
 		e := fail(err)
 		if ep.Scheme == "http" && strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) {

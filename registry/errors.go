@@ -46,8 +46,8 @@ var ErrDenied = errors.New("access denied")
 type Error struct {
 	Op         string        // "pull manifest", "push blob", …
 	Host       string        // as references write it: "docker.io"
-	Repository string        // with host; "" when there is none yet
-	Reference  string        // with tag or digest; "" when there is none
+	Repository string        // with host; "" if it isn't about one
+	Reference  string        // with tag or digest; "" if it isn't about one
 	Digest     string        // of the blob in question; "" when it isn't about one
 	Status     int           // HTTP status; 0 when no answer came or the answer was fine
 	Codes      []string      // the registry's own error codes, such as MANIFEST_UNKNOWN

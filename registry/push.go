@@ -36,7 +36,7 @@ type Push struct {
 
 	mu         sync.Mutex
 	mounting   map[string]*session // with the right to read from a repository, by its name
-	spare      *url.URL            // an upload nobody uses yet; nil: none
+	spare      *url.URL            // an upload that nobody uses yet; may be nil
 	spareUntil time.Time
 }
 
@@ -71,8 +71,8 @@ func (c *Client) Push(ctx context.Context, ref string) (*Push, error) {
 	return p, nil
 }
 
-// takeSpare returns the upload that was begun ahead, once; nil when there is
-// none that the registry can be expected to remember.
+// takeSpare returns the upload that was begun ahead, once. It is nil if the registry has
+// probably forgotten it.
 func (p *Push) takeSpare() *url.URL {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +86,7 @@ func (p *Push) takeSpare() *url.URL {
 
 // Blob makes sure that the registry has the blob d in the repository of the
 // push: by asking, else by mounting it from the repository of the reference
-// from ("" when none is known; one on another registry is as good as none),
+// from ("" if no such repository is known; one on another registry is no help),
 // else by uploading what open returns. open is called anew, and its result
 // closed, for each attempt; its bytes must be d's or the push fails.
 func (p *Push) Blob(ctx context.Context, d ocispec.Descriptor, from string, open func() (io.ReadCloser, error)) error {

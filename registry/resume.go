@@ -27,7 +27,7 @@ type blobUpload struct {
 	want    ocispec.Descriptor
 	open    func() (io.ReadCloser, error)
 
-	location *url.URL // where the upload goes on; nil: there is none
+	location *url.URL // where the upload goes on; nil if it has to be begun
 	fresh    bool     // nothing was sent to location yet
 	offset   int64    // bytes that the registry has
 	furthest int64    // the largest offset so far
@@ -101,7 +101,7 @@ func (u *blobUpload) status(ctx context.Context) error {
 }
 
 // uploadOffset reads the Range of an upload, "0-N" with N the last byte that is
-// there. Registries say "0-0" of an empty one too: that is as good as nothing.
+// there. Registries say "0-0" of an empty upload too, so it says nothing.
 func uploadOffset(header string) (offset int64, ok bool) {
 	last, ok := strings.CutPrefix(strings.TrimPrefix(header, "bytes="), "0-")
 	n, err := strconv.ParseInt(last, 10, 63)
@@ -133,7 +133,7 @@ func (u *blobUpload) attempt(ctx context.Context) error {
 	if !ok {
 		return err
 	}
-	// Of bytes that turn out wrong the registry may keep none.
+	// The registry may have dropped bytes that turned out wrong.
 	_, damaged := errors.AsType[*oci.SpoiledError](err)
 	if e.has("DIGEST_INVALID") || damaged || e.again {
 		u.location = nil

@@ -10,8 +10,8 @@ import (
 	"github.com/bobbuild/bob/registry/patience"
 )
 
-// maxSpoiled is how often content that arrives damaged is asked for, or sent, again:
-// the time that it takes is that of whole layers.
+// maxSpoiled is how often content that arrives damaged is asked for, or sent, again. It
+// takes as long as whole layers do.
 const maxSpoiled = 2
 
 // retries says how operations are tried again, and whom that is told.

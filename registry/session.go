@@ -30,7 +30,7 @@ type session struct {
 	client    *Client
 	endpoint  *endpoint
 	ref       name.Reference
-	named     name.Repository // what references call it; another than ref's at a mirror
+	named     name.Repository // what references call it; at a mirror it isn't ref's
 	login     authn.Authenticator
 	anonymous bool
 	auth      *auth.Authoriser
@@ -101,7 +101,7 @@ func (s *session) tellCredential() {
 	}
 }
 
-// fail makes an error of a cause.
+// fail makes an error of the cause why op failed, on the blob if digest isn't "".
 func (s *session) fail(op, digest string, cause error) *Error {
 	var (
 		source *wire.SourceError
@@ -162,7 +162,7 @@ func (s *session) do(ctx context.Context, c *call) (*http.Response, error) {
 // perform makes the request as do does and hands the response, which it closes,
 // to use.
 func (s *session) perform(ctx context.Context, c *call, use func(*http.Response) error) error {
-	resp, err := s.do(ctx, c) //nolint:bodyclose // closeBody does
+	resp, err := s.do(ctx, c) //nolint:bodyclose // wire.Drain does
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (s *session) unauthorised(err error) *Error {
 	return e
 }
 
-// with returns a session of its own for the same repository and one more scope.
+// with returns another session for the same repository, which has one more scope.
 func (s *session) with(scope string) *session {
 	other := *s
 	other.auth = s.authoriser(s.ref.Scope(actionsPush), scope)

@@ -57,9 +57,9 @@ func refused(op string, ref name.Reference, err error) *Error {
 // current returns the session to use.
 func (m *Source) current(ctx context.Context) (*session, error) { return m.after(ctx, nil, nil) }
 
-// after returns the session to use when failed, if it isn't nil, has failed with
-// err: that of the next site, unless somebody else has moved on already. Without
-// a next site it returns err.
+// after returns the session to use. If failed isn't nil it has failed with err, and the
+// next site is used, unless somebody else has moved on already. Without a next site the
+// error is err.
 func (m *Source) after(ctx context.Context, failed *session, err error) (*session, error) {
 	if err := m.gate.Acquire(ctx, 1); err != nil {
 		return nil, refused(oci.OpPullManifest, m.named, err)

@@ -38,7 +38,7 @@ type Image struct {
 	MediaType string
 	// Config is the image's config.
 	Config []byte
-	// Layers are those of the manifest, base first.
+	// Layers are the manifest's, base first.
 	Layers []oci.Layer
 }
 

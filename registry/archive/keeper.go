@@ -15,7 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// files are those of a layout, by name.
+// files are the files of a layout, by name.
 type files interface {
 	open(name string) (io.ReadCloser, error)
 }

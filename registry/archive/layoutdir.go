@@ -53,7 +53,7 @@ func (l *Layout) writeDir(ctx context.Context, root *os.Root) error {
 	return replaceFile(root, ocispec.ImageIndexFile, index)
 }
 
-// readLayout returns the entries of the layout in root, none if root is empty.
+// readLayout returns the entries of the layout in root. An empty root has no entries.
 func readLayout(root *os.Root) ([]ocispec.Descriptor, error) {
 	d, err := root.Open(".")
 	if err != nil {
@@ -94,7 +94,7 @@ func readEntries(r io.Reader) ([]ocispec.Descriptor, error) {
 	return index.Manifests, nil
 }
 
-// without returns the entries of old that none of the new ones replaces.
+// without returns the entries of old that no new one replaces.
 func without(old, added []ocispec.Descriptor) []ocispec.Descriptor {
 	var kept []ocispec.Descriptor
 	for _, o := range old {

@@ -122,7 +122,7 @@ func listTar(ctx context.Context, f *os.File, budget *bounded.Budget) (members, 
 			err = ctx.Err()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the tar is damaged or none: %w", err)
+			return nil, fmt.Errorf("it is no tar, or a damaged one: %w", err)
 		}
 		if err := budget.Entry(0, len(h.Name)+len(h.Linkname)); err != nil {
 			return nil, err
@@ -152,7 +152,7 @@ func listTar(ctx context.Context, f *os.File, budget *bounded.Budget) (members, 
 		}
 	}
 	if len(list) == 0 {
-		return nil, errors.New("no tar, or an empty one")
+		return nil, errors.New("it is no tar, or an empty one")
 	}
 	for name := range links {
 		target := name

@@ -1,5 +1,5 @@
-// Package certs finds the certificates for registries: what those of a host are checked
-// with, and what is shown to it.
+// Package certs finds the certificates for registries: the authorities that a host's
+// certificate is checked with, and the certificates that are shown to it.
 package certs
 
 import (
@@ -21,7 +21,7 @@ import (
 // Certificates are what one registry's certificate is checked with and what
 // is shown to it. The zero value is what all hosts have.
 type Certificates struct {
-	roots *x509.CertPool // nil: those of all hosts
+	roots *x509.CertPool // nil: all hosts' authorities will do
 	own   []tls.Certificate
 }
 

@@ -26,7 +26,7 @@ type Rules struct {
 	Ignored []string
 
 	// Searches is the file whose search list begins with another registry than Docker
-	// Hub, "" if none does. bob doesn't follow the list.
+	// Hub, "" if no file has such a list. bob doesn't follow the list.
 	Searches string
 
 	rules []rule
@@ -172,8 +172,8 @@ func (r *rule) matched(ref string) int {
 	return 0
 }
 
-// rule returns the rule with the longest prefix that ref begins with, nil if
-// there is none, and how long the beginning is.
+// rule returns the rule with the longest prefix that ref begins with, and how long the
+// beginning is. It is nil if no rule is about ref.
 func (c *Rules) rule(ref string) (best *rule, length int) {
 	if c == nil {
 		return nil, 0

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// sealKeySize is that of an AES-256 key, in bytes.
+// sealKeySize is the size of an AES-256 key, in bytes.
 const sealKeySize = 32
 
 // Unseal decrypts credentials that were handed over encrypted: base64, of either

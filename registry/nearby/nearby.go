@@ -1,6 +1,6 @@
 // Package nearby knows the addresses that code which isn't trusted must not reach by
-// way of this machine: the machine's own, those of its links, and those at which
-// clouds tell a machine its credentials. It is the one list for everything that
+// way of this machine: the machine's own, its links', and the addresses at which clouds
+// tell a machine its credentials. It is the one list for everything that
 // keeps such code from them.
 //
 // Private addresses (RFC 1918, RFC 4193) of other machines are not on the list.

@@ -68,7 +68,7 @@ func ReadDocument(body []byte, contentType string, want ocispec.Descriptor) (*Do
 	}
 	contentType, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
-		contentType = "" // as good as none
+		contentType = "" // it says nothing
 	}
 	mediaType, err := documentType(body, contentType)
 	if err != nil {
@@ -114,8 +114,8 @@ func documentType(body []byte, contentType string) (string, error) {
 	return "", fmt.Errorf("neither a manifest nor an index: media type %q", words.Line(mediaType))
 }
 
-// oneOf returns which of the two types, OCI's first, a document has. One whose
-// type is none at all (registries behind proxies send text/plain) is OCI's.
+// oneOf returns which of the two types, OCI's or docker's, a document has. Registries
+// behind proxies may call it text/plain or the like: then it is OCI's.
 func oneOf(mediaType, oci, docker string) (string, error) {
 	switch mediaType {
 	case oci, docker:
@@ -136,7 +136,7 @@ func IsManifestType(mediaType string) bool {
 	return false
 }
 
-// IsImageConfig says whether a config of the type is that of an image.
+// IsImageConfig says whether a config of the type belongs to an image.
 func IsImageConfig(mediaType string) bool {
 	switch mediaType {
 	case ocispec.MediaTypeImageConfig, DockerConfig, "":

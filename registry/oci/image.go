@@ -11,25 +11,25 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Image is one image of a registry or an image layout: for one platform, verified down to its
-// config. It is safe for concurrent use; its fields are not to be changed.
+// Image is one image: for one platform, verified down to its config. It is safe for
+// concurrent use; its fields are not to be changed.
 type Image struct {
 	// Reference is the image's repository with the digest of its manifest:
 	// what names it for ever. In a layout it is "": no registry knows it.
 	Reference string
-	// Digest is that of Raw.
+	// Digest is the digest of Raw.
 	Digest digest.Digest
 	// Root is the digest of what the reference named: of an index when the
 	// platform was chosen from one, else equal to Digest.
 	Root digest.Digest
-	// MediaType is that of Raw.
+	// MediaType is the media type of Raw.
 	MediaType string
 	// Raw is the manifest as the registry keeps it, Manifest what it says.
 	Raw      []byte
 	Manifest ocispec.Manifest
 	// Config is the image's config as the registry keeps it.
 	Config []byte
-	// Layers are those of the manifest, base first.
+	// Layers are the manifest's, base first.
 	Layers []Layer
 
 	keeper Keeper // that has the layers

@@ -58,7 +58,7 @@ type Attempts struct {
 	since  time.Time // the first of these
 }
 
-// Begin returns attempts of which there were none yet.
+// Begin returns attempts that begin with the first.
 func (p Policy) Begin() *Attempts {
 	if p.Limit == 0 {
 		p.Limit = DefaultLimit

@@ -15,7 +15,7 @@ type refusal struct {
 	status     int
 	code       string
 	message    string // for the client
-	retryAfter string // the header, "" = none
+	retryAfter string // the header; may be ""
 	cause      error  // for the log; may be nil
 }
 

@@ -26,14 +26,14 @@ type call struct {
 	method  string
 	url     *url.URL
 	header  http.Header
-	body    func() io.Reader // nil: none
+	body    func() io.Reader // nil: the request has no body
 	once    bool             // body can be read once only
 	size    int64            // of body, bytes; -1: unknown, sent in chunks
 	unasked bool             // body is sent without waiting for 100 Continue
 }
 
 // call returns a request about a path below the session's repository, such as
-// "blobs/uploads/", with those of the client's headers that names lists.
+// "blobs/uploads/", with the client's headers of these names.
 func (s *session) call(r *http.Request, path string, names ...string) *call {
 	c := &call{method: r.Method, url: s.URL("/v2/" + s.repo.RepositoryStr() + "/" + path), header: make(http.Header)}
 	for _, name := range names {
@@ -48,7 +48,7 @@ func (s *session) call(r *http.Request, path string, names ...string) *call {
 type answer struct {
 	*http.Response
 	session *session
-	used    string // the Authorization header, "" = none
+	used    string // the Authorization header; may be ""
 }
 
 // errRepeat tells the client to make its request again: its body is gone.

@@ -28,7 +28,7 @@ type proxyFunc func(*http.Request) (*url.URL, error)
 // Since it is the proxy that looks names up then, a guard refuses what it can tell
 // is nearby and leaves the rest to the proxy.
 type guard struct {
-	proxy   proxyFunc // nil: there is none
+	proxy   proxyFunc // nil: no HTTP proxy is used
 	direct  *http.Transport
 	through *http.Transport
 }

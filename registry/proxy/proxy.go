@@ -104,8 +104,8 @@ func (p *Proxy) session(ctx context.Context, repo *repository, actions string, f
 
 // Drain waits until no push is running: each has come to its manifest, or there
 // was no request for the time patience. From now on no new push begins; all other
-// requests are served as ever. Requests that run when Drain returns are left to
-// [http.Server.Shutdown]. The error is that of ctx.
+// requests are served as before. Requests that run when Drain returns are left to
+// [http.Server.Shutdown]. The error is ctx's.
 func (p *Proxy) Drain(ctx context.Context, patience time.Duration) error {
 	return p.pushes.drain(ctx, patience)
 }

@@ -19,7 +19,7 @@ type repository struct {
 	alias   string            // "" of mirrors
 	ref     name.Reference    // what a tag becomes; nil of mirrors
 	seen    *ledger[struct{}] // digests of manifests; nil of mirrors
-	login   authn.AuthConfig  // zero: none is known
+	login   authn.AuthConfig  // zero: no login is known
 	guarded bool              // see newCarriers
 }
 
@@ -33,8 +33,8 @@ func parseReference(text string) (name.Reference, error) {
 	return name.NewTag(text)
 }
 
-// identifier returns the tag or digest that a request for a manifest is about:
-// the client's if it is a digest that was seen, else that of the reference.
+// identifier returns the tag or digest that a request for a manifest is about: the
+// client's if it is a digest that was seen, else the reference's.
 func (r *repository) identifier(t *target) (string, error) {
 	if r.ref == nil {
 		return t.ref, nil

@@ -22,7 +22,7 @@ type session struct {
 	*upstream
 	repo  *repository
 	paces paces
-	login authn.AuthConfig // zero: none is known
+	login authn.AuthConfig // zero: no login is known
 
 	auth *auth.Authoriser
 }

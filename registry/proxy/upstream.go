@@ -142,7 +142,7 @@ func (h *hosts) policy(mirror bool) patience.Policy {
 // probe asks a host for /v2/ by the schemes that are allowed for it.
 //
 // transport.Ping isn't used: it takes plain HTTP from every private address
-// without being asked, and none from "localhost" without a port.
+// without being asked, but not from "localhost" without a port.
 func (h *hosts) probe(ctx context.Context, reg name.Registry, guarded bool) (*upstream, error) {
 	local := host.Loopback(reg.RegistryStr())
 	schemes := []string{"https"}

@@ -38,8 +38,8 @@ func manifestName(repo, target string) string {
 	return manifestsDir + "/" + digest.FromString(repo+"\x00"+target).Encoded() + ".json"
 }
 
-// digest returns that of the manifest, which is also the target unless that's a
-// tag, or the file damaged.
+// digest returns the manifest's digest. It is the target, unless that is a tag or the file
+// is damaged.
 func (m *manifestFile) digest() digest.Digest {
 	algorithm := digest.SHA256
 	if d, err := parseDigest(m.Target); err == nil {
@@ -52,7 +52,7 @@ func (m *manifestFile) digest() digest.Digest {
 
 // repository is what is known of a repository without reading files.
 type repository struct {
-	subjects map[digest.Digest]digest.Digest // of all manifests; "" if one has none
+	subjects map[digest.Digest]digest.Digest // of all manifests; "" if a manifest has no subject
 	tags     map[string]digest.Digest        // of manifests
 }
 

@@ -121,7 +121,7 @@ func created(w http.ResponseWriter, repo string, d digest.Digest) {
 	w.WriteHeader(http.StatusCreated)
 }
 
-// contentRange is that of a chunk (distribution-spec, section "Pushing a blob in
+// contentRange is the range of a chunk (distribution-spec, section "Pushing a blob in
 // chunks"), and the one of RFC 9110, which clients send too.
 var contentRange = regexp.MustCompile(`^(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?$`)
 

@@ -17,7 +17,7 @@ import (
 )
 
 // Copy copies the image, index or artifact at src to dst and returns what it is
-// there: its manifest, byte for byte that of src. These are places:
+// there: its manifest, which is the same byte for byte. These are places:
 //
 //   - [docker://]REFERENCE: at a registry
 //   - oci:PATH[:TAG][@DIGEST]: in an OCI image layout, a directory or a tar; one

@@ -19,7 +19,7 @@ type Inspection struct {
 	// Reference is its name as it was asked for, at a registry with host and
 	// repository in full.
 	Reference string
-	// Digest and MediaType are those of Raw. A docker archive has no manifest
+	// Digest and MediaType describe Raw. A docker archive has no manifest
 	// and so no digest: it gets one when it is copied.
 	Digest    digest.Digest
 	MediaType string

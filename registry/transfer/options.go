@@ -12,7 +12,7 @@ const (
 // Options say how [Copy] copies. The zero value copies everything.
 type Options struct {
 	// Platform picks one image of an index. nil copies the index with all of
-	// its images; a docker archive holds one image, that of this machine then.
+	// its images. A docker archive holds one image: then it is this machine's.
 	Platform *ocispec.Platform
 	// Also are further references to push to when the destination is at a
 	// registry.

@@ -30,18 +30,17 @@ type Authoriser struct {
 	gate      *semaphore.Weighted // guards what follows, across requests
 	scopes    []string
 	challenge *transport.Challenge // nil: everybody is let in
-	header    string               // the Authorization in use; "" is none
+	header    string               // the Authorization in use; may be ""
 	expires   time.Time            // of header; zero is never
 }
 
-// New returns an authoriser for a challenge, nil if there was none. It asks for nothing
-// yet.
+// New returns an authoriser for a challenge, which may be nil. It asks for nothing yet.
 func New(o Options, challenge *transport.Challenge) *Authoriser {
 	return &Authoriser{options: o, gate: semaphore.NewWeighted(1), scopes: o.Scopes, challenge: challenge}
 }
 
-// Header returns the Authorization header for the next request, "" when none is needed
-// or none is known.
+// Header returns the Authorization header for the next request. It is "" if the request
+// needs no header, or no login is known.
 func (a *Authoriser) Header(ctx context.Context) (string, error) {
 	if err := a.gate.Acquire(ctx, 1); err != nil {
 		return "", err

@@ -42,7 +42,7 @@ func (e *TokenError) Error() string {
 // Unwrap returns the cause.
 func (e *TokenError) Unwrap() error { return e.Err }
 
-// defaultLife is that of a token that doesn't say (Docker Registry v2 token
+// defaultLife is how long a token lives that doesn't say (Docker Registry v2 token
 // authentication).
 const defaultLife = 60 * time.Second
 

@@ -30,7 +30,7 @@ type Call struct {
 	URL    *url.URL
 	Header http.Header
 
-	Body   func() (io.ReadCloser, error) // nil: none
+	Body   func() (io.ReadCloser, error) // nil: the request has no body
 	Size   int64                         // of the body, bytes; -1: unknown, sent in chunks
 	Commit bool                          // the registry has work to do once it has all bytes
 }
@@ -78,7 +78,7 @@ func exchangeError(ctx context.Context, sent *sendBody, err error) error {
 	return words.Bare(err)
 }
 
-// request builds the request; sent is its body, nil when there is none.
+// request builds the request. sent is its body, which may be nil.
 func (c *Call) request(ctx context.Context, dog *patience.Watchdog) (req *http.Request, sent *sendBody, err error) {
 	req, err = http.NewRequestWithContext(ctx, c.Method, c.URL.String(), http.NoBody)
 	if err != nil {

@@ -31,7 +31,7 @@ type Options struct {
 	// Roots are the authorities that certificates are checked with; nil is the machine's.
 	Roots *x509.CertPool
 	// Socket is a unix socket that all requests to port 8080 of localhost and 127.0.0.1
-	// travel through; "" is none.
+	// travel through; "" sends them over the network.
 	Socket string
 	// UserAgent is sent with each request.
 	UserAgent string
