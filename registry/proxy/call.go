@@ -32,6 +32,9 @@ type call struct {
 	unasked bool             // body is sent without waiting for 100 Continue
 }
 
+// reads says whether the request changes nothing.
+func (c *call) reads() bool { return c.method == http.MethodGet || c.method == http.MethodHead }
+
 // call returns a request about a path below the session's repository, such as
 // "blobs/uploads/", with the client's headers of these names.
 func (s *session) call(r *http.Request, path string, names ...string) *call {
@@ -67,30 +70,16 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 	}
 	renewed, to := false, c.url
 	for hops := 0; ; {
-		var (
-			body *sendBody
-			resp *http.Response
-		)
-		waiting := repeater{host: s.Host, log: s.log, attempts: s.patience.Begin()}
-		err := waiting.run(ctx, func() (again bool, err error) {
-			body = c.open()
-			resp, err = s.attempt(ctx, c, to, body, header) //nolint:bodyclose // closeBody does, or the caller
-			return c.mayRepeat(err) && body.takeBack(), err
-		})
+		resp, body, err := s.send(ctx, c, to, header) //nolint:bodyclose // closeBody does, or the caller
 		if err != nil {
-			return nil, fmt.Errorf("reach %s: %w", s.Host, s.cleanse(err, header))
+			return nil, err
 		}
-		a := &answer{Response: resp, session: s, used: header}
 		switch {
-		case resp.StatusCode == http.StatusUnauthorized && !s.Is(to):
-			closeBody(resp.Body)
-			return nil, errors.New("the host that the registry names for uploads wants credentials; those of the registry aren't meant for it")
 		case resp.StatusCode == http.StatusUnauthorized:
-			challenge := auth.Challenge(resp.Header, s.Scheme == "http")
 			closeBody(resp.Body)
-			fresh, err := s.auth.Renew(ctx, header, challenge)
+			fresh, err := s.renew(ctx, header, resp)
 			if err != nil {
-				return nil, s.tokenError(err)
+				return nil, err
 			}
 			if renewed || fresh == header {
 				return nil, s.denied()
@@ -102,12 +91,12 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 		case resp.StatusCode == http.StatusExpectationFailed && !c.unasked && body.takeBack():
 			closeBody(resp.Body)
 			c.unasked = true
-		case c.method != http.MethodGet && c.method != http.MethodHead, resp.StatusCode < 300, resp.StatusCode >= 400:
-			return a, nil
+		case !c.reads(), resp.StatusCode < 300, resp.StatusCode >= 400:
+			return &answer{Response: resp, session: s, used: header}, nil
 		default:
 			next, err := s.Follow(to, resp.Header.Get("Location"))
 			if err == nil && !s.Is(next) {
-				return a, nil
+				return &answer{Response: resp, session: s, used: header}, nil
 			}
 			closeBody(resp.Body)
 			if err != nil {
@@ -119,6 +108,31 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 			to = next
 		}
 	}
+}
+
+// send makes the request, again and again as far as it may be repeated while the host
+// can't be reached. body is what was lent to the last attempt; it may be nil.
+func (s *session) send(ctx context.Context, c *call, to *url.URL, header string) (resp *http.Response, body *sendBody, err error) {
+	waiting := repeater{host: s.Host, log: s.log, attempts: s.patience.Begin()}
+	err = waiting.run(ctx, func() (again bool, err error) {
+		body = c.open()
+		resp, err = s.attempt(ctx, c, to, body, header)
+		return c.mayRepeat(err) && body.takeBack(), err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("reach %s: %w", s.Host, s.cleanse(err, header))
+	}
+	return resp, body, nil
+}
+
+// renew answers a 401 to a request that was sent with a header. It returns the same header
+// if there is no other answer.
+func (s *session) renew(ctx context.Context, header string, resp *http.Response) (string, error) {
+	if !s.Is(resp.Request.URL) {
+		return "", errors.New("the host that the registry names for uploads wants credentials; those of the registry aren't meant for it")
+	}
+	fresh, err := s.auth.Renew(ctx, header, auth.Challenge(resp.Header, s.Scheme == "http"))
+	return fresh, s.tokenError(err)
 }
 
 // attempt makes the request once, with header as Authorization if it goes to the
@@ -153,7 +167,7 @@ func (c *call) mayRepeat(err error) bool {
 		return false
 	}
 	switch {
-	case c.method == http.MethodGet, c.method == http.MethodHead, c.method == http.MethodPost:
+	case c.reads(), c.method == http.MethodPost:
 		return true
 	case c.method == http.MethodPut && c.body != nil && !c.once: // a manifest
 		return true
