@@ -18,8 +18,8 @@
 // # Trust
 //
 // A registry is not trusted. Every manifest, config and layer is checked
-// against its digest and its size. Credentials are only ever sent to the registry's own host and to
-// the token server it names, never to the host of a redirect, and appear in no
+// against its digest and its size. Credentials are only ever sent to the registry's own
+// host and to the token server it names, never to the host of a redirect, and appear in no
 // error. https is used for every host but loopback ones unless
 // [Options.Insecure] says otherwise.
 //
