@@ -17,40 +17,37 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// blob opens a blob. next, if it isn't nil, names another session that may have
-// it when s has failed, else the error to end with.
-func (s *session) blob(
-	ctx context.Context, op string, d ocispec.Descriptor, next func(failed *session, err error) (*session, error),
-) (io.ReadCloser, error) {
+// sites are where else something may be read.
+type sites interface {
+	// after returns the session to use when failed has failed with err, or the error to
+	// end with.
+	after(ctx context.Context, failed *session, err error) (*session, error)
+}
+
+// onlyHere is that there is no other site.
+type onlyHere struct{}
+
+func (onlyHere) after(_ context.Context, _ *session, err error) (*session, error) { return nil, err }
+
+// blob opens a blob, which may be read elsewhere too when the session fails.
+func (s *session) blob(ctx context.Context, op string, d ocispec.Descriptor, elsewhere sites) (io.ReadCloser, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", oci.ErrCorrupt, words.Line(d.Digest.String()), err))
-	}
-	r := &blobReader{
-		session:  s,
-		op:       op,
-		want:     d,
-		verifier: d.Digest.Verifier(),
-		retrier:  s.blobRetrier(op, d),
-		next:     next,
 	}
 	if err := s.pauseSpoiled(ctx, op, d); err != nil {
 		return nil, err
 	}
-	r.open = func() error { return r.connect(ctx) }
-	r.again = func(err error) error {
-		err = r.retrier.wait(ctx, err)
-		if err == nil || next == nil {
-			return err
-		}
-		other, err := next(r.session, err)
-		if err != nil {
-			return err
-		}
-		r.session, r.retrier = other, other.blobRetrier(op, d)
-		return nil
+	r := &blobReader{
+		ctx:       ctx,
+		session:   s,
+		elsewhere: elsewhere,
+		op:        op,
+		want:      d,
+		verifier:  d.Digest.Verifier(),
+		retrier:   s.blobRetrier(op, d),
 	}
 	for {
-		err := r.open()
+		err := r.connect()
 		if err == nil {
 			return r, nil
 		}
@@ -84,14 +81,13 @@ func (s *session) pauseSpoiled(ctx context.Context, op string, d ocispec.Descrip
 
 // blobReader reads one blob over as many responses as it takes.
 type blobReader struct {
-	session  *session
-	op       string
-	want     ocispec.Descriptor
-	verifier digest.Verifier
-	retrier  *retrier
-	open     func() error      // connects at offset
-	again    func(error) error // nil when it is to be tried again
-	next     func(failed *session, err error) (*session, error)
+	ctx       context.Context //nolint:containedctx // of one blob, which the value stands for
+	session   *session
+	elsewhere sites
+	op        string
+	want      ocispec.Descriptor
+	verifier  digest.Verifier
+	retrier   *retrier
 
 	body   io.ReadCloser // nil: not connected
 	offset int64
@@ -117,7 +113,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 // failure from which it can go on.
 func (r *blobReader) readOnce(p []byte) (int, error) {
 	if r.body == nil {
-		if err := r.open(); err != nil {
+		if err := r.connect(); err != nil {
 			return 0, r.again(err)
 		}
 	}
@@ -161,11 +157,9 @@ func (r *blobReader) corrupt(format string, args ...any) error {
 func (r *blobReader) spoil(format string, args ...any) error {
 	r.disconnect()
 	err := r.session.fail(r.op, r.want.Digest.String(), oci.Spoiled(format, args...))
-	if r.next != nil {
-		if other, none := r.next(r.session, err); none == nil && other != r.session {
-			err.again = true
-			return err
-		}
+	if other, gone := r.elsewhere.after(r.ctx, r.session, err); gone == nil && other != r.session {
+		err.again = true
+		return err
 	}
 	n := r.session.client.blobs.spoil(r.session.ref.Context(), r.want.Digest)
 	err.Attempts = n
@@ -189,8 +183,21 @@ func (r *blobReader) Close() error {
 	return nil
 }
 
+// again returns nil when the blob is to be asked for again after err, maybe elsewhere.
+func (r *blobReader) again(err error) error {
+	if err = r.retrier.wait(r.ctx, err); err == nil {
+		return nil
+	}
+	other, err := r.elsewhere.after(r.ctx, r.session, err)
+	if err != nil {
+		return err
+	}
+	r.session, r.retrier = other, other.blobRetrier(r.op, r.want)
+	return nil
+}
+
 // connect asks for the blob from offset on.
-func (r *blobReader) connect(ctx context.Context) error {
+func (r *blobReader) connect() error {
 	c := &call{
 		op:     r.op,
 		digest: r.want.Digest.String(),
@@ -206,13 +213,13 @@ func (r *blobReader) connect(ctx context.Context) error {
 		c.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.offset, max(r.want.Size-1, 0)))
 		c.accept = []int{http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable}
 	}
-	resp, err := r.session.do(ctx, c)
+	resp, err := r.session.do(r.ctx, c)
 	if err == nil && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		// It can't begin in the middle: what is there already is read again.
 		wire.Drain(resp.Body)
 		c.Header.Del("Range")
 		c.accept = []int{http.StatusOK}
-		resp, err = r.session.do(ctx, c)
+		resp, err = r.session.do(r.ctx, c)
 	}
 	if err != nil {
 		return err

@@ -71,7 +71,7 @@ func promised(resp *http.Response, want ocispec.Descriptor) ocispec.Descriptor {
 // config gets a config blob.
 func (s *session) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	for {
-		blob, err := s.blob(ctx, oci.OpPullConfig, d, nil)
+		blob, err := s.blob(ctx, oci.OpPullConfig, d, onlyHere{})
 		if err != nil {
 			return nil, err
 		}

@@ -55,30 +55,30 @@ func refused(op string, ref name.Reference, err error) *Error {
 }
 
 // current returns the session to use.
-func (m *Source) current(ctx context.Context) (*session, error) { return m.after(ctx, nil, nil) }
+func (src *Source) current(ctx context.Context) (*session, error) { return src.after(ctx, nil, nil) }
 
 // after returns the session to use. If failed isn't nil it has failed with err, and the
 // next site is used, unless somebody else has moved on already. Without a next site the
 // error is err.
-func (m *Source) after(ctx context.Context, failed *session, err error) (*session, error) {
-	if err := m.gate.Acquire(ctx, 1); err != nil {
-		return nil, refused(oci.OpPullManifest, m.named, err)
+func (src *Source) after(ctx context.Context, failed *session, err error) (*session, error) {
+	if err := src.gate.Acquire(ctx, 1); err != nil {
+		return nil, refused(oci.OpPullManifest, src.named, err)
 	}
-	defer m.gate.Release(1)
-	if failed != nil && failed == m.session && !m.leave(ctx, err) {
+	defer src.gate.Release(1)
+	if failed != nil && failed == src.session && !src.leave(ctx, err) {
 		return nil, err
 	}
-	for m.session == nil {
-		if err := m.open(ctx); err != nil && !m.leave(ctx, err) {
+	for src.session == nil {
+		if err := src.open(ctx); err != nil && !src.leave(ctx, err) {
 			return nil, err
 		}
 	}
-	return m.session, nil
+	return src.session, nil
 }
 
 // open makes a session at the first site.
-func (m *Source) open(ctx context.Context) error {
-	c, at := m.client, m.sites[0]
+func (src *Source) open(ctx context.Context) error {
+	c, at := src.client, src.sites[0]
 	if at.Mirror {
 		c = c.impatient()
 	}
@@ -86,71 +86,69 @@ func (m *Source) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	session.named = m.named.Context()
-	m.session = session
+	session.named = src.named.Context()
+	src.session = session
 	return nil
 }
 
 // leave gives a mirror up because of err and says so; there is always a site
 // behind it. It is false at the last site, and when ctx has ended.
-func (m *Source) leave(ctx context.Context, err error) bool {
-	at := m.sites[0]
+func (src *Source) leave(ctx context.Context, err error) bool {
+	at := src.sites[0]
 	if !at.Mirror || ctx.Err() != nil {
 		return false
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Op == opConnect {
-		m.client.news.lost(at.Host())
+		src.client.news.lost(at.Host())
 	}
-	m.session, m.sites = nil, m.sites[1:]
-	m.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", reference.Repository(at.Ref.Context()),
-		reference.Repository(m.named.Context()), reason(err), m.sites[0].Host()))
+	src.session, src.sites = nil, src.sites[1:]
+	src.client.notice(fmt.Sprintf("mirror %s of %s: %s; going on at %s", reference.Repository(at.Ref.Context()),
+		reference.Repository(src.named.Context()), reason(err), src.sites[0].Host()))
 	return true
 }
 
 // ask has f ask the sites, one after the other until one answers.
-func ask[T any](ctx context.Context, m *Source, f func(*session) (T, error)) (T, error) {
-	s, err := m.current(ctx)
+func ask[T any](ctx context.Context, src *Source, f func(*session) (T, error)) (T, error) {
+	s, err := src.current(ctx)
 	for err == nil {
 		var answer T
 		if answer, err = f(s); err == nil {
 			return answer, nil
 		}
-		s, err = m.after(ctx, s, err)
+		s, err = src.after(ctx, s, err)
 	}
 	var none T
 	return none, err
 }
 
 // Root gets the manifest or index that the reference names, verified.
-func (m *Source) Root(ctx context.Context) (*oci.Document, error) {
-	return ask(ctx, m, func(s *session) (*oci.Document, error) { return s.root(ctx) })
+func (src *Source) Root(ctx context.Context) (*oci.Document, error) {
+	return ask(ctx, src, func(s *session) (*oci.Document, error) { return s.root(ctx) })
 }
 
 // Manifest implements oci.Keeper.
-func (m *Source) Manifest(ctx context.Context, want ocispec.Descriptor) (*oci.Document, error) {
-	return ask(ctx, m, func(s *session) (*oci.Document, error) { return s.manifest(ctx, want.Digest.String(), want) })
+func (src *Source) Manifest(ctx context.Context, want ocispec.Descriptor) (*oci.Document, error) {
+	return ask(ctx, src, func(s *session) (*oci.Document, error) { return s.manifest(ctx, want.Digest.String(), want) })
 }
 
 // Config implements oci.Keeper.
-func (m *Source) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	return ask(ctx, m, func(s *session) ([]byte, error) { return s.config(ctx, d) })
+func (src *Source) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	return ask(ctx, src, func(s *session) ([]byte, error) { return s.config(ctx, d) })
 }
 
 // Blob implements oci.Keeper.
-func (m *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	at, err := m.current(ctx)
+func (src *Source) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	at, err := src.current(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return at.blob(ctx, oci.OpPullBlob, d, func(failed *session, err error) (*session, error) {
-		return m.after(ctx, failed, err)
-	})
+	return at.blob(ctx, oci.OpPullBlob, d, src)
 }
 
 // Fail implements oci.Keeper.
-func (m *Source) Fail(op, digest string, cause error) error {
+func (src *Source) Fail(op, digest string, cause error) error {
 	return &Error{
-		Op: op, Host: reference.Host(m.named.Context().Registry), Repository: reference.Repository(m.named.Context()),
-		Reference: reference.String(m.named), Digest: digest, Err: cause,
+		Op: op, Host: reference.Host(src.named.Context().Registry), Repository: reference.Repository(src.named.Context()),
+		Reference: reference.String(src.named), Digest: digest, Err: cause,
 	}
 }
