@@ -116,7 +116,7 @@ func (s *session) send(ctx context.Context, c *call, to *url.URL, header string)
 	waiting := repeater{host: s.Host, log: s.log, attempts: s.patience.Begin()}
 	err = waiting.run(ctx, func() (again bool, err error) {
 		body = c.open()
-		resp, err = s.attempt(ctx, c, to, body, header)
+		resp, err = s.attempt(ctx, c, to, body, header) //nolint:bodyclose // do closes it, or its caller
 		return c.mayRepeat(err) && body.takeBack(), err
 	})
 	if err != nil {
