@@ -14,7 +14,6 @@ import (
 	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/internal/wire"
-	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/semaphore"
@@ -80,78 +79,37 @@ func (e *endpoints) find(ctx context.Context, r *retries, reg name.Registry, ins
 	return found, nil
 }
 
-// probe asks host for /v2/ by the schemes that are allowed for it.
-//
-// go-containerregistry's transport.Ping isn't used: it takes plain HTTP from every
-// private address without being asked, but not from "localhost" without a port.
+// slowAnswer is how long a host may be silent before that is said.
+const slowAnswer = 3 * time.Second
+
+// probe asks a host for /v2/ by the ways that are allowed for it.
 func (e *endpoints) probe(ctx context.Context, r *retries, reg name.Registry, insecure bool) (*endpoint, error) {
 	own, err := e.dirs.For(ctx, reference.Host(reg))
 	if err != nil {
 		return nil, &Error{Op: "read the certificates for", Host: reference.Host(reg), Err: err, permanent: true}
 	}
+	ways := host.Ways(reg.RegistryStr(), insecure)
+	if e.network.BySocket(reg.RegistryStr()) { // bob proxy
+		ways = []host.Address{{Scheme: "http", Host: reg.RegistryStr(), Lax: true}}
+	}
 	slow := time.AfterFunc(slowAnswer, func() { r.notice("waiting for " + reference.Host(reg) + " to answer") })
 	var found *endpoint
-	err = r.run(ctx, opConnect+" "+reference.Host(reg), func() (err error) {
+	err = r.run(ctx, opConnect+" "+reference.Host(reg), func() error {
 		defer slow.Stop() // from then on other notices tell it
-		found, err = firstAnswer(ctx, e.ways(reg, insecure, own))
-		return err
+		return host.First(ctx, ways, func(ctx context.Context, at host.Address) (answered bool, err error) {
+			found = &endpoint{Host: e.network.Host(at, own), registry: reg}
+			err = found.ping(ctx)
+			answer, ours := errors.AsType[*Error](err)
+			return ours && answer.Status != 0, err
+		})
 	})
-	if err == nil && found.Scheme == "http" && !host.Loopback(reg.RegistryStr()) {
+	if err != nil {
+		return nil, err
+	}
+	if found.Scheme == "http" && !host.Loopback(reg.RegistryStr()) {
 		r.notice(reference.Host(reg) + " does not answer to https: plain HTTP is used")
 	}
-	return found, err
-}
-
-const (
-	// slowAnswer is how long a host may be silent before that is said.
-	slowAnswer = 3 * time.Second
-	// loopbackTimeout is how long a host on this machine may take to answer to https:
-	// some that speak plain HTTP wait for the end of what they take for a request.
-	loopbackTimeout = 10 * time.Second
-)
-
-// ways returns how a host may be reached, the best way first. A loopback host is reached
-// as if --insecure were given for it, as with docker: any certificate will do, and plain
-// HTTP.
-func (e *endpoints) ways(reg name.Registry, insecure bool, own certs.Certificates) []*endpoint {
-	at := reg.RegistryStr()
-	way := func(scheme string, lax bool) *endpoint {
-		return &endpoint{Host: e.network.Host(host.Address{Scheme: scheme, Host: at, Lax: lax}, own), registry: reg}
-	}
-	plain := way("http", true)
-	switch {
-	case e.network.BySocket(at):
-		return []*endpoint{plain} // bob proxy
-	case insecure || host.Loopback(at):
-		return []*endpoint{way("https", true), plain}
-	}
-	return []*endpoint{way("https", false)}
-}
-
-// firstAnswer returns the first of ways by which the host answers.
-func firstAnswer(ctx context.Context, ways []*endpoint) (*endpoint, error) {
-	var first error
-	for _, ep := range ways {
-		err := ep.pingSoon(ctx, len(ways) > 1)
-		if e, ok := errors.AsType[*Error](err); err == nil || ctx.Err() != nil || ok && e.Status != 0 && first == nil {
-			return ep, err
-		}
-		if first == nil || errors.Is(first, http.ErrSchemeMismatch) {
-			first = err
-		}
-	}
-	return nil, first
-}
-
-// pingSoon is ping, which a host on this machine must answer to https soon if there
-// is another way.
-func (ep *endpoint) pingSoon(ctx context.Context, another bool) error {
-	if another && ep.Scheme == "https" && host.Loopback(ep.Address.Host) {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, loopbackTimeout, &patience.StallError{Request: "GET to " + ep.Address.Host, After: loopbackTimeout})
-		defer cancel()
-	}
-	return ep.ping(ctx)
+	return found, nil
 }
 
 // ping asks whether a registry answers, and notes its challenge.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/bobbuild/bob/registry/internal/auth"
@@ -39,6 +38,14 @@ const (
 // over the connections of another.
 type carriers struct {
 	verified, lax http.RoundTripper // lax takes any certificate
+}
+
+// to returns the way to a registry.
+func (c carriers) to(at host.Address) http.RoundTripper {
+	if at.Lax {
+		return c.lax
+	}
+	return c.verified
 }
 
 // newCarriers makes carriers; guarded ones reach no address of this machine or of
@@ -139,70 +146,31 @@ func (h *hosts) policy(mirror bool) patience.Policy {
 	return h.patience
 }
 
-// probe asks a host for /v2/ by the schemes that are allowed for it.
-//
-// transport.Ping isn't used: it takes plain HTTP from every private address
-// without being asked, but not from "localhost" without a port.
+// probe asks a host for /v2/ by the ways that are allowed for it.
 func (h *hosts) probe(ctx context.Context, reg name.Registry, guarded bool) (*upstream, error) {
 	local := host.Loopback(reg.RegistryStr())
-	schemes := []string{"https"}
-	switch {
-	case local, h.insecure:
-		schemes = []string{"https", "http"}
+	var found *upstream
+	err := host.First(ctx, host.Ways(reg.RegistryStr(), h.insecure), func(ctx context.Context, at host.Address) (answered bool, err error) {
+		found = &upstream{
+			Address: at, registry: reg, guarded: guarded,
+			home: h.free.to(at), away: h.guarded.verified, patience: h.policy(guarded), log: h.log,
+		}
+		if guarded {
+			found.home = h.guarded.to(at)
+		} else if local {
+			found.away = h.free.verified // what is on this machine may name others on it
+		}
+		err = found.ping(ctx)
+		_, answered = errors.AsType[*refusal](err)
+		return answered, err
+	})
+	if err != nil {
+		return nil, err
 	}
-	ways := h.free
-	if guarded {
-		ways = h.guarded
+	if found.Scheme == "http" && !local {
+		h.log.WarnContext(ctx, "a registry does not answer to https: plain HTTP is used", "host", reg.RegistryStr())
 	}
-	var first error
-	for _, scheme := range schemes {
-		up := &upstream{
-			Address:  host.Address{Scheme: scheme, Host: reg.RegistryStr(), Lax: local || h.insecure},
-			registry: reg, guarded: guarded,
-			home: ways.verified, away: h.guarded.verified, patience: h.policy(guarded), log: h.log,
-		}
-		if up.Lax {
-			up.home = ways.lax
-		}
-		if local && !guarded {
-			up.away = h.free.verified // what is on this machine may name others on it
-		}
-		err := up.pingSoon(ctx, local && scheme == "https")
-		if err == nil {
-			if scheme == "http" && !local {
-				h.log.WarnContext(ctx, "a registry does not answer to https: plain HTTP is used", "host", reg.RegistryStr())
-			}
-			return up, nil
-		}
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		if _, answered := errors.AsType[*refusal](err); answered && first == nil {
-			return nil, err
-		}
-		if first == nil || errors.Is(first, http.ErrSchemeMismatch) {
-			first = err
-		}
-	}
-	return nil, first
-}
-
-// loopbackTimeout is how long a host on this machine may take to answer to https: some
-// that speak plain HTTP wait for the end of what they take for a request.
-const loopbackTimeout = 10 * time.Second
-
-// pingSoon is ping, which is to be answered soon if there is another way.
-func (up *upstream) pingSoon(ctx context.Context, another bool) error {
-	if !another {
-		return up.ping(ctx)
-	}
-	soon, cancel := context.WithTimeout(ctx, loopbackTimeout)
-	defer cancel()
-	err := up.ping(soon)
-	if err != nil && ctx.Err() == nil && soon.Err() != nil {
-		return os.ErrDeadlineExceeded
-	}
-	return err
+	return found, nil
 }
 
 // ping asks whether a registry answers, and notes its challenge.
@@ -214,6 +182,9 @@ func (up *upstream) ping(ctx context.Context) error {
 	req.Header.Set("User-Agent", userAgent)
 	resp, err := up.home.RoundTrip(req) //nolint:bodyclose // closeBody does
 	if err != nil {
+		if stall := patience.Stalled(ctx); stall != nil {
+			return stall
+		}
 		if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
 			return http.ErrSchemeMismatch
 		}
