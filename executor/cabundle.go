@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/executor/account"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot/bounded"
 )
@@ -77,7 +78,7 @@ const MaxBundleSize = 16 << 20
 // would know which authorities are missing.
 func systemBundle(ctx context.Context, root string) ([]byte, error) {
 	for _, name := range systemBundles {
-		f, err := openRegular(root, name)
+		f, err := account.OpenRegular(root, name)
 		if err != nil {
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/account"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -21,7 +22,7 @@ import (
 // run runs the command of op in root. It returns the paths below root that are as they
 // were in all but their ctime.
 func (c *commands) run(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *event.Vertex) (restored []string, err error) {
-	who, err := lookupUser(root, op.User)
+	who, err := account.User(root, op.User)
 	if err != nil {
 		return nil, err
 	}

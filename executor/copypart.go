@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/account"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/recipe"
@@ -211,4 +212,19 @@ func (c *copying) options(ctx context.Context, to *snapshot.Active, v *event.Ver
 		o.Unpack = c.unpackArchives(owner, to)
 	}
 	return o, nil
+}
+
+// ownerIn is [account.Owner] in the files of in, with a warning about what the image doesn't
+// know.
+func ownerIn(ctx context.Context, in *snapshot.Active, v *event.Vertex, spec string) (*filecopy.Owner, error) {
+	for _, name := range account.Files {
+		if err := in.ShowFile(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	owner, unknown, err := account.Owner(in.Root(), spec)
+	for _, u := range unknown {
+		v.Warn(fmt.Sprintf("%s: not in the image's account files; 0 is taken", u))
+	}
+	return owner, err
 }

@@ -9,8 +9,6 @@ import (
 
 // What the tests look at from inside.
 var (
-	LookupUser   = lookupUser
-	LookupOwner  = lookupOwner
 	SystemBundle = systemBundle
 )
 

@@ -368,6 +368,20 @@ func opener(img *registry.Image, d ocispec.Descriptor) func(context.Context) (io
 	return func(ctx context.Context) (io.ReadCloser, error) { return img.Blob(ctx, d) }
 }
 
+// writeTree writes files below root.
+func writeTree(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func readFile(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/executor/account"
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/source"
@@ -93,7 +94,7 @@ func (s *state) knows(spec string) error {
 		return nil
 	}
 	for part := range strings.SplitSeq(spec, ":") {
-		if _, ok := ownerID(part); !ok && part != "" {
+		if _, ok := account.ID(part); !ok && part != "" {
 			return errNoNames
 		}
 	}

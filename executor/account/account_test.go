@@ -1,4 +1,4 @@
-package executor_test
+package account_test
 
 import (
 	"os"
@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/account"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +35,7 @@ func writeTree(t *testing.T, root string, files map[string]string) {
 	}
 }
 
-func TestLookupUser(t *testing.T) {
+func TestUser(t *testing.T) {
 	t.Parallel()
 	root := accountRoot(t)
 	for _, tt := range []struct {
@@ -58,7 +58,7 @@ func TestLookupUser(t *testing.T) {
 	} {
 		t.Run(tt.spec, func(t *testing.T) {
 			t.Parallel()
-			got, err := executor.LookupUser(root, tt.spec)
+			got, err := account.User(root, tt.spec)
 			if tt.fails {
 				if err == nil {
 					t.Fatalf("found %+v", got)
@@ -75,7 +75,7 @@ func TestLookupUser(t *testing.T) {
 	}
 }
 
-func TestLookupOwner(t *testing.T) {
+func TestOwner(t *testing.T) {
 	t.Parallel()
 	root := accountRoot(t)
 	for _, tt := range []struct {
@@ -95,7 +95,7 @@ func TestLookupOwner(t *testing.T) {
 	} {
 		t.Run(tt.spec, func(t *testing.T) {
 			t.Parallel()
-			got, unknown, err := executor.LookupOwner(root, tt.spec)
+			got, unknown, err := account.Owner(root, tt.spec)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +116,7 @@ func TestRootIsZero(t *testing.T) {
 	for spec, want := range map[string]filecopy.Owner{
 		"root": {}, "root:root": {}, "app:root": {UID: 1000}, "root:7": {GID: 7}, "app": {UID: 1000, GID: 1001},
 	} {
-		got, unknown, err := executor.LookupOwner(root, spec)
+		got, unknown, err := account.Owner(root, spec)
 		if err != nil || *got != want || len(unknown) > 0 {
 			t.Errorf("%s is %+v, unknown %q, error %v; want %+v", spec, got, unknown, err, want)
 		}
@@ -133,7 +133,7 @@ func TestAccountsStayInsideTheImage(t *testing.T) {
 	if err := os.Symlink("/real", filepath.Join(root, "etc")); err != nil {
 		t.Fatal(err)
 	}
-	if id, err := executor.LookupUser(root, "app"); err != nil || id.UID != 1000 {
+	if id, err := account.User(root, "app"); err != nil || id.UID != 1000 {
 		t.Errorf("through a link inside: %+v, %v", id, err)
 	}
 	hostile := t.TempDir()
@@ -141,7 +141,7 @@ func TestAccountsStayInsideTheImage(t *testing.T) {
 	if err := os.Symlink(filepath.Join(outside, "passwd"), filepath.Join(hostile, "etc/passwd")); err != nil {
 		t.Fatal(err)
 	}
-	if id, err := executor.LookupUser(hostile, "spy"); err == nil {
+	if id, err := account.User(hostile, "spy"); err == nil {
 		t.Errorf("read a file outside the image: %+v", id)
 	}
 	fifo := t.TempDir()
@@ -149,7 +149,7 @@ func TestAccountsStayInsideTheImage(t *testing.T) {
 	if err := unix.Mkfifo(filepath.Join(fifo, "etc/passwd"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := executor.LookupUser(fifo, "app"); err == nil {
+	if _, err := account.User(fifo, "app"); err == nil {
 		t.Error("a fifo was taken for /etc/passwd")
 	}
 }

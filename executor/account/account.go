@@ -1,7 +1,6 @@
-package executor
+package account
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,25 +10,23 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
-	"github.com/bobbuild/bob/snapshot"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/moby/sys/user"
 )
 
-// An account is who a process runs as, in the IDs of the image.
-type account struct {
+// An Account is who a process runs as, in the IDs of the image.
+type Account struct {
 	UID, GID uint32
 	Groups   []uint32
 	Home     string
 }
 
-// lookupUser resolves a USER by the image's own /etc/passwd and /etc/group. The
+// User resolves a USER by the image's own /etc/passwd and /etc/group. The
 // empty name is root. A number need not be in the files. The primary group is
 // one of the supplementary ones too, as in Docker: a process that changes its
 // primary group would otherwise leave a group that it is to be kept out of.
-func lookupUser(root, name string) (*account, error) {
+func User(root, name string) (*Account, error) {
 	passwd, group, closeFiles, err := accounts(root)
 	if err != nil {
 		return nil, err
@@ -39,7 +36,7 @@ func lookupUser(root, name string) (*account, error) {
 	if err != nil {
 		return nil, fmt.Errorf("user %q: %w", name, err)
 	}
-	id := &account{UID: uint32(u.Uid), GID: uint32(u.Gid), Home: u.Home}
+	id := &Account{UID: uint32(u.Uid), GID: uint32(u.Gid), Home: u.Home}
 	for _, g := range append([]int{u.Gid}, u.Sgids...) {
 		if !slices.Contains(id.Groups, uint32(g)) {
 			id.Groups = append(id.Groups, uint32(g))
@@ -48,9 +45,9 @@ func lookupUser(root, name string) (*account, error) {
 	return id, nil
 }
 
-// ownerID returns the ID that part of an owner stands for without being looked
+// ID returns the ID that part of an owner stands for without being looked
 // up: a number, or root, which BuildKit takes for 0 whatever the image says.
-func ownerID(part string) (uint32, bool) {
+func ID(part string) (uint32, bool) {
 	if part == "root" {
 		return 0, true
 	}
@@ -58,11 +55,11 @@ func ownerID(part string) (uint32, bool) {
 	return uint32(n), err == nil
 }
 
-// lookupOwner resolves "user[:group]", as --chown has it, by the image's own
+// Owner resolves "user[:group]", as --chown has it, by the image's own
 // files. Without a group the group is the user's own, or has the number of the
 // user. A name that the image doesn't know stands for ID 0, as in BuildKit, and
 // is returned in unknown for a warning.
-func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, err error) {
+func Owner(root, spec string) (owner *filecopy.Owner, unknown []string, err error) {
 	passwd, group, closeFiles, err := accounts(root)
 	if err != nil {
 		return nil, nil, err
@@ -70,7 +67,7 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 	defer closeFiles()
 	owner = &filecopy.Owner{}
 	name, groupName, _ := strings.Cut(spec, ":")
-	if id, ok := ownerID(name); ok {
+	if id, ok := ID(name); ok {
 		owner.UID, owner.GID = id, id
 	} else if name != "" {
 		u, err := user.ParsePasswdFilter(passwd, func(u user.User) bool { return u.Name == name })
@@ -83,7 +80,7 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 			unknown = append(unknown, "user "+name)
 		}
 	}
-	if id, ok := ownerID(groupName); ok {
+	if id, ok := ID(groupName); ok {
 		owner.GID = id
 	} else if groupName != "" {
 		g, err := user.ParseGroupFilter(group, func(g user.Group) bool { return g.Name == groupName })
@@ -99,23 +96,8 @@ func lookupOwner(root, spec string) (owner *filecopy.Owner, unknown []string, er
 	return owner, unknown, nil
 }
 
-// ownerIn is lookupOwner in the files of in, with a warning about what the image doesn't
-// know.
-func ownerIn(ctx context.Context, in *snapshot.Active, v *event.Vertex, spec string) (*filecopy.Owner, error) {
-	for _, name := range accountFiles {
-		if err := in.ShowFile(ctx, name); err != nil {
-			return nil, err
-		}
-	}
-	owner, unknown, err := lookupOwner(in.Root(), spec)
-	for _, u := range unknown {
-		v.Warn(fmt.Sprintf("%s: not in the image's account files; 0 is taken", u))
-	}
-	return owner, err
-}
-
-// accountFiles are where an image keeps its users and groups.
-var accountFiles = [...]string{"/etc/passwd", "/etc/group"}
+// Files are where an image keeps its users and groups.
+var Files = [...]string{"/etc/passwd", "/etc/group"}
 
 // accounts opens the image's account files; one that is missing reads as empty.
 // Both are resolved inside root by the kernel, since an image may hold links
@@ -128,8 +110,8 @@ func accounts(root string) (passwd, group io.Reader, closeFiles func(), err erro
 		}
 	}
 	var readers [2]io.Reader
-	for i, name := range accountFiles {
-		f, err := openRegular(root, name)
+	for i, name := range Files {
+		f, err := OpenRegular(root, name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			readers[i] = strings.NewReader("")
@@ -144,8 +126,9 @@ func accounts(root string) (passwd, group io.Reader, closeFiles func(), err erro
 	return readers[0], readers[1], closeFiles, nil
 }
 
-// openRegular opens a regular file of the image for reading.
-func openRegular(root, name string) (*os.File, error) {
+// OpenRegular opens the regular file of an image called name for reading. The caller
+// closes it.
+func OpenRegular(root, name string) (*os.File, error) {
 	handle, err := filecopy.OpenInRoot(root, name)
 	if err != nil {
 		return nil, err
