@@ -17,7 +17,7 @@ const (
 
 	// maxReplacement is how many bytes ${name//pattern/text} may make. Sizes
 	// are multiplied there, before the meter could see the result.
-	maxReplacement = 64 << 20
+	maxReplacement = 16 << 20
 )
 
 // lexer expands words within bounds. It is not safe for concurrent use.
@@ -95,13 +95,13 @@ var (
 )
 
 // replacementSize returns a bound of what all ${name//pattern/text} in a word
-// can make: for each its length with that of its variables, squared, and
-// multiplied once more for each level of others inside it.
+// can make; see bound.
 func (l lexer) replacementSize(word string, env shell.EnvGetter) int {
 	total := 0
 	var open []byte // what is open: 'p' a pattern, '{' the rest of a ${}, '"' a quote
 	start, depth, deepest := 0, 0, 0
-	var all []bool // for each open ${}: it replaces all
+	var all []bool     // for each open ${}: it replaces all
+	outermost := false // of all, which is gone when its end is found
 	for i := 0; i < len(word); {
 		r, size := utf8.DecodeRuneInString(word[i:])
 		top := byte(0)
@@ -128,7 +128,7 @@ func (l lexer) replacementSize(word string, env shell.EnvGetter) int {
 				kind, isAll, size = 'p', m[1] == "//", len(m[0])
 			}
 			if len(all) == 0 {
-				start, depth, deepest = i, 0, 0
+				start, depth, deepest, outermost = i, 0, 0, isAll
 			}
 			if isAll {
 				depth++
@@ -143,28 +143,41 @@ func (l lexer) replacementSize(word string, env shell.EnvGetter) int {
 				depth--
 			}
 			if all = all[:len(all)-1]; len(all) == 0 && deepest > 0 {
-				total = min(total+bound(word[start:i+1], deepest, env), maxReplacement+1)
+				total = min(total+bound(word[start:i+1], outermost, deepest, env), maxReplacement+1)
 			}
 		}
 		i += size
 	}
 	if len(all) > 0 && deepest > 0 {
-		total += bound(word[start:], deepest, env) // not closed, as far as seen here
+		total += bound(word[start:], outermost, deepest, env) // not closed, as far as seen here
 	}
 	return total
 }
 
-// bound returns the size of an expression with its variables to the power of
-// depth+1, or more than maxReplacement.
-func bound(expression string, depth int, env shell.EnvGetter) int {
-	size := len(expression)
-	for _, m := range variable.FindAllStringSubmatch(expression, -1) {
+// bound returns how many bytes an expression can make, or more than maxReplacement. An
+// expression of its own makes its variable's length times the length of the rest, with the
+// variables there. With depth levels of replacing all in it, it is all of that to the
+// power of depth+1.
+func bound(expression string, replacesAll bool, depth int, env shell.EnvGetter) int {
+	size, first := len(expression)+1, 0
+	for i, m := range variable.FindAllStringSubmatch(expression, -1) {
 		value, _ := env.Get(m[1])
-		size += len(value)
+		if i == 0 {
+			first = len(value) + 1
+		} else {
+			size += len(value)
+		}
 	}
+	if replacesAll && depth == 1 {
+		if first > maxReplacement/size {
+			return maxReplacement + 1
+		}
+		return first * size
+	}
+	size += first
 	out := size
 	for range depth {
-		if out > maxReplacement/max(size, 1) {
+		if out > maxReplacement/size {
 			return maxReplacement + 1
 		}
 		out *= size
