@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -154,7 +155,7 @@ func checkAsked(t *testing.T, asked *http.Request, request []byte, answer http.H
 	mirror := bytes.Contains(request, []byte("ns="))
 	// A registry may name any token server; a mirror has tokens of its own.
 	home := host == "registry.example" || mirror
-	token := host == "token.example" || strings.Contains(strings.Join(answer.Values("WWW-Authenticate"), " "), host)
+	token := host == "token.example" || names(answer.Values("WWW-Authenticate"), host)
 	a := asked.Header.Get("Authorization")
 	if strings.HasPrefix(a, "Bearer ") && !home || strings.HasPrefix(a, "Basic ") && !home && !token {
 		t.Errorf("%s %s got %q", asked.Method, asked.URL, a)
@@ -169,4 +170,12 @@ func checkAsked(t *testing.T, asked *http.Request, request []byte, answer http.H
 	if home && redirected && !mirror && !reads {
 		t.Errorf("%q reaches %s %s", request, asked.Method, asked.URL)
 	}
+}
+
+// names reports whether challenges name host, which they may write with backslashes
+// before its characters, and with characters that an address has in another form.
+func names(challenges []string, host string) bool {
+	text := strings.ReplaceAll(strings.Join(challenges, " "), `\`, "")
+	plain, err := url.PathUnescape(host)
+	return strings.Contains(text, host) || err == nil && strings.Contains(text, plain)
 }
