@@ -58,17 +58,3 @@ type backend interface {
 	// save keeps a cache. The manifest is the last of it.
 	save(ctx context.Context, m *manifest) error
 }
-
-func (c *Caches) from(s Source) backend {
-	if s.Layout != nil {
-		return &directory{caches: c, layout: *s.Layout}
-	}
-	return &registered{caches: c, ref: s.Ref}
-}
-
-func (c *Caches) to(t *Target) backend {
-	if t.Dir != "" {
-		return &directory{caches: c, layout: archive.LayoutImage{Dir: t.Dir, Tag: t.Tag}}
-	}
-	return &registered{caches: c, ref: t.Ref}
-}

@@ -1,8 +1,6 @@
 package cache
 
 import (
-	"context"
-	"iter"
 	"sync"
 	"time"
 
@@ -11,6 +9,7 @@ import (
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,6 +46,44 @@ type Caches struct {
 	mounts map[digest.Digest]usedMount       // by key
 }
 
+// A Mount is a cache mount with its layer.
+type Mount struct {
+	mountEntry
+
+	layer *image.Layer
+}
+
+// A usedMount is a cache mount that steps of this build name.
+type usedMount struct {
+	id      string
+	sharing snapshot.Sharing // the strictest that one of them asks for
+}
+
+// imported is what a cache elsewhere knows. Nothing of its layers is here yet.
+type imported struct {
+	steps  map[digest.Digest]importedStep // by key
+	links  map[digest.Digest]digest.Digest
+	mounts []Mount
+}
+
+// An importedStep is the result of a step in a cache.
+type importedStep struct {
+	layer   *image.Layer
+	below   digest.Digest // chain ID
+	created time.Time
+}
+
+// An importedLayer is a layer of a cache as part of a file system.
+type importedLayer struct {
+	*image.Layer
+
+	id      string        // of the snapshot that it will be
+	key     digest.Digest // of the step
+	created time.Time
+	below   *source.RootFS
+	chain   digest.Digest // of this layer and those below
+}
+
 // New returns caches of which nothing is fetched yet.
 func New(o Options) *Caches {
 	return &Caches{
@@ -57,37 +94,6 @@ func New(o Options) *Caches {
 	}
 }
 
-// A Result is what a step came to.
-type Result struct {
-	Key     digest.Digest
-	Created time.Time // when the step ended
-	Layer   *image.Layer
-	RootFS  *source.RootFS
-}
-
-// A Step is a step of this build, for the caches that it goes into.
-type Step struct {
-	Result
-
-	Below   []*image.Layer // that it was made over, base first
-	InImage bool           // its layer is part of the result
-}
-
-// Note remembers s for the caches, and has its layer made for them.
-func (c *Caches) Note(s Step) {
-	if len(c.o.Targets) == 0 {
-		return
-	}
-	c.mu.Lock()
-	c.steps = append(c.steps, s)
-	c.mu.Unlock()
-	for i := range c.o.Targets {
-		if t := &c.o.Targets[i]; !t.Inline && (t.Max || s.InImage) {
-			c.o.Exporter.StartBlob(s.Layer.In(c.format(t)))
-		}
-	}
-}
-
 // Link remembers for the caches that the record key leads to another key or to content.
 func (c *Caches) Link(key, to digest.Digest) {
 	c.mu.Lock()
@@ -95,19 +101,18 @@ func (c *Caches) Link(key, to digest.Digest) {
 	c.links[key] = to
 }
 
-// Linked returns what the records of this kind under key lead to: that of the store
-// first, then those of imported caches, which are waited for only then.
-func (c *Caches) Linked(ctx context.Context, kind string, key digest.Digest) iter.Seq[digest.Digest] {
-	return func(yield func(digest.Digest) bool) {
-		if data, err := c.o.Store.Record(kind, key); err == nil {
-			if to, err := digest.Parse(string(data)); err == nil && !yield(to) {
-				return
-			}
-		}
-		for _, i := range c.found(ctx) {
-			if to, ok := i.links[key]; ok && !yield(to) {
-				return
-			}
-		}
+// from returns the backend of s.
+func (c *Caches) from(s Source) backend {
+	if s.Layout != nil {
+		return &directory{layout: *s.Layout}
 	}
+	return &registered{client: c.o.Registry, ref: s.Ref}
+}
+
+// to returns the backend of t.
+func (c *Caches) to(t *Target) backend {
+	if t.Dir != "" {
+		return &directory{layout: archive.LayoutImage{Dir: t.Dir, Tag: t.Tag}}
+	}
+	return &registered{client: c.o.Registry, ref: t.Ref}
 }

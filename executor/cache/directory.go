@@ -11,7 +11,6 @@ import (
 
 // A directory is an OCI image layout.
 type directory struct {
-	caches *Caches
 	layout archive.LayoutImage
 }
 
@@ -28,7 +27,7 @@ func (d *directory) save(ctx context.Context, m *manifest) error {
 		Refs:   []string{"cache:" + d.layout.Tag},
 		Images: []archive.Image{{Manifest: body.Body, MediaType: body.MediaType, Config: config.Body, Layers: m.layers}},
 		Open: func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-			return d.caches.o.Exporter.Open(ctx, m.blobs[m.numbers[desc.Digest]])
+			return m.exporter.Open(ctx, m.blobs[m.numbers[desc.Digest]])
 		},
 	})
 }

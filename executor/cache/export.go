@@ -3,16 +3,12 @@ package cache
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
 	"github.com/bobbuild/bob/executor/image"
-	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // format returns how the layers of t are written.
@@ -25,6 +21,21 @@ func (c *Caches) format(t *Target) *image.Format {
 		f.Compression = *t.Compression
 	}
 	return f
+}
+
+// Note remembers s for the caches, and has its layer made for them.
+func (c *Caches) Note(s Step) {
+	if len(c.o.Targets) == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.steps = append(c.steps, s)
+	c.mu.Unlock()
+	for i := range c.o.Targets {
+		if t := &c.o.Targets[i]; !t.Inline && (t.Max || s.InImage) {
+			c.o.Exporter.StartBlob(s.Layer.In(c.format(t)))
+		}
+	}
 }
 
 // noted returns the steps that a cache of the result, or with all of everything, holds:
@@ -125,16 +136,6 @@ func (c *Caches) export(ctx context.Context, t *Target) (err error) {
 	return c.to(t).save(ctx, m)
 }
 
-// A manifest is a cache as it is put together.
-type manifest struct {
-	exporter *image.Exporter
-	format   *image.Format
-	records  records
-	blobs    []*image.Blob
-	layers   []registry.Layer      // what the blobs are
-	numbers  map[digest.Digest]int // of the layers, by digest
-}
-
 // manifest returns a cache without steps whose layers are in format f.
 func (c *Caches) manifest(f *image.Format) *manifest {
 	m := &manifest{exporter: c.o.Exporter, format: f, numbers: make(map[digest.Digest]int)}
@@ -146,70 +147,4 @@ func (c *Caches) manifest(f *image.Format) *manifest {
 	}
 	slices.SortFunc(m.records.Links, func(a, b link) int { return cmp.Compare(a.Key, b.Key) })
 	return m
-}
-
-// add returns the number of the layer l in the cache, and what its blob is.
-func (m *manifest) add(ctx context.Context, l *image.Layer) (int, image.Packed, error) {
-	made, err := m.exporter.Pack(ctx, l.In(m.format))
-	if err != nil {
-		return 0, made, err
-	}
-	n, ok := m.numbers[made.Blob.Digest]
-	if !ok {
-		n = len(m.blobs)
-		m.numbers[made.Blob.Digest] = n
-		err = m.addLayer(ctx, l)
-	}
-	return n, made, err
-}
-
-// addLayer adds l as the next layer.
-func (m *manifest) addLayer(ctx context.Context, l *image.Layer) error {
-	bl := l.In(m.format)
-	made, err := m.exporter.Pack(ctx, bl)
-	if err != nil {
-		return err
-	}
-	entry := layerEntry{DiffID: made.DiffID}
-	if l.ByStep() {
-		entry.Compression = m.format.Compression.String()
-	}
-	m.blobs = append(m.blobs, bl)
-	m.layers = append(m.layers, registry.Layer{Descriptor: layerBlob(made.Blob), DiffID: made.DiffID})
-	m.records.Layers = append(m.records.Layers, entry)
-	return nil
-}
-
-// addStep adds s, whose layer is that number of the cache. It returns the chain ID of the
-// layers below.
-func (m *manifest) addStep(ctx context.Context, s *Step, number int) (below digest.Digest, err error) {
-	for _, l := range s.Below {
-		made, err := m.exporter.Pack(ctx, l.In(m.format))
-		if err != nil {
-			return "", err
-		}
-		below = chainOver(below, made.DiffID)
-	}
-	m.records.Steps = append(m.records.Steps, stepEntry{Key: s.Key, Layer: number, Below: below, Created: s.Created})
-	return below, nil
-}
-
-// documents returns the config and the manifest of the cache.
-func (m *manifest) documents() (config, body image.Document, err error) {
-	data, err := json.Marshal(m.records)
-	if err != nil {
-		return config, body, err
-	}
-	config = image.NewDocument(ConfigType, data)
-	doc := ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: config.Descriptor, Layers: []ocispec.Descriptor{},
-	}
-	for _, l := range m.layers {
-		doc.Layers = append(doc.Layers, l.Descriptor)
-	}
-	if data, err = json.MarshalIndent(doc, "", "  "); err != nil {
-		return config, body, err
-	}
-	return config, image.NewDocument(ocispec.MediaTypeImageManifest, data), nil
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
-	"time"
 
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/image"
@@ -15,34 +15,8 @@ import (
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// imported is what a cache elsewhere knows. Nothing of its layers is here yet.
-type imported struct {
-	steps  map[digest.Digest]importedStep // by key
-	links  map[digest.Digest]digest.Digest
-	mounts []Mount
-}
-
-// An importedStep is the result of a step in a cache.
-type importedStep struct {
-	layer   *image.Layer
-	below   digest.Digest // chain ID
-	created time.Time
-}
-
-// An importedLayer is a layer of a cache as part of a file system.
-type importedLayer struct {
-	*image.Layer
-
-	id      string        // of the snapshot that it will be
-	key     digest.Digest // of the step
-	created time.Time
-	below   *source.RootFS
-	chain   digest.Digest // of this layer and those below
-}
 
 // Import fetches the caches that results are looked for in. A cache that can't be had, or
 // isn't one, costs a warning. Whoever looks for a result waits for it.
@@ -137,6 +111,23 @@ func (c *Caches) read(img *registry.Image, rec *records) *imported {
 	return found
 }
 
+// Linked returns what the records of this kind under key lead to: that of the store
+// first, then those of imported caches, which are waited for only then.
+func (c *Caches) Linked(ctx context.Context, kind string, key digest.Digest) iter.Seq[digest.Digest] {
+	return func(yield func(digest.Digest) bool) {
+		if data, err := c.o.Store.Record(kind, key); err == nil {
+			if to, err := digest.Parse(string(data)); err == nil && !yield(to) {
+				return
+			}
+		}
+		for _, i := range c.found(ctx) {
+			if to, ok := i.links[key]; ok && !yield(to) {
+				return
+			}
+		}
+	}
+}
+
 // Find returns the result of the step with this key over below that an imported cache has.
 // It reports false if none has it, or it was made over something else. Nothing of it is
 // fetched.
@@ -203,14 +194,6 @@ func (c *Caches) LostLayer(ctx context.Context, err error) digest.Digest {
 		}
 	}
 	return ""
-}
-
-// chainOver returns the chain ID of a layer over those of chain, "" for none.
-func chainOver(chain, diffID digest.Digest) digest.Digest {
-	if chain == "" {
-		return diffID
-	}
-	return identity.ChainID([]digest.Digest{chain, diffID})
 }
 
 // unpack makes the file system that l is on top of present together with all imported

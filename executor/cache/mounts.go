@@ -15,34 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mountEntry is a cache mount of RUN as a layer of a cache.
-type mountEntry struct {
-	ID    string        `json:"id"` // as the Dockerfile has it
-	Key   digest.Digest `json:"key"`
-	Layer int           `json:"layer"`
-	// Owner is that of the directory itself, which the layer doesn't hold.
-	Owner Owner `json:"owner"`
-}
-
-// An Owner is whose a directory is, and its permission bits.
-type Owner struct{ UID, GID, Mode uint32 }
-
-// A Mount is a cache mount with its layer.
-type Mount struct {
-	mountEntry
-
-	layer *image.Layer
-}
-
-// Name returns the ID of m as the Dockerfile has it.
-func (m *Mount) Name() string { return m.ID }
-
-// A usedMount is a cache mount that steps of this build name.
-type usedMount struct {
-	id      string
-	sharing snapshot.Sharing // the strictest that one of them asks for
-}
-
 // NoteMount remembers for the caches that a step has the cache mount key, which the
 // Dockerfile calls id.
 func (c *Caches) NoteMount(key digest.Digest, id string, sharing snapshot.Sharing) {

@@ -55,6 +55,18 @@ type link struct {
 	To  digest.Digest `json:"to"`
 }
 
+// A mountEntry is a cache mount of RUN as a layer of a cache.
+type mountEntry struct {
+	ID    string        `json:"id"` // as the Dockerfile has it
+	Key   digest.Digest `json:"key"`
+	Layer int           `json:"layer"`
+	// Owner is that of the directory itself, which the layer doesn't hold.
+	Owner Owner `json:"owner"`
+}
+
+// An Owner is whose a directory is, and its permission bits.
+type Owner struct{ UID, GID, Mode uint32 }
+
 // readRecords reads the records of img, whose every word is an outsider's.
 func readRecords(img *registry.Image) (*records, error) {
 	rec := &records{}

@@ -9,17 +9,16 @@ import (
 
 // registered is a reference in a registry.
 type registered struct {
-	caches *Caches
+	client *registry.Client
 	ref    string
 }
 
 func (r *registered) load(ctx context.Context, p ocispec.Platform) (*registry.Image, error) {
-	return r.caches.o.Registry.ResolveArtifact(ctx, r.ref, p, ConfigType)
+	return r.client.ResolveArtifact(ctx, r.ref, p, ConfigType)
 }
 
 func (r *registered) save(ctx context.Context, m *manifest) error {
-	e := r.caches.o.Exporter
-	target, err := e.Target(ctx, r.ref)
+	target, err := m.exporter.Target(ctx, r.ref)
 	if err != nil {
 		return err
 	}
@@ -27,5 +26,5 @@ func (r *registered) save(ctx context.Context, m *manifest) error {
 	if err != nil {
 		return err
 	}
-	return e.Push(ctx, target, m.blobs, config, body)
+	return m.exporter.Push(ctx, target, m.blobs, config, body)
 }

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/recipe"
+	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 )
 
 // Kinds of records in the store: the results of steps by their keys, and the chain IDs of
@@ -15,6 +18,22 @@ const (
 	stepKind  = "step-2"
 	chainKind = "chain-2"
 )
+
+// A Result is what a step came to.
+type Result struct {
+	Key     digest.Digest
+	Created time.Time // when the step ended
+	Layer   *image.Layer
+	RootFS  *source.RootFS
+}
+
+// A Step is a step of this build, for the caches that it goes into.
+type Step struct {
+	Result
+
+	Below   []*image.Layer // that it was made over, base first
+	InImage bool           // its layer is part of the result
+}
 
 // A stepRecord is what the store remembers of a step under its key.
 type stepRecord struct {
@@ -72,4 +91,12 @@ func rememberChain(store *snapshot.Store, id string, chain digest.Digest) error 
 		return nil
 	}
 	return store.PutRecord(chainKind, chainKey(id), []byte(chain))
+}
+
+// chainOver returns the chain ID of a layer over those of chain, "" for none.
+func chainOver(chain, diffID digest.Digest) digest.Digest {
+	if chain == "" {
+		return diffID
+	}
+	return identity.ChainID([]digest.Digest{chain, diffID})
 }

@@ -30,18 +30,6 @@ type Content struct {
 	Files func(ctx context.Context) (string, error)
 }
 
-// A Document is a config, a manifest or an index as it is sent.
-type Document struct {
-	ocispec.Descriptor
-
-	Body []byte
-}
-
-// NewDocument returns body as a document.
-func NewDocument(mediaType string, body []byte) Document {
-	return Document{ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(body), Size: int64(len(body))}, body}
-}
-
 // A product is the finished image in one format: that of each platform and, with
 // more than one, the index over them.
 type product struct {
@@ -57,10 +45,10 @@ type assembled struct {
 
 // produce writes the documents of the image in format f over the contents, whose layers
 // are complete.
-func (e *Exporter) produce(ctx context.Context, contents []*Content, f *Format) (*product, error) {
+func (p *Packer) produce(ctx context.Context, contents []*Content, f *Format) (*product, error) {
 	out := &product{}
 	for _, c := range contents {
-		img, err := e.assemble(ctx, c, f)
+		img, err := p.assemble(ctx, c, f)
 		if err != nil {
 			return nil, err
 		}
@@ -91,11 +79,11 @@ func (e *Exporter) produce(ctx context.Context, contents []*Content, f *Format) 
 }
 
 // assemble returns the image that c is, in format f.
-func (e *Exporter) assemble(ctx context.Context, c *Content, f *Format) (*assembled, error) {
+func (p *Packer) assemble(ctx context.Context, c *Content, f *Format) (*assembled, error) {
 	img := c.Config
 	img.History = completeHistory(c.History, len(c.Layers))
-	if e.o.Epoch != nil {
-		clampHistory(img.History, c.Base, *e.o.Epoch)
+	if p.epoch != nil {
+		clampHistory(img.History, c.Base, *p.epoch)
 	}
 	img.Created = lastCreated(img.History)
 	img.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}
@@ -112,7 +100,7 @@ func (e *Exporter) assemble(ctx context.Context, c *Content, f *Format) (*assemb
 	}
 	out := &assembled{}
 	for _, l := range c.Layers {
-		made, err := e.Pack(ctx, l.In(f))
+		made, err := p.Pack(ctx, l.In(f))
 		if err != nil {
 			return nil, err
 		}

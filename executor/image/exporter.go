@@ -4,7 +4,7 @@ import (
 	"context"
 	"io"
 	"runtime"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"github.com/bobbuild/bob/executor/event"
@@ -37,7 +37,7 @@ type Exporter struct {
 	formats []*Format // of the image, the pushed one first; none: no image is made
 	targets []*Target
 	slots   *semaphore.Weighted // uploads
-	written atomic.Bool
+	outputs *outputs
 }
 
 // A Result says what was delivered.
@@ -62,6 +62,7 @@ func New(ctx context.Context, o Options) (*Exporter, error) {
 		store: o.Store, epoch: o.Epoch, maxUnpacked: o.MaxUnpacked,
 		slots: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))), begin: e.begin,
 	}
+	e.outputs = &outputs{Packer: e.Packer, progress: o.Progress}
 	for _, ref := range o.Tags {
 		t, err := e.Target(ctx, ref)
 		if err != nil {
@@ -89,7 +90,7 @@ func (e *Exporter) Target(ctx context.Context, ref string) (*Target, error) {
 func (e *Exporter) Formats() []*Format { return e.formats }
 
 // Written reports whether part of an output is out that can't be taken back.
-func (e *Exporter) Written() bool { return e.written.Load() }
+func (e *Exporter) Written() bool { return e.outputs.written.Load() }
 
 // Check refuses a layer that a format of the image has no name for.
 func (e *Exporter) Check(l *Layer) error {
@@ -154,7 +155,12 @@ func (e *Exporter) Deliver(ctx context.Context, contents []*Content) (Result, er
 		}
 	}
 	for i := range e.o.Outputs {
-		if err := e.output(ctx, &e.o.Outputs[i], contents, products); err != nil {
+		out := &e.o.Outputs[i]
+		var p *product // of files there is none
+		if k := slices.Index(e.formats, &out.Format); k >= 0 {
+			p = products[k]
+		}
+		if err := e.outputs.write(ctx, out, contents, p); err != nil {
 			return result, err
 		}
 	}

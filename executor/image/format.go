@@ -194,15 +194,6 @@ func (f *Format) recompresses(mt string) bool {
 	return false
 }
 
-// keeps reports whether l, which belongs to an image or a cache, goes into an image of
-// f as it is.
-func (f *Format) keeps(l *Layer) bool {
-	if l.cached != "" {
-		return l.cached == f.Compression.String()
-	}
-	return !f.recompresses(l.base.MediaType)
-}
-
 // LayerMediaType returns the OCI name of a layer that is compressed by m.
 func LayerMediaType(m snapshot.Method) string {
 	switch m {

@@ -77,7 +77,7 @@ func (l *Layer) placed(err error) error {
 // In returns the blob that l is in an image of format f.
 func (l *Layer) In(f *Format) *Blob {
 	key, as := f.Compression.String(), &f.Compression
-	if l.image != nil && f.keeps(l) {
+	if l.image != nil && l.fits(f) {
 		key, as = "", nil
 	}
 	l.mu.Lock()
@@ -91,6 +91,15 @@ func (l *Layer) In(f *Format) *Blob {
 		l.blobs[key] = bl
 	}
 	return bl
+}
+
+// fits reports whether l, which belongs to an image or a cache, goes into an image of f as
+// it is.
+func (l *Layer) fits(f *Format) bool {
+	if l.cached != "" {
+		return l.cached == f.Compression.String()
+	}
+	return !f.recompresses(l.base.MediaType)
 }
 
 // goes reports whether bl is part of an image that is pushed in format f.

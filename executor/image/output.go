@@ -7,71 +7,36 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync/atomic"
 
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 )
 
-// An OutputType is a form in which a result leaves the build.
-type OutputType string
+// outputs write files.
+type outputs struct {
+	*Packer
 
-// The forms of output, named as in docker build.
-const (
-	OutputOCI    OutputType = "oci"    // an OCI image layout, as a tar or a directory
-	OutputDocker OutputType = "docker" // a tar that docker load reads
-	OutputTar    OutputType = "tar"    // the files of the image as a tar
-	OutputLocal  OutputType = "local"  // the files of the image in a directory
-)
-
-// An Output is one place that the result is written to. A file appears whole or
-// not at all; a directory is created if it isn't there and else written into.
-type Output struct {
-	Type OutputType
-	// Dest is the file or directory. It is not used if Writer is set.
-	Dest string
-	// Writer takes what else would be the file Dest. The caller closes it.
-	Writer io.Writer
-	// Dir has OutputOCI write a directory in place of a tar.
-	Dir bool
-	// Names are the names that the image has inside.
-	Names []string
-	// Format is how an image is written.
-	Format Format
+	progress *event.Reporter
+	written  atomic.Bool // to an [Output.Writer]
 }
 
-// isImage reports whether the output holds an image and not just its files.
-func (o *Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
-
-// check reports early what would keep a file from being written at the end.
-func (o *Output) check() error {
-	if o.Writer != nil || o.Dir || o.Type == OutputLocal {
-		return nil
+// write writes the output o of the contents, whose finished image in its format p is.
+func (w *outputs) write(ctx context.Context, o *Output, contents []*Content, p *product) error {
+	if o.isImage() {
+		return w.image(ctx, o, contents, p)
 	}
-	dir := filepath.Dir(o.Dest)
-	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return fmt.Errorf("output %s: write to directory %s: %w", o.Dest, dir, err)
-	}
-	return nil
+	return w.files(ctx, o, contents)
 }
 
-// output writes the output o of the contents, whose finished image the products are: one
-// for each format.
-func (e *Exporter) output(ctx context.Context, o *Output, contents []*Content, products []*product) error {
-	if !o.isImage() {
-		return e.outputFiles(ctx, o, contents)
-	}
-	return e.outputImage(ctx, o, contents, products[slices.Index(e.formats, &o.Format)])
-}
-
-// outputImage writes the finished image p, made of the contents.
-func (e *Exporter) outputImage(ctx context.Context, o *Output, contents []*Content, p *product) (err error) {
-	v := e.o.Progress.Start("exporting to " + string(o.Type) + " image format")
+// image writes the finished image p, made of the contents.
+func (w *outputs) image(ctx context.Context, o *Output, contents []*Content, p *product) (err error) {
+	v := w.progress.Start("exporting to " + string(o.Type) + " image format")
 	defer func() { v.Done(err) }()
 	a := archive.Contents{
 		Refs:        o.Names,
@@ -91,22 +56,22 @@ func (e *Exporter) outputImage(ctx context.Context, o *Output, contents []*Conte
 		}
 	}
 	a.Open = func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-		return e.Open(ctx, blobs[d.Digest])
+		return w.Open(ctx, blobs[d.Digest])
 	}
 	switch {
 	case o.Type == OutputDocker:
-		return e.put(o, func(w io.Writer) error { return archive.WriteDocker(ctx, w, a) })
+		return w.put(o, func(to io.Writer) error { return archive.WriteDocker(ctx, to, a) })
 	case o.Dir:
 		return archive.WriteOCIDir(ctx, o.Dest, a)
 	default:
-		return e.put(o, func(w io.Writer) error { return archive.WriteOCI(ctx, w, a) })
+		return w.put(o, func(to io.Writer) error { return archive.WriteOCI(ctx, to, a) })
 	}
 }
 
-// outputFiles writes the files of the contents. With several platforms each has a
+// files writes the files of the contents. With several platforms each has a
 // directory of its own, called as BuildKit calls it.
-func (e *Exporter) outputFiles(ctx context.Context, o *Output, contents []*Content) (err error) {
-	v := e.o.Progress.Start("exporting to " + string(o.Type))
+func (w *outputs) files(ctx context.Context, o *Output, contents []*Content) (err error) {
+	v := w.progress.Start("exporting to " + string(o.Type))
 	defer func() { v.Done(err) }()
 	var trees []snapshot.Tree
 	for _, c := range contents {
@@ -114,20 +79,20 @@ func (e *Exporter) outputFiles(ctx context.Context, o *Output, contents []*Conte
 		if err != nil {
 			return err
 		}
-		t := snapshot.Tree{Root: root, Owners: e.o.Store.Owners()}
+		t := snapshot.Tree{Root: root, Owners: w.store.Owners()}
 		if len(contents) > 1 {
 			t.Name = strings.ReplaceAll(platforms.FormatAll(c.Platform), "/", "_")
 		}
 		trees = append(trees, t)
 	}
-	files, err := snapshot.ArchiveTrees(ctx, trees, e.o.Epoch)
+	files, err := snapshot.ArchiveTrees(ctx, trees, w.epoch)
 	if err != nil {
 		return err
 	}
 	defer files.Close()
 	if o.Type == OutputTar {
-		return e.put(o, func(w io.Writer) error {
-			_, err := io.Copy(w, files)
+		return w.put(o, func(to io.Writer) error {
+			_, err := io.Copy(to, files)
 			return err
 		})
 	}
@@ -140,7 +105,7 @@ func (e *Exporter) outputFiles(ctx context.Context, o *Output, contents []*Conte
 		return err
 	}
 	if len(devices) > 0 {
-		e.o.Progress.Warn(fmt.Sprintf("output %s lacks %s: only root can make them; type=tar has them", o.Dest, listDevices(devices)))
+		w.progress.Warn(fmt.Sprintf("output %s lacks %s: only root can make them; type=tar has them", o.Dest, listDevices(devices)))
 	}
 	return nil
 }
@@ -155,9 +120,9 @@ func listDevices(paths []string) string {
 }
 
 // put has f write the file of the output o, which appears when it is whole.
-func (e *Exporter) put(o *Output, f func(io.Writer) error) (err error) {
+func (w *outputs) put(o *Output, f func(io.Writer) error) (err error) {
 	if o.Writer != nil {
-		e.written.Store(true)
+		w.written.Store(true)
 		return f(o.Writer)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(o.Dest), "."+filepath.Base(o.Dest)+".*")

@@ -18,6 +18,18 @@ import (
 // uploadsAtOnce bounds the blobs on their way to the registries.
 const uploadsAtOnce = 4
 
+// A Document is a config, a manifest or an index as it is sent.
+type Document struct {
+	ocispec.Descriptor
+
+	Body []byte
+}
+
+// NewDocument returns body as a document.
+func NewDocument(mediaType string, body []byte) Document {
+	return Document{ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(body), Size: int64(len(body))}, body}
+}
+
 // A Target is a reference that an image or a cache is pushed to. Each blob is sent to it
 // once. It may be used by several goroutines.
 type Target struct {
