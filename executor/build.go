@@ -10,6 +10,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
@@ -68,7 +69,7 @@ type build struct {
 
 	mu        sync.Mutex
 	reads     map[digest.Digest]readNow // of the build context, by name
-	explained []StepCache
+	explained explain.Log
 }
 
 // newBuild checks what can be checked before anything happens. b is complete.
@@ -166,7 +167,7 @@ func (b *build) run(ctx context.Context) (result *Result, err error) {
 		b.missing = b.caches.LostLayer(caller, err)
 		return nil, err
 	}
-	result.Cache = b.cacheUse()
+	result.Cache = b.explained.Cases()
 	return result, nil
 }
 

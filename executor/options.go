@@ -9,6 +9,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/sandbox"
@@ -131,7 +132,7 @@ type Result struct {
 
 	// Cache tells of the steps, with [Options.ExplainCache], in the order of the
 	// progress. One that several stages have in common is there once.
-	Cache []StepCache
+	Cache []explain.Case
 }
 
 // A StepError is the failure of one instruction.

@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"sync"
 	"time"
@@ -172,14 +171,6 @@ func (r *results) lookup(below *source.RootFS, key digest.Digest) *finding {
 		return nil
 	}
 	return r.found(key, snap, created)
-}
-
-func (r *results) remember(kind string, key digest.Digest, rec any) error {
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	return r.store.PutRecord(kind, key, data)
 }
 
 // execute runs op over parent and commits what it changed.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
@@ -63,10 +64,10 @@ func (at site) runRecipe(op *dockerfile.Run, network string, found mountSources)
 	var names []string
 	for _, kv := range visible(op) {
 		name, value, _ := strings.Cut(kv, "=")
-		r.Add(prefixVar+name, value)
+		r.Add(explain.Variable+name, value)
 		names = append(names, name)
 	}
-	r.Add(inputOrder, names...)
+	r.Add(explain.Order, names...)
 	r.Add("--network", op.Network)
 	r.Add("--security", recipe.Bool(op.Insecure))
 	r.Add("BUILDKIT_SANDBOX_HOSTNAME", op.Hostname)

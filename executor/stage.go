@@ -112,7 +112,7 @@ func (w *stages) make(ctx context.Context, s *dockerfile.Stage) (_ *state, err e
 		n.next() // the FROM itself, shown when its layers are needed
 	}
 	book := w.notebook(s)
-	defer func() { err = errors.Join(err, book.save()) }()
+	defer func() { err = errors.Join(err, book.Save()) }()
 	st := base.begun()
 	st.image = o.image
 	for i, step := range o.steps {
@@ -154,12 +154,12 @@ func (w *stages) step(ctx context.Context, st *state, t task) (*state, error) {
 	if st.basis == anew || t.stage.NoCache || w.opts.NoCache {
 		op.basis = anew
 	}
-	t.book.open(st, t, op)
+	w.note(st, t, op)
 	f, err := w.results.find(ctx, st.rootfs, op, t.title())
 	if err != nil {
 		return nil, err
 	}
-	if err := t.book.close(ctx, t, op, f); err != nil {
+	if err := op.entry.End(ctx, t.title(), f.hit); err != nil {
 		return nil, err
 	}
 	next := w.after(st, t, f)

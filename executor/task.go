@@ -1,13 +1,16 @@
 package executor
 
-import "github.com/bobbuild/bob/dockerfile"
+import (
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/explain"
+)
 
 // A task is a step with its place in the build.
 type task struct {
 	dockerfile.Step
 	stage  *dockerfile.Stage
 	place  int // among the steps of stage
-	book   *notebook
+	book   *explain.Notebook
 	number string // as the progress has it: "[2/5]"
 	// demand starts the stages that this step and those behind it take files from.
 	demand func()
