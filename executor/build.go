@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/cache"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/image"
@@ -59,7 +60,7 @@ type build struct {
 	stopwatch stopwatch
 	policy    policy
 	results   *results
-	commands  commands
+	commands  *command.Commands
 	inResult  map[*dockerfile.Stage]bool // whose layers are part of the result
 	exporter  *image.Exporter
 	caches    *cache.Caches
@@ -109,7 +110,11 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.R
 		jobs: semaphore.NewWeighted(int64(o.Jobs)), noCache: o.NoCache,
 		imported: bd.imported, explain: bd.explain, layers: make(map[string]*image.Layer),
 	}
-	bd.commands = commands{runner: b.Runner, store: b.Store, opts: &bd.opts, progress: bd.progress, imported: func() *cache.Caches { return bd.caches }}
+	bd.commands = command.New(command.Options{
+		Runner: b.Runner, Store: b.Store, Progress: bd.progress, Imported: bd.importedMount,
+		Network: o.Network, ExtraHosts: o.ExtraHosts, ShmSize: o.ShmSize, Ulimits: o.Ulimits,
+		Secrets: o.Secrets, SSH: o.SSH, CABundle: o.CABundle,
+	})
 	for _, p := range plans {
 		for s := p.Target(); s != nil; s = s.Base.Stage {
 			bd.inResult[s] = true

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/opencontainers/go-digest"
@@ -191,7 +192,7 @@ func TestWhatAChangeMisses(t *testing.T) {
 		inText("the size of a tmpfs", "FROM scratch\nRUN --mount=type=tmpfs,target=/c x=1\n", "/c", "/c,size=1m", "options of mount 1 changed"),
 		inText("the ID of a secret", "FROM scratch\nRUN --mount=type=secret,id=s,target=/s x=1\n", "id=s", "id=r", "options of mount 1 changed"),
 		{"a secret", "FROM scratch\nRUN --mount=type=secret,id=s,env=S x=1\n", func(s *scene) {
-			s.o.Secrets = map[string]executor.Secret{"s": {Data: []byte("other")}}
+			s.o.Secrets = map[string]command.Secret{"s": {Data: []byte("other")}}
 		}, []string{hit}},
 		inText("the ID of an agent", "FROM scratch\nRUN --mount=type=ssh,id=s x=1\n", "id=s", "id=r", "options of mount 1 changed"),
 
@@ -234,7 +235,7 @@ func (c *changeCase) test(t *testing.T) {
 	t.Cleanup(web.Close)
 	s.text = strings.ReplaceAll(c.text, "WEB", web.URL)
 	s.o = executor.Options{Context: s.dir, ExplainCache: true, AllowInsecure: true}
-	s.o.Secrets = map[string]executor.Secret{"s": {Data: []byte("secret")}}
+	s.o.Secrets = map[string]command.Secret{"s": {Data: []byte("secret")}}
 	first := k.mustBuildWith(s.text, s.o, s.p)
 	for _, step := range first.Cache {
 		if want := "no earlier build of this step is known"; step.Hit || step.Reason != want {
@@ -301,7 +302,7 @@ func TestNotesHoldNoValues(t *testing.T) {
 	k := newKit(t, func(context.Context, *sandbox.Process) error { return nil })
 	const value = "c0nfident1al"
 	text := "FROM scratch\nARG A\nENV E=$A\nRUN --mount=type=secret,id=s,env=S true\n"
-	k.mustBuildWith(text, executor.Options{Secrets: map[string]executor.Secret{"s": {Data: []byte(value)}}},
+	k.mustBuildWith(text, executor.Options{Secrets: map[string]command.Secret{"s": {Data: []byte(value)}}},
 		dockerfile.Options{BuildArgs: map[string]string{"A": value}})
 	records := 0
 	err := filepath.WalkDir(filepath.Join(k.store, "records"), func(path string, d os.DirEntry, err error) error {

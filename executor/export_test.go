@@ -7,11 +7,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// What the tests look at from inside.
-var (
-	SystemBundle = systemBundle
-)
-
 // MountKeyOf is the key of a recipe with nothing but mounts without contents.
 func MountKeyOf(mounts ...dockerfile.Mount) (string, error) {
 	r := recipe.New("test")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/recipe"
@@ -30,7 +31,7 @@ func (at site) mountSources(ctx context.Context, op *dockerfile.Run) (mountSourc
 				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
 			}
 		case *dockerfile.CacheMount:
-			if m.From == nil || emptied(m) {
+			if m.From == nil || command.Emptied(m) {
 				continue
 			}
 			if found[i], err = at.mountSource(ctx, *m.From, m.Source); err != nil {
@@ -51,17 +52,17 @@ func (at site) mountSource(ctx context.Context, from dockerfile.From, source str
 	if o.rootfs == nil {
 		return at.copiedSource(ctx, o, source)
 	}
-	m := &mountSource{source: source, basis: o.basis, snapshot: o.rootfs.Snapshot}
+	m := &mountSource{Source: command.Source{Path: source, Snapshot: o.rootfs.Snapshot}, basis: o.basis}
 	if source == "/" {
 		// Hashing a whole root file system would cost more than it saves:
 		// its key stands for its content.
-		m.content = o.key
+		m.Content = o.key
 		return m, nil
 	}
 	record := recipe.Key("mounted", o.key.String(), source)
 	if !at.opts.NoCache && o.basis != anew {
-		for m.content = range at.caches.Linked(ctx, mountedKind, record) {
-			at.caches.Link(record, m.content)
+		for m.Content = range at.caches.Linked(ctx, mountedKind, record) {
+			at.caches.Link(record, m.Content)
 			return m, nil
 		}
 	}
@@ -72,16 +73,16 @@ func (at site) mountSource(ctx context.Context, from dockerfile.From, source str
 	if err != nil {
 		return nil, err
 	}
-	selection, err := selectOne(ctx, src.Tree, source, true) // the command sees the directory
+	selection, err := command.Select(ctx, src.Tree, source, true) // the command sees the directory
 	if err != nil {
 		return nil, err
 	}
-	if m.content, err = selection.DigestWithOwners(ctx); err != nil {
+	if m.Content, err = selection.DigestWithOwners(ctx); err != nil {
 		return nil, err
 	}
 	m.basis = settled
-	at.caches.Link(record, m.content)
-	return m, at.Store.PutRecord(mountedKind, record, []byte(m.content))
+	at.caches.Link(record, m.Content)
+	return m, at.Store.PutRecord(mountedKind, record, []byte(m.Content))
 }
 
 // copiedSource finds source in a directory of this machine. What it selects, and
@@ -92,7 +93,7 @@ func (at site) copiedSource(ctx context.Context, o *origin, source string) (*mou
 	if err != nil {
 		return nil, err
 	}
-	selection, err := selectOne(ctx, src.Tree, source, false)
+	selection, err := command.Select(ctx, src.Tree, source, false)
 	if err != nil {
 		return nil, err
 	}
@@ -101,9 +102,9 @@ func (at site) copiedSource(ctx context.Context, o *origin, source string) (*mou
 		return nil, err
 	}
 	if o.noteRead != nil {
-		o.noteRead(mountedPath(source), content)
+		o.noteRead(command.Literal(source), content)
 	}
-	return &mountSource{content: content, selection: selection, source: "/mount", snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
+	copied := func(ctx context.Context) (*snapshot.Snapshot, error) {
 		if id, err := at.Store.Record(contextKind, content); err == nil {
 			if snap, err := at.Store.Snapshot(string(id)); err == nil {
 				return snap, nil
@@ -116,5 +117,6 @@ func (at site) copiedSource(ctx context.Context, o *origin, source string) (*mou
 			return nil, err
 		}
 		return snap, at.Store.PutRecord(contextKind, content, []byte(snap.ID()))
-	}}, nil
+	}
+	return &mountSource{Source: command.Source{Content: content, Path: "/mount", Snapshot: copied}, selection: selection}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -43,11 +44,11 @@ func keyFile(t *testing.T) string {
 // TestSSHAgentIsReadOnly talks to the socket that a RUN is given, in front of
 // keys and of another agent.
 func TestSSHAgentIsReadOnly(t *testing.T) {
-	keys, err := executor.NewSSHAgent(t.Context(), []string{keyFile(t), keyFile(t)})
+	keys, err := command.NewSSHAgent(t.Context(), []string{keyFile(t), keyFile(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var forwarded *executor.SSHAgent
+	var forwarded *command.SSHAgent
 	talk := func(ctx context.Context, p *sandbox.Process) error {
 		if !slices.Contains(p.Env, "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0") {
 			t.Errorf("environment is %q", p.Env)
@@ -58,14 +59,14 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 		socket := shortPath(t, p.Mounts[0].Source)
 		askAgent(ctx, t, socket)
 		if forwarded == nil {
-			if forwarded, err = executor.NewSSHAgent(ctx, []string{socket}); err != nil {
+			if forwarded, err = command.NewSSHAgent(ctx, []string{socket}); err != nil {
 				t.Fatal(err)
 			}
 			inner := newKit(t, func(ctx context.Context, p *sandbox.Process) error {
 				askAgent(ctx, t, shortPath(t, p.Mounts[0].Source))
 				return nil
 			})
-			o := executor.Options{SSH: map[string]*executor.SSHAgent{"default": forwarded}}
+			o := executor.Options{SSH: map[string]*command.SSHAgent{"default": forwarded}}
 			if _, err := inner.build(ctx, "FROM scratch\nRUN --mount=type=ssh,required x\n", o); err != nil {
 				t.Error(err)
 			}
@@ -73,7 +74,7 @@ func TestSSHAgentIsReadOnly(t *testing.T) {
 		return nil
 	}
 	k := newKit(t, talk)
-	k.mustBuild("FROM scratch\nRUN --mount=type=ssh x\n", executor.Options{SSH: map[string]*executor.SSHAgent{"default": keys}})
+	k.mustBuild("FROM scratch\nRUN --mount=type=ssh x\n", executor.Options{SSH: map[string]*command.SSHAgent{"default": keys}})
 	k.clean()
 }
 
@@ -150,7 +151,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 	text := "FROM scratch\nRUN --mount=type=secret,id=a --mount=type=secret,id=b,env=TOKEN with=1\nRUN without=1\n"
 	o := executor.Options{
 		Tags:    []string{k.host + "/app:1"},
-		Secrets: map[string]executor.Secret{"a": {File: file}, "b": {Data: []byte(secret)}},
+		Secrets: map[string]command.Secret{"a": {File: file}, "b": {Data: []byte(secret)}},
 	}
 	k.mustBuild(text, o)
 	if err := grepStore(k.store, secret); err != nil {
@@ -168,7 +169,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 	}
 	// What a secret holds is no part of a key.
 	k.taken()
-	o.Secrets = map[string]executor.Secret{"a": {Data: []byte("another")}, "b": {Data: []byte("another")}}
+	o.Secrets = map[string]command.Secret{"a": {Data: []byte("another")}, "b": {Data: []byte("another")}}
 	k.mustBuild(text, o)
 	if ran := k.taken(); len(ran) > 0 {
 		t.Errorf("ran %q", ran)
@@ -183,8 +184,8 @@ func TestSecretsAreBounded(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, s := range map[string]executor.Secret{
-		"file": {File: "/dev/zero"}, "data": {Data: make([]byte, executor.MaxSecretSize+1)},
+	for name, s := range map[string]command.Secret{
+		"file": {File: "/dev/zero"}, "data": {Data: make([]byte, command.MaxSecretSize+1)},
 	} {
 		if _, err := s.Read(t.Context()); err == nil || !strings.Contains(err.Error(), "larger than the 500 KiB allowed") {
 			t.Errorf("%s: %v", name, err)
@@ -192,7 +193,7 @@ func TestSecretsAreBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (executor.Secret{File: fifo}).Read(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := (command.Secret{File: fifo}).Read(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("fifo: %v", err)
 	}
 }

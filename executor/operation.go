@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/command"
 )
 
 // operation prepares op.
@@ -37,7 +38,7 @@ func stagesOf(op dockerfile.Op) (stages []*dockerfile.Stage) {
 			case *dockerfile.BindMount:
 				add(m.From)
 			case *dockerfile.CacheMount:
-				if m.From != nil && !emptied(m) {
+				if m.From != nil && !command.Emptied(m) {
 					add(*m.From)
 				}
 			case *dockerfile.TmpfsMount, *dockerfile.SecretMount, *dockerfile.SSHMount: // of no stage

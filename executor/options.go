@@ -8,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/cache"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/fetch"
@@ -19,18 +20,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// A Runner runs the process of one RUN step and returns a
-// [*sandbox.ExitError] when the process ended with anything but success.
-type Runner interface {
-	Run(ctx context.Context, p *sandbox.Process) error
-}
-
 // A Builder builds plans. Its fields are set once, before the first Build; a
 // Builder may run several builds at the same time.
 type Builder struct {
 	Store    *snapshot.Store
 	Registry *registry.Client
-	Runner   Runner
+	Runner   command.Runner
 	NoRUN    error // not nil: why RUN can't be run; a plan with one is refused
 	// Emulate, if not nil, has commands of these architectures run, by Go's names for
 	// them, and of those of earlier calls; see Prepare of package binfmt. nil: they do.
@@ -95,9 +90,9 @@ type Options struct {
 	// ExtraHosts are lines for /etc/hosts in RUN, as "name:address".
 	ExtraHosts []string
 	// Secrets are what --mount=type=secret may show, by ID.
-	Secrets map[string]Secret
+	Secrets map[string]command.Secret
 	// SSH are the agents that --mount=type=ssh may show, by ID.
-	SSH map[string]*SSHAgent
+	SSH map[string]*command.SSHAgent
 	// AllowInsecure lets RUN --security=insecure run. Without it the build
 	// fails before anything runs.
 	AllowInsecure bool

@@ -7,11 +7,13 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -26,7 +28,7 @@ func (at site) run(ctx context.Context, op *dockerfile.Run) (*operation, error) 
 	}
 	for i, m := range op.Mounts {
 		if m, ok := m.(*dockerfile.CacheMount); ok {
-			at.caches.NoteMount(cacheKey(m, found[i]), mountID(m), sharings[m.Sharing])
+			at.caches.NoteMount(found.cacheKey(i, m), command.ID(m), command.Sharing(m))
 		}
 	}
 	network, err := networkName(at.opts.Network)
@@ -42,7 +44,7 @@ func (at site) run(ctx context.Context, op *dockerfile.Run) (*operation, error) 
 		basis:       found.basis(),
 		explanation: explanation{inputs: r.Inputs(), files: found.localFiles()},
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
-			restored, err := at.commands.run(ctx, to.Root(), op, found, v)
+			restored, err := at.commands.Run(ctx, to.Root(), op, found.sources(), v)
 			if err != nil {
 				return err
 			}
@@ -110,4 +112,16 @@ func networkName(n sandbox.Network) (string, error) {
 		return "private", nil
 	}
 	return "", fmt.Errorf("no network %d", n)
+}
+
+// importedMount returns the cache mount key that an imported cache has, nil if none.
+func (b *build) importedMount(ctx context.Context, key digest.Digest) *command.Imported {
+	m := b.caches.Mount(ctx, key)
+	if m == nil {
+		return nil
+	}
+	return &command.Imported{ID: m.ID, Unpack: func(ctx context.Context, dir string) (dockerfile.MountOwner, error) {
+		owner, err := b.caches.Unpack(ctx, dir, m)
+		return dockerfile.MountOwner(owner), err
+	}}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/executor/filecopy"
 )
 
@@ -78,7 +79,7 @@ func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.
 				if err := s.readable(ctx, stage, m.From); err != nil {
 					return err
 				}
-				there, err := s.find(ctx, stage, m.From, mountedPath(m.Source))
+				there, err := s.find(ctx, stage, m.From, command.Literal(m.Source))
 				if err == nil && !there {
 					err = &filecopy.NotFoundError{Source: m.Source}
 				}

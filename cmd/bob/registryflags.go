@@ -14,6 +14,7 @@ import (
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/command"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/certs"
 	"github.com/bobbuild/bob/registry/conf"
@@ -108,7 +109,7 @@ func (cfg *registryConfig) apply(ctx context.Context, o *options) error {
 // readBundle reads the authorities that RUN trusts.
 func (cfg *registryConfig) readBundle(ctx context.Context, o *executor.Options) (err error) {
 	if file := cfg.bundle; file != "" {
-		if o.CABundle, err = bounded.ReadFile(ctx, string(file), executor.MaxBundleSize); err != nil {
+		if o.CABundle, err = bounded.ReadFile(ctx, string(file), command.MaxBundleSize); err != nil {
 			return cli.About("ca-bundle", "", cli.Errorf("--ca-bundle: %v", err))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 	"github.com/bobbuild/bob/cmd/bob/internal/secret"
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/command"
 )
 
 // secretFlags say what a RUN with a mount of that type is given, and no image keeps.
@@ -25,7 +26,7 @@ func (f *secretFlags) apply(ctx context.Context, o *options) error {
 
 // applySecrets sets the secrets of RUN.
 func (f *secretFlags) applySecrets(o *executor.Options) error {
-	o.Secrets = make(map[string]executor.Secret)
+	o.Secrets = make(map[string]command.Secret)
 	for _, spec := range f.secrets.Values {
 		id, parsed, err := secret.Parse(spec)
 		if err != nil {
@@ -38,7 +39,7 @@ func (f *secretFlags) applySecrets(o *executor.Options) error {
 
 // applySSH sets the SSH agents of RUN.
 func (f *secretFlags) applySSH(ctx context.Context, o *executor.Options) error {
-	o.SSH = make(map[string]*executor.SSHAgent)
+	o.SSH = make(map[string]*command.SSHAgent)
 	for _, spec := range f.ssh.Values {
 		id, value, _ := strings.Cut(spec, "=")
 		if id == "" {

@@ -11,25 +11,25 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
-	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/command"
 )
 
 // Agent opens what --ssh names: paths with commas between them, or nothing for the user's
 // own agent.
-func Agent(ctx context.Context, paths string) (*executor.SSHAgent, error) {
+func Agent(ctx context.Context, paths string) (*command.SSHAgent, error) {
 	if paths != "" {
-		return executor.NewSSHAgent(ctx, strings.Split(paths, ","))
+		return command.NewSSHAgent(ctx, strings.Split(paths, ","))
 	}
 	socket := os.Getenv("SSH_AUTH_SOCK")
 	if socket == "" {
 		return nil, errors.New("SSH_AUTH_SOCK is not set: start ssh-agent, or name a socket or key as id=path")
 	}
-	return executor.NewSSHAgent(ctx, []string{socket})
+	return command.NewSSHAgent(ctx, []string{socket})
 }
 
 // Parse parses the argument of --secret, as docker build has it. A file is
 // read when it is used, a variable now: the environment doesn't change.
-func Parse(spec string) (id string, secret executor.Secret, err error) {
+func Parse(spec string) (id string, secret command.Secret, err error) {
 	fields, err := cli.Fields(spec)
 	if err != nil {
 		return "", secret, err
@@ -70,7 +70,7 @@ func Parse(spec string) (id string, secret executor.Secret, err error) {
 	}
 	if file == "" {
 		// One that isn't set is empty, as with docker build.
-		return id, executor.Secret{Data: []byte(os.Getenv(env))}, nil
+		return id, command.Secret{Data: []byte(os.Getenv(env))}, nil
 	}
 	info, err := os.Stat(file)
 	switch {
@@ -78,11 +78,11 @@ func Parse(spec string) (id string, secret executor.Secret, err error) {
 		return "", secret, err
 	case info.IsDir():
 		return "", secret, fmt.Errorf("%s is a directory", file)
-	case info.Size() > executor.MaxSecretSize:
-		return "", secret, fmt.Errorf("%s has %d bytes, more than the %d that a secret may have", file, info.Size(), executor.MaxSecretSize)
+	case info.Size() > command.MaxSecretSize:
+		return "", secret, fmt.Errorf("%s has %d bytes, more than the %d that a secret may have", file, info.Size(), command.MaxSecretSize)
 	}
 	if file, err = filepath.Abs(file); err != nil {
 		return "", secret, err
 	}
-	return id, executor.Secret{File: file}, nil
+	return id, command.Secret{File: file}, nil
 }

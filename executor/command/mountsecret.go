@@ -1,4 +1,4 @@
-package executor
+package command
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ import (
 // secret gives the process a secret. An optional one that wasn't given leaves no
 // file, and an empty variable, as in BuildKit.
 func (m *mounting) secret(ctx context.Context, spec *dockerfile.SecretMount) error {
-	s, given := m.opts.Secrets[spec.ID]
+	s, given := m.Secrets[spec.ID]
 	if !given {
 		if !spec.Required {
 			if spec.Env != "" {
@@ -61,7 +61,7 @@ func (m *mounting) agent(ctx context.Context, spec *dockerfile.SSHMount) error {
 		m.setenv("SSH_AUTH_SOCK", target)
 	}
 	m.agents++
-	a, given := m.opts.SSH[spec.ID]
+	a, given := m.SSH[spec.ID]
 	if !given {
 		if !spec.Required {
 			return nil
@@ -69,7 +69,7 @@ func (m *mounting) agent(ctx context.Context, spec *dockerfile.SSHMount) error {
 		return fmt.Errorf("no SSH key %q forwarded: give it with --ssh %s", spec.ID, spec.ID)
 	}
 	socket := filepath.Join(m.dir, fmt.Sprintf("agent%d", m.agents))
-	stop, err := a.listen(ctx, socket, spec.Owner, m.store.Owners())
+	stop, err := a.listen(ctx, socket, spec.Owner, m.Store.Owners())
 	if err != nil {
 		return fmt.Errorf("ssh mount on %s: %w", target, err)
 	}

@@ -1,4 +1,4 @@
-package executor
+package command
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/sandbox"
@@ -21,19 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// commands are what the commands of a build run with.
-type commands struct {
-	runner   Runner
-	store    *snapshot.Store
-	opts     *Options
-	progress *event.Reporter
-	// imported returns the caches that cache mounts may come from.
-	imported func() *cache.Caches
-}
-
 // A mounting is the mounts of one running command.
 type mounting struct {
-	*commands
+	*Commands
 
 	op      *dockerfile.Run
 	process *sandbox.Process
@@ -55,20 +44,20 @@ func (m *mounting) close() error {
 
 // files mounts the files of an origin for this command: those that may be
 // written as a copy that is discarded.
-func (m *mounting) files(ctx context.Context, from *mountSource, readOnly bool) (string, error) {
-	snap, err := from.snapshot(ctx)
+func (m *mounting) files(ctx context.Context, from *Source, readOnly bool) (string, error) {
+	snap, err := from.Snapshot(ctx)
 	if err != nil {
 		return "", err
 	}
 	if readOnly {
-		v, err := m.store.View(ctx, snap)
+		v, err := m.Store.View(ctx, snap)
 		if err != nil {
 			return "", err
 		}
 		m.undo = append(m.undo, v.Close)
 		return v.Root(), nil
 	}
-	a, err := m.store.Prepare(ctx, snap)
+	a, err := m.Store.Prepare(ctx, snap)
 	if err != nil {
 		return "", err
 	}

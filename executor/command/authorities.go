@@ -1,4 +1,4 @@
-package executor
+package command
 
 import (
 	"bytes"
@@ -39,8 +39,8 @@ var systemBundles = []string{
 
 // trust has p trust the authorities of [Options.CABundle] beside those of its image or,
 // where that has none, of this machine. Variables that the Dockerfile sets stay.
-func (c *commands) trust(ctx context.Context, p *sandbox.Process) error {
-	if len(c.opts.CABundle) == 0 {
+func (c *Commands) trust(ctx context.Context, p *sandbox.Process) error {
+	if len(c.CABundle) == 0 {
 		return nil
 	}
 	bundle, err := systemBundle(ctx, p.Root)
@@ -50,7 +50,7 @@ func (c *commands) trust(ctx context.Context, p *sandbox.Process) error {
 	if err != nil {
 		return err
 	}
-	bundle = append(append(bundle, '\n'), c.opts.CABundle...)
+	bundle = append(append(bundle, '\n'), c.CABundle...)
 	for target, content := range map[string][]byte{
 		caFile:  bundle,
 		aptFile: []byte(`Acquire::https::CAInfo "` + caFile + "\";\n"),

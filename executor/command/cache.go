@@ -1,4 +1,4 @@
-package executor
+package command
 
 import (
 	"cmp"
@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -17,22 +16,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sharings are the kinds of sharing as [dockerfile.CacheMount] names them; the zero
-// value is that of "shared".
-var sharings = map[string]snapshot.Sharing{"private": snapshot.Private, "locked": snapshot.Locked}
+// Sharing is how m shares its directory with other commands.
+func Sharing(m *dockerfile.CacheMount) snapshot.Sharing {
+	switch m.Sharing {
+	case "private":
+		return snapshot.Private
+	case "locked":
+		return snapshot.Locked
+	default:
+		return snapshot.Shared
+	}
+}
 
 // holdCaches opens the cache mounts, each once for the command, in an order that
 // all commands have: two that want the same ones can't wait for each other.
-func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
+func (m *mounting) holdCaches(ctx context.Context, found []*Source) error {
 	type wanted struct {
 		key  digest.Digest
 		spec *dockerfile.CacheMount
-		from *mountSource
+		from *Source
 	}
 	var caches []wanted
 	for i, spec := range m.op.Mounts {
 		if spec, ok := spec.(*dockerfile.CacheMount); ok {
-			caches = append(caches, wanted{cacheKey(spec, found[i]), spec, found[i]})
+			caches = append(caches, wanted{CacheKey(spec, found[i]), spec, found[i]})
 		}
 	}
 	slices.SortStableFunc(caches, func(a, b wanted) int { return cmp.Compare(a.key, b.key) })
@@ -43,16 +50,16 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 		waiting := func() {
 			_, _ = fmt.Fprintf(m.vertex.Log(2), "waiting for the cache mount on %s, which another build uses\n", w.spec.Target)
 		}
-		c, err := m.store.CacheMount(ctx, w.key, sharings[w.spec.Sharing], waiting, func(dir string) error {
-			if from := m.imported().Mount(ctx, w.key); from != nil {
-				owner, err := m.imported().Unpack(ctx, dir, from)
+		c, err := m.Store.CacheMount(ctx, w.key, Sharing(w.spec), waiting, func(dir string) error {
+			if from := m.Imported(ctx, w.key); from != nil {
+				owner, err := from.Unpack(ctx, dir)
 				if err == nil {
-					return give(dir, dockerfile.MountOwner(owner), m.store.Owners())
+					return give(dir, owner, m.Store.Owners())
 				}
 				if ctx.Err() != nil {
 					return err
 				}
-				m.progress.Warn(fmt.Sprintf("cache mount %s: %v; it begins anew", from.ID, err))
+				m.Progress.Warn(fmt.Sprintf("cache mount %s: %v; it begins anew", from.ID, err))
 			}
 			return m.fillCache(ctx, dir, w.spec, w.from)
 		})
@@ -63,12 +70,6 @@ func (m *mounting) holdCaches(ctx context.Context, found mountSources) error {
 		m.caches[w.key] = c
 	}
 	return nil
-}
-
-// mountID is the ID of m as a Dockerfile has it, without BUILDKIT_CACHE_MOUNT_NS.
-func mountID(m *dockerfile.CacheMount) string {
-	_, id, _ := strings.Cut(m.ID, "/")
-	return id
 }
 
 // likeSource gives the directory dir the owner and mode of the one at source,
@@ -87,7 +88,7 @@ func likeSource(dir, root, source string, keeper owners.Keeper) error {
 }
 
 // fillCache makes what a new cache begins with at the path.
-func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.CacheMount, from *mountSource) error {
+func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.CacheMount, from *Source) error {
 	if from != nil {
 		root, err := m.files(ctx, from, true)
 		if err != nil {
@@ -98,22 +99,22 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 			return err
 		}
 		defer src.Close()
-		src.Keep(m.store.Owners())
-		selection, err := selectOne(ctx, src, from.source, false)
+		src.Keep(m.Store.Owners())
+		selection, err := Select(ctx, src, from.Path, false)
 		if err != nil {
 			return err
 		}
-		if err := selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{Owners: m.store.Owners()}); err != nil {
+		if err := selection.CopyTo(ctx, filepath.Dir(dir), "/"+filepath.Base(dir), filecopy.Options{Owners: m.Store.Owners()}); err != nil {
 			return err
 		}
-		return likeSource(dir, root, from.source, m.store.Owners())
+		return likeSource(dir, root, from.Path, m.Store.Owners())
 	}
 	owner := dockerfile.MountOwner{Mode: 0o755}
-	if emptied(spec) {
+	if Emptied(spec) {
 		owner = *spec.Owner
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return give(dir, owner, m.store.Owners())
+	return give(dir, owner, m.Store.Owners())
 }

@@ -1,4 +1,4 @@
-package executor
+package command
 
 import (
 	"cmp"
@@ -19,9 +19,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// run runs the command of op in root. It returns the paths below root that are as they
+// Run runs the command of op in the file system at root, with mounts that take their
+// files from found, by their place in op.Mounts; nil where a mount takes none. Output goes
+// to v. It returns the paths below root that are as they
 // were in all but their ctime.
-func (c *commands) run(ctx context.Context, root string, op *dockerfile.Run, found mountSources, v *event.Vertex) (restored []string, err error) {
+func (c *Commands) Run(ctx context.Context, root string, op *dockerfile.Run, found []*Source, v *event.Vertex) (restored []string, err error) {
 	who, err := account.User(root, op.User)
 	if err != nil {
 		return nil, err
@@ -36,10 +38,10 @@ func (c *commands) run(ctx context.Context, root string, op *dockerfile.Run, fou
 		Groups:     who.Groups,
 		Hostname:   op.Hostname,
 		Insecure:   op.Insecure,
-		ExtraHosts: c.opts.ExtraHosts,
+		ExtraHosts: c.ExtraHosts,
 		Network:    c.network(op),
-		ShmSize:    c.opts.ShmSize,
-		Ulimits:    c.opts.Ulimits,
+		ShmSize:    c.ShmSize,
+		Ulimits:    c.Ulimits,
 		Stdout:     v.Log(1),
 		Stderr:     v.Log(2),
 	}
@@ -62,8 +64,8 @@ func (c *commands) run(ctx context.Context, root string, op *dockerfile.Run, fou
 		defer remove()
 		p.Mounts = append(p.Mounts, m)
 	}
-	err = c.runner.Run(ctx, p)
-	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok && !c.progress.Canceled(err) {
+	err = c.Runner.Run(ctx, p)
+	if exit, ok := errors.AsType[*sandbox.ExitError](err); ok && !c.Progress.Canceled(err) {
 		return nil, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), exit)
 	}
 	return p.Restored, err
@@ -71,13 +73,13 @@ func (c *commands) run(ctx context.Context, root string, op *dockerfile.Run, fou
 
 // mount gives the process the mounts of op. The caller calls close when it has
 // ended, also after an error.
-func (c *commands) mount(ctx context.Context, p *sandbox.Process, op *dockerfile.Run, found mountSources, v *event.Vertex) (*mounting, error) {
-	m := &mounting{commands: c, op: op, process: p, vertex: v, caches: make(map[digest.Digest]*snapshot.CacheMount)}
+func (c *Commands) mount(ctx context.Context, p *sandbox.Process, op *dockerfile.Run, found []*Source, v *event.Vertex) (*mounting, error) {
+	m := &mounting{Commands: c, op: op, process: p, vertex: v, caches: make(map[digest.Digest]*snapshot.CacheMount)}
 	if len(op.Mounts) == 0 {
 		return m, nil
 	}
 	var err error
-	if m.dir, err = os.MkdirTemp(c.store.TempDir(), "mounts-"); err != nil {
+	if m.dir, err = os.MkdirTemp(c.Store.TempDir(), "mounts-"); err != nil {
 		return m, err
 	}
 	m.undo = append(m.undo, func() error { return os.RemoveAll(m.dir) })
@@ -95,20 +97,20 @@ func (c *commands) mount(ctx context.Context, p *sandbox.Process, op *dockerfile
 }
 
 // add gives the process one mount.
-func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *mountSource) error {
+func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *Source) error {
 	switch spec := spec.(type) {
 	case *dockerfile.BindMount:
 		root, err := m.files(ctx, from, spec.ReadOnly)
 		if err != nil {
 			return fmt.Errorf("mount on %s: %w", spec.Target, err)
 		}
-		return m.bind(root, from.source, spec.Target, spec.ReadOnly)
+		return m.bind(root, from.Path, spec.Target, spec.ReadOnly)
 	case *dockerfile.CacheMount:
 		source := spec.Source
-		if from != nil || emptied(spec) {
+		if from != nil || Emptied(spec) {
 			source = "/" // was copied
 		}
-		return m.bind(m.caches[cacheKey(spec, from)].Root(), source, spec.Target, spec.ReadOnly)
+		return m.bind(m.caches[CacheKey(spec, from)].Root(), source, spec.Target, spec.ReadOnly)
 	case *dockerfile.TmpfsMount:
 		m.process.Mounts = append(m.process.Mounts, sandbox.Mount{
 			Kind: sandbox.Tmpfs, Target: spec.Target, Size: spec.Size, ReadOnly: spec.ReadOnly,
@@ -124,14 +126,14 @@ func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *mountSo
 }
 
 // network is the one that op gets.
-func (c *commands) network(op *dockerfile.Run) sandbox.Network {
+func (c *Commands) network(op *dockerfile.Run) sandbox.Network {
 	switch op.Network {
 	case "none":
 		return sandbox.None
 	case "host":
 		return sandbox.Host
 	default:
-		return c.opts.Network
+		return c.Network
 	}
 }
 
@@ -141,8 +143,8 @@ const scriptDir = "/dev/pipes"
 
 // mountScript writes the body of a heredoc for RUN to find in scriptDir. The
 // returned function removes it again.
-func (c *commands) mountScript(s *dockerfile.Script) (sandbox.Mount, func(), error) {
-	dir, err := os.MkdirTemp(c.store.TempDir(), "script-")
+func (c *Commands) mountScript(s *dockerfile.Script) (sandbox.Mount, func(), error) {
+	dir, err := os.MkdirTemp(c.Store.TempDir(), "script-")
 	if err != nil {
 		return sandbox.Mount{}, nil, err
 	}

@@ -1,0 +1,4 @@
+package command
+
+// SystemBundle is systemBundle.
+var SystemBundle = systemBundle

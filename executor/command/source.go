@@ -1,0 +1,75 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/filecopy"
+	"github.com/bobbuild/bob/executor/recipe"
+	"github.com/bobbuild/bob/snapshot"
+	"github.com/opencontainers/go-digest"
+)
+
+// A Source is where a bind mount or a new cache mount takes its files from.
+type Source struct {
+	Content digest.Digest // of what the path selects
+	Path    string        // absolute and clean, in the snapshot
+	// Snapshot makes the files present. What it returns is nil for the empty file system.
+	Snapshot func(context.Context) (*snapshot.Snapshot, error)
+}
+
+// Select selects what is at the path called name. With itself a directory counts
+// besides its contents.
+func Select(ctx context.Context, src *filecopy.Tree, name string, itself bool) (*filecopy.Selection, error) {
+	of := Literal(name)
+	of.Itself = itself
+	selection, err := src.Select(ctx, of)
+	if err == nil && selection.Sources() == 0 {
+		err = &filecopy.NotFoundError{Source: name}
+	}
+	return selection, err
+}
+
+// Literal is the selection of name, whose characters stand for themselves.
+func Literal(name string) filecopy.Source {
+	pattern := strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]", `\`, `[\\]`).Replace(name)
+	return filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}
+}
+
+// Emptied reports whether BuildKit begins a cache mount with a directory of its
+// own in place of what From has: it does when an owner or a mode is given and no
+// source.
+func Emptied(m *dockerfile.CacheMount) bool { return m.Owner != nil && m.Source == "/" }
+
+// CacheKey names the cache that m is, which takes its files from from unless that is nil. As in BuildKit one with the same ID that begins with
+// something else is another cache. The name has a version of its own: what commands
+// keep there is good whatever else has another version.
+func CacheKey(m *dockerfile.CacheMount, from *Source) digest.Digest {
+	values := []string{m.ID, ""}
+	if Emptied(m) {
+		values[1] = fmt.Sprintf("{%d %d %d}", m.Owner.UID, m.Owner.GID, m.Owner.Mode)
+	}
+	if from != nil {
+		// Only what the source selects is copied, where BuildKit keeps all of
+		// From under one ID.
+		values = append(values, from.Content.String(), m.Source)
+	}
+	return recipe.Lasting("bob.key.v2", "cache mount", values...)
+}
+
+// An Imported is a cache mount that an imported cache has.
+type Imported struct {
+	ID string // as the Dockerfile has it
+	// Unpack makes the directory dir of what the mount holds, and returns whose it is to
+	// be. After an error nothing is there.
+	Unpack func(ctx context.Context, dir string) (dockerfile.MountOwner, error)
+}
+
+// ID is the ID of m as a Dockerfile has it, without BUILDKIT_CACHE_MOUNT_NS.
+func ID(m *dockerfile.CacheMount) string {
+	_, id, _ := strings.Cut(m.ID, "/")
+	return id
+}
