@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -13,6 +12,7 @@ import (
 	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/image"
+	"github.com/bobbuild/bob/executor/inputs"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -68,8 +68,7 @@ type build struct {
 	missing   digest.Digest   // one more, for which the build failed; "" for none
 	sources   *source.Sources
 
-	mu        sync.Mutex
-	reads     map[digest.Digest]readNow // of the build context, by name
+	reads     inputs.Reads // of the build context
 	explained explain.Log
 }
 
@@ -99,7 +98,6 @@ func newBuild(b *Builder, plans []*dockerfile.Plan, o Options, progress *event.R
 		policy:    newPolicy(b, &o),
 		stopwatch: stopwatch{limit: o.StepTimeout},
 		inResult:  make(map[*dockerfile.Stage]bool),
-		reads:     make(map[digest.Digest]readNow),
 	}
 	bd.sources = source.New(source.Options{
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Progress: bd.progress,

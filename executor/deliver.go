@@ -68,7 +68,7 @@ func (b *build) platforms() []ocispec.Platform {
 // deliver takes the result, the last states of the targets, everywhere. Caches are last:
 // the image stands whatever becomes of them.
 func (b *build) deliver(ctx context.Context, targets []*state) (*Result, error) {
-	annotations, err := b.inputs()
+	annotations, err := b.reads.Annotations(b.opts.Fingerprint)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor"
+	"github.com/bobbuild/bob/executor/inputs"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -30,7 +31,7 @@ func TestUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	annotations := manifest.Annotations
-	for _, key := range []string{executor.AnnotationInputs, executor.AnnotationReads} {
+	for _, key := range []string{inputs.AnnotationDigest, inputs.AnnotationReads} {
 		if annotations[key] == "" {
 			t.Fatalf("annotations are %q", annotations)
 		}
@@ -71,9 +72,9 @@ func TestUpToDate(t *testing.T) {
 		t.Errorf("with another fingerprint it is up to date: %t, %v", got, err)
 	}
 	unmarked := maps.Clone(annotations)
-	delete(unmarked, executor.AnnotationReads)
+	delete(unmarked, inputs.AnnotationReads)
 	if got, err := o.UpToDate(t.Context(), unmarked); got || err != nil {
-		t.Errorf("without %s it is up to date: %t, %v", executor.AnnotationReads, got, err)
+		t.Errorf("without %s it is up to date: %t, %v", inputs.AnnotationReads, got, err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/fetch"
 	"github.com/bobbuild/bob/executor/image"
+	"github.com/bobbuild/bob/executor/inputs"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/snapshot"
@@ -67,7 +68,7 @@ type Options struct {
 	Tags []string
 	// Fingerprint, if not "", is the digest of everything but files of the
 	// context that decides about the result; see [dockerfile.File.Fingerprint].
-	// The manifest then gets [AnnotationInputs] and [AnnotationReads].
+	// The manifest then gets [inputs.AnnotationDigest] and [inputs.AnnotationReads].
 	Fingerprint digest.Digest
 	// ByDigest has the image pushed to the repositories of Tags without a tag:
 	// its digest is its name.
@@ -107,6 +108,16 @@ type Options struct {
 	CABundle []byte
 	// Ulimits are resource limits of RUN.
 	Ulimits []sandbox.Ulimit
+}
+
+// UpToDate reports whether the image whose manifest has these annotations is
+// what a build with o would make: whether o.Fingerprint and the files of
+// o.Context that the image's own build read are the same. Base images and other
+// things at an address count as the fingerprint names them; whether they have
+// changed is not asked. See [inputs.Context.UpToDate].
+func (o *Options) UpToDate(ctx context.Context, annotations map[string]string) (bool, error) {
+	c := inputs.Context{Dir: o.Context, Ignore: o.Ignore, LeaveOut: o.LeaveOut}
+	return c.UpToDate(ctx, o.Fingerprint, annotations)
 }
 
 // destinations are where o has the result go.

@@ -26,7 +26,7 @@ func newStages(b *build) *stages {
 	w := &stages{build: b}
 	w.origins = &origins{
 		sources: b.sources, context: b.opts.Context, ignore: b.opts.Ignore, contexts: b.opts.Contexts,
-		built: w.last, noteRead: b.noteRead,
+		built: w.last, noteRead: b.reads.Note,
 	}
 	w.outlines = &outlines{build: b, origins: w.origins}
 	w.ahead = &lookahead{build: b, outlines: w.outlines, origins: w.origins}

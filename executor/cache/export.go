@@ -128,7 +128,7 @@ func (c *Caches) export(ctx context.Context, t *Target) (err error) {
 		return err
 	}
 	for _, mount := range mounts {
-		if mount.mountEntry.Layer, _, err = m.add(ctx, mount.layer); err != nil {
+		if mount.Layer, _, err = m.add(ctx, mount.layer); err != nil {
 			return err
 		}
 		m.records.Mounts = append(m.records.Mounts, mount.mountEntry)

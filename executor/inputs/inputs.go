@@ -1,4 +1,6 @@
-package executor
+// Package inputs writes down what an image was made of, so that whoever has the build
+// context can tell whether a build would make another one.
+package inputs
 
 import (
 	"cmp"
@@ -6,19 +8,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/opencontainers/go-digest"
 )
 
-// Annotations of the manifest of an image that was built with
-// [Options.Fingerprint].
+// Annotations of the manifest of an image.
 const (
-	// AnnotationInputs is the digest of everything that the image was made of:
+	// AnnotationDigest is the digest of everything that the image was made of:
 	// the fingerprint, and the files of the build context that were read.
-	AnnotationInputs = "com.github.bobbuild.inputs"
+	AnnotationDigest = "com.github.bobbuild.inputs"
 	// AnnotationReads says in JSON which files those were, since that depends
 	// on the configuration of base images. With it whoever has the context can
 	// compute the digest without asking for any base image.
@@ -49,27 +52,33 @@ type readNow struct {
 	content digest.Digest
 }
 
-// noteRead remembers that src of the build context had the content d.
-func (b *build) noteRead(src filecopy.Source, d digest.Digest) {
-	r := readNow{read{Path: src.Path, Parents: src.Parents, Required: src.Required, Exclude: src.Exclude}, d}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.reads[r.name()] = r
+// Reads are what a build has read of its context. The zero value is nothing. They may be
+// used by several goroutines.
+type Reads struct {
+	mu    sync.Mutex
+	found map[digest.Digest]readNow // by name
 }
 
-// inputs returns the annotations that say what the image was made of; none
-// without a fingerprint.
-func (b *build) inputs() (map[string]string, error) {
-	if b.opts.Fingerprint == "" {
+// Note remembers that src had the content d.
+func (rs *Reads) Note(src filecopy.Source, d digest.Digest) {
+	r := readNow{read{Path: src.Path, Parents: src.Parents, Required: src.Required, Exclude: src.Exclude}, d}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.found == nil {
+		rs.found = make(map[digest.Digest]readNow)
+	}
+	rs.found[r.name()] = r
+}
+
+// Annotations returns what is put on the manifest of an image with this fingerprint. It is
+// nil without one.
+func (rs *Reads) Annotations(fingerprint digest.Digest) (map[string]string, error) {
+	if fingerprint == "" {
 		return nil, nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	found := make([]readNow, 0, len(b.reads))
-	for _, r := range b.reads {
-		found = append(found, r)
-	}
-	slices.SortFunc(found, func(a, b readNow) int { return cmp.Compare(a.name(), b.name()) })
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	found := slices.SortedFunc(maps.Values(rs.found), func(a, b readNow) int { return cmp.Compare(a.name(), b.name()) })
 	reads := make([]read, len(found))
 	for i, r := range found {
 		reads[i] = r.read
@@ -78,11 +87,11 @@ func (b *build) inputs() (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("annotation %s: %w", AnnotationReads, err)
 	}
-	return map[string]string{AnnotationReads: string(text), AnnotationInputs: sumInputs(b.opts.Fingerprint, found).String()}, nil
+	return map[string]string{AnnotationReads: string(text), AnnotationDigest: sum(fingerprint, found).String()}, nil
 }
 
-// sumInputs returns the digest of all inputs. The order of found counts.
-func sumInputs(fingerprint digest.Digest, found []readNow) digest.Digest {
+// sum returns the digest of all inputs. The order of found counts.
+func sum(fingerprint digest.Digest, found []readNow) digest.Digest {
 	values := []string{fingerprint.String()}
 	for _, r := range found {
 		values = append(values, r.name().String(), r.content.String())
@@ -90,26 +99,30 @@ func sumInputs(fingerprint digest.Digest, found []readNow) digest.Digest {
 	return recipe.Key("inputs", values...)
 }
 
-// UpToDate reports whether the image whose manifest has these annotations is
-// what a build with o would make: whether o.Fingerprint and the files of
-// o.Context that the image's own build read are the same. Base images and other
-// things at an address count as the fingerprint names them; whether they have
-// changed is not asked. An image without the annotations is never up to date.
-// Files are read that the image's build read, and no other. An error is one of
-// reading them.
-func (o *Options) UpToDate(ctx context.Context, annotations map[string]string) (_ bool, err error) {
+// A Context is the build context: a directory of this machine.
+type Context struct {
+	Dir      string
+	Ignore   []string // the patterns of .dockerignore, in their order
+	LeaveOut string   // a directory that is left out, "" for none
+}
+
+// UpToDate reports whether the image whose manifest has these annotations was made of what
+// has this fingerprint, and of the files that c has now. Files are read that the image's
+// build read, and no other. An error is one of reading them. An image without the
+// annotations is never up to date.
+func (c Context) UpToDate(ctx context.Context, fingerprint digest.Digest, annotations map[string]string) (_ bool, err error) {
 	var reads []read
-	if o.Fingerprint == "" || json.Unmarshal([]byte(annotations[AnnotationReads]), &reads) != nil {
+	if fingerprint == "" || json.Unmarshal([]byte(annotations[AnnotationReads]), &reads) != nil {
 		return false, nil
 	}
 	found := make([]readNow, len(reads))
 	if len(reads) > 0 {
-		tree, err := filecopy.OpenDir(o.Context, o.Ignore)
+		tree, err := filecopy.OpenDir(c.Dir, c.Ignore)
 		if err != nil {
 			return false, err
 		}
 		defer func() { err = errors.Join(err, tree.Close()) }()
-		tree.LeaveOut(o.LeaveOut, nil)
+		tree.LeaveOut(c.LeaveOut, nil)
 		for i, r := range reads {
 			content, err := contentNow(ctx, tree, r)
 			if content == "" {
@@ -118,7 +131,7 @@ func (o *Options) UpToDate(ctx context.Context, annotations map[string]string) (
 			found[i] = readNow{r, content}
 		}
 	}
-	return sumInputs(o.Fingerprint, found).String() == annotations[AnnotationInputs], nil
+	return sum(fingerprint, found).String() == annotations[AnnotationDigest], nil
 }
 
 // contentNow returns the digest of what r selects, "" if it isn't there.
