@@ -10,16 +10,11 @@
 //     only when somebody reads or changes its files: a stage whose steps are all
 //     known costs no layer.
 //   - A key names the content that a step leads to, computed from its parent's
-//     key and everything the step can see. A record is what the store remembers
-//     under a key: the snapshot, and the layer made of it.
-//   - A cache is the same elsewhere: one manifest, whose layers are those of steps
-//     and whose config tells which steps, over which layers they lie, and when they
-//     were made. Keys say nothing of the machine, so that others find them.
-//   - A layer is promised before it exists: its tar is written, hashed,
-//     compressed and uploaded while the steps behind it already run.
-//   - A format is how an image is written: the family of its media types and
-//     the compression of its layers. A layer is one blob in each compression,
-//     all of the same content.
+//     key and everything the step can see: its recipe. A record is what the store
+//     remembers under a key.
+//   - A cache is what other machines remember of steps. See package cache.
+//   - An image, its layers and its formats are what leaves the build. See package
+//     image.
 //
 // # The life of a build
 //
@@ -42,9 +37,6 @@
 // For several platforms there is a plan for each. They are carried out side by side;
 // steps with the same key are done once, and an index over the manifests comes last
 // of all.
-//
-// Image configs follow the OCI image specification v1.1 with Docker's additions
-// (HEALTHCHECK, ONBUILD, SHELL); history entries are written as BuildKit does.
 //
 // The package reads no environment and no flags, and it needs what
 // [github.com/bobbuild/bob/executor/isolation.Enter] provides: a process that is
