@@ -24,7 +24,7 @@ type isolationFlags struct {
 // register adds the flags; rootless is the help of the first.
 func (f *isolationFlags) register(fs *flag.FlagSet, rootless string) {
 	fs.Var(&f.rootless, "rootless", rootless)
-	fs.Var(&f.isolation, "isolation", "`mode` of RUN: sandbox, chroot, none (no RUN), or auto, the first that the machine allows (default)")
+	fs.Var(&f.isolation, "isolation", "`mode` of RUN: "+strings.Join(isolationKinds(), ", ")+" (no RUN), or auto, the first that the machine allows (default)")
 	fs.Var(&f.snapshotter, "snapshotter", "`way` to make file systems of layers: overlay, fuse-overlayfs, copy, or auto, the first that the machine allows (default)")
 }
 
@@ -33,10 +33,8 @@ const autoSnapshotter snapshot.Snapshotter = "auto"
 
 func (f *isolationFlags) check() error {
 	var wrong error
-	switch isolation.Kind(f.isolation) {
-	case "", isolation.Auto, isolation.Namespaces, isolation.Chroot, isolation.None:
-	default:
-		wrong = cli.Wrong("isolation", f.isolation, "want auto, sandbox, chroot or none")
+	if f.isolation != "" {
+		wrong = cli.OneOf("isolation", string(f.isolation), append([]string{string(isolation.Auto)}, isolationKinds()...)...)
 	}
 	switch snapshot.Snapshotter(f.snapshotter) {
 	case "", autoSnapshotter, snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy:
@@ -44,6 +42,15 @@ func (f *isolationFlags) check() error {
 	case snapshot.Index: // goes with --isolation none, and with nothing else
 	}
 	return errors.Join(wrong, cli.Wrong("snapshotter", f.snapshotter, "want auto, overlay, fuse-overlayfs or copy"))
+}
+
+// isolationKinds are the values of --isolation but auto; the last is none.
+func isolationKinds() []string {
+	var names []string
+	for _, k := range isolation.Kinds() {
+		names = append(names, string(k))
+	}
+	return names
 }
 
 // A machine is how builds work on it.

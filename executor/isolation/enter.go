@@ -91,13 +91,13 @@ func attempts(o Options) ([]attempt, error) {
 		attempt{mode: Mode{Isolation: Chroot}, refused: func() error { return chrootRefused(o.Rootless) }},
 		attempt{mode: Mode{Isolation: None}, refused: func() error { return nil }},
 	)
-	switch o.Isolation {
-	case "", Auto:
+	switch {
+	case o.Isolation == "", o.Isolation == Auto:
 		return all, nil
-	case Namespaces, Chroot, None:
+	case slices.Contains(Kinds(), o.Isolation):
 		return slices.DeleteFunc(all, func(a attempt) bool { return a.mode.Isolation != o.Isolation }), nil
 	}
-	return nil, fmt.Errorf("enter: isolation %q: want auto, sandbox, chroot or none", o.Isolation)
+	return nil, fmt.Errorf("enter: isolation %q: want auto or one of %q", o.Isolation, Kinds())
 }
 
 // chrootRefused says why commands can't be run in a chroot; nil if they can.

@@ -20,6 +20,9 @@ const (
 	None       Kind = "none"    // nothing runs, and nothing is needed for that
 )
 
+// Kinds returns the kinds but Auto, the best first.
+func Kinds() []Kind { return []Kind{Namespaces, Chroot, None} }
+
 // A Mode is how builds work on this machine.
 type Mode struct {
 	// Isolation is never Auto; "" is Namespaces.
@@ -64,7 +67,7 @@ func (m *Mode) String() string {
 
 // rank is 0 for the best mode.
 func (m *Mode) rank() int {
-	rank := slices.Index([]Kind{Namespaces, Chroot, None}, m.Isolation) * 2
+	rank := slices.Index(Kinds(), m.Isolation) * 2
 	if m.OneID {
 		rank++
 	}
