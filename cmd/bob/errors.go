@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
+	"github.com/bobbuild/bob/cmd/bob/internal/diagnosis"
 	"github.com/bobbuild/bob/cmd/bob/internal/terminal"
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -27,7 +28,7 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, new(*cli.UsageError)):
 		return exitUsage
-	case errors.Is(err, errWithoutRUN):
+	case errors.Is(err, diagnosis.ErrWithoutRUN):
 		return exitNoRUN
 	}
 	if sig, ok := errors.AsType[*signalError](err); ok {
@@ -39,7 +40,7 @@ func exitCode(err error) int {
 // report tells the user why bob ends: with the excerpt of the Dockerfile where
 // an instruction is to blame.
 func report(w io.Writer, err error) {
-	if errors.Is(err, errWarned) || errors.Is(err, errWithoutRUN) || errors.Is(err, errNoBuilds) {
+	if errors.Is(err, errWarned) || errors.Is(err, diagnosis.ErrWithoutRUN) || errors.Is(err, diagnosis.ErrNone) {
 		return
 	}
 	var excerpt string
@@ -61,12 +62,6 @@ func location(err error) (dockerfile.Location, bool) {
 
 // errWarned ends a check that found something. All is said by then.
 var errWarned = errors.New("the check has found warnings")
-
-// These end bob doctor after it has said everything.
-var (
-	errWithoutRUN = errors.New("only builds without RUN work here")
-	errNoBuilds   = errors.New("no build works here")
-)
 
 // A signalError is the cause of a context that a signal ended.
 type signalError struct{ sig syscall.Signal }

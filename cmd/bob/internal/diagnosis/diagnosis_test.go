@@ -1,6 +1,7 @@
-package main
+package diagnosis
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -24,54 +25,54 @@ func TestDiagnose(t *testing.T) {
 		mode     *isolation.Mode
 		wanted   snapshot.Snapshotter
 		findings []doctor.Finding
-		code     int
+		err      error
 		want     []string // lines
 	}{
 		{
 			"all", &isolation.Mode{Isolation: isolation.Namespaces}, "",
 			[]doctor.Finding{answered(overlay, doctor.Yes, ""), answered(run, doctor.Yes, ""), answered(proc, doctor.No, "unmask")},
-			0,
+			nil,
 			[]string{"a /proc      no", "a /proc: unmask", "Builds work: RUN gets a sandbox, snapshots are made by overlay."},
 		},
 		{
-			"one ID", &isolation.Mode{Isolation: isolation.Namespaces, OneID: true}, autoSnapshotter,
+			"one ID", &isolation.Mode{Isolation: isolation.Namespaces, OneID: true}, "",
 			[]doctor.Finding{answered(overlay, doctor.Yes, ""), answered(run, doctor.Yes, "")},
-			0,
+			nil,
 			[]string{"Builds work: RUN gets a sandbox with one ID, snapshots are made by overlay."},
 		},
 		{
 			"no isolation", &isolation.Mode{Isolation: isolation.None}, "",
 			[]doctor.Finding{answered(overlay, doctor.Unknown, ""), answered(run, doctor.Unknown, "")},
-			3,
+			ErrWithoutRUN,
 			[]string{"overlays     ?", "a container  ?", "Only builds without RUN work."},
 		},
 		{
 			"no overlay, which was asked for", &isolation.Mode{Isolation: isolation.Namespaces}, snapshot.Overlay,
 			[]doctor.Finding{answered(overlay, doctor.No, "elsewhere"), answered(run, doctor.Yes, "")},
-			1,
+			ErrNone,
 			[]string{"overlays     NO", "overlays: elsewhere", "Builds don't work here."},
 		},
 		{
 			"no RUN", &isolation.Mode{Isolation: isolation.Namespaces}, "",
 			[]doctor.Finding{answered(overlay, doctor.Yes, ""), answered(run, doctor.No, "a\x1bb\nc"), answered(proc, doctor.No, "a\x1bb\nc")},
-			3,
+			ErrWithoutRUN,
 			[]string{"a container  NO", `a container: a\x1bb`, "c", "Only builds without RUN work."},
 		},
 		{
 			"nothing", &isolation.Mode{Isolation: isolation.Namespaces}, "",
 			[]doctor.Finding{answered(space, doctor.No, ""), answered(run, doctor.No, "")},
-			1,
+			ErrNone,
 			[]string{"free space   NO", "Builds don't work here. What says NO above has to be mended."},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			d := diagnose(test.mode, test.wanted, test.findings)
-			if got := exitCode(d.err()); got != test.code {
-				t.Errorf("exit code %d, want %d", got, test.code)
+			d := Of(test.mode, test.wanted, test.findings)
+			if err := d.Err(); !errors.Is(err, test.err) {
+				t.Errorf("the error is %v, want %v", err, test.err)
 			}
 			var b strings.Builder
-			if err := d.writeTable(&b); err != nil {
+			if err := d.WriteTable(&b); err != nil {
 				t.Fatal(err)
 			}
 			rest := b.String()
