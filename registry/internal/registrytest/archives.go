@@ -20,7 +20,7 @@ import (
 )
 
 // TarLayer makes a real layer: one file, gzipped.
-func TarLayer(t *testing.T, name, content string) (blob []byte, diffID digest.Digest) {
+func TarLayer(t testing.TB, name, content string) (blob []byte, diffID digest.Digest) {
 	t.Helper()
 	var plain, packed bytes.Buffer
 	tw := tar.NewWriter(&plain)
@@ -42,7 +42,7 @@ func TarLayer(t *testing.T, name, content string) (blob []byte, diffID digest.Di
 }
 
 // NewArchive makes an image of real layers, the first of them twice.
-func NewArchive(t *testing.T, refs ...string) archive.Contents {
+func NewArchive(t testing.TB, refs ...string) archive.Contents {
 	t.Helper()
 	blobs := make(map[digest.Digest][]byte)
 	im := archive.Image{MediaType: ocispec.MediaTypeImageManifest}

@@ -111,7 +111,7 @@ func NewFixture(t *testing.T, p ocispec.Platform, sizes ...int) *Fixture {
 }
 
 // Encode makes JSON of v.
-func Encode(t *testing.T, v any) []byte {
+func Encode(t testing.TB, v any) []byte {
 	t.Helper()
 	body, err := json.Marshal(v)
 	if err != nil {
