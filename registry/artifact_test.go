@@ -5,15 +5,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/bobbuild/bob/registry/archive"
-
-	"github.com/bobbuild/bob/registry/oci"
-
-	"github.com/bobbuild/bob/registry/transfer"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
+	"github.com/bobbuild/bob/registry/transfer"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TestResolveArtifact finds a manifest with a config of its own kind, at a registry and

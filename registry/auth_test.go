@@ -14,12 +14,10 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-
 	"github.com/bobbuild/bob/registry"
-	embedded "github.com/bobbuild/bob/registry/serve"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	embedded "github.com/bobbuild/bob/registry/serve"
+	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 const (

@@ -8,13 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	embedded "github.com/bobbuild/bob/registry/serve"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-	embedded "github.com/bobbuild/bob/registry/serve"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // benchmarkPush sends 64 MiB blobs to the embedded registry.

@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 

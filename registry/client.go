@@ -8,11 +8,10 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry/certs"
+	"github.com/bobbuild/bob/registry/conf"
 	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/google/go-containerregistry/pkg/authn"
-
-	"github.com/bobbuild/bob/registry/conf"
 )
 
 const defaultIdle = 60 * time.Second

@@ -8,13 +8,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-
 	"github.com/bobbuild/bob/registry"
-
 	"github.com/bobbuild/bob/registry/conf"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 // readConf reads files of a registries.conf, in which NAME stands for the values.

@@ -6,10 +6,8 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/registry"
-
-	"github.com/bobbuild/bob/registry/logins"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/logins"
 )
 
 // TestCredentialIsTold checks that where a credential comes from is told once for

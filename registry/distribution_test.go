@@ -12,13 +12,10 @@ import (
 	"testing"
 	"time"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/bobbuild/bob/registry"
-
 	"github.com/bobbuild/bob/registry/archive"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // serveDistribution starts Debian's docker-registry (distribution 2.8) and

@@ -10,9 +10,8 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/registry"
-	"github.com/google/go-containerregistry/pkg/authn"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 // identity is a keychain with an identity token for all.

@@ -9,13 +9,11 @@ import (
 	"os"
 	"strings"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	embedded "github.com/bobbuild/bob/registry/serve"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-	embedded "github.com/bobbuild/bob/registry/serve"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // exampleRegistry starts a registry for the examples.

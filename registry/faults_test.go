@@ -16,12 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // behind passes requests on to a registry elsewhere, under the name it is called by.

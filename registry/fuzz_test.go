@@ -16,17 +16,14 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/internal/auth"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
-
-	"github.com/bobbuild/bob/registry/oci"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (

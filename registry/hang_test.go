@@ -14,13 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // shortIdle is how long servers may be silent in these tests.

@@ -14,15 +14,12 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry/oci"
-
 	"github.com/bobbuild/bob/registry/transfer"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // outage is a network that fails from its n-th request on, for a time.

@@ -6,16 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-
-	"github.com/bobbuild/bob/registry/oci"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 const dockerList = "application/vnd.docker.distribution.manifest.list.v2+json"

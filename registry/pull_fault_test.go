@@ -11,15 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
+	"github.com/bobbuild/bob/registry/patience"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-	"github.com/bobbuild/bob/registry/patience"
-
-	"github.com/bobbuild/bob/registry/oci"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestPullFaults(t *testing.T) {

@@ -11,15 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
+	embedded "github.com/bobbuild/bob/registry/serve"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-	embedded "github.com/bobbuild/bob/registry/serve"
-
-	"github.com/bobbuild/bob/registry/oci"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestPushFaults(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/oci"
-
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 

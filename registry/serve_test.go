@@ -8,11 +8,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
-
-	embedded "github.com/bobbuild/bob/registry/serve"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	embedded "github.com/bobbuild/bob/registry/serve"
+	"github.com/opencontainers/go-digest"
 )
 
 func TestHandlerPersists(t *testing.T) {

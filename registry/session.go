@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/bobbuild/bob/registry/conf"
 	"github.com/bobbuild/bob/registry/internal/auth"
 	"github.com/bobbuild/bob/registry/internal/host"
 	"github.com/bobbuild/bob/registry/internal/reference"
@@ -15,8 +16,6 @@ import (
 	"github.com/bobbuild/bob/registry/internal/words"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-
-	"github.com/bobbuild/bob/registry/conf"
 )
 
 // What a session may do in its repository.

@@ -7,13 +7,12 @@ import (
 	"io"
 	"slices"
 
+	"github.com/bobbuild/bob/registry/conf"
 	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/google/go-containerregistry/pkg/name"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
-
-	"github.com/bobbuild/bob/registry/conf"
 )
 
 // A Source is where an image is got from: the first of its sites that can be used, and

@@ -9,9 +9,8 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/registry"
-	embedded "github.com/bobbuild/bob/registry/serve"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	embedded "github.com/bobbuild/bob/registry/serve"
 )
 
 // odd answers one kind of request with another status than the registry behind it.

@@ -13,13 +13,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/bobbuild/bob/registry"
-
-	"github.com/bobbuild/bob/registry/oci"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
+	"github.com/opencontainers/go-digest"
 )
 
 // dialTo is a transport to which every host is srv.

@@ -15,13 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"github.com/bobbuild/bob/registry"
-
-	"github.com/bobbuild/bob/registry/logins"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/logins"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // issuer is a server of tokens as the Docker Registry v2 token specification has

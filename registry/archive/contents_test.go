@@ -14,13 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/registry/archive"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry/archive"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // names returns the entries of a tar in their order.

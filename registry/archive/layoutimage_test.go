@@ -7,17 +7,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/bobbuild/bob/registry/archive"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry/archive"
-
-	"github.com/bobbuild/bob/registry/oci"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestResolveLayout(t *testing.T) {

@@ -14,13 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/random"
-	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/opencontainers/go-digest"
-
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/registry/patience/patiencetest"
 	"github.com/bobbuild/bob/registry/proxy"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/opencontainers/go-digest"
 )
 
 var someDigest = digest.FromString("x").String()

@@ -7,15 +7,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	embedded "github.com/bobbuild/bob/registry/serve"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-	embedded "github.com/bobbuild/bob/registry/serve"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // diary is a registry that notes what it is asked, in the order of its answers.

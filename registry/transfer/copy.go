@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/internal/words"
+	"github.com/bobbuild/bob/registry/oci"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-	"github.com/bobbuild/bob/registry/archive"
-	"github.com/bobbuild/bob/registry/oci"
 )
 
 // Copy copies the image, index or artifact at src to dst and returns what it is

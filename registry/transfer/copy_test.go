@@ -12,18 +12,14 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/bobbuild/bob/registry/archive"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/oci"
+	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry/archive"
-
-	"github.com/bobbuild/bob/registry/oci"
-
-	"github.com/bobbuild/bob/registry/transfer"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 func TestCopyEverything(t *testing.T) {

@@ -11,16 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bobbuild/bob/registry"
+	"github.com/bobbuild/bob/registry/archive"
+	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/transfer"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/bobbuild/bob/registry"
-
-	"github.com/bobbuild/bob/registry/archive"
-
-	"github.com/bobbuild/bob/registry/transfer"
-
-	"github.com/bobbuild/bob/registry/internal/registrytest"
 )
 
 // file is an entry of a tar: a link if it has a target.

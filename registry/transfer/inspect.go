@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/bobbuild/bob/registry"
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/oci"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Inspection is what a place says of an image, an index or an artifact.

@@ -5,11 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/platforms"
-
-	"github.com/bobbuild/bob/registry/transfer"
-
 	"github.com/bobbuild/bob/registry/internal/registrytest"
+	"github.com/bobbuild/bob/registry/transfer"
+	"github.com/containerd/platforms"
 )
 
 func TestInspect(t *testing.T) {
