@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"registry/transfer": {"registry", "registry/certs", "registry/conf", "registry/oci", "registry/archive", "registry/patience", "snapshot/bounded"},
 	"registry/nearby":   {},
 	"registry/patience": {},
-	"registry/proxy":    {"registry/nearby", "registry/patience", "registry/internal/auth", "registry/internal/host", "registry/internal/words"},
+	"registry/proxy":    {"registry/nearby", "registry/patience", "registry/internal/auth", "registry/internal/host", "registry/internal/reference", "registry/internal/words"},
 	"registry/serve":    {},
 	"executor/cgroup":   {},
 	"executor/sandbox":  {"executor/cgroup", "snapshot/owners", "registry/nearby"},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/registry/internal/reference"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/semaphore"
 )
@@ -63,7 +64,7 @@ func New(o Options) (*Proxy, error) {
 			continue
 		}
 		alias := one.alias
-		ref, err := parseReference(one.text)
+		ref, err := reference.Parse(one.text)
 		if err != nil {
 			return nil, fmt.Errorf("%s reference: %w", alias, err)
 		}

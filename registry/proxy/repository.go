@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -21,16 +19,6 @@ type repository struct {
 	seen    *ledger[struct{}] // digests of manifests; nil of mirrors
 	login   authn.AuthConfig  // zero: no login is known
 	guarded bool              // see newCarriers
-}
-
-func parseReference(text string) (name.Reference, error) {
-	if strings.Contains(text, "://") {
-		return nil, errors.New("write it without a scheme, as host/repository:tag")
-	}
-	if strings.Contains(text, "@") {
-		return name.NewDigest(text)
-	}
-	return name.NewTag(text)
 }
 
 // identifier returns the tag or digest that a request for a manifest is about: the
