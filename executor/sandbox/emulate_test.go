@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -220,6 +221,42 @@ func TestOwnersAtOnce(t *testing.T) {
 			if err != nil || st.Uid != uint32(i) || st.Gid != uint32(j) {
 				t.Fatalf("%v, %d.%d belongs to %d:%d", err, i, j, st.Uid, st.Gid)
 			}
+		}
+	}
+}
+
+// TestSignalsAmidOwners has signals reach all threads while files are made for a user, whose
+// descriptors are handed over.
+func TestSignalsAmidOwners(t *testing.T) { //nolint:paralleltest // the signals reach the threads of other tests
+	root := newUserRoot(t)
+	if err := os.Chmod(filepath.Join(root, "tmp"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	p := shell(root, `i=1; while [ $i -le 1500 ]; do echo $i > $i; read x < $i; [ "$x" = $i ] || echo $i: $x; i=$((i+1)); done`)
+	var out bytes.Buffer
+	p.UID, p.GID, p.Dir, p.Stdout, p.Stderr = 7, 8, "/tmp", &out, &out
+	r := newRunner(t)
+	ended := make(chan error)
+	go func() { ended <- r.Run(t.Context(), p) }()
+	for {
+		select {
+		case err := <-ended:
+			if err != nil || out.Len() > 0 {
+				t.Errorf("%v, %s", err, &out)
+			}
+			return
+		default:
+		}
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			tid, err := strconv.Atoi(thread.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG) // it may have ended
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +41,9 @@ type shared struct {
 func newWorker(s *shared, fd, epoll int) (*worker, error) {
 	// Never unlocked: the thread ends with the goroutine.
 	runtime.LockOSThread()
+	if err := blockSignals(); err != nil {
+		return nil, err
+	}
 	w := &worker{shared: s, caller: caller{listener: listener{fd: fd, epoll: epoll, stopped: s.stopped}, root: -1}}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		if s.ids == nil { // a container's filter may refuse it, and no owner depends on it
@@ -53,6 +58,21 @@ func newWorker(s *shared, fd, epoll int) (*worker, error) {
 	}
 	w.root = root
 	return w, nil
+}
+
+// blockSignals keeps signals from this thread but those for what it does wrong itself. Go's
+// runtime interrupts goroutines by signals: one that comes while a descriptor is sent as an
+// answer has the kernel forget the descriptor, and tell the caller that it is 0.
+func blockSignals() error {
+	const bits = 8 * unsafe.Sizeof(unix.Sigset_t{}.Val[0])
+	var set unix.Sigset_t
+	for i := range set.Val {
+		set.Val[i] = ^set.Val[i]
+	}
+	for _, own := range []syscall.Signal{unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGSEGV, unix.SIGTRAP} {
+		set.Val[uintptr(own-1)/bits] &^= 1 << (uintptr(own-1) % bits)
+	}
+	return os.NewSyscallError("sigprocmask", unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil))
 }
 
 // work answers calls until the end.
