@@ -103,7 +103,7 @@ func (a *architecture) order() binary.ByteOrder {
 	return binary.LittleEndian
 }
 
-// headerSize is that of the part of an ELF header that tells the architecture.
+// headerSize is the size of the part of an ELF header that tells the architecture.
 const headerSize = elf.EI_NIDENT + 4
 
 // pattern returns what programs of a begin with, and which bits of that count: by

@@ -40,7 +40,7 @@ type Emulators struct {
 	// Dir is where a directory may be made for a moment, on a file system from which
 	// programs can be executed.
 	Dir string
-	// Mode is that of this process.
+	// Mode is the mode of this process.
 	Mode *isolation.Mode
 	// Paths are the emulators to use, by Go's name of the architecture, whatever the
 	// machine has. Of others, the first of qemu-ARCH-static and qemu-ARCH in PATH is used,

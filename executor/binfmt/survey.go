@@ -10,8 +10,8 @@ import (
 )
 
 // Survey tells which architectures the machine runs, and of which bob has an emulator that
-// it can register, in the mode of this process. dir is an empty directory as that of
-// Emulators. Where there are none it returns why.
+// it can register, in the mode of this process. dir is an empty directory, as for
+// Emulators. Where it runs no other architecture the obstacle says why.
 func Survey(ctx context.Context, dir string, mode *isolation.Mode) (string, *obstacle.Obstacle) {
 	e := &Emulators{Dir: dir, Mode: mode}
 	defer func() { _ = e.Close() }()

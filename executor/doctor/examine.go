@@ -15,7 +15,7 @@ import (
 type Options struct {
 	// Dir is the cache directory of builds. It need not exist, and is not made.
 	Dir string
-	// Rootless and Isolation are those of isolation.Options.
+	// Rootless and Isolation are as in isolation.Options.
 	Rootless  bool
 	Isolation isolation.Kind
 	// Limit bounds the time of each probe; 0 is twenty seconds.
@@ -29,7 +29,7 @@ const defaultLimit = 20 * time.Second
 // it started, when it takes longer than the limit or ctx ends: no probe's fate
 // touches another's. Processes, mounts and files that probes make are gone when it
 // returns. The process must not have entered. The findings have a fixed order. The
-// mode is that of builds, nil if Enter fails.
+// mode is what builds would have, nil if isolation.Enter fails.
 //
 // A build works if no finding that is ForAll is other than Yes; one with RUN if,
 // besides, none is that is ForRUN.

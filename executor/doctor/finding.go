@@ -12,7 +12,7 @@ type Finding struct {
 	Need Need `json:"need"`
 	// Detail is what there is to say about a Yes, as the amount of free space.
 	Detail string `json:"detail,omitempty"`
-	// Why and Fix are those of an Obstacle.
+	// Why and Fix are what an obstacle says.
 	Why string `json:"why,omitempty"`
 	Fix string `json:"fix,omitempty"`
 }

@@ -39,7 +39,8 @@ const (
 	arrived    = "arrived"
 )
 
-// arrive completes entering in the inner process. It returns nil if this is none.
+// arrive completes entering in the inner process. It returns nil in any other
+// process.
 func arrive() (*Mode, error) {
 	value, found := os.LookupEnv(marker)
 	if !found {
@@ -114,7 +115,7 @@ func executeByPath(e *entry) {
 	if err != nil {
 		return
 	}
-	// The parent death signal is that of the thread that executes.
+	// The parent death signal belongs to the thread that executes.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)

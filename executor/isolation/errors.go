@@ -11,7 +11,7 @@ import (
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
-// enterError is Enter's for an obstacle.
+// enterError is an error of Enter about an obstacle.
 type enterError struct {
 	what     string
 	err      error

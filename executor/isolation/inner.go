@@ -32,8 +32,8 @@ func innerOfRoot() (*inner, error) {
 	return innerWith(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}), nil
 }
 
-// innerWithSameIDs prepares that of root in a user namespace in which all IDs stay
-// the same.
+// innerWithSameIDs prepares the re-execution of root in a user namespace in which all IDs
+// stay the same.
 func innerWithSameIDs() (*inner, error) {
 	uids, gids, err := SameIDs()
 	if err != nil {
@@ -54,7 +54,7 @@ func innerWith(attr *syscall.SysProcAttr) *inner {
 	return &inner{cmd: cmd, launch: cmd.Start, who: currentAccount()}
 }
 
-// innerWithRanges prepares that in a user namespace with the ranges of the user.
+// innerWithRanges prepares the re-execution in a user namespace with the ranges of the user.
 func innerWithRanges() (*inner, error) {
 	who := currentAccount()
 	uids, gids, err := who.subordinateMaps()
@@ -76,7 +76,7 @@ func innerWithRanges() (*inner, error) {
 	return innerOf(cmd, who), nil
 }
 
-// innerWithOneID prepares that in a user namespace whose one ID is the user's.
+// innerWithOneID prepares the re-execution in a user namespace whose one ID is the user's.
 func innerWithOneID() (*inner, error) {
 	cmd := unshare.Command(os.Args...)
 	cmd.UidMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
@@ -103,7 +103,7 @@ func TryUserNamespace(cmd *exec.Cmd) error {
 	return nil
 }
 
-// innerOf prepares that of who by cmd.
+// innerOf prepares the re-execution of the account by cmd.
 func innerOf(cmd *unshare.Cmd, who account) *inner {
 	cmd.UnshareFlags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
 	cmd.SysProcAttr = &syscall.SysProcAttr{}

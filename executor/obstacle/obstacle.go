@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Obstacle is what keeps bob from something on this machine. The errors of
-// Enter and what Examine finds are made of the same ones.
+// An Obstacle is what keeps bob from something on this machine. Errors of entering and the
+// findings of bob doctor are made of the same ones.
 type Obstacle struct { //nolint:errname // it is shown as a finding, too
 	// Why says what refuses, without a full stop.
 	Why string
@@ -45,7 +45,7 @@ func sysctl(name, value string) string {
 	return fmt.Sprintf("as root, run\n  sysctl -w %s=%s", name, value)
 }
 
-// NamespaceLimit is ENOSPC.
+// NamespaceLimit is the obstacle where the kernel refuses user namespaces with ENOSPC.
 func NamespaceLimit() *Obstacle {
 	return New(
 		"the limit of user namespaces is reached (user.max_user_namespaces="+parameter("user.max_user_namespaces")+")",
@@ -70,7 +70,7 @@ func OfNamespaces() *Obstacle {
 	return New("something refuses user namespaces, most likely AppArmor or SELinux", "look for a denial in the kernel log (dmesg), or "+WithoutFilters)
 }
 
-// appArmorRestriction is that of Ubuntu since 23.10.
+// appArmorRestriction is the obstacle of Ubuntu since 23.10.
 func appArmorRestriction() *Obstacle {
 	executable, err := os.Executable()
 	if err != nil {

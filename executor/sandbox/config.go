@@ -72,7 +72,7 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, own *privat
 		// against the quota of the user outside, and container engines
 		// refuse keyctl(2) altogether.
 		NoNewKeyring: true,
-		// A Limiter makes cgroups, libcontainer none: Enter made the cgroup file systems
+		// A Limiter makes cgroups, libcontainer doesn't: entering made the cgroup file systems
 		// read-only, and a Rootless one without a Path may fail to be made.
 		RootlessCgroups: true,
 		Cgroups: &cgroups.Cgroup{
@@ -126,7 +126,7 @@ func confine(p *Process, refused fallback) (*confinement, error) {
 	}, nil
 }
 
-// apply gives the container of config the network; own is that of a Private one.
+// apply gives the container of config the network; own is what a Private process has.
 func (n Network) apply(config *configs.Config, own *private.Network) {
 	switch n {
 	case None:

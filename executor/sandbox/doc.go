@@ -103,9 +103,9 @@
 //
 // # Kernel
 //
-// Linux 5.11 or later (overlays in user namespaces), seccomp with filters. The C constructors of libcontainer/nsenter and
-// containers/storage/pkg/unshare both run before main in every process of the
-// binary; each acts only on its own environment variables.
+// Linux 5.11 or later (overlays in user namespaces), seccomp with filters. The C
+// constructor of libcontainer/nsenter runs before main in every process of the binary, and
+// acts only on its own environment variables.
 //
 // What a root file system lacks is made for the run and removed, but on an
 // overlay that leaves copies of the directories it was made in: unchanged in

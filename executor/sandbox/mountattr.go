@@ -14,7 +14,7 @@ import (
 // mount_setattr(2), if that is refused. Each mount below a bound directory is then
 // bound once more, since mount(2) changes one mount at a time.
 func withoutAttributes(mounts []*configs.Mount) ([]*configs.Mount, error) {
-	// The kernel looks for the path, which is none, after a filter has had its say.
+	// The kernel looks for the path, which isn't there, after a filter has had its say.
 	if err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); !mountattr.IsRefused(err) {
 		return mounts, nil
 	}

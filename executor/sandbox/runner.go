@@ -28,12 +28,13 @@ import (
 )
 
 // Runner runs processes in containers. Its methods may be called concurrently.
-// The process must have entered, see Enter. It must not be copied after use.
+// The process must have entered its Mode, see package isolation. A Runner must not be copied
+// after use.
 type Runner struct {
 	// Dir holds the private state of running containers: a few small files
 	// each. It is made if missing (mode 0700) and must be on a local disk.
 	Dir string
-	// Mode is that of this process. With one ID the owners below Root are recorded as by
+	// Mode is the mode of this process. With one ID the owners below Root are recorded as by
 	// package owners, and so are those that commands set.
 	Mode isolation.Mode
 	// Devices is how device nodes are made for commands where the kernel refuses them:

@@ -72,8 +72,8 @@ func Confine(dir string, version int, files bool) error {
 
 // Refers reports whether a thread that is kept from all files but those below dir, which it
 // tries there, may still rename one into another directory. The kernel refuses that where a
-// domain around this process has scopes alone, as that of a RUN: no rule of its own allows
-// it then.
+// domain around this process has scopes alone, as a RUN's has: no rule of its own allows it
+// then.
 func Refers(dir string, version int) bool {
 	result := make(chan bool)
 	go func() {
@@ -118,7 +118,7 @@ func restrictThread(rules unix.LandlockRulesetAttr, beneath *unix.LandlockPathBe
 	}
 	defer unix.Close(int(set))
 	if beneath != nil {
-		_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(beneath)), 0, 0, 0) //nolint:gosec // likewise
+		_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(beneath)), 0, 0, 0) //nolint:gosec // the call takes an address
 		if errno != 0 {
 			return os.NewSyscallError("landlock_add_rule", errno)
 		}

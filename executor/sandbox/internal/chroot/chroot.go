@@ -14,7 +14,7 @@ type Command struct {
 	Root string
 	// State is an empty directory on the same file system.
 	State string
-	// Args, Env and Dir are those of the command. HOME is added if it is missing.
+	// Args, Env and Dir are the command's. HOME is added to Env if it is missing.
 	Args, Env []string
 	Dir       string
 	UID, GID  uint32

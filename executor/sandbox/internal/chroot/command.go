@@ -109,7 +109,7 @@ func (o *order) enterRoot() error {
 }
 
 // emptyInput gives this process a standard input of the root file system: through
-// that of bob the command could change the mode of the machine's /dev/null.
+// bob's own the command could change the mode of the machine's /dev/null.
 func emptyInput() error {
 	var st unix.Stat_t
 	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

@@ -16,7 +16,7 @@ import (
 // also keeps the command from tracing bob, which has it.
 const leaving = "CAP_SYS_CHROOT"
 
-// capabilitiesHere returns those of a command in a chroot.
+// capabilitiesHere returns the capabilities of a command in a chroot.
 func capabilitiesHere() ([]string, error) {
 	own, err := profile.Own()
 	if err != nil {

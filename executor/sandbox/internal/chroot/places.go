@@ -60,8 +60,8 @@ func (ps *places) fresh() string {
 	return filepath.Join(ps.dir, strconv.Itoa(ps.names))
 }
 
-// addSystem places what every command has, those of etc included, but where a mount of the
-// process takes the place.
+// addSystem places what every command has, etc included, but where one of the mounts takes
+// the place.
 func (ps *places) addSystem(etc, mounts []Mount) error {
 	taken := func(target string) bool {
 		return slices.ContainsFunc(mounts, func(m Mount) bool { return path.Clean(m.Target) == target })

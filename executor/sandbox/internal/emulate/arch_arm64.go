@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// auditArch is the architecture whose calls are emulated: those of 32-bit programs are
+// auditArch is the architecture whose calls are emulated. The calls of 32-bit programs are
 // left to the kernel.
 const auditArch = unix.AUDIT_ARCH_AARCH64
 

@@ -143,7 +143,7 @@ func (w *worker) symlink(target uint64, dir int32, path uint64) answer {
 	return w.born(b, err, 0, w.sendSuccess)
 }
 
-// permissions returns those of a new file for which the caller asks for mode.
+// permissions returns the permissions of a new file for which the caller asks for mode.
 func (w *worker) permissions(mode uint64) uint32 {
 	return uint32(mode) & 0o7777 &^ w.umask()
 }

@@ -25,7 +25,7 @@ func (c *caller) proc(name string) string {
 	return "/proc/" + strconv.Itoa(int(c.request.pid)) + "/" + name
 }
 
-// pageSize divides that of every machine.
+// pageSize divides the size of a page on every machine.
 const pageSize = 4096
 
 // readString returns the string at the address in the caller's memory, which is
@@ -306,10 +306,10 @@ func (c *caller) newName(dir int32, path uint64) (parent int, name string, err e
 	return parent, name, err
 }
 
-// defaultUmask is that of containers.
+// defaultUmask is the umask of containers.
 const defaultUmask = 0o022
 
-// umask returns that of the caller.
+// umask returns the umask of the caller.
 func (c *caller) umask() uint32 {
 	status, err := os.ReadFile(c.proc("status"))
 	if err != nil {

@@ -3,8 +3,8 @@ package emulate
 // architectureCalls returns the calls that only older architectures have.
 func architectureCalls() []call { return nil }
 
-// narrowCalls and narrowDeviceCalls are those of 32-bit programs, which are left to the
-// kernel.
+// narrowCalls and narrowDeviceCalls are the calls of 32-bit programs that are answered: none,
+// since all are left to the kernel.
 func narrowCalls() []call { return nil }
 
 func narrowDeviceCalls() []call { return nil }

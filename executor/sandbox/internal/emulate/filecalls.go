@@ -98,7 +98,7 @@ func signed(id uint32) int {
 	return int(id)
 }
 
-// ofKernel reports whether the file is none that a user can make.
+// ofKernel reports whether the file is one that no user can make.
 func ofKernel(fd int) bool {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {

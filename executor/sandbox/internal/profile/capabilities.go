@@ -29,15 +29,14 @@ var capabilities = [...]string{
 	"CAP_SYS_CHROOT",
 }
 
-// ofNetwork are those of them that count in a network namespace.
+// ofNetwork are the ones among them that count in a network namespace.
 var ofNetwork = [...]string{"CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
 
 // Capabilities returns the names of Docker's.
 func Capabilities() []string { return slices.Clone(capabilities[:]) }
 
 // WithoutNetwork returns the names without those that count in a network namespace. Over
-// one that is bob's, too, a command has none of them: it would read what bob and others
-// send.
+// one that is also bob's a command has none of them: it would read what bob and others send.
 func WithoutNetwork(names []string) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(ofNetwork[:], name) })
 }
