@@ -222,7 +222,7 @@ func TestCompressions(t *testing.T) {
 		if n := len(list(t, root)); n != 3 {
 			t.Errorf("%s: %d names", name, n)
 		}
-		if !snapshot.IsArchive(b) || !snapshot.IsArchive(b[:512]) {
+		if !snapshot.IsArchive(b) || !snapshot.IsArchive(b[:min(len(b), 4*512)]) {
 			t.Errorf("%s: not taken for an archive", name)
 		}
 	}
@@ -433,5 +433,34 @@ func TestArchiveTrees(t *testing.T) {
 	must(t, err)
 	if h.Mode != 0o755 || h.Uid != 0 || !h.ModTime.Equal(someTime) {
 		t.Errorf("the directory of a tree is %+v", h)
+	}
+}
+
+// TestUnreadableFirstEntry has files that begin like a tar, of which no first entry can
+// be read: BuildKit copies those as they are.
+func TestUnreadableFirstEntry(t *testing.T) {
+	t.Parallel()
+	good := makeTar(t, file("a", "a").with(func(h *tar.Header) { h.PAXRecords = map[string]string{"SCHILY.xattr.user.a": "v"} }))
+	cases := map[string][]byte{"cut": good[:700]}
+	for name, record := range map[string]string{
+		"no length":  "x SCHILY.xattr.user.a=v\n",
+		"no value":   "24 SCHILY.xattr.user.a_v\n",
+		"bad number": "10 mtime=x\n",
+		"no key":     "6 =v\n",
+	} {
+		b := bytes.Clone(good)
+		copy(b[512:], append([]byte(record), make([]byte, 64)...))
+		cases[name] = b
+	}
+	if !snapshot.IsArchive(good) || !snapshot.IsArchive(gzipped(t, good)) {
+		t.Error("not taken for an archive")
+	}
+	for name, b := range cases {
+		if snapshot.IsArchive(b) || snapshot.IsArchive(gzipped(t, b)) {
+			t.Errorf("%s was taken for an archive", name)
+		}
+	}
+	if !snapshot.IsArchive(gzipped(t, good)[:40]) {
+		t.Error("what is too short to tell was not taken for an archive")
 	}
 }

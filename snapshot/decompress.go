@@ -1,11 +1,11 @@
 package snapshot
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
@@ -21,43 +21,29 @@ func checkMediaType(mediaType string) error {
 	return nil
 }
 
-// blockSize is the size of a tar header.
-const blockSize = 512
-
 // IsArchive reports whether a file that begins with header is a tar, plain or
-// compressed by gzip, bzip2, xz or zstd. For a plain one the first 512 bytes tell,
-// for a compressed one the first 64 KiB mostly do. If header is too short to
-// decompress a tar header from it, the answer is yes.
+// compressed by gzip, bzip2, xz or zstd: whether its first entry can be read, as in
+// BuildKit. If header is too short to decompress that entry's headers from it, the
+// answer is yes.
 func IsArchive(header []byte) bool {
-	if !bounded.IsCompressed(header) {
-		return len(header) >= blockSize && isTarHeader(header[:blockSize])
-	}
-	r, err := bounded.Decompress(bytes.NewReader(header))
+	content, err := bounded.Decompress(bytes.NewReader(header))
 	if err != nil {
 		return errors.Is(err, io.ErrUnexpectedEOF)
 	}
-	defer r.Close()
-	var block [blockSize]byte
-	for n := 0; n < blockSize; {
-		m, err := r.Read(block[n:])
-		n += m
-		if err != nil && n < blockSize {
-			return errors.Is(err, io.ErrUnexpectedEOF) // cut, not ended
-		}
-	}
-	return isTarHeader(block[:])
+	defer content.Close()
+	r := &cutReader{r: content}
+	_, err = tar.NewReader(r).Next()
+	return err == nil || errors.Is(err, tar.ErrInsecurePath) || r.cut && bounded.IsCompressed(header)
 }
 
-// isTarHeader reports whether the checksum of b is that of a header.
-func isTarHeader(b []byte) bool {
-	const first, last = 148, 156 // the checksum field, counted as spaces
-	var sum int64
-	for i, c := range b {
-		if i >= first && i < last {
-			c = ' '
-		}
-		sum += int64(c)
-	}
-	want, err := strconv.ParseInt(strings.Trim(string(b[first:last]), " \x00"), 8, 64)
-	return err == nil && want == sum
+// cutReader notes whether what it reads was cut before its end.
+type cutReader struct {
+	r   io.Reader
+	cut bool
+}
+
+func (c *cutReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.cut = c.cut || errors.Is(err, io.ErrUnexpectedEOF)
+	return n, err
 }

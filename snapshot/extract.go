@@ -15,6 +15,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
+	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sys/unix"
 )
 
@@ -141,7 +142,9 @@ func (x *extractor) rootEntry(hdr *tar.Header) error {
 
 // attrs returns what hdr says of the owner and the like.
 func (x *extractor) attrs(hdr *tar.Header) (file.Attrs, error) {
-	a := file.Attrs{Mode: uint32(hdr.Mode) & 0o7777}
+	// Where owners are recorded, the kernel may refuse what others can set.
+	strict := x.layer == nil && x.opt.Owners != owners.Records
+	a := file.Attrs{Mode: uint32(hdr.Mode) & 0o7777, Strict: strict}
 	t, err := unix.TimeToTimespec(hdr.ModTime)
 	if err != nil {
 		return a, fmt.Errorf("modification time %v: %w", hdr.ModTime, err)
@@ -173,7 +176,7 @@ func (x *extractor) create(ctx context.Context, p *file.Dir, base string, hdr *t
 		return err
 	}
 	switch hdr.Typeflag {
-	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
+	case tar.TypeReg, tar.TypeGNUSparse:
 		return x.file(ctx, p, base, a, hdr.Size, r)
 	case tar.TypeDir:
 		return x.dir(p, base, a)
@@ -195,6 +198,11 @@ func (x *extractor) create(ctx context.Context, p *file.Dir, base string, hdr *t
 			x.opt.LeaveOut(relpath.Join(p.Path, base))
 			return nil
 		}
+	case tar.TypeCont:
+		if x.layer != nil { // BuildKit takes it in layers alone
+			return x.file(ctx, p, base, a, hdr.Size, r)
+		}
+		return fmt.Errorf("unsupported type of entry %q", hdr.Typeflag)
 	default:
 		return fmt.Errorf("unsupported type of entry %q", hdr.Typeflag)
 	}

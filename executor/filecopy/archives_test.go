@@ -92,11 +92,12 @@ func unpackTo(ctx context.Context, src, root, to string) (err error) {
 	})
 }
 
-// archiveEntries reads entries of the form "type name mode uid:gid [target]".
+// archiveEntries reads entries of the form "type name mode uid:gid [target]". A word
+// "key=value" in the target's place is a PAX record.
 func archiveEntries(t *testing.T, list string) []tar.Header {
 	t.Helper()
 	var all []tar.Header
-	kinds := map[string]byte{"file": tar.TypeReg, "dir": tar.TypeDir, "link": tar.TypeSymlink, "hard": tar.TypeLink, "fifo": tar.TypeFifo}
+	kinds := map[string]byte{"file": tar.TypeReg, "dir": tar.TypeDir, "link": tar.TypeSymlink, "hard": tar.TypeLink, "fifo": tar.TypeFifo, "cont": tar.TypeCont}
 	for text := range strings.SplitSeq(list, ";") {
 		word := append(strings.Fields(text), "")
 		if word[0] == "-" {
@@ -105,6 +106,9 @@ func archiveEntries(t *testing.T, list string) []tar.Header {
 		h := tar.Header{Typeflag: kinds[word[0]], Name: strings.Trim(word[1], `"`), Linkname: word[4]}
 		_, err := fmt.Sscanf(word[2]+" "+word[3], "%o %d:%d", &h.Mode, &h.Uid, &h.Gid)
 		must(t, err)
+		if key, value, ok := strings.Cut(word[4], "="); ok {
+			h.Linkname, h.PAXRecords = "", map[string]string{key: value}
+		}
 		if h.Typeflag == 0 {
 			t.Fatalf("no type of entry %q", text)
 		}
@@ -121,7 +125,7 @@ func tarOf(t *testing.T, entries []tar.Header) []byte {
 	for n, h := range entries {
 		h.ModTime = time.Unix(firstTime+int64(n), 0)
 		text := ""
-		if h.Typeflag == tar.TypeReg {
+		if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeCont {
 			text = "new " + h.Name
 		}
 		h.Size = int64(len(text))

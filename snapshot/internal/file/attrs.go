@@ -19,6 +19,7 @@ type Attrs struct {
 	UID, GID int
 	Mtime    unix.Timespec
 	Xattrs   map[string]string // those that go into an archive, or come from one
+	Strict   bool              // an extended attribute that the kernel finds malformed is an error
 }
 
 // modeBits are the bits of st_mode that chmod sets.
@@ -112,7 +113,7 @@ func (a Attrs) Apply(fd int, chown bool, keeper owners.Keeper) error {
 	if err := keeper.Fset(fd, uid, gid, a.Mode); err != nil {
 		return idmap.Explain(err, uid, gid, keeper)
 	}
-	err := writeXattrs(a.Xattrs, func(name string, value []byte) error { return keeper.Fsetxattr(fd, name, value) })
+	err := writeXattrs(a, func(name string, value []byte) error { return keeper.Fsetxattr(fd, name, value) })
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (a Attrs) ApplyAt(dir int, base string, chown, symlink bool, keeper owners.
 			return idmap.Explain(err, a.UID, a.GID, keeper)
 		}
 	}
-	err = writeXattrs(a.Xattrs, func(name string, value []byte) error { return keeper.Setxattrat(dir, base, name, value) })
+	err = writeXattrs(a, func(name string, value []byte) error { return keeper.Setxattrat(dir, base, name, value) })
 	if err != nil || symlink {
 		return err
 	}

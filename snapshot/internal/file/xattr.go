@@ -117,10 +117,11 @@ func normalCapability(v []byte) []byte {
 	return v2
 }
 
-// writeXattrs sets attrs by set, leaving out what the file system or the user
-// namespace doesn't take, except for capabilities, without which a program fails.
-func writeXattrs(attrs map[string]string, set func(name string, value []byte) error) error {
-	for name, value := range attrs {
+// writeXattrs sets the extended attributes of a by set. It leaves out what the file
+// system or the user namespace doesn't take, except for capabilities, without which a
+// program fails, and for what is malformed if a is Strict.
+func writeXattrs(a Attrs, set func(name string, value []byte) error) error {
+	for name, value := range a.Xattrs {
 		if !applied(name) {
 			continue
 		}
@@ -132,7 +133,7 @@ func writeXattrs(attrs map[string]string, set func(name string, value []byte) er
 		if err == nil || errors.Is(err, unix.ENOTSUP) {
 			continue
 		}
-		if name != capabilityXattr && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL)) {
+		if name != capabilityXattr && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) && !a.Strict) {
 			continue
 		}
 		return fmt.Errorf("set extended attribute %s: %w", name, err)
