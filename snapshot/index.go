@@ -19,6 +19,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
+	"github.com/bobbuild/bob/snapshot/pathwalk"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -451,46 +452,43 @@ func (n *node) Attributes() file.Attrs { return n.Attrs }
 // own path. With create it makes what is missing, also where a link points to nothing;
 // without, the path is that of what is missing.
 func (n *node) resolve(name string, create bool) (string, *node, error) {
-	todo := strings.Split(name, "/")
-	at, links := "", 0
-	for len(todo) > 0 {
-		element := todo[0]
-		todo = todo[1:]
-		switch element {
-		case "", ".":
-			continue
-		case "..":
-			at, _ = relpath.Split(at)
-			continue
-		}
-		d := n.at(at)
-		kid := d.kids[element]
-		switch {
-		case kid == nil && !create:
-			return relpath.Join(at, element), nil, fmt.Errorf("%s: %w", relpath.Join(at, element), unix.ENOENT)
-		case kid == nil:
-			kid = newDirectory()
-			kid.implicit = true
-			d.kids[element] = kid
-		case kid.gone:
-			return "", nil, errHidden
-		case kid.kind == unix.S_IFLNK:
-			if links++; links > relpath.MaxLinks {
-				return "", nil, fmt.Errorf("%s: %w", relpath.Join(at, element), unix.ELOOP)
-			}
-			if strings.HasPrefix(kid.link, "/") {
-				at = ""
-			}
-			todo = append(strings.Split(kid.link, "/"), todo...)
-			continue
-		case !kid.isDir():
-			return "", nil, fmt.Errorf("%s: %w", relpath.Join(at, element), unix.ENOTDIR)
-		}
-		if at = relpath.Join(at, element); len(at) > relpath.MaxLength {
-			return "", nil, relpath.ErrTooLong
-		}
+	at := &nodePlace{root: n, create: create}
+	if err := pathwalk.New(pathwalk.MaxLinks).Along(name, at); err != nil {
+		return at.missing, nil, err
 	}
-	return at, n.at(at), nil
+	return at.Path, n.at(at.Path), nil
+}
+
+// nodePlace is a directory of a tree in memory that a walk is in.
+type nodePlace struct {
+	pathwalk.Position
+
+	root    *node
+	create  bool   // what is missing
+	missing string // the path of what was missing and not made
+}
+
+func (p *nodePlace) Down(name string, _ *pathwalk.Walk) (target string, link bool, err error) {
+	path := p.Join(name)
+	d := p.root.at(p.Path)
+	kid := d.kids[name]
+	switch {
+	case kid == nil && !p.create:
+		p.missing = path
+		return "", false, fmt.Errorf("%s: %w", path, unix.ENOENT)
+	case kid == nil:
+		kid = newDirectory()
+		kid.implicit = true
+		d.kids[name] = kid
+	case kid.gone:
+		return "", false, errHidden
+	case kid.kind == unix.S_IFLNK:
+		return kid.link, true, nil
+	case !kid.isDir():
+		return "", false, fmt.Errorf("%s: %w", path, unix.ENOTDIR)
+	}
+	p.Path = path
+	return "", false, relpath.CheckLength(path)
 }
 
 // at returns the file at path itself, nil if there is none.

@@ -19,6 +19,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
+	"github.com/bobbuild/bob/snapshot/pathwalk"
 	"golang.org/x/sys/unix"
 )
 
@@ -246,41 +247,37 @@ func (u *underlay) putDirectory(p int, base string, n *node) error {
 
 // showFile is ShowFile.
 func (u *underlay) showFile(ctx context.Context, path string) error {
-	at, todo := "", strings.Split(path, "/")
-	for links := 0; len(todo) > 0; {
-		element := todo[0]
-		todo = todo[1:]
-		switch element {
-		case "", ".":
-			continue
-		case "..":
-			at, _ = relpath.Split(at)
-			continue
-		}
-		name := relpath.Join(at, element)
-		if err := u.reveal(name); err != nil {
-			return err
-		}
-		full := filepath.Join(file.Path(u.fd, "."), at) // free of links
-		target, err := os.Readlink(filepath.Join(full, element))
-		switch {
-		case errors.Is(err, unix.EINVAL):
-			at = name
-		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-			return nil
-		case err != nil:
-			return err
-		default:
-			if links++; links > relpath.MaxLinks {
-				return unix.ELOOP
-			}
-			if strings.HasPrefix(target, "/") {
-				at = ""
-			}
-			todo = append(strings.Split(target, "/"), todo...)
-		}
+	at := &underlayPlace{underlay: u}
+	err := pathwalk.New(pathwalk.MaxLinks).Along(path, at)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
 	}
-	return u.fill(ctx, at)
+	if err != nil {
+		return err
+	}
+	return u.fill(ctx, at.Path)
+}
+
+// underlayPlace is a directory above an underlay that a walk is in. What the walk meets
+// appears there.
+type underlayPlace struct {
+	pathwalk.Position
+
+	underlay *underlay
+}
+
+func (p *underlayPlace) Down(name string, _ *pathwalk.Walk) (target string, link bool, err error) {
+	path := p.Join(name)
+	if err := p.underlay.reveal(path); err != nil {
+		return "", false, err
+	}
+	// No link is on the way: it is the way that was walked.
+	target, err = os.Readlink(filepath.Join(file.Path(p.underlay.fd, "."), path))
+	if errors.Is(err, unix.EINVAL) {
+		p.Path = path
+		return "", false, nil
+	}
+	return target, true, err
 }
 
 // fill gives the regular file at the path, if it was put there, its content.

@@ -11,6 +11,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/bobbuild/bob/snapshot/pathwalk"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +45,7 @@ func newTree(root string, made func(path string), keeper owners.Keeper, reveal f
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	t := &tree{root: &file.Dir{FD: fd}, made: made, owners: keeper, reveal: reveal, links: relpath.MaxLinks}
+	t := &tree{root: &file.Dir{FD: fd}, made: made, owners: keeper, reveal: reveal, links: pathwalk.MaxLinks}
 	t.empty()
 	return t, nil
 }
@@ -114,86 +115,94 @@ func (t *tree) close() {
 // resolve returns the directory of the clean name, following links within the
 // root. With create it makes what is missing, also where a link points to nothing.
 func (t *tree) resolve(name string, create bool) (*file.Dir, error) {
-	links := 0
-	return t.resolveCounted(name, create, &links)
+	return t.resolveBy(pathwalk.New(t.links), name, create)
 }
 
-func (t *tree) resolveCounted(name string, create bool, links *int) (*file.Dir, error) {
+// resolveBy is resolve for the rest of a name: the links on the way to the parent count,
+// unless it is known where that is.
+func (t *tree) resolveBy(w *pathwalk.Walk, name string, create bool) (*file.Dir, error) {
 	if d := t.byName[name]; d != nil {
 		return d, nil
 	}
 	parent, base := relpath.Split(name)
-	p, err := t.resolveCounted(parent, create, links)
+	p, err := t.resolveBy(w, parent, create)
 	if err != nil {
 		return nil, err
 	}
-	d, err := t.step(p, base, create, links)
-	if err != nil {
+	at := &treePlace{tree: t, dir: p, create: create}
+	if err := w.Along(base, at); err != nil {
+		if at.linked {
+			return nil, fmt.Errorf("follow link %s: %w", relpath.Join(p.Path, base), err)
+		}
 		return nil, err
 	}
-	t.byName[name] = d
-	return d, nil
+	t.byName[name] = at.dir
+	return at.dir, nil
 }
 
-// step returns the directory that the entry base of p is or links to.
-func (t *tree) step(p *file.Dir, base string, create bool, links *int) (*file.Dir, error) {
-	d, err := t.child(p, base)
+// treePlace is a directory of a tree that a walk is in.
+type treePlace struct {
+	tree   *tree
+	dir    *file.Dir
+	create bool // what is missing
+	linked bool // a link led there
+}
+
+func (p *treePlace) Root() { p.dir = p.tree.root }
+
+func (p *treePlace) Up() (err error) {
+	parent, _ := relpath.Split(p.dir.Path)
+	p.dir, err = p.tree.open(parent)
+	return err
+}
+
+func (p *treePlace) Down(base string, _ *pathwalk.Walk) (target string, link bool, err error) {
+	t := p.tree
+	d, err := t.child(p.dir, base)
 	switch {
-	case err == nil:
-		return d, nil
-	case errors.Is(err, unix.ENOENT) && create:
-		if removed, err := t.marks.Hidden(p.FD, base); removed || err != nil {
-			return nil, cmp.Or(err, errHidden)
-		}
-		if err := unix.Mkdirat(p.FD, base, 0o755); err != nil {
-			return nil, fmt.Errorf("make directory %s: %w", relpath.Join(p.Path, base), err)
-		}
-		t.made(relpath.Join(p.Path, base))
-		return t.child(p, base)
-	case !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
-		return nil, err
+	case errors.Is(err, unix.ENOENT) && p.create && !(p.linked && t.asIs):
+		d, err = t.make(p.dir, base)
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		p.linked = true
+		target, err = t.linkTarget(p.dir, base)
+		return target, true, err
 	}
+	if err == nil {
+		p.dir = d
+	}
+	return "", false, err
+}
+
+// make makes the directory base of p, which is missing.
+func (t *tree) make(p *file.Dir, base string) (*file.Dir, error) {
+	if removed, err := t.marks.Hidden(p.FD, base); removed || err != nil {
+		return nil, cmp.Or(err, errHidden)
+	}
+	if err := unix.Mkdirat(p.FD, base, 0o755); err != nil {
+		return nil, fmt.Errorf("make directory %s: %w", relpath.Join(p.Path, base), err)
+	}
+	t.made(relpath.Join(p.Path, base))
+	return t.child(p, base)
+}
+
+// linkTarget returns what the entry base of p, which is no directory, holds if it is a
+// link.
+func (t *tree) linkTarget(p *file.Dir, base string) (string, error) {
 	var st unix.Stat_t
 	if err := t.owners.Fstatat(p.FD, base, &st); err != nil {
-		return nil, fmt.Errorf("stat %s: %w", relpath.Join(p.Path, base), err)
+		return "", fmt.Errorf("stat %s: %w", relpath.Join(p.Path, base), err)
 	}
 	if layers.IsWhiteout(p.FD, base, &st) {
-		return nil, errHidden
+		return "", errHidden
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return nil, fmt.Errorf("%s: %w", relpath.Join(p.Path, base), unix.ENOTDIR)
-	}
-	return t.follow(p, base, create, links)
-}
-
-// follow returns the directory that the symbolic link base of p points to.
-func (t *tree) follow(p *file.Dir, base string, create bool, links *int) (*file.Dir, error) {
-	if *links++; *links > t.links {
-		return nil, fmt.Errorf("%s: %w", relpath.Join(p.Path, base), unix.ELOOP)
+		return "", fmt.Errorf("%s: %w", relpath.Join(p.Path, base), unix.ENOTDIR)
 	}
 	target, err := file.ReadLink(p.FD, base)
 	if err != nil {
-		return nil, fmt.Errorf("read link %s: %w", relpath.Join(p.Path, base), err)
+		return "", fmt.Errorf("read link %s: %w", relpath.Join(p.Path, base), err)
 	}
-	d := p
-	if strings.HasPrefix(target, "/") {
-		d = t.root
-	}
-	for element := range strings.SplitSeq(target, "/") {
-		switch element {
-		case "", ".":
-			continue
-		case "..":
-			parent, _ := relpath.Split(d.Path)
-			d, err = t.open(parent)
-		default:
-			d, err = t.step(d, element, create && !t.asIs, links)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("follow link %s: %w", relpath.Join(p.Path, base), err)
-		}
-	}
-	return d, nil
+	return target, nil
 }
 
 // child opens the entry base of p, which must be a directory itself.

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/bobbuild/bob/snapshot/pathwalk"
 	"golang.org/x/sys/unix"
 )
 
@@ -299,43 +299,34 @@ func (s *Stack) At(path string) (Dir, error) {
 // links in it are followed, the last element's included if last is set. What
 // doesn't exist is taken literally.
 func (s *Stack) Resolve(name string, last bool) (string, error) {
-	todo := strings.Split(name, "/")
-	path := ""
-	for links := 0; len(todo) > 0; {
-		element := todo[0]
-		todo = todo[1:]
-		switch element {
-		case "", ".":
-			continue
-		case "..":
-			path, _ = relpath.Split(path)
-			continue
-		}
-		d, err := s.At(path)
-		if err != nil {
-			return "", err
-		}
-		e, ok, err := s.Lookup(d, element)
-		if err != nil {
-			return "", err
-		}
-		if !ok || e.Stat.Mode&unix.S_IFMT != unix.S_IFLNK || len(todo) == 0 && !last {
-			if path = relpath.Join(path, element); len(path) > relpath.MaxLength {
-				return "", relpath.ErrTooLong
-			}
-			continue
-		}
-		if links++; links > relpath.MaxLinks {
-			return "", fmt.Errorf("follow %q: %w", name, unix.ELOOP)
-		}
-		target, err := s.ReadLink(e.Layer, relpath.Join(d.Path, element))
-		if err != nil {
-			return "", err
-		}
-		if strings.HasPrefix(target, "/") {
-			path = ""
-		}
-		todo = slices.Concat(strings.Split(target, "/"), todo)
+	at := &place{stack: s, last: last}
+	if err := pathwalk.New(pathwalk.MaxLinks).Along(name, at); err != nil {
+		return "", fmt.Errorf("follow %q: %w", name, err)
 	}
-	return path, nil
+	return at.Path, nil
+}
+
+// place is a directory of a stack that a walk is in, or where one would be.
+type place struct {
+	pathwalk.Position
+
+	stack *Stack
+	last  bool // a link at the end is followed, too
+}
+
+func (p *place) Down(name string, w *pathwalk.Walk) (target string, link bool, err error) {
+	d, err := p.stack.At(p.Path)
+	if err != nil {
+		return "", false, err
+	}
+	e, ok, err := p.stack.Lookup(d, name)
+	if err != nil {
+		return "", false, err
+	}
+	if ok && e.Stat.Mode&unix.S_IFMT == unix.S_IFLNK && (p.last || !w.Last()) {
+		target, err = p.stack.ReadLink(e.Layer, relpath.Join(d.Path, name))
+		return target, true, err
+	}
+	p.Path = p.Join(name)
+	return "", false, relpath.CheckLength(p.Path)
 }

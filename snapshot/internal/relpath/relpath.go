@@ -13,9 +13,6 @@ import (
 // paths of up to 4095.
 const MaxLength = 4000
 
-// MaxLinks is how many symbolic links one path may go through, as in containerd.
-const MaxLinks = 255
-
 // Why a name is refused.
 var (
 	errEscape  = errors.New("name leads out of the root directory")
