@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strings"
 
 	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/bobbuild/bob/snapshot/pathwalk"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,14 +47,14 @@ func (m maker) mkdir(dir int, name string) (int, error) {
 	return fd, nil
 }
 
-// placer resolves one destination. As in finder, the stack holds every
-// directory from the root to the current one.
+// placer resolves one destination.
 type placer struct {
-	make  maker
-	stack []int
-	names []string
-	rest  []string
-	links int
+	way
+
+	make   maker
+	tried  string // the entry looked at last
+	name   string // at the end, if that isn't a directory
+	exists bool   // name is there
 }
 
 // locate resolves p inside the directory root as if that were "/", following
@@ -65,127 +65,58 @@ func locate(root int, p string, m maker) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &placer{make: m, stack: []int{fd}, rest: strings.Split(p, "/")}
-	defer w.pop(0)
-	for len(w.rest) > 0 {
-		name := w.rest[0]
-		w.rest = w.rest[1:]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			w.pop(max(1, len(w.stack)-1))
-			continue
-		}
-		end, err := w.step(name)
-		if err != nil {
-			return nil, &os.PathError{Op: "resolve", Path: w.path(name), Err: err}
-		}
-		if end != nil {
-			return end, nil
-		}
+	at := &placer{make: m, way: way{{dir: fd}}}
+	defer at.close()
+	walk := pathwalk.New(pathwalk.MaxLinks)
+	if err := walk.Along(p, at); err != nil {
+		return nil, &os.PathError{Op: "resolve", Path: at.path(at.tried), Err: err}
 	}
-	last := w.stack[len(w.stack)-1]
-	w.stack = w.stack[:len(w.stack)-1]
-	return &place{fd: last, linked: w.links > 0, path: w.path("")}, nil
+	whole := at.path(at.name)
+	return &place{fd: at.take().dir, name: at.name, exists: at.exists, linked: walk.Links() > 0, path: whole}, nil
 }
 
-func (w *placer) path(name string) string {
-	return path.Join("/", path.Join(w.names...), name)
-}
+func (p *placer) path(name string) string { return path.Join("/", p.here().rel, name) }
 
-// pop closes all directories but the first keep.
-func (w *placer) pop(keep int) {
-	if keep > len(w.stack) {
-		return
+// Down goes to the entry name, or makes it if more comes after it.
+func (p *placer) Down(name string, w *pathwalk.Walk) (target string, link bool, err error) {
+	p.tried = name
+	dir := p.here()
+	if err := p.make.reveal(p.path(""), name); err != nil {
+		return "", false, err
 	}
-	for _, fd := range w.stack[keep:] {
-		closeFD(fd)
-	}
-	w.stack = w.stack[:keep]
-	w.names = w.names[:max(0, keep-1)]
-}
-
-func (w *placer) last() bool {
-	for _, name := range w.rest {
-		if name != "" && name != "." {
-			return false
-		}
-	}
-	return true
-}
-
-// returns reports whether the next component is "..", and takes it then.
-func (w *placer) returns() bool {
-	for i, name := range w.rest {
-		switch name {
-		case "", ".":
-		case "..":
-			w.rest = w.rest[i+1:]
-			return true
-		default:
-			return false
-		}
-	}
-	return false
-}
-
-// end returns the place name in the current directory.
-func (w *placer) end(name string, exists bool) *place {
-	p := &place{fd: w.stack[len(w.stack)-1], name: name, exists: exists, linked: w.links > 0, path: w.path(name)}
-	w.stack = w.stack[:len(w.stack)-1]
-	return p
-}
-
-// step goes one name down, and returns the place if that is the end.
-func (w *placer) step(name string) (*place, error) {
-	top := w.stack[len(w.stack)-1]
-	if err := w.make.reveal(w.path(""), name); err != nil {
-		return nil, err
-	}
-	fd, err := openat(top, name, openNode)
+	fd, err := openat(dir.dir, name, openNode)
 	switch {
-	case err == nil:
+	case errors.Is(err, unix.ENOENT) && w.Last():
+		p.name = name
+		return "", false, nil
+	case errors.Is(err, unix.ENOENT) && w.Returns():
+		// As from BuildKit nothing is made to be left again. Its parent stands in.
+		fd, err = openat(dir.dir, ".", openNode)
 	case errors.Is(err, unix.ENOENT):
-		if w.last() {
-			return w.end(name, false), nil
-		}
-		if w.returns() {
-			return nil, nil // as from BuildKit: nothing is made to be left again
-		}
-		if fd, err = w.make.mkdir(top, name); err != nil {
-			return nil, err
-		}
+		fd, err = p.make.mkdir(dir.dir, name)
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
-		return w.follow(top, name)
-	default:
-		return nil, err
-	}
-	w.stack = append(w.stack, fd)
-	w.names = append(w.names, name)
-	return nil, nil // not the end yet
-}
-
-// follow takes up the link name; what isn't a link is a file.
-func (w *placer) follow(top int, name string) (*place, error) {
-	target, err := readlinkat(top, name)
-	if errors.Is(err, unix.EINVAL) {
-		if w.last() {
-			return w.end(name, true), nil
-		}
-		return nil, unix.ENOTDIR
+		return p.follow(name, w)
 	}
 	if err != nil {
-		return nil, err
+		return "", false, err
 	}
-	if w.links++; w.links > maxLinks {
-		return nil, unix.ELOOP
+	p.down(found{dir: fd, rel: path.Join(dir.rel, name)})
+	return "", false, nil
+}
+
+// follow returns what the link name holds. What isn't a link is a file.
+func (p *placer) follow(name string, w *pathwalk.Walk) (target string, link bool, err error) {
+	target, err = readlinkat(p.here().dir, name)
+	switch {
+	case err == nil:
+		return target, true, nil
+	case !errors.Is(err, unix.EINVAL):
+		return "", false, err
+	case !w.Last():
+		return "", false, unix.ENOTDIR
 	}
-	if path.IsAbs(target) {
-		w.pop(1)
-	}
-	w.rest = append(strings.Split(target, "/"), w.rest...)
-	return nil, nil // not the end yet
+	p.name, p.exists = name, true
+	return "", false, nil
 }
 
 // enter makes the place a directory if nothing is there.

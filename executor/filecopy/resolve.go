@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strings"
 
+	"github.com/bobbuild/bob/snapshot/pathwalk"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,16 +19,6 @@ type found struct {
 	excluded bool
 }
 
-// finder resolves one path in a tree. The stack holds the directories from the
-// root to the current one, so that ".." never asks the kernel for a parent that
-// may have been moved out of the root meanwhile.
-type finder struct {
-	tree  *Tree
-	stack []found
-	rest  []string
-	links int
-}
-
 // find resolves p inside the tree as if the tree's root were "/". The final
 // link is followed too. The result's descriptor is to be closed. An error that
 // is a *NotFoundError lacks the source.
@@ -37,18 +27,15 @@ func (t *Tree) find(p string) (found, error) {
 	if err != nil {
 		return found{}, fmt.Errorf("open %s: %w", t.dir, err)
 	}
-	f := &finder{tree: t, rest: strings.Split(p, "/")}
-	st, err := t.fstat(fd)
-	f.stack = append(f.stack, found{dir: fd, st: st})
-	if err != nil {
-		f.pop(0)
+	f := &finder{tree: t, way: way{{dir: fd}}}
+	defer f.close()
+	if f.here().st, err = t.fstat(fd); err != nil {
 		return found{}, fmt.Errorf("stat %s: %w", t.dir, err)
 	}
-	res, err := f.run()
-	if err != nil {
-		f.pop(0)
+	if err := pathwalk.New(pathwalk.MaxLinks).Along(p, f); err != nil {
+		return found{}, err
 	}
-	return res, err
+	return f.take(), nil
 }
 
 // OpenInRoot opens what p leads to inside the directory root, as if that were "/", to
@@ -75,107 +62,97 @@ func OpenInRoot(root, p string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), p), nil
 }
 
-func (f *finder) top() *found { return &f.stack[len(f.stack)-1] }
+// way holds the directories from a root to the one that a walk is in, so that ".." never
+// asks the kernel for a parent that may have been moved out of the root meanwhile.
+type way []found
 
-// pop closes all directories but the first keep.
-func (f *finder) pop(keep int) {
-	for _, d := range f.stack[keep:] {
-		closeFD(d.dir)
-	}
-	f.stack = f.stack[:keep]
-}
+// Root goes to the root.
+func (w *way) Root() { w.keep(1) }
 
-// run takes the components one by one. On success all descriptors but that of
-// the result are closed.
-func (f *finder) run() (found, error) {
-	for len(f.rest) > 0 {
-		name := f.rest[0]
-		f.rest = f.rest[1:]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			f.pop(max(1, len(f.stack)-1))
-			continue
-		}
-		next, err := f.step(name)
-		if err != nil {
-			return found{}, err
-		}
-		if next != nil {
-			return *next, nil
-		}
-	}
-	last := *f.top()
-	f.stack = f.stack[:len(f.stack)-1]
-	f.pop(0)
-	return last, nil
-}
-
-// step goes one name down. It returns the end of the way if name isn't a
-// directory.
-func (f *finder) step(name string) (*found, error) {
-	dir := f.top()
-	next := found{rel: path.Join(dir.rel, name)}
-	var err error
-	if next.excluded, next.info, err = f.tree.filter.match(next.rel, dir.info); err != nil {
-		return nil, err
-	}
-	if next.st, err = f.tree.statat(dir.dir, name); err != nil {
-		if missing(err) {
-			return nil, f.notFound(dir, name)
-		}
-		return nil, fmt.Errorf("stat %q: %w", next.rel, err)
-	}
-	if isDir(next.st.Mode) {
-		if f.tree.leavesOut(&next.st, next.rel) {
-			return nil, &NotFoundError{}
-		}
-		if next.dir, err = openat(dir.dir, name, openNode); err != nil {
-			return nil, fmt.Errorf("open %q: %w", next.rel, changed(err))
-		}
-		f.stack = append(f.stack, next)
-		return nil, nil // not the end yet
-	}
-	if next.excluded {
-		e := &NotFoundError{Excluded: f.tree.filter.culprit(next.rel)}
-		if f.links > 0 {
-			e.Target = "/" + next.rel
-		}
-		return nil, e
-	}
-	if isSymlink(next.st.Mode) {
-		return nil, f.follow(dir, name, next.rel)
-	}
-	if strings.Trim(path.Join(f.rest...), "./") != "" {
-		return nil, &NotFoundError{}
-	}
-	next.dir = dir.dir
-	f.stack = f.stack[:len(f.stack)-1]
-	f.pop(0)
-	return &next, nil
-}
-
-func (f *finder) follow(dir *found, name, rel string) error {
-	target, err := readlinkat(dir.dir, name)
-	if err != nil {
-		return fmt.Errorf("read link %q: %w", rel, changed(err))
-	}
-	if f.links++; f.links > maxLinks {
-		return fmt.Errorf("follow link %q: %w", rel, unix.ELOOP)
-	}
-	if path.IsAbs(target) {
-		f.pop(1)
-	}
-	f.rest = append(strings.Split(target, "/"), f.rest...)
+// Up goes to the parent.
+func (w *way) Up() error {
+	w.keep(max(1, len(*w)-1))
 	return nil
 }
 
-// notFound says why name isn't in dir, with a name that is and looks alike.
-func (f *finder) notFound(dir *found, name string) error {
+// here returns the directory at the end, which is good until the next step.
+func (w *way) here() *found { return &(*w)[len(*w)-1] }
+
+// down goes to a directory that is in the one at the end, and takes its descriptor over.
+func (w *way) down(d found) { *w = append(*w, d) }
+
+// take returns what is at the end, with its descriptor. The way can only be closed then.
+func (w *way) take() found {
+	last := *w.here()
+	*w = (*w)[:len(*w)-1]
+	return last
+}
+
+func (w *way) close() { w.keep(0) }
+
+// keep closes all directories but the first n.
+func (w *way) keep(n int) {
+	for _, d := range (*w)[n:] {
+		closeFD(d.dir)
+	}
+	*w = (*w)[:n]
+}
+
+// finder resolves one path in a tree.
+type finder struct {
+	way
+
+	tree *Tree
+}
+
+// Down goes to the entry name, which may be the file at the end.
+func (f *finder) Down(name string, w *pathwalk.Walk) (target string, link bool, err error) {
+	dir := f.here()
+	next := found{rel: path.Join(dir.rel, name)}
+	if next.excluded, next.info, err = f.tree.filter.match(next.rel, dir.info); err != nil {
+		return "", false, err
+	}
+	if next.st, err = f.tree.statat(dir.dir, name); err != nil {
+		if missing(err) {
+			return "", false, f.notFound(name, w)
+		}
+		return "", false, fmt.Errorf("stat %q: %w", next.rel, err)
+	}
+	switch {
+	case isDir(next.st.Mode):
+		if f.tree.leavesOut(&next.st, next.rel) {
+			return "", false, &NotFoundError{}
+		}
+		if next.dir, err = openat(dir.dir, name, openNode); err != nil {
+			return "", false, fmt.Errorf("open %q: %w", next.rel, changed(err))
+		}
+		f.down(next)
+	case next.excluded:
+		e := &NotFoundError{Excluded: f.tree.filter.culprit(next.rel)}
+		if w.Links() > 0 {
+			e.Target = "/" + next.rel
+		}
+		return "", false, e
+	case isSymlink(next.st.Mode):
+		if target, err = readlinkat(dir.dir, name); err != nil {
+			return "", false, fmt.Errorf("read link %q: %w", next.rel, changed(err))
+		}
+		return target, true, nil
+	case !w.Last():
+		return "", false, &NotFoundError{}
+	default:
+		next.dir = dir.dir
+		*dir = next // the end of the way
+	}
+	return "", false, nil
+}
+
+// notFound says why name isn't there, with a name that is and looks alike.
+func (f *finder) notFound(name string, w *pathwalk.Walk) error {
+	dir, rest := f.here(), w.Rest()
 	e := &NotFoundError{}
-	if f.links > 0 {
-		e.Target = "/" + path.Join(dir.rel, name, path.Join(f.rest...))
+	if w.Links() > 0 {
+		e.Target = "/" + path.Join(dir.rel, name, rest)
 		return e
 	}
 	fd, err := openat(dir.dir, ".", openDir)
@@ -194,8 +171,8 @@ func (f *finder) notFound(dir *found, name string) error {
 		}
 	}
 	if near := nearest(name, shown); near != "" {
-		e.Suggestion = path.Join(dir.rel, near, path.Join(f.rest...))
-		if rest := path.Join(f.rest...); rest != "" && !f.exists(e.Suggestion) {
+		e.Suggestion = path.Join(dir.rel, near, rest)
+		if rest != "" && !f.exists(e.Suggestion) {
 			e.Suggestion = ""
 		}
 	}

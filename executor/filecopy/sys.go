@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks bounds the symbolic links followed while one path is resolved, as
-// BuildKit does; the kernel would follow 40.
-const maxLinks = 255
-
 const (
 	// openDir opens a directory for reading without following a link.
 	openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW
