@@ -244,11 +244,11 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 // said.
 func (c *copier) finish(p *pair, src *source, itself bool) error {
 	if itself {
-		attrs, err := readAttrs(p.src, c.sel.tree.owners)
+		xattrs, err := c.sel.tree.owners.Xattrs(p.src, src.node.mode)
 		if err != nil {
 			return err
 		}
-		if err := c.metadata(c.base, src.node, attrs); err != nil {
+		if err := c.metadata(c.base, src.node, xattrs); err != nil {
 			return err
 		}
 	}
@@ -366,11 +366,11 @@ func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error
 		if it.parentOnly && !made {
 			return c.opts.Owners.Fchmod(dst, it.mode)
 		}
-		attrs, err := readAttrs(src, c.sel.tree.owners)
+		xattrs, err := c.sel.tree.owners.Xattrs(src, it.mode)
 		if err != nil {
 			return err
 		}
-		if err := c.metadata(dst, it.node, attrs); err != nil || it.parentOnly {
+		if err := c.metadata(dst, it.node, xattrs); err != nil || it.parentOnly {
 			return err
 		}
 		return setTime(dst, ".", it.mtime)
@@ -392,12 +392,12 @@ func makeOrOpen(dir int, name string) (fd int, made bool, err error) {
 
 // metadata gives the open file fd owner, mode and attributes, in the order that
 // keeps them: a change of owner clears set-ID bits and capabilities.
-func (c *copier) metadata(fd int, n *node, attrs []attr) error {
+func (c *copier) metadata(fd int, n *node, xattrs map[string]string) error {
 	uid, gid := c.owner(n)
 	if err := c.opts.Owners.Fset(fd, int(uid), int(gid), c.mode(n)); err != nil {
 		return fmt.Errorf("change owner to %d:%d and mode to %#o: %w", uid, gid, c.mode(n), err)
 	}
-	return writeAttrs(fd, attrs, c.opts.Owners)
+	return writeXattrs(fd, xattrs, c.opts.Owners)
 }
 
 func (c *copier) owner(n *node) (uid, gid uint32) {

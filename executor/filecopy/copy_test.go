@@ -1,9 +1,7 @@
 package filecopy_test
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -349,35 +347,6 @@ func TestAttributes(t *testing.T) {
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)
-	}
-}
-
-// TestFileSystemWithoutAttributes: a file system that has no extended attributes,
-// or lists some and doesn't give them, is one whose files have none.
-func TestFileSystemWithoutAttributes(t *testing.T) {
-	t.Parallel()
-	names := func(buf []byte) (int, error) { return copy(buf, "user.a\x00security.capability\x00user.b\x00"), nil }
-	refuse := func(err error) func(string, []byte) (int, error) {
-		return func(name string, buf []byte) (int, error) {
-			if name == "user.b" {
-				return copy(buf, "b"), nil
-			}
-			return 0, err
-		}
-	}
-	for _, err := range []error{unix.ENOTSUP, unix.ENOSYS} {
-		none := func([]byte) (int, error) { return 0, err }
-		if got, failed := filecopy.AttrsBy(none, refuse(err)); failed != nil || len(got) > 0 {
-			t.Errorf("list refused with %v: %q, %v", err, got, failed)
-		}
-	}
-	for _, err := range []error{unix.ENOTSUP, unix.ENOSYS, unix.ENODATA} {
-		if got, failed := filecopy.AttrsBy(names, refuse(err)); failed != nil || !maps.Equal(got, map[string]string{"user.b": "b"}) {
-			t.Errorf("values refused with %v: %q, %v", err, got, failed)
-		}
-	}
-	if _, failed := filecopy.AttrsBy(names, refuse(unix.EIO)); !errors.Is(failed, unix.EIO) {
-		t.Errorf("a read error is told as %v", failed)
 	}
 }
 

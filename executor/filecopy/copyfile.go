@@ -89,11 +89,11 @@ func (c *copier) fill(ctx context.Context, dst, src int, n *node, holes bool) er
 	if err := c.content.copy(ctx, dst, src, n.size, holes); err != nil {
 		return err
 	}
-	attrs, err := readAttrs(src, c.sel.tree.owners)
+	xattrs, err := c.sel.tree.owners.Xattrs(src, n.mode)
 	if err != nil {
 		return err
 	}
-	return c.metadata(dst, n, attrs)
+	return c.metadata(dst, n, xattrs)
 }
 
 func (c *copier) symlink(p *pair, it item) error {

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"maps"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -228,18 +230,18 @@ func (h *hasher) child(ctx context.Context, parent int, n *node, rel string) err
 
 // attributes computes the sum of the open directory n.
 func (h *hasher) attributes(fd int, n *node) error {
-	attrs, err := readAttrs(fd, h.owners)
+	xattrs, err := h.owners.Xattrs(fd, n.mode)
 	if err != nil {
 		return err
 	}
-	h.sums[n.id] = sumOf(attrs)
+	h.sums[n.id] = sumOf(xattrs)
 	return nil
 }
 
-// sumOf returns the sum of a directory with the attributes.
-func sumOf(attrs []attr) (sum Sum) {
+// sumOf returns the sum of a directory with the extended attributes.
+func sumOf(xattrs map[string]string) (sum Sum) {
 	enc := &encoder{hash: sha256.New()}
-	enc.attrs(attrs)
+	enc.xattrs(xattrs)
 	enc.hash.Sum(sum[:0])
 	return sum
 }
@@ -291,11 +293,11 @@ func (e *encoder) bytes(b []byte) {
 
 func (e *encoder) text(s string) { e.bytes([]byte(s)) }
 
-func (e *encoder) attrs(attrs []attr) {
-	e.number(uint64(len(attrs)))
-	for _, a := range attrs {
-		e.text(a.name)
-		e.bytes(a.value)
+func (e *encoder) xattrs(xattrs map[string]string) {
+	e.number(uint64(len(xattrs)))
+	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
+		e.text(name)
+		e.text(xattrs[name])
 	}
 }
 

@@ -31,13 +31,3 @@ func (s *Selection) Paths() []string {
 
 // Nodes returns how many files were looked at and not dismissed by their name.
 func (s *Selection) Nodes() int { return s.nodes }
-
-// AttrsBy is attrsBy, with the values by name.
-func AttrsBy(list func([]byte) (int, error), get func(string, []byte) (int, error)) (map[string]string, error) {
-	attrs, err := attrsBy(list, get, func(name string) string { return name })
-	values := map[string]string{}
-	for _, a := range attrs {
-		values[a.name] = string(a.value)
-	}
-	return values, err
-}

@@ -51,11 +51,11 @@ func (f *fileSum) run(ctx context.Context, buf []byte) error {
 	if _, err := sameFile(f.fd, f.node); err != nil {
 		return err
 	}
-	attrs, err := readAttrs(f.fd, f.owners)
+	xattrs, err := f.owners.Xattrs(f.fd, f.node.mode)
 	if err != nil {
 		return err
 	}
-	f.enc.attrs(attrs)
+	f.enc.xattrs(xattrs)
 	return nil
 }
 

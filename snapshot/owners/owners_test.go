@@ -3,6 +3,7 @@ package owners_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -437,5 +438,34 @@ func TestLinkInPlaceOfFile(t *testing.T) {
 	must(t, err)
 	if fi.Mode() != 0o600 {
 		t.Errorf("what the link leads to has the mode %v", fi.Mode())
+	}
+}
+
+// TestFileSystemWithoutAttributes: a file system that has no extended attributes,
+// or lists some and doesn't give them, is one whose files have none.
+func TestFileSystemWithoutAttributes(t *testing.T) {
+	t.Parallel()
+	names := func(buf []byte) (int, error) { return copy(buf, "user.a\x00security.capability\x00user.b\x00"), nil }
+	refuse := func(err error) func(string, []byte) (int, error) {
+		return func(name string, buf []byte) (int, error) {
+			if name == "user.b" {
+				return copy(buf, "b"), nil
+			}
+			return 0, err
+		}
+	}
+	for _, err := range []error{unix.ENOTSUP, unix.ENOSYS} {
+		none := func([]byte) (int, error) { return 0, err }
+		if got, failed := owners.XattrsBy(owners.Disk, none, refuse(err)); failed != nil || len(got) > 0 {
+			t.Errorf("list refused with %v: %q, %v", err, got, failed)
+		}
+	}
+	for _, err := range []error{unix.ENOTSUP, unix.ENOSYS, unix.ENODATA} {
+		if got, failed := owners.XattrsBy(owners.Disk, names, refuse(err)); failed != nil || !maps.Equal(got, map[string]string{"user.b": "b"}) {
+			t.Errorf("values refused with %v: %q, %v", err, got, failed)
+		}
+	}
+	if _, failed := owners.XattrsBy(owners.Disk, names, refuse(unix.EIO)); !errors.Is(failed, unix.EIO) {
+		t.Errorf("a read error is told as %v", failed)
 	}
 }

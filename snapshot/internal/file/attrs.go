@@ -41,7 +41,7 @@ func ReadAttrs(fd int, keeper owners.Keeper) (Attrs, error) {
 	}
 	a := AttrsOf(&st)
 	var err error
-	a.Xattrs, err = readXattrsFd(fd, keeper, st.Mode)
+	a.Xattrs, err = readXattrs(fd, keeper, st.Mode)
 	return a, err
 }
 
@@ -49,7 +49,7 @@ func ReadAttrs(fd int, keeper owners.Keeper) (Attrs, error) {
 // status st and can't be opened.
 func AttrsAt(dir int, base string, st *unix.Stat_t, keeper owners.Keeper) (a Attrs, err error) {
 	a = AttrsOf(st)
-	a.Xattrs, err = readXattrsPath(Path(dir, base), keeper, st.Mode)
+	a.Xattrs, err = readXattrsOf(Path(dir, base), keeper, st.Mode)
 	return a, err
 }
 
@@ -61,7 +61,7 @@ func (a Attrs) Archived() Attrs {
 		if name == capabilityXattr {
 			value = string(normalCapability([]byte(value)))
 		}
-		if archived(name) {
+		if owners.Carried(name) {
 			xattrs[name] = value
 		}
 	}

@@ -39,7 +39,7 @@ func OpenRegular(dir int, path string, keeper owners.Keeper) (*Regular, error) {
 		return nil, errors.Join(os.NewSyscallError("fstat", err), f.Close())
 	}
 	f.Attrs, f.Size, f.sparse = AttrsOf(&st), st.Size, st.Blocks*512 < st.Size
-	if f.Xattrs, err = readXattrsFd(f.fd, keeper, st.Mode); err != nil {
+	if f.Xattrs, err = readXattrs(f.fd, keeper, st.Mode); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -13,86 +13,32 @@ import (
 
 const capabilityXattr = "security.capability"
 
-// archived reports whether the extended attribute name goes into a tar. What
-// describes this machine rather than the file stays behind: labels of security
-// modules, ACLs that the directory of the store may have handed down, and the
-// overlay's own attributes.
-func archived(name string) bool {
-	return name == capabilityXattr ||
-		strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") && !owners.Own(name)
-}
-
 // applied reports whether the extended attribute name of a tar is tried to be set.
 func applied(name string) bool {
 	return name != "security.selinux" && !owners.Own(name) &&
 		!strings.HasPrefix(name, "user.overlay.") && !strings.HasPrefix(name, "trusted.overlay.")
 }
 
-// readXattrs returns the attributes for an archive, given the calls to list and
-// to get them, and what each is called by others than the keeper of owners. A file
-// system without any is one without attributes.
-func readXattrs(list func([]byte) (int, error), get func(string, []byte) (int, error), called func(string) string) (map[string]string, error) {
-	names, err := growing(make([]byte, 0, 256), list)
-	if err != nil {
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("list extended attributes: %w", err)
-	}
-	var attrs map[string]string
-	for name := range bytes.SplitSeq(names, []byte{0}) {
-		n := called(string(name))
-		if n == "" || !archived(n) {
-			continue
-		}
-		v, err := growing(make([]byte, 0, 128), func(b []byte) (int, error) { return get(string(name), b) })
-		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("get extended attribute %s: %w", n, err)
-		}
-		if n == capabilityXattr {
-			v = normalCapability(v)
-		}
-		if attrs == nil {
-			attrs = map[string]string{}
-		}
-		attrs[n] = string(v)
-	}
-	return attrs, nil
+// readXattrs returns the attributes of an open file, with the mode st_mode, for an
+// archive.
+func readXattrs(fd int, keeper owners.Keeper, mode uint32) (map[string]string, error) {
+	values, err := keeper.Xattrs(fd, mode)
+	return normal(values), err
 }
 
-// growing calls fill with b's capacity, and with more while that is too short.
-func growing(b []byte, fill func([]byte) (int, error)) ([]byte, error) {
-	for {
-		n, err := fill(b[:cap(b)])
-		if errors.Is(err, unix.ERANGE) {
-			b = make([]byte, 0, 4*cap(b))
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return b[:n], nil
-	}
-}
-
-// readXattrsFd is readXattrs of an open file with the mode st_mode.
-func readXattrsFd(fd int, keeper owners.Keeper, mode uint32) (map[string]string, error) {
-	return readXattrs(
-		func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
-		func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) },
-		func(name string) string { return keeper.Name(mode, name) })
-}
-
-// readXattrsPath is for what can't be opened for reading: the last element of
+// readXattrsOf is readXattrs of what can't be opened for reading: the last element of
 // path isn't followed.
-func readXattrsPath(path string, keeper owners.Keeper, mode uint32) (map[string]string, error) {
-	return readXattrs(
-		func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
-		func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) },
-		func(name string) string { return keeper.Name(mode, name) })
+func readXattrsOf(path string, keeper owners.Keeper, mode uint32) (map[string]string, error) {
+	values, err := keeper.XattrsOf(path, mode)
+	return normal(values), err
+}
+
+// normal returns the attributes with the normal form of a capability.
+func normal(attrs map[string]string) map[string]string {
+	if v, ok := attrs[capabilityXattr]; ok {
+		attrs[capabilityXattr] = string(normalCapability([]byte(v)))
+	}
+	return attrs
 }
 
 // normalCapability brings a file capability into the form of revision 2, which
