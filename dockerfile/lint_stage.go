@@ -38,7 +38,11 @@ func (s *Stage) Lint(base dockerspec.DockerOCIImage) ([]Warning, error) {
 			return nil, fmt.Errorf("ignore patterns: %w", err)
 		}
 	}
-	st.checkPlatform(ch, base)
+	if s.Base.Reference != "" {
+		if name, err := st.lex.word(s.scope.file.stages[s.Index].BaseName, s.scope.globals); err == nil {
+			lintPlatform(ch.lint, name, s.Base.Reference, s.Platform, base)
+		}
+	}
 	st.checker = ch
 	err = st.replay()
 	return ch.warnings, err
@@ -115,10 +119,10 @@ func (st *state) inspect(in instructions.Command, sources []From) {
 		}
 	case *instructions.CmdCommand:
 		ch.once(in, "CMD")
-		st.shellForm(in, c.PrependShell)
+		ch.shellForm(in, c.PrependShell && len(st.image.Config.Shell) == 0)
 	case *instructions.EntrypointCommand:
 		ch.once(in, "ENTRYPOINT")
-		st.shellForm(in, c.PrependShell)
+		ch.shellForm(in, c.PrependShell && len(st.image.Config.Shell) == 0)
 	case *instructions.HealthCheckCommand:
 		ch.once(in, "HEALTHCHECK")
 	case *instructions.CopyCommand:
@@ -150,9 +154,9 @@ func (ch *checker) once(in instructions.Command, kind string) {
 }
 
 // shellForm finds command lines that get a shell nobody asked for.
-func (st *state) shellForm(in instructions.Command, shell bool) {
-	if shell && len(st.image.Config.Shell) == 0 {
-		st.checker.lint.Run(&linter.RuleJSONArgsRecommended, nil, linter.RuleJSONArgsRecommended.Format(in.Name()))
+func (ch *checker) shellForm(in instructions.Command, shell bool) {
+	if shell {
+		ch.lint.Run(&linter.RuleJSONArgsRecommended, nil, linter.RuleJSONArgsRecommended.Format(in.Name()))
 	}
 }
 
@@ -217,16 +221,6 @@ func ignoresAll(patterns *patternmatcher.PatternMatcher) bool {
 		}
 	}
 	return false
-}
-
-// checkPlatform compares the platform of the base image with the one asked for.
-func (st *state) checkPlatform(ch *checker, base dockerspec.DockerOCIImage) {
-	if st.Base.Reference == "" {
-		return
-	}
-	if name, err := st.lex.word(st.scope.file.stages[st.Index].BaseName, st.scope.globals); err == nil {
-		lintPlatform(ch.lint, name, st.Base.Reference, st.Platform, base)
-	}
 }
 
 // lintPlatform compares the platform of an image with the one asked for, unless

@@ -52,9 +52,10 @@ func (st *state) mountOps(c command) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
+	maker := mountMaker{dir: st.dir(), namespace: st.scope.buildArgs[argCacheNamespace]}
 	ops := make([]Mount, 0, len(mounts))
 	for i, m := range mounts {
-		op, err := st.mountOp(m, c.sources[i])
+		op, err := maker.mount(m, c.sources[i])
 		if err != nil {
 			return nil, err
 		}
@@ -63,30 +64,36 @@ func (st *state) mountOps(c command) ([]Mount, error) {
 	return ops, nil
 }
 
-// mountOp makes one mount. The source is what its from names, which was
+// mountMaker makes the mounts of one RUN.
+type mountMaker struct {
+	dir       string // that relative targets lie in
+	namespace string // of the IDs of cache mounts
+}
+
+// mount makes one mount. The source is what its from names, which was
 // resolved before the variables of the other options were known.
-func (st *state) mountOp(m *instructions.Mount, from From) (Mount, error) {
+func (k mountMaker) mount(m *instructions.Mount, from From) (Mount, error) {
 	switch m.Type {
 	case instructions.MountTypeSecret:
-		return st.secretMount(m)
+		return k.secret(m)
 	case instructions.MountTypeSSH:
-		return st.sshMount(m)
+		return k.ssh(m)
 	case instructions.MountTypeBind, instructions.MountTypeCache, instructions.MountTypeTmpfs:
-		return st.fileMount(m, from)
+		return k.file(m, from)
 	}
 	return nil, fmt.Errorf("mount type %q is unknown", m.Type)
 }
 
-// fileMount makes a mount that may be anywhere but on the root.
-func (st *state) fileMount(m *instructions.Mount, from From) (Mount, error) {
-	target := st.target(m.Target)
+// file makes a mount that may be anywhere but on the root.
+func (k mountMaker) file(m *instructions.Mount, from From) (Mount, error) {
+	target := k.target(m.Target)
 	switch {
 	case target == "/":
 		return nil, fmt.Errorf("invalid mount target %q: a mount can't replace the root", m.Target)
 	case m.Type == instructions.MountTypeTmpfs:
 		return &TmpfsMount{Target: target, Size: m.SizeLimit, ReadOnly: m.ReadOnly}, nil
 	case m.Type == instructions.MountTypeCache:
-		return st.cacheMount(m, from, target), nil
+		return k.cache(m, from, target), nil
 	case m.From == "":
 		from = From{}
 	}
@@ -94,20 +101,20 @@ func (st *state) fileMount(m *instructions.Mount, from From) (Mount, error) {
 }
 
 // target returns the absolute path of a mount.
-func (st *state) target(name string) string {
+func (k mountMaker) target(name string) string {
 	if path.IsAbs(name) {
 		return path.Clean(name)
 	}
-	return path.Join(st.dir(), name)
+	return path.Join(k.dir, name)
 }
 
-func (st *state) cacheMount(m *instructions.Mount, from From, target string) *CacheMount {
+func (k mountMaker) cache(m *instructions.Mount, from From, target string) *CacheMount {
 	id := m.CacheID
 	if id == "" {
 		id = path.Clean(m.Target)
 	}
 	op := &CacheMount{
-		ID: st.scope.buildArgs[argCacheNamespace] + "/" + id, Target: target, Source: path.Join("/", m.Source),
+		ID: k.namespace + "/" + id, Target: target, Source: path.Join("/", m.Source),
 		Sharing: string(m.CacheSharing), ReadOnly: m.ReadOnly,
 	}
 	if op.Sharing == "" {
@@ -138,7 +145,7 @@ func mountOwner(m *instructions.Mount, mode uint32) MountOwner {
 	return owner
 }
 
-func (st *state) secretMount(m *instructions.Mount) (Mount, error) {
+func (k mountMaker) secret(m *instructions.Mount) (Mount, error) {
 	id := m.CacheID
 	if m.Source != "" {
 		id = m.Source
@@ -158,7 +165,7 @@ func (st *state) secretMount(m *instructions.Mount) (Mount, error) {
 	}
 	switch {
 	case m.Target != "":
-		op.Target = st.target(m.Target)
+		op.Target = k.target(m.Target)
 	case m.Env == nil:
 		op.Target = path.Join("/run/secrets", path.Base(id))
 	}
@@ -168,7 +175,7 @@ func (st *state) secretMount(m *instructions.Mount) (Mount, error) {
 	return op, nil
 }
 
-func (st *state) sshMount(m *instructions.Mount) (Mount, error) {
+func (k mountMaker) ssh(m *instructions.Mount) (Mount, error) {
 	if m.Source != "" {
 		return nil, errors.New("ssh does not support source")
 	}
@@ -177,7 +184,7 @@ func (st *state) sshMount(m *instructions.Mount) (Mount, error) {
 		op.ID = "default"
 	}
 	if m.Target != "" {
-		if op.Target = st.target(m.Target); op.Target == "/" {
+		if op.Target = k.target(m.Target); op.Target == "/" {
 			return nil, fmt.Errorf("invalid mount target %q: a mount can't replace the root", m.Target)
 		}
 	}
