@@ -7,87 +7,10 @@ import (
 	"io"
 	"os"
 	"path"
-	"strings"
 
-	"github.com/bobbuild/bob/snapshot/owners"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
-
-// Owner is a numeric user and group, as the file system being written knows
-// them.
-type Owner struct{ UID, GID uint32 }
-
-// ids returns what to set for o, of which nil leaves files to the process.
-func (o *Owner) ids() (uid, gid int) {
-	if o == nil {
-		return owners.Unchanged, owners.Unchanged
-	}
-	return int(o.UID), int(o.GID)
-}
-
-// Options say how files arrive at the destination. The zero value keeps owners
-// and modes.
-type Options struct {
-	// Owner is given to everything that is copied and to the directories made
-	// for it. nil keeps the owners of the source (COPY --from without --chown)
-	// and leaves made directories to the process. A build context's files
-	// belong to &Owner{} unless --chown says otherwise.
-	Owner *Owner
-	// Mode is the --chmod of every file and directory copied, nil to keep the
-	// modes of the source.
-	Mode *Chmod
-	// Unpack, if set, unpacks local archives into the destination (ADD).
-	Unpack *Unpack
-	// Owners is how files of the destination have owners.
-	Owners owners.Keeper
-	// Reveal, if set, has what is at a path of the destination appear there, before
-	// it is looked at. The path leads through no link.
-	Reveal func(path string) error
-}
-
-// reveal calls Reveal for name in the directory at dir, if it is set.
-func (o *Options) reveal(dir, name string) error {
-	if o.Reveal == nil {
-		return nil
-	}
-	return o.Reveal(path.Join(dir, name))
-}
-
-// Unpack knows archives.
-type Unpack struct {
-	// IsArchive reports whether a file that starts with header, at most
-	// HeaderSize bytes, is an archive to unpack.
-	IsArchive func(header []byte) bool
-	// Extract unpacks r, read from its start, into dir, an existing directory
-	// inside root, with no link in its path.
-	Extract func(ctx context.Context, root, dir string, r io.Reader) error
-}
-
-// HeaderSize is how much of a file Unpack.IsArchive sees, in bytes: one whole
-// block of bzip2, the format that needs most to give a first byte.
-const HeaderSize = 1 << 20
-
-func (o *Options) maker() maker {
-	return maker{mode: o.Mode.made(), owner: o.Owner, owners: o.Owners, reveal: o.reveal}
-}
-
-// copier is one CopyTo.
-type copier struct {
-	group   *errgroup.Group
-	sel     *Selection
-	opts    *Options
-	content *contentCopier
-	base    int  // destination directory of the source being copied
-	linking bool // what is copied is one directory: links in it stay links of each other
-	leaders map[inode]leader
-}
-
-// leader is the first copy of a file that has several names.
-type leader struct {
-	dir  string // relative to copier.base
-	name string
-}
 
 // CopyTo copies the selection to dest, a path inside the directory root: links
 // on the way are followed as if root were "/". What is copied goes there one
@@ -141,11 +64,6 @@ func (s *Selection) copyNext(ctx context.Context, to target, i int, o *Options, 
 	}
 	c := &copier{sel: s, opts: o, content: content, leaders: make(map[inode]leader)}
 	return len(run), c.copy(ctx, run, at)
-}
-
-// endsInDir reports whether the path as written can only be a directory.
-func endsInDir(p string) bool {
-	return strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || p == "" || p == "."
 }
 
 // unpack unpacks src if it is an archive to unpack. Directories made for it have
@@ -258,27 +176,6 @@ func (c *copier) finish(p *pair, src *source, itself bool) error {
 	return setTime(c.base, ".", src.node.mtime)
 }
 
-// item is a node and its name at the destination.
-type item struct {
-	*node
-	as string
-}
-
-func itemsOf(nodes []*node) []item {
-	items := make([]item, len(nodes))
-	for i, n := range nodes {
-		items[i] = item{n, n.name}
-	}
-	return items
-}
-
-// pair is a directory of the source and that of the destination.
-type pair struct {
-	src, dst int
-	from, to string // for messages
-	finish   func() error
-}
-
 // dir copies items, which are in the source directory of p, to the other one.
 // It takes the descriptors of p over. rel is the path of the latter below
 // c.base.
@@ -388,25 +285,4 @@ func makeOrOpen(dir int, name string) (fd int, made bool, err error) {
 	made = err == nil
 	fd, err = openat(dir, name, openDir)
 	return fd, made, err
-}
-
-// metadata gives the open file fd owner, mode and attributes, in the order that
-// keeps them: a change of owner clears set-ID bits and capabilities.
-func (c *copier) metadata(fd int, n *node, xattrs map[string]string) error {
-	uid, gid := c.owner(n)
-	if err := c.opts.Owners.Fset(fd, int(uid), int(gid), c.mode(n)); err != nil {
-		return fmt.Errorf("change owner to %d:%d and mode to %#o: %w", uid, gid, c.mode(n), err)
-	}
-	return writeXattrs(fd, xattrs, c.opts.Owners)
-}
-
-func (c *copier) owner(n *node) (uid, gid uint32) {
-	if c.opts.Owner != nil {
-		return c.opts.Owner.UID, c.opts.Owner.GID
-	}
-	return n.uid, n.gid
-}
-
-func (c *copier) mode(n *node) uint32 {
-	return c.opts.Mode.of(n.mode)
 }

@@ -6,8 +6,68 @@ import (
 	"fmt"
 	"path"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
+
+// copier is one CopyTo.
+type copier struct {
+	group   *errgroup.Group
+	sel     *Selection
+	opts    *Options
+	content *contentCopier
+	base    int  // destination directory of the source being copied
+	linking bool // what is copied is one directory: links in it stay links of each other
+	leaders map[inode]leader
+}
+
+// leader is the first copy of a file that has several names.
+type leader struct {
+	dir  string // relative to copier.base
+	name string
+}
+
+// item is a node and its name at the destination.
+type item struct {
+	*node
+	as string
+}
+
+func itemsOf(nodes []*node) []item {
+	items := make([]item, len(nodes))
+	for i, n := range nodes {
+		items[i] = item{n, n.name}
+	}
+	return items
+}
+
+// pair is a directory of the source and that of the destination.
+type pair struct {
+	src, dst int
+	from, to string // for messages
+	finish   func() error
+}
+
+// metadata gives the open file fd owner, mode and attributes, in the order that
+// keeps them: a change of owner clears set-ID bits and capabilities.
+func (c *copier) metadata(fd int, n *node, xattrs map[string]string) error {
+	uid, gid := c.owner(n)
+	if err := c.opts.Owners.Fset(fd, int(uid), int(gid), c.mode(n)); err != nil {
+		return fmt.Errorf("change owner to %d:%d and mode to %#o: %w", uid, gid, c.mode(n), err)
+	}
+	return writeXattrs(fd, xattrs, c.opts.Owners)
+}
+
+func (c *copier) owner(n *node) (uid, gid uint32) {
+	if c.opts.Owner != nil {
+		return c.opts.Owner.UID, c.opts.Owner.GID
+	}
+	return n.uid, n.gid
+}
+
+func (c *copier) mode(n *node) uint32 {
+	return c.opts.Mode.of(n.mode)
+}
 
 // createTries bounds how often a name is cleared for a new file; more is needed
 // only if something else writes there at the same time.

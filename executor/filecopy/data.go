@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -155,3 +156,25 @@ func writeAt(fd int, buf []byte, at int64) error {
 	}
 	return nil
 }
+
+// hashBlock is the unit in which content is hashed, in bytes. Blocks of zeros
+// are counted, not hashed, so that the holes of a sparse file needn't be read;
+// whether the zeros of a file are holes makes no difference to its sum.
+const hashBlock = 64 << 10
+
+// bufferSize is that of the buffers through which files are read: a whole
+// number of hash blocks.
+const bufferSize = 4 * hashBlock
+
+// buffers keeps the buffers that the workers of one operation take turns with.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) take() *[]byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return buf
+	}
+	buf := make([]byte, bufferSize)
+	return &buf
+}
+
+func (b *buffers) put(buf *[]byte) { b.pool.Put(buf) }

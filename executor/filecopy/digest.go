@@ -3,12 +3,8 @@ package filecopy
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
-	"hash"
-	"maps"
 	"path"
-	"slices"
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -238,14 +234,6 @@ func (h *hasher) attributes(fd int, n *node) error {
 	return nil
 }
 
-// sumOf returns the sum of a directory with the extended attributes.
-func sumOf(xattrs map[string]string) (sum Sum) {
-	enc := &encoder{hash: sha256.New()}
-	enc.xattrs(xattrs)
-	enc.hash.Sum(sum[:0])
-	return sum
-}
-
 func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) error {
 	buf := h.buffers.take()
 	defer h.buffers.put(buf)
@@ -273,119 +261,21 @@ func (h *hasher) files(ctx context.Context, dir int, nodes []*node, rel string) 
 	return nil
 }
 
-// encoder writes framed fields into a hash.
-type encoder struct {
-	hash   hash.Hash
-	owners bool
-	sums   []Sum
-	frame  [8]byte
+// found returns the sum of n if it is remembered.
+func (h *hasher) found(n *node) bool {
+	if h.memory == nil {
+		return false
+	}
+	sum, ok := h.memory.Find(n.fileID())
+	if ok {
+		h.sums[n.id] = sum
+	}
+	return ok
 }
 
-func (e *encoder) number(v uint64) {
-	binary.BigEndian.PutUint64(e.frame[:], v)
-	e.hash.Write(e.frame[:])
-}
-
-func (e *encoder) bytes(b []byte) {
-	e.number(uint64(len(b)))
-	e.hash.Write(b)
-}
-
-func (e *encoder) text(s string) { e.bytes([]byte(s)) }
-
-func (e *encoder) xattrs(xattrs map[string]string) {
-	e.number(uint64(len(xattrs)))
-	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
-		e.text(name)
-		e.text(xattrs[name])
+// keep remembers the sum of n, which was opened later than now with the status st.
+func (h *hasher) keep(n *node, st *unix.Stat_t, now time.Time) {
+	if h.memory != nil && n.settled(now) && st.Ino == n.ino && st.Ctim == n.ctime {
+		h.memory.Keep(n.fileID(), h.sums[n.id])
 	}
-}
-
-// node encodes n and what is below it.
-func (e *encoder) node(n *node, rel string) {
-	e.entry(n, rel)
-	if isDir(n.mode) {
-		e.children(n, rel)
-	}
-}
-
-func (e *encoder) entry(n *node, rel string) {
-	e.text(rel)
-	mode := n.mode
-	if isSymlink(mode) {
-		mode = unix.S_IFLNK // its permissions mean nothing and differ by file system
-	}
-	e.number(uint64(mode))
-	e.text(n.link)
-	if mode&unix.S_IFMT == unix.S_IFCHR || mode&unix.S_IFMT == unix.S_IFBLK {
-		e.number(n.rdev)
-	}
-	if e.owners {
-		e.number(uint64(n.uid)<<32 | uint64(n.gid))
-	}
-	e.bytes(e.sums[n.id][:])
-}
-
-func (e *encoder) children(n *node, rel string) {
-	e.number(uint64(len(n.children)))
-	for _, child := range n.children {
-		e.node(child, path.Join(rel, child.name))
-	}
-}
-
-// directoryItself encodes what src has beside its contents, if that is asked for and
-// isn't what directories have as a rule.
-func (e *encoder) directoryItself(s *Selection, src *source) {
-	n := src.node
-	usual := n.mode == unix.S_IFDIR|0o755 && e.sums[n.id] == sumOf(nil) && (!e.owners || n.uid == 0 && n.gid == 0)
-	if s.of.Itself && !usual {
-		e.text("itself")
-		e.entry(n, "")
-	}
-}
-
-// twins encodes which names are hard links. Without any it encodes nothing.
-func (e *encoder) twins(twins []twin) {
-	if len(twins) == 0 {
-		return
-	}
-	e.text("hard links")
-	e.number(uint64(len(twins)))
-	for _, t := range twins {
-		e.text(t.name)
-		e.text(t.first)
-	}
-}
-
-// A twin is a file that is copied as a hard link. The names are relative to the source.
-type twin struct {
-	*node
-
-	name, first string
-}
-
-// twins returns the files of the directory src that are copied as hard links, each with
-// the first of its names.
-func (s *Selection) twins(src *source) []twin {
-	var found []twin
-	firsts := make(map[inode]string)
-	var visit func(n *node, rel string)
-	visit = func(n *node, rel string) {
-		for _, child := range n.children {
-			name := path.Join(rel, child.name)
-			visit(child, name)
-			if !child.manyLinks || s.names[child.inode()] < 2 {
-				continue
-			}
-			if first, ok := firsts[child.inode()]; ok {
-				found = append(found, twin{child, name, first})
-			} else {
-				firsts[child.inode()] = name
-			}
-		}
-	}
-	if len(s.names) > 0 {
-		visit(src.node, "")
-	}
-	return found
 }

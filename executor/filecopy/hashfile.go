@@ -10,11 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hashBlock is the unit in which content is hashed, in bytes. Blocks of zeros
-// are counted, not hashed, so that the holes of a sparse file needn't be read;
-// whether the zeros of a file are holes makes no difference to its sum.
-const hashBlock = 64 << 10
-
 // fileSum encodes the bytes and attributes of one open regular file.
 type fileSum struct {
 	enc    *encoder

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strings"
 
 	"github.com/bobbuild/bob/snapshot/owners"
 	"github.com/bobbuild/bob/snapshot/pathwalk"
@@ -167,4 +168,13 @@ func MakeDir(root, p string, o Options) error {
 func setTime(dir int, name string, mtime unix.Timespec) error {
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
 	return retry(func() error { return unix.UtimesNanoAt(dir, name, times, unix.AT_SYMLINK_NOFOLLOW) })
+}
+
+func (o *Options) maker() maker {
+	return maker{mode: o.Mode.made(), owner: o.Owner, owners: o.Owners, reveal: o.reveal}
+}
+
+// endsInDir reports whether the path as written can only be a directory.
+func endsInDir(p string) bool {
+	return strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || p == "" || p == "."
 }

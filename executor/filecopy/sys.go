@@ -44,18 +44,6 @@ func closeFD(fd int) {
 	_ = unix.Close(fd)
 }
 
-func (t *Tree) statat(dir int, name string) (unix.Stat_t, error) {
-	var st unix.Stat_t
-	err := t.owners.Fstatat(dir, name, &st)
-	return st, err
-}
-
-func (t *Tree) fstat(fd int) (unix.Stat_t, error) {
-	var st unix.Stat_t
-	err := t.owners.Fstat(fd, &st)
-	return st, err
-}
-
 func readlinkat(dir int, name string) (string, error) {
 	var buf [unix.PathMax]byte
 	n := 0

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"path"
 	"runtime"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -149,20 +148,3 @@ func sameFile(fd int, n *node) (unix.Stat_t, error) {
 
 // sparse reports whether the file may have holes.
 func sparse(st *unix.Stat_t) bool { return st.Blocks*512 < st.Size }
-
-// bufferSize is that of the buffers through which files are read: a whole
-// number of hash blocks.
-const bufferSize = 4 * hashBlock
-
-// buffers keeps the buffers that the workers of one operation take turns with.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) take() *[]byte {
-	if buf, ok := b.pool.Get().(*[]byte); ok {
-		return buf
-	}
-	buf := make([]byte, bufferSize)
-	return &buf
-}
-
-func (b *buffers) put(buf *[]byte) { b.pool.Put(buf) }
