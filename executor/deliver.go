@@ -22,12 +22,12 @@ func (b *build) newExporter(ctx context.Context) (*image.Exporter, error) {
 }
 
 // newCaches returns the caches of b, of which nothing is fetched yet.
-func (b *build) newCaches() *cache.Caches {
+func (b *build) newCaches(lost []digest.Digest) *cache.Caches {
 	o := cache.Options{
 		Sources: b.opts.CacheFrom, Targets: b.opts.CacheTo,
 		Store: b.Store, Registry: b.Registry, Exporter: b.exporter, Progress: b.progress,
 		Platforms: b.platforms(), Epoch: b.plan.Epoch, Jobs: b.opts.Jobs, MaxUnpacked: b.opts.MaxUnpacked,
-		Lost: b.lost,
+		Lost: lost,
 	}
 	if b.opts.NoCache {
 		o.Sources = nil

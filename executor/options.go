@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -130,6 +131,26 @@ func (o *Options) destinations() image.Destinations {
 func (o *Options) Check(targets []ocispec.Platform) error {
 	d := o.destinations()
 	return d.Check(targets)
+}
+
+// complete sets the defaults of o, and refuses what no build of the plans can have.
+func (o *Options) complete(plans []*dockerfile.Plan) error {
+	if o.Jobs < 0 {
+		return fmt.Errorf("jobs: %d is negative", o.Jobs)
+	}
+	if o.Jobs == 0 {
+		o.Jobs = defaultJobs()
+	}
+	d := o.destinations()
+	if err := d.CheckFiles(); err != nil {
+		return err
+	}
+	for _, p := range plans[1:] {
+		if one, other := p.Epoch, plans[0].Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
+			return errors.New("SOURCE_DATE_EPOCH is not the same for all platforms: give it by --build-arg")
+		}
+	}
+	return nil
 }
 
 // A Result says what a build made.
