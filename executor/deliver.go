@@ -8,7 +8,6 @@ import (
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // newExporter returns what takes the result of b away.
@@ -54,15 +53,6 @@ func (b *build) noteStep(s *dockerfile.Stage, below []*image.Layer, f *finding) 
 // exports reports whether the layers of s are part of an image.
 func (b *build) exports(s *dockerfile.Stage) bool {
 	return len(b.exporter.Formats()) > 0 && b.inResult[s]
-}
-
-// platforms returns what is built for, in the order of the plans.
-func (b *build) platforms() []ocispec.Platform {
-	var all []ocispec.Platform
-	for _, p := range b.plans {
-		all = append(all, p.Target().TargetPlatform())
-	}
-	return all
 }
 
 // deliver takes the result, the last states of the targets, everywhere. Caches are last:

@@ -33,13 +33,6 @@ func (found mountSources) localFiles() (all []*filecopy.Selection) {
 	return all
 }
 
-// An explanation is what a step's key was made of.
-type explanation struct {
-	inputs []recipe.Input
-	files  []*filecopy.Selection // of this machine
-	entry  *explain.Entry        // nil for what is no step
-}
-
 // notebook opens what earlier builds have noted of s: the stage of this name in a
 // Dockerfile that is built with a directory as context.
 func (b *build) notebook(s *dockerfile.Stage) *explain.Notebook {

@@ -8,8 +8,11 @@ import (
 
 	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/event"
+	"github.com/bobbuild/bob/executor/explain"
+	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/memo"
+	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
@@ -28,6 +31,13 @@ type operation struct {
 	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 
 	explanation // of the key
+}
+
+// An explanation is what a step's key was made of.
+type explanation struct {
+	inputs []recipe.Input
+	files  []*filecopy.Selection // of this machine
+	entry  *explain.Entry        // nil for what is no step
 }
 
 // wanted is what a finding is an answer to.

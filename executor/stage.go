@@ -34,14 +34,14 @@ func newStages(b *build) *stages {
 }
 
 // begin starts what is to be built, and looks for what can't be had.
-func (w *stages) begin(ctx context.Context) {
-	w.group.Go(func() error { return w.awaitSources(ctx) })
+func (w *stages) begin() {
+	w.group.Go(func() error { return w.awaitSources(w.life) })
 	w.group.Go(func() error {
-		_ = w.scout(true).look(ctx) // the error of a base is told by its stage
+		_ = w.scout(true).look(w.life) // the error of a base is told by its stage
 		return nil
 	})
 	for _, s := range w.allStages() {
-		w.beginOne(ctx, s)
+		w.beginOne(s)
 	}
 }
 
@@ -52,13 +52,13 @@ func (w *stages) scout(remote bool) scout {
 
 // beginOne starts s if its files are part of the result, or nothing of it is to be run.
 // Other stages start when somebody needs their files.
-func (w *stages) beginOne(ctx context.Context, s *dockerfile.Stage) {
+func (w *stages) beginOne(s *dockerfile.Stage) {
 	if w.inResult[s] {
 		w.startStage(s)
 		return
 	}
 	w.group.Go(func() error {
-		st, err := w.ahead.stage(ctx, s)
+		st, err := w.ahead.stage(w.life, s)
 		if errors.Is(err, errNoForecast) {
 			return nil
 		}
