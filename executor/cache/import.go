@@ -171,9 +171,9 @@ func (c *Caches) chain(r *source.RootFS) (chain digest.Digest, ok bool) {
 	return recallChain(c.o.Store, r.ID())
 }
 
-// LostLayer returns the digest of the layer of an imported cache that can't be had, or isn't what the
-// cache says, if the build failed for that: it may go well without. It is "" for every
-// other end, and where part of an output is out that can't be taken back.
+// LostLayer returns the digest of the layer of an imported cache that can't be had, or
+// isn't what the cache says, if the build failed for that: it may go well without. It is ""
+// for every other end, and where part of an output is out that can't be taken back.
 func (c *Caches) LostLayer(ctx context.Context, err error) digest.Digest {
 	var is func(registry.Layer) bool
 	if lost, why := oci.LostBlob(err); lost != "" {

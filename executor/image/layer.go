@@ -57,9 +57,6 @@ func Cached(l registry.Layer, img *registry.Image, compression string) *Layer {
 // this machine has made it.
 func (l *Layer) Origin() (*registry.Image, registry.Layer) { return l.image, l.base }
 
-// Compression returns how a cache has l compressed; "" for any other layer.
-func (l *Layer) Compression() string { return l.cached }
-
 // ByStep reports whether a step has made l, here or elsewhere.
 func (l *Layer) ByStep() bool { return l.image == nil || l.cached != "" }
 
