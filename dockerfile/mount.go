@@ -4,13 +4,44 @@ package dockerfile
 // *TmpfsMount, *SecretMount and *SSHMount. A Target is absolute and clean.
 //
 //sumtype:decl
-type Mount interface{ mount() }
+type Mount interface {
+	// Shown returns the files of another source that the mount shows, and false if it
+	// shows no such files.
+	Shown() (Shown, bool)
+	mount()
+}
+
+// Shown are files that a mount shows on Target.
+type Shown struct {
+	From           From
+	Source, Target string // absolute and clean paths
+}
 
 func (*BindMount) mount()   {}
 func (*CacheMount) mount()  {}
 func (*TmpfsMount) mount()  {}
 func (*SecretMount) mount() {}
 func (*SSHMount) mount()    {}
+
+// Shown implements [Mount].
+func (m *BindMount) Shown() (Shown, bool) { return Shown{m.From, m.Source, m.Target}, true }
+
+// Shown implements [Mount].
+func (m *CacheMount) Shown() (Shown, bool) {
+	if m.From == nil || m.Emptied() {
+		return Shown{}, false
+	}
+	return Shown{*m.From, m.Source, m.Target}, true
+}
+
+// Shown implements [Mount].
+func (*TmpfsMount) Shown() (Shown, bool) { return Shown{}, false }
+
+// Shown implements [Mount].
+func (*SecretMount) Shown() (Shown, bool) { return Shown{}, false }
+
+// Shown implements [Mount].
+func (*SSHMount) Shown() (Shown, bool) { return Shown{}, false }
 
 // BindMount shows files of From. What the command writes there is discarded.
 type BindMount struct {
@@ -30,6 +61,10 @@ type CacheMount struct {
 	ReadOnly bool
 	Owner    *MountOwner // of a new directory; nil is 0:0 and 0755, or as in From
 }
+
+// Emptied reports whether BuildKit begins the cache with a directory of its own in place
+// of what From has: it does when an owner or a mode is given and no source.
+func (m *CacheMount) Emptied() bool { return m.Owner != nil && m.Source == "/" }
 
 // TmpfsMount is an empty file system in memory.
 type TmpfsMount struct {

@@ -24,20 +24,13 @@ const (
 func (at site) mountSources(ctx context.Context, op *dockerfile.Run) (mountSources, error) {
 	found := make(mountSources, len(op.Mounts))
 	for i, m := range op.Mounts {
+		shown, ok := m.Shown()
+		if !ok {
+			continue
+		}
 		var err error
-		switch m := m.(type) {
-		case *dockerfile.BindMount:
-			if found[i], err = at.mountSource(ctx, m.From, m.Source); err != nil {
-				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
-			}
-		case *dockerfile.CacheMount:
-			if m.From == nil || command.Emptied(m) {
-				continue
-			}
-			if found[i], err = at.mountSource(ctx, *m.From, m.Source); err != nil {
-				return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
-			}
-		case *dockerfile.TmpfsMount, *dockerfile.SecretMount, *dockerfile.SSHMount: // select nothing
+		if found[i], err = at.mountSource(ctx, shown.From, shown.Source); err != nil {
+			return nil, fmt.Errorf("mount on %s: %w", shown.Target, err)
 		}
 	}
 	return found, nil

@@ -71,8 +71,8 @@ func mountValues(m dockerfile.Mount) ([]string, error) {
 	case *dockerfile.CacheMount:
 		// The ID is part of the key only if none was written.
 		plain := m.Sharing == "shared" && (m.ID == m.Target || command.ID(m) == m.Target)
-		values := []string{"cache", m.Target, recipe.Bool(m.ReadOnly), recipe.Bool(plain), recipe.Bool(command.Emptied(m))}
-		if command.Emptied(m) {
+		values := []string{"cache", m.Target, recipe.Bool(m.ReadOnly), recipe.Bool(plain), recipe.Bool(m.Emptied())}
+		if m.Emptied() {
 			values = append(values, ownerValues(*m.Owner)...)
 		}
 		return values, nil

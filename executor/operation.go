@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/executor/command"
 )
 
 // operation prepares op.
@@ -34,14 +33,8 @@ func stagesOf(op dockerfile.Op) (stages []*dockerfile.Stage) {
 		add(op.From)
 	case *dockerfile.Run:
 		for _, m := range op.Mounts {
-			switch m := m.(type) {
-			case *dockerfile.BindMount:
-				add(m.From)
-			case *dockerfile.CacheMount:
-				if m.From != nil && !command.Emptied(m) {
-					add(*m.From)
-				}
-			case *dockerfile.TmpfsMount, *dockerfile.SecretMount, *dockerfile.SSHMount: // of no stage
+			if shown, ok := m.Shown(); ok {
+				add(shown.From)
 			}
 		}
 	case *dockerfile.Workdir: // takes none

@@ -110,7 +110,7 @@ func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.C
 		return likeSource(dir, root, from.Path, m.Store.Owners())
 	}
 	owner := dockerfile.MountOwner{Mode: 0o755}
-	if Emptied(spec) {
+	if spec.Emptied() {
 		owner = *spec.Owner
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -107,7 +107,7 @@ func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *Source)
 		return m.bind(root, from.Path, spec.Target, spec.ReadOnly)
 	case *dockerfile.CacheMount:
 		source := spec.Source
-		if from != nil || Emptied(spec) {
+		if from != nil || spec.Emptied() {
 			source = "/" // was copied
 		}
 		return m.bind(m.caches[CacheKey(spec, from)].Root(), source, spec.Target, spec.ReadOnly)

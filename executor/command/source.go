@@ -39,17 +39,12 @@ func Literal(name string) filecopy.Source {
 	return filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}
 }
 
-// Emptied reports whether BuildKit begins a cache mount with a directory of its
-// own in place of what From has: it does when an owner or a mode is given and no
-// source.
-func Emptied(m *dockerfile.CacheMount) bool { return m.Owner != nil && m.Source == "/" }
-
 // CacheKey names the cache that m is, which takes its files from from unless that is nil. As in BuildKit one with the same ID that begins with
 // something else is another cache. The name has a version of its own: what commands
 // keep there is good whatever else has another version.
 func CacheKey(m *dockerfile.CacheMount, from *Source) digest.Digest {
 	values := []string{m.ID, ""}
-	if Emptied(m) {
+	if m.Emptied() {
 		values[1] = fmt.Sprintf("{%d %d %d}", m.Owner.UID, m.Owner.GID, m.Owner.Mode)
 	}
 	if from != nil {
