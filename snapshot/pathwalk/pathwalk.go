@@ -11,6 +11,7 @@ package pathwalk
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -113,8 +114,8 @@ func (w *Walk) Returns() bool { return w.ahead() == ".." }
 
 // ahead returns what next would.
 func (w *Walk) ahead() string {
-	for i := len(w.rest) - 1; i >= 0; i-- {
-		for name := range strings.SplitSeq(w.rest[i], "/") {
+	for _, rest := range slices.Backward(w.rest) {
+		for name := range strings.SplitSeq(rest, "/") {
 			if name != "" && name != "." {
 				return name
 			}

@@ -46,7 +46,7 @@ func (c Case) Lay(t *testing.T, root string) {
 		case link:
 			err = os.Symlink(target, full)
 		case c.Entries[name] == "/":
-			err = os.Mkdir(full, 0o755)
+			err = os.Mkdir(full, 0o700)
 		default:
 			err = os.WriteFile(full, nil, 0o600)
 		}
