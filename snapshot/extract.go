@@ -175,6 +175,9 @@ func (x *extractor) create(ctx context.Context, p *file.Dir, base string, hdr *t
 	if err != nil {
 		return err
 	}
+	if hdr.Typeflag == tar.TypeCont && x.layer != nil { // BuildKit's ADD refuses one
+		return x.file(ctx, p, base, a, hdr.Size, r)
+	}
 	switch hdr.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return x.file(ctx, p, base, a, hdr.Size, r)
@@ -198,11 +201,6 @@ func (x *extractor) create(ctx context.Context, p *file.Dir, base string, hdr *t
 			x.opt.LeaveOut(relpath.Join(p.Path, base))
 			return nil
 		}
-	case tar.TypeCont:
-		if x.layer != nil { // BuildKit takes it in layers alone
-			return x.file(ctx, p, base, a, hdr.Size, r)
-		}
-		return fmt.Errorf("unsupported type of entry %q", hdr.Typeflag)
 	default:
 		return fmt.Errorf("unsupported type of entry %q", hdr.Typeflag)
 	}
