@@ -1,0 +1,109 @@
+package integration_test
+
+import (
+	"go/ast"
+	"go/types"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bobbuild/bob/integration/harness"
+	"golang.org/x/tools/go/packages"
+)
+
+// knots are the packages in which files use each other in a circle, with how many files
+// the circles have. A reader of any other package can begin with a file that uses none of
+// its neighbours and go on from there. A knot may become smaller; then the number here
+// does, too.
+var knots = map[string]int{
+	"dockerfile":             23,
+	"executor/event":         2,
+	"executor/fetch":         6,
+	"integration/bench":      2,
+	"integration/harness":    12,
+	"integration/live":       2,
+	"snapshot":               25,
+	"snapshot/internal/file": 2,
+	"snapshot/owners":        4,
+}
+
+// TestFilesLeadOneWay: inside a package the files use each other in one direction.
+func TestFilesLeadOneWay(t *testing.T) {
+	t.Parallel()
+	check(t, harness.Need("go"))
+	root, err := harness.Module(t.Context())
+	check(t, err)
+	all, err := packages.Load(&packages.Config{
+		Context: t.Context(), Dir: root,
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedExportFile,
+	}, "./...")
+	check(t, err)
+	for _, p := range all {
+		for _, e := range p.Errors {
+			t.Error(e)
+		}
+		name := strings.TrimPrefix(p.PkgPath, module+"/")
+		knotted := inCircles(fileUses(p))
+		if len(knotted) != knots[name] {
+			t.Errorf("package %s: %d files use each other in circles, want %d: %q", name, len(knotted), knots[name], knotted)
+		}
+	}
+}
+
+// fileUses returns which other files of p each file uses: those that declare what it
+// names.
+func fileUses(p *packages.Package) map[string]map[string]bool {
+	uses := make(map[string]map[string]bool)
+	for _, f := range p.Syntax {
+		from := filepath.Base(p.Fset.Position(f.Pos()).Filename)
+		uses[from] = make(map[string]bool)
+		ast.Inspect(f, func(n ast.Node) bool {
+			id, ok := n.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			if o := p.TypesInfo.Uses[id]; o != nil && o.Pkg() == p.Types && shared(o) {
+				if to := filepath.Base(p.Fset.Position(o.Pos()).Filename); to != from {
+					uses[from][to] = true
+				}
+			}
+			return true
+		})
+	}
+	return uses
+}
+
+// shared reports whether files other than its own can name o: what a package declares,
+// methods and fields.
+func shared(o types.Object) bool {
+	if v, ok := o.(*types.Var); ok && v.IsField() {
+		return true
+	}
+	if f, ok := o.(*types.Func); ok && f.Signature().Recv() != nil {
+		return true
+	}
+	return o.Parent() == o.Pkg().Scope()
+}
+
+// inCircles returns the nodes from which edges lead back to themselves, sorted.
+func inCircles(edges map[string]map[string]bool) []string {
+	var found []string
+	for start := range edges {
+		seen := make(map[string]bool)
+		for next := slices.Collect(maps.Keys(edges[start])); len(next) > 0; {
+			node := next[len(next)-1]
+			next = next[:len(next)-1]
+			if !seen[node] {
+				seen[node] = true
+				next = slices.AppendSeq(next, maps.Keys(edges[node]))
+			}
+		}
+		if seen[start] {
+			found = append(found, start)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
