@@ -31,7 +31,7 @@ func delegate(t *testing.T, f func(dirs []string)) {
 		if _, err := os.Stat(hierarchy + "/tasks"); err != nil {
 			t.Skip("no cgroup v1 with the controller " + controller)
 		}
-		dir, err := os.MkdirTemp(hierarchy, "bob-limits-")
+		dir, err := os.MkdirTemp(hierarchy, "bob-limits-") //nolint:usetesting // a cgroup
 		check(t, err)
 		t.Cleanup(func() { check(t, os.Remove(dir)) })
 		check(t, lab.User.Own(dir))

@@ -160,7 +160,7 @@ func (p *treePlace) Down(base string, _ *pathwalk.Walk) (target string, link boo
 	t := p.tree
 	d, err := t.child(p.dir, base)
 	switch {
-	case errors.Is(err, unix.ENOENT) && p.create && !(p.linked && t.asIs):
+	case errors.Is(err, unix.ENOENT) && p.create && (!p.linked || !t.asIs):
 		d, err = t.make(p.dir, base)
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		p.linked = true

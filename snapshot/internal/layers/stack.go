@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stack looks things up in the overlay of layers without mounting it.
+// A Stack looks things up in the overlay of layers without mounting it.
 type Stack struct {
 	layers []string // top first
 	Owners owners.Keeper

@@ -18,7 +18,7 @@ const (
 	GuardName = ".lock" // beside claims: shared by makers, exclusive for Sweep
 )
 
-// A claim is a directory that belongs to this process. It holds a locked file, by
+// A Claim is a directory that belongs to this process. It holds a locked file, by
 // which other processes tell that the owner is alive.
 type Claim struct {
 	Path string // of the directory
