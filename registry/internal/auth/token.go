@@ -52,7 +52,7 @@ func (o *Options) fetchToken(
 	ctx context.Context, login *authn.AuthConfig, scopes []string, challenge *transport.Challenge,
 ) (header string, expires time.Time, err error) {
 	realm, err := url.Parse(challenge.Parameters["realm"])
-	if err != nil {
+	if err != nil || realm.Host == "" {
 		return "", time.Time{}, &TokenError{Err: errors.New("the registry's challenge names no token server")}
 	}
 	method := http.MethodGet
