@@ -120,7 +120,7 @@ func diffs(t *testing.T, o snapshot.Options, mounts bool) string {
 			folder("group").with(owned(0, 50, 0o2775)),
 			symlink("etc/link", "shadow").with(owned(1000, 1001, 0o777)),
 			symlink("etc/root-link", "shadow"),
-			hardlink("etc/shadow2", "etc/shadow"),
+			hardlink("etc/shadow2", "etc/shadow").with(owned(0, 42, 0)),
 			hardlink("etc/link2", "etc/link"),
 			entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o620, Uid: 3, Gid: 4, ModTime: someTime}},
 			device("null", tar.TypeChar, 1, 3).with(owned(0, 6, 0o666)),
