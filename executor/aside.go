@@ -40,9 +40,9 @@ func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, 
 }
 
 // Time returns the time that SOURCE_DATE_EPOCH takes from src: of a
-// *dockerfile.Repository that of the commit, of a *dockerfile.Download that of
-// Last-Modified or else of the newest file in the archive that it is. It is zero
-// where nothing tells.
+// *dockerfile.Repository the time of the commit, of a *dockerfile.Download
+// Last-Modified or else the time of the newest file in the archive that it is. It is
+// zero where nothing tells.
 func (b *Builder) Time(ctx context.Context, src dockerfile.Source) (t time.Time, err error) {
 	s := b.aside(ctx, nil)
 	defer func() { err = errors.Join(err, s.Close()) }()

@@ -72,7 +72,7 @@ func (l linter) check(ctx context.Context, stages []*dockerfile.Stage) ([]docker
 			root := s.Root()
 			return nil, &StepError{Step: "FROM " + root.Base.Reference, Location: root.Location, Err: err}
 		}
-		images[i], _ = s.SourceImages(configs[i]) // the error is that of Lint
+		images[i], _ = s.SourceImages(configs[i]) // Lint returns the same error
 		for _, img := range images[i] {
 			ask(img.Reference, s.TargetPlatform())
 		}
@@ -136,7 +136,7 @@ func (b *build) lint(s *dockerfile.Stage, config dockerspec.DockerOCIImage) erro
 	images, err := s.SourceImages(config)
 	for _, img := range images { // all at the same time
 		b.group.Go(func() error {
-			_, _ = b.sources.Image(b.life, img.Reference, s.TargetPlatform()) // the error is that of a step
+			_, _ = b.sources.Image(b.life, img.Reference, s.TargetPlatform()) // the step fails with the same error
 			return nil
 		})
 	}

@@ -20,11 +20,11 @@ type mountSource struct {
 	selection *filecopy.Selection
 }
 
-// mountSources are those of the mounts of a RUN, by their place in Run.Mounts; nil
+// mountSources are the sources of the mounts of a RUN, by their place in Run.Mounts; nil
 // where there is none.
 type mountSources []*mountSource
 
-// sources are those of the mounts for the command.
+// sources are the sources of the mounts, as the command takes them.
 func (found mountSources) sources() []*command.Source {
 	all := make([]*command.Source, len(found))
 	for i, m := range found {

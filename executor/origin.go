@@ -81,7 +81,7 @@ func viewOf(sources *source.Sources, r *source.RootFS) func(context.Context) (*s
 	return func(ctx context.Context) (*source.Tree, error) { return sources.View(ctx, r) }
 }
 
-// named returns the files of the named context called name; those of an image for p.
+// named returns the files of the named context called name, of an image for p if it is one.
 func (o *origins) named(ctx context.Context, name string, p ocispec.Platform) (*origin, error) {
 	c, ok := o.contexts[name]
 	switch {

@@ -17,7 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// outlines are those of the stages of a build.
+// outlines are the outlines of the stages of a build.
 type outlines struct {
 	*build
 

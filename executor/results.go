@@ -23,7 +23,7 @@ import (
 type operation struct {
 	// key identifies the result; see package recipe.
 	key digest.Digest
-	// basis is that of the key. If it is anew, a known result won't do.
+	// basis is the basis of the key. If it is anew, a known result won't do.
 	basis basis
 	// before is called before the result is made, when it has to be.
 	before func(context.Context) error

@@ -31,7 +31,7 @@ func (e *overdueError) Unwrap() error { return e.TimeoutError }
 // A stopwatch bounds the steps of a build, and knows which took too long. The zero value
 // sets no limit.
 type stopwatch struct {
-	limit time.Duration // of a step; 0 is none
+	limit time.Duration // of a step; 0 is unlimited
 
 	mu      sync.Mutex
 	overdue []error // of steps, with their places

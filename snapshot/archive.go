@@ -24,7 +24,7 @@ type ExtractOptions struct {
 	// LeaveOut is told of each device that the kernel doesn't let this process make,
 	// by its path in the tree. If it is nil such a device is an error.
 	LeaveOut func(path string)
-	// In is the active snapshot whose root the tree is, nil if it is none's.
+	// In is the active snapshot whose root the tree is, nil if it is no such root.
 	In *Active
 	// MaxSize is what the archive may unpack to, in bytes; 0 has no bound. The budget of
 	// package bounded tells what counts.

@@ -237,7 +237,7 @@ func (w *writtenCheckout) restored(paths []string) error {
 		now, err := new(inventory).stat(fd, base)
 		unix.Close(fd)
 		if err != nil {
-			continue // likewise
+			continue // another change, too
 		}
 		was := n.state
 		was.ctime = now.ctime

@@ -48,7 +48,7 @@ func (m Method) Levels() int {
 	return 0
 }
 
-// maxZstdLevel is that of the zstd tool. The encoder has four levels of its own
+// maxZstdLevel is the highest level of the zstd tool. The encoder has four levels of its own
 // and takes the nearest.
 const maxZstdLevel = 22
 

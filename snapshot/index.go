@@ -450,7 +450,7 @@ func (n *node) Attributes() file.Attrs { return n.Attrs }
 
 // resolve returns the directory that the clean name leads to from the root n, and its
 // own path. With create it makes what is missing, also where a link points to nothing;
-// without, the path is that of what is missing.
+// without, the path is where something is missing.
 func (n *node) resolve(name string, create bool) (string, *node, error) {
 	at := &nodePlace{root: n, create: create}
 	if err := pathwalk.New(pathwalk.MaxLinks).Along(name, at); err != nil {

@@ -119,7 +119,7 @@ func (it *Item) support(above Item) {
 	it.InUse = it.InUse || above.InUse
 }
 
-// listSnapshots lists those of this ID mapping.
+// listSnapshots lists the snapshots of this ID mapping.
 func (s *Store) listSnapshots(ctx context.Context, add func(Item)) error {
 	return eachEntry(s.own("snapshots"), func(e fs.DirEntry) error {
 		path := s.snapshotDir(e.Name())

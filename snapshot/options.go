@@ -22,7 +22,7 @@ type Snapshotter string
 
 // The snapshotters.
 const (
-	Overlay     Snapshotter = "overlay"        // the kernel's; that of ""
+	Overlay     Snapshotter = "overlay"        // the kernel's; "" means this one
 	FuseOverlay Snapshotter = "fuse-overlayfs" // the program of that name
 	Copy        Snapshotter = "copy"           // a copy of all files, for which nothing is mounted
 	// Index makes none: image layers are known by their tars' entries, nothing is

@@ -54,7 +54,7 @@ func isOther(uid uint32) bool {
 	return uid != overflow || idmap.HasUser(last) // all have one
 }
 
-// makeDirs makes those of the directories that aren't there. One that is must be the
+// makeDirs makes the directories that aren't there. One that is there must be the
 // user's own, and no link: it decides where the store reads and writes.
 func makeDirs(dirs ...string) error {
 	for _, d := range dirs {

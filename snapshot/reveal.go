@@ -225,7 +225,7 @@ func (u *underlay) put(p int, base string, n *node) error {
 	return u.stamp(p, base)
 }
 
-// stamp marks base in the directory p, which is none itself.
+// stamp marks base in the directory p, which isn't a directory.
 func (u *underlay) stamp(p int, base string) error {
 	return unix.UtimesNanoAt(p, base, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, u.mark}, unix.AT_SYMLINK_NOFOLLOW)
 }

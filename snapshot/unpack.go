@@ -30,13 +30,13 @@ type Layer struct {
 	// DiffID is the digest of the uncompressed tar; it must be SHA-256.
 	DiffID digest.Digest
 	// Open returns the compressed bytes from their start; the reader fails in place
-	// of io.EOF if they aren't those of Blob, and when ctx ends. It is called
-	// concurrently with those of other layers. If the reader's error has a method
+	// of io.EOF if they aren't the bytes of Blob, and when ctx ends. It is called
+	// concurrently with Open of other layers. If the reader's error has a method
 	// Again that returns true, the layer is opened and read once more.
 	Open func(ctx context.Context) (io.ReadCloser, error)
 	// Waiting, if not nil, is called once if another process is at unpacking the layer
 	// and this one waits for it for more than a moment. It may be called concurrently
-	// with those of others.
+	// with Waiting of other layers.
 	Waiting func(pid int)
 }
 
@@ -48,8 +48,8 @@ func (l Layer) name() string {
 	return l.DiffID.String()
 }
 
-// Unpack makes the snapshot of the given layers, base first, and those of all
-// stacks below it, except those that the store has: each is made once, whoever
+// Unpack makes the snapshot of the given layers, base first, and the snapshots of all
+// stacks below it, except what the store has: each is made once, whoever
 // asks for it in this or another process. Up to jobs layers (0: as many as there
 // are processors) are opened and extracted at once. A layer whose DiffID turns
 // out wrong leaves nothing behind. Without layers it returns nil, which stands for

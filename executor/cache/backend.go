@@ -32,7 +32,7 @@ type Target struct {
 	Tag string // of the cache in Dir
 	// Inline puts the records of the result's layers into the image itself.
 	Inline bool
-	// Max has the steps of all stages kept, not only those of the result.
+	// Max has the steps of all stages kept, not only of the stages of the result.
 	Max bool
 	// Compression is that of the layers; nil is the image's, so that the cache and
 	// the image have their layers in common.

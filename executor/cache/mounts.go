@@ -23,8 +23,8 @@ func (c *Caches) NoteMount(key digest.Digest, id string, sharing snapshot.Sharin
 	c.mounts[key] = usedMount{id, max(c.mounts[key].sharing, sharing)}
 }
 
-// exportMounts returns the cache mounts that t asks for as layers in format f: those of
-// this machine, and where it has none, those of the imported caches.
+// exportMounts returns the cache mounts that t asks for as layers in format f: from this
+// machine or, where it hasn't the mount, from the imported caches.
 func (c *Caches) exportMounts(ctx context.Context, t *Target, f *image.Format) ([]Mount, error) {
 	var all []Mount
 	for _, id := range t.Mounts {

@@ -37,8 +37,8 @@ var systemBundles = []string{
 	"/etc/ssl/cert.pem",                                 // OpenBSD's libraries
 }
 
-// trust has p trust the authorities of [Options.CABundle] beside those of its image or,
-// where that has none, of this machine. Variables that the Dockerfile sets stay.
+// trust has p trust the authorities of [Options.CABundle] beside the authorities of its image
+// or, where the image has no bundle, of this machine. Variables that the Dockerfile sets stay.
 func (c *Commands) trust(ctx context.Context, p *sandbox.Process) error {
 	if len(c.CABundle) == 0 {
 		return nil

@@ -41,7 +41,7 @@ func itemsOf(nodes []*node) []item {
 	return items
 }
 
-// pair is a directory of the source and that of the destination.
+// pair is a directory of the source and the one of the destination that it is copied to.
 type pair struct {
 	src, dst int
 	from, to string // for messages

@@ -162,7 +162,7 @@ func writeAt(fd int, buf []byte, at int64) error {
 // whether the zeros of a file are holes makes no difference to its sum.
 const hashBlock = 64 << 10
 
-// bufferSize is that of the buffers through which files are read: a whole
+// bufferSize is the size of the buffers through which files are read: a whole
 // number of hash blocks.
 const bufferSize = 4 * hashBlock
 

@@ -94,8 +94,8 @@ func (d *Destinations) CheckFiles() error {
 	return nil
 }
 
-// formats returns those that the image is written in, that of the pushed or
-// reported one first. There are none if only files are asked for.
+// formats returns the formats that the image is written in, first the format of the
+// image that is pushed or reported. If only files are asked for, it returns nil.
 func (d *Destinations) formats() []*Format {
 	var all []*Format
 	if len(d.Tags) > 0 || len(d.Outputs) == 0 || d.Report {

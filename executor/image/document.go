@@ -30,7 +30,7 @@ type Content struct {
 	Files func(ctx context.Context) (string, error)
 }
 
-// A product is the finished image in one format: that of each platform and, with
+// A product is the finished image in one format: the image of each platform and, with
 // more than one, the index over them.
 type product struct {
 	images []*assembled

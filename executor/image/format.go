@@ -18,7 +18,7 @@ type Format struct {
 	// Docker's image manifest version 2, schema 2, in place of OCI's. All of an
 	// image are of one family, those of its base too.
 	DockerTypes bool
-	// Compression is that of layers which the build makes.
+	// Compression is how the layers that the build makes are compressed.
 	Compression snapshot.Compression
 	// Recompress has the layers of the base compressed by the same method, if
 	// they aren't. Otherwise they stay as they are.

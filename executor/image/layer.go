@@ -24,7 +24,7 @@ type Layer struct {
 	place  atomic.Pointer[func(error) error] // gives an error the place of a step that made it
 
 	mu    sync.Mutex
-	blobs map[string]*Blob // by compression, "" for that of image
+	blobs map[string]*Blob // by compression, "" for the image's
 }
 
 // A Blob is a layer as it is kept and sent.

@@ -70,7 +70,7 @@ func (l *processLimits) explain(err error) error {
 }
 
 // lacking says which limit a command has reached, or may have reached, and what to do; ""
-// if it is none.
+// if there is no such limit.
 func (l *processLimits) lacking() string {
 	if l.count() > l.reached {
 		limit, where := int64(math.MaxInt64), ""

@@ -175,7 +175,7 @@ type Container struct {
 	ReadOnly bool
 }
 
-// dockerCapabilities are those of a container of Docker's.
+// dockerCapabilities are the capabilities of a container of Docker's.
 var dockerCapabilities = []string{
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
 	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",

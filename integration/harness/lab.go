@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// buildTags are those of the Makefile.
+// buildTags are the build tags of the Makefile.
 const buildTags = "seccomp osusergo netgo static_build exclude_graphdriver_btrfs exclude_graphdriver_zfs exclude_disk_quota"
 
 // labPrefix begins the names of laboratories in the temporary directory.

@@ -11,7 +11,7 @@ import (
 // A Peak is the largest memory that was seen resident at once, in bytes.
 type Peak struct {
 	Tree int64 // all processes of the run, what RUN started included
-	Self int64 // those of the program alone, its re-executed children included
+	Self int64 // of the program alone, its re-executed children included
 }
 
 // WatchMemory samples the resident memory of a run every 20 ms until it ends;

@@ -32,7 +32,7 @@ func (e *refusal) Error() string {
 func (e *refusal) Unwrap() error { return e.cause }
 
 // refuse answers with err. Of an error that isn't a refusal the client learns
-// nothing but that it may try again: addresses are none of its business.
+// nothing but that it may try again: addresses don't concern it.
 func refuse(w http.ResponseWriter, err error) {
 	e, ok := errors.AsType[*refusal](err)
 	if !ok {

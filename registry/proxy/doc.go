@@ -24,8 +24,8 @@
 //
 // Everything else is answered with 404. That holds for the catalog, for the
 // deletion of manifests and blobs, and for lists of tags and of referrers too,
-// which neither a push nor a pull needs. Paths are compared as they came: one
-// that is escaped or not in its shortest form is none of these.
+// which neither a push nor a pull needs. Paths are compared as they came: a path
+// that is escaped or not in its shortest form is another one.
 //
 // The client may say any tag, what is asked for is the reference's. A manifest
 // by digest is passed on when the proxy has seen it: pushed or pulled through

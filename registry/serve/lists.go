@@ -15,7 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// lexical is the order of lists: that of the alphabet, whatever the case
+// lexical is the order of lists: alphabetical, whatever the case
 // (distribution-spec, section "Listing Tags").
 func lexical(a, b string) int {
 	return cmp.Or(strings.Compare(strings.ToLower(a), strings.ToLower(b)), strings.Compare(a, b))

@@ -38,7 +38,7 @@ func address(host string) (addr netip.Addr, ok bool) {
 	return addr, err == nil
 }
 
-// Same says whether u is on host (name[:port]). A missing port is that of u's scheme.
+// Same says whether u is on host (name[:port]). A missing port stands for the port of u's scheme.
 func Same(u *url.URL, host string) bool {
 	return WithPort(u.Host, u.Scheme) == WithPort(host, u.Scheme)
 }

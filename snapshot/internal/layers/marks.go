@@ -151,8 +151,8 @@ func (m Marks) Split(names []string) (sorted []string, removed map[string]bool) 
 }
 
 // IsWhiteout reports whether the entry at path below the directory fd, whose status is
-// st, is the mark of a removed name in overlay format. A device 0:0 of an image, which is
-// only recorded, is none.
+// st, is the mark of a removed name in overlay format. A device 0:0 of an image is
+// only recorded, and no mark.
 func IsWhiteout(fd int, path string, st *unix.Stat_t) bool {
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
 		return false

@@ -96,7 +96,7 @@ func fileCalls32() []call {
 	}
 }
 
-// numbers32 are those of the older calls on files, whose arguments are the same, and of
+// numbers32 are the numbers of the older calls on files, whose arguments are the same, and of
 // those that name devices or attributes.
 var numbers32 = map[string]int32{
 	"chmod": 15, "open": 5, "creat": 8, "mkdir": 39, "symlink": 83,
