@@ -169,13 +169,18 @@ func wantToken(_ http.Handler, to string) http.Handler { return say401(to) }
 func TestEveryRequestHangs(t *testing.T) {
 	t.Parallel()
 	f := registrytest.NewFixture(t, registrytest.AMD64, 300_000)
-	inner := newInner(t)
-	f.Push(t.Context(), t, registrytest.NewClient(t, nil), registrytest.Serve(t, inner)+"/app:1")
-	for how, fault := range map[string]func(http.ResponseWriter, *http.Request){"no answer": registrytest.Hang, "half an answer": half(inner)} {
+	faults := map[string]func(inner http.Handler) func(http.ResponseWriter, *http.Request){
+		"no answer":      func(http.Handler) func(http.ResponseWriter, *http.Request) { return registrytest.Hang },
+		"half an answer": half,
+	}
+	for how, faulty := range faults {
 		for name, tt := range hangings(f) {
 			if how != "no answer" && !tt.says {
 				continue
 			}
+			inner := newInner(t) // one that others push to has what is to be pushed
+			f.Push(t.Context(), t, registrytest.NewClient(t, nil), registrytest.Serve(t, inner)+"/app:1")
+			fault := faulty(inner)
 			hanging := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if tt.before != nil && tt.before(w, r) || registrytest.On(tt.method, tt.path, registrytest.Always(fault))(w, r) {
 					return
