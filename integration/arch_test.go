@@ -148,8 +148,8 @@ var arrows = map[string][]string{
 	},
 	"snapshot": {
 		"snapshot/bounded", "snapshot/internal/descent", "snapshot/internal/file", "snapshot/internal/idmap",
-		"snapshot/internal/layers", "snapshot/internal/locks", "snapshot/internal/relpath", "snapshot/owners",
-		"snapshot/pathwalk",
+		"snapshot/internal/layers", "snapshot/internal/layertar", "snapshot/internal/locks",
+		"snapshot/internal/relpath", "snapshot/owners", "snapshot/pathwalk",
 	},
 	"snapshot/bounded":          {},
 	"snapshot/internal/descent": {},
@@ -160,6 +160,10 @@ var arrows = map[string][]string{
 	"snapshot/internal/layers": {
 		"snapshot/internal/descent", "snapshot/internal/file", "snapshot/internal/relpath", "snapshot/owners",
 		"snapshot/pathwalk",
+	},
+	"snapshot/internal/layertar": {
+		"snapshot/bounded", "snapshot/internal/descent", "snapshot/internal/file", "snapshot/internal/layers",
+		"snapshot/internal/relpath", "snapshot/owners", "snapshot/pathwalk",
 	},
 	"snapshot/internal/locks":        {"snapshot/internal/descent"},
 	"snapshot/internal/relpath":      {},

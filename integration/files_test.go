@@ -24,7 +24,7 @@ var knots = map[string]int{
 	"integration/bench":      2,
 	"integration/harness":    12,
 	"integration/live":       2,
-	"snapshot":               25,
+	"snapshot":               18,
 	"snapshot/internal/file": 2,
 	"snapshot/owners":        4,
 }

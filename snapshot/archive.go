@@ -1,17 +1,21 @@
 package snapshot
 
 import (
-	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
-	"github.com/bobbuild/bob/snapshot/internal/relpath"
+	"github.com/bobbuild/bob/snapshot/internal/layertar"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
+
+// Owner is a numeric user and group.
+type Owner = layertar.Owner
+
+// A Tree is a directory as part of an archive.
+type Tree = layertar.Tree
 
 // ExtractOptions tell Extract what not to take from the archive, and how to set the
 // rest.
@@ -31,9 +35,6 @@ type ExtractOptions struct {
 	MaxSize int64
 }
 
-// Owner is a numeric user and group.
-type Owner struct{ UID, GID int }
-
 // Extract unpacks a tar, plain or compressed by gzip, bzip2, xz or zstd, into the
 // directory dir of the tree root. Links in dir are followed within root, and made
 // where they lead to nothing. From there on dir is the root of the file system, as in
@@ -45,67 +46,46 @@ type Owner struct{ UID, GID int }
 // its own entry. Whiteouts are ordinary files. After an error some of the entries are
 // there.
 func Extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOptions) error {
-	if err := extract(ctx, root, dir, r, o); err != nil {
+	to := layertar.Options{NoChown: o.NoChown, Owner: o.Owner, Owners: o.Owners, LeaveOut: o.LeaveOut, Budget: bounded.NewBudget(o.MaxSize)}
+	if o.In != nil && o.In.underlay != nil {
+		to.In = o.In.underlay
+	}
+	if err := layertar.Extract(ctx, root, dir, r, to); err != nil {
 		return fmt.Errorf("extract archive into %s: %w", dir, err)
 	}
 	return nil
 }
 
-func extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOptions) error {
-	x, err := newExtractor(root, o, nil)
-	if err != nil {
-		return err
-	}
-	defer x.tree.close()
-	name, err := relpath.Clean(dir)
-	if err != nil {
-		return err
-	}
-	d, err := x.tree.resolve(name, true)
-	if err != nil {
-		return err
-	}
-	// What was made on the way is finished while names count from above it.
-	if err := x.finish(); err != nil {
-		return err
-	}
-	clear(x.dirs)
-	if err := x.tree.enter(d); err != nil {
-		return err
-	}
-	content, err := bounded.Decompress(r)
-	if err != nil {
-		return fmt.Errorf("decompress: %w", err)
-	}
-	defer content.Close()
-	counted := x.budget.Reader(content)
-	if err := x.run(ctx, counted); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, counted); err != nil {
-		return fmt.Errorf("read to the end: %w", err)
-	}
-	return x.finish()
-}
-
 // ArchiveTime returns the latest modification time of a regular file in a tar,
 // plain or compressed; zero if r is no archive, or one that has none.
-func ArchiveTime(r io.Reader) time.Time {
-	var latest time.Time
-	content, err := bounded.Decompress(r)
+func ArchiveTime(r io.Reader) time.Time { return layertar.Time(r) }
+
+// IsArchive reports whether a file that begins with header is a tar, plain or
+// compressed by gzip, bzip2, xz or zstd: whether its first entry can be read, as in
+// BuildKit. If header is too short to decompress that entry's headers from it, the
+// answer is yes.
+func IsArchive(header []byte) bool { return layertar.IsArchive(header) }
+
+// Archive returns the whole tree t as a tar, entries sorted, its root itself left
+// out, with file capabilities and user attributes. Sockets are left out too. Every
+// modification time is written as at, if that isn't nil. Reading fails when ctx ends
+// or when a file changes its size meanwhile. The caller closes the reader, and leaves
+// the tree in place until then.
+func Archive(ctx context.Context, t Tree, at *time.Time) (io.ReadCloser, error) {
+	return ArchiveTrees(ctx, []Tree{t}, at)
+}
+
+// ArchiveTrees is [Archive] of several trees in one tar, in their order. The
+// directories that they are named after belong to root, with the mode 0755.
+func ArchiveTrees(ctx context.Context, trees []Tree, at *time.Time) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("archive: %w", context.Cause(ctx))
+	}
+	clock, err := layertar.Always(at)
 	if err != nil {
-		return latest
+		return nil, fmt.Errorf("archive: %w", err)
 	}
-	defer content.Close()
-	for archive := tar.NewReader(content); ; {
-		h, err := archive.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return latest
-		case err != nil:
-			return time.Time{}
-		case h.FileInfo().Mode().IsRegular() && h.ModTime.After(latest):
-			latest = h.ModTime
-		}
-	}
+	return layertar.Stream(ctx, func(ctx context.Context, w io.Writer) error {
+		return layertar.WriteTrees(ctx, w, trees, clock)
+	}), nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/layers"
+	"github.com/bobbuild/bob/snapshot/internal/layertar"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 
 	"golang.org/x/sys/unix"
@@ -188,7 +189,7 @@ func (c *changes) change(ctx context.Context, name string, o, n *listed, to *fil
 	case n == nil:
 		err = c.marks.Whiteout(to.FD, name)
 	case marked:
-		err = errWhiteoutName
+		err = layertar.ErrWhiteoutName
 	case n.isDir():
 		if err = c.from.Down(name); err == nil {
 			return c.changed(ctx, name, o, n, to) // its error says where

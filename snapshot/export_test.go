@@ -33,22 +33,10 @@ func (s *Store) Indexed(id string) ([]string, error) {
 }
 
 // Resolvers are the ways in which the package follows the clean name of a directory:
-// in an open tree, in layers laid over each other, and in a tree in memory that holds
-// the links and directories of entries.
+// in layers laid over each other, and in a tree in memory that holds the links and
+// directories of entries.
 func Resolvers(root string, entries map[string]string) map[string]func(name string) (string, error) {
 	return map[string]func(string) (string, error){
-		"tree": func(name string) (string, error) {
-			t, err := newTree(root, nil, owners.Disk, func(string, string) error { return nil })
-			if err != nil {
-				return "", err
-			}
-			defer t.close()
-			d, err := t.resolve(name, false)
-			if err != nil {
-				return "", err
-			}
-			return d.Path, nil
-		},
 		"stack": func(name string) (string, error) {
 			s := layers.New([]string{root}, owners.Disk, layers.DeviceMarks)
 			defer s.Close()

@@ -18,6 +18,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/layers"
+	"github.com/bobbuild/bob/snapshot/internal/layertar"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/pathwalk"
 	"github.com/klauspost/compress/zstd"
@@ -174,7 +175,10 @@ func (s *Store) readEntries(ctx context.Context, l Layer) (entries []indexEntry,
 }
 
 func newIndexEntry(hdr *tar.Header) (indexEntry, error) {
-	a, err := (&extractor{}).attrs(hdr)
+	a, err := layertar.HeaderAttrs(hdr)
+	if err == nil {
+		err = layertar.CheckOwner(a)
+	}
 	if err != nil {
 		return indexEntry{}, err
 	}
@@ -293,14 +297,14 @@ func (s *Store) isUnpacked(id string) error {
 // layerTree builds the tree of a layer from its entries, by the rules of the
 // extractor.
 func layerTree(entries []indexEntry) (*layerNodes, error) {
-	t := &layerNodes{root: newDirectory(), work: newLayerWork(layers.DeviceMarks)}
+	t := &layerNodes{root: newDirectory()}
 	t.root.implicit = true
 	for _, e := range entries {
 		if err := t.add(&e); err != nil {
 			return nil, fmt.Errorf("entry %q: %w", e.Name, err)
 		}
 	}
-	for _, name := range t.work.opaque {
+	for _, name := range t.whiteouts.Opaque {
 		_, d, err := t.root.resolve(name, true)
 		if err != nil {
 			return nil, fmt.Errorf("entry %q: %w", relpath.Join(name, layers.OpaqueName), err)
@@ -308,9 +312,9 @@ func layerTree(entries []indexEntry) (*layerNodes, error) {
 		d.opaque = true
 	}
 	// In this order a directory's whiteout comes before those in it.
-	slices.Sort(t.work.removed)
-	for _, name := range slices.Compact(t.work.removed) {
-		if err := t.whiteout(name); err != nil && !errors.Is(err, errHidden) {
+	slices.Sort(t.whiteouts.Removed)
+	for _, name := range slices.Compact(t.whiteouts.Removed) {
+		if err := t.whiteout(name); err != nil && !errors.Is(err, layertar.ErrHidden) {
 			return nil, fmt.Errorf("whiteout of %q: %w", name, err)
 		}
 	}
@@ -319,8 +323,9 @@ func layerTree(entries []indexEntry) (*layerNodes, error) {
 
 // layerNodes is what one layer holds.
 type layerNodes struct {
-	root *node
-	work *layerWork // its links lead to what isn't in the layer
+	root      *node
+	whiteouts layertar.Whiteouts
+	links     []layertar.Link // hard links to what isn't in the layer, or comes later
 }
 
 func (t *layerNodes) add(e *indexEntry) error {
@@ -328,7 +333,7 @@ func (t *layerNodes) add(e *indexEntry) error {
 	if err != nil {
 		return err
 	}
-	if done, err := t.work.take(name); done || err != nil {
+	if done, err := t.whiteouts.Take(name); done || err != nil {
 		return err
 	}
 	a := file.Attrs{Mode: e.Mode, UID: e.UID, GID: e.GID, Mtime: e.Mtime, Xattrs: e.Xattrs}
@@ -355,7 +360,7 @@ func (t *layerNodes) add(e *indexEntry) error {
 		}
 		n.kind, n.kids = unix.S_IFDIR, map[string]*node{}
 	case tar.TypeLink:
-		return t.hardLink(layerLink{relpath.Join(at, base), e.Link, a}, p)
+		return t.hardLink(layertar.Link{Path: relpath.Join(at, base), Target: e.Link, Attrs: a}, p)
 	case tar.TypeSymlink:
 		n.kind, n.link = unix.S_IFLNK, e.Link
 	case tar.TypeFifo:
@@ -374,30 +379,30 @@ func (t *layerNodes) add(e *indexEntry) error {
 
 // hardLink makes the link l in p. A target that isn't in the layer so far may be below
 // it, or come later.
-func (t *layerNodes) hardLink(l layerLink, p *node) error {
-	name, err := relpath.Clean(l.target)
+func (t *layerNodes) hardLink(l layertar.Link, p *node) error {
+	name, err := relpath.Clean(l.Target)
 	if err != nil {
-		return fmt.Errorf("target %q: %w", l.target, err)
+		return fmt.Errorf("target %q: %w", l.Target, err)
 	}
-	if err := checkNoWhiteout(name); err != nil {
+	if err := layertar.CheckNoWhiteout(name); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	parent, last := relpath.Split(name)
-	_, base := relpath.Split(l.path)
+	_, base := relpath.Split(l.Path)
 	_, d, err := t.root.resolve(parent, false)
 	if err == nil && d.kids[last] != nil {
 		if d.kids[last].isDir() {
-			return fmt.Errorf("target %q is a directory", l.target)
+			return fmt.Errorf("target %q is a directory", l.Target)
 		}
 		p.kids[base] = d.kids[last]
-		p.kids[base].setLinked(l.attrs)
+		p.kids[base].setLinked(l.Attrs)
 		return nil
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("target %q: %w", l.target, err)
+		return fmt.Errorf("target %q: %w", l.Target, err)
 	}
-	l.target = name
-	t.work.links = append(t.work.links, l)
+	l.Target = name
+	t.links = append(t.links, l)
 	return nil
 }
 
@@ -481,7 +486,7 @@ func (p *nodePlace) Down(name string, _ *pathwalk.Walk) (target string, link boo
 		kid.implicit = true
 		d.kids[name] = kid
 	case kid.gone:
-		return "", false, errHidden
+		return "", false, layertar.ErrHidden
 	case kid.kind == unix.S_IFLNK:
 		return kid.link, true, nil
 	case !kid.isDir():

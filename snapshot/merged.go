@@ -13,6 +13,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/layers"
+	"github.com/bobbuild/bob/snapshot/internal/layertar"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +48,7 @@ func (s *Store) readNodes(id string) (*node, error) {
 			layer, err = s.readIndex(rec.DiffID)
 		}
 	case err == nil:
-		layer = &layerNodes{root: &node{}, work: newLayerWork(layers.DeviceMarks)}
+		layer = &layerNodes{}
 		layer.root, err = s.readDirNodes(filepath.Join(s.snapshotDir(id), "fs"))
 		if err == nil {
 			layer.root.opaque = layer.root.opaque || m.Opaque
@@ -163,9 +164,9 @@ func merge(below *node, layer *layerNodes) (*node, error) {
 			return nil, fmt.Errorf("%q: %w", next.path, err)
 		}
 	}
-	for _, l := range layer.work.links {
+	for _, l := range layer.links {
 		if err := m.hardLink(l, layer.root); err != nil {
-			return nil, fmt.Errorf("link %q to %q: %w", l.path, l.target, err)
+			return nil, fmt.Errorf("link %q to %q: %w", l.Path, l.Target, err)
 		}
 	}
 	return m.root, nil
@@ -266,8 +267,8 @@ func (m *merging) mkdirs(name string) (string, error) {
 
 // hardLink makes the link l, whose target wasn't in the layer when its entry was read.
 // A target that came later keeps the attributes of its own entry, as in the extractor.
-func (m *merging) hardLink(l layerLink, layer *node) error {
-	parent, last := relpath.Split(l.target)
+func (m *merging) hardLink(l layertar.Link, layer *node) error {
+	parent, last := relpath.Split(l.Target)
 	_, own, err := layer.resolve(parent, false)
 	later := err == nil && own.kids[last] != nil
 	dirName, d, err := m.root.resolve(parent, false)
@@ -281,7 +282,7 @@ func (m *merging) hardLink(l layerLink, layer *node) error {
 	if target.isDir() {
 		return unix.EISDIR
 	}
-	parent, base := relpath.Split(l.path)
+	parent, base := relpath.Split(l.Path)
 	at, err := m.mkdirs(parent)
 	if err != nil {
 		return err
@@ -293,7 +294,7 @@ func (m *merging) hardLink(l layerLink, layer *node) error {
 		m.owned(dirName).kids[last] = target
 	}
 	if !later {
-		target.setLinked(l.attrs)
+		target.setLinked(l.Attrs)
 	}
 	m.owned(at).kids[base] = target
 	return nil

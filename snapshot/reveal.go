@@ -98,25 +98,6 @@ func (a *Active) Reveal() func(path string) error {
 	return a.underlay.reveal
 }
 
-// show is Reveal of base in the directory at dir, also for no snapshot at all.
-func (a *Active) show(dir, base string) error {
-	if a == nil || a.underlay == nil {
-		return nil
-	}
-	return a.underlay.reveal(relpath.Join(dir, base))
-}
-
-// copyUp is show of what gets another name: a file comes with all that it has.
-func (a *Active) copyUp(ctx context.Context, dir, base string) error {
-	if err := a.show(dir, base); err != nil || a == nil || a.underlay == nil {
-		return err
-	}
-	if err := a.underlay.copyUp(ctx, dir, base); err != nil {
-		return fmt.Errorf("copy %q: %w", relpath.Join(dir, base), err)
-	}
-	return nil
-}
-
 // ShowFile has the regular file that path leads to, if there is one, appear below
 // Root with its content.
 func (a *Active) ShowFile(ctx context.Context, path string) error {
@@ -125,6 +106,20 @@ func (a *Active) ShowFile(ctx context.Context, path string) error {
 	}
 	if err := a.underlay.showFile(ctx, path); err != nil {
 		return fmt.Errorf("find %s: %w", path, err)
+	}
+	return nil
+}
+
+// Show has what lies below at base in the directory at the path dir appear.
+func (u *underlay) Show(dir, base string) error { return u.reveal(relpath.Join(dir, base)) }
+
+// CopyUp is Show of what gets another name: a file comes with all that it has.
+func (u *underlay) CopyUp(ctx context.Context, dir, base string) error {
+	if err := u.Show(dir, base); err != nil {
+		return err
+	}
+	if err := u.copyUp(ctx, dir, base); err != nil {
+		return fmt.Errorf("copy %q: %w", relpath.Join(dir, base), err)
 	}
 	return nil
 }

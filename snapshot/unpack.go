@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/bobbuild/bob/snapshot/internal/file"
+	"github.com/bobbuild/bob/snapshot/internal/layertar"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -180,7 +182,7 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	defer x.tree.close()
+	defer x.Close()
 	release() // what follows is short, or waiting for those that need a slot
 	release = func() {}
 	select {
@@ -196,7 +198,7 @@ func (u *unpacking) run(ctx context.Context, j job) error {
 }
 
 // extract extracts l into a claim of its own, as often as its reader asks for.
-func (u *unpacking) extract(ctx context.Context, l Layer) (*locks.Claim, *extractor, error) {
+func (u *unpacking) extract(ctx context.Context, l Layer) (*locks.Claim, *layertar.Layer, error) {
 	for {
 		c, err := locks.NewClaim(u.store.own("active"))
 		if err != nil {
@@ -219,7 +221,7 @@ func again(err error) bool {
 }
 
 // finish settles the extracted layer and makes it a snapshot.
-func (u *unpacking) finish(ctx context.Context, c *locks.Claim, x *extractor, j job) error {
+func (u *unpacking) finish(ctx context.Context, c *locks.Claim, x *layertar.Layer, j job) error {
 	var lower []string
 	if j.parent != "" {
 		parent, err := u.store.Snapshot(j.parent)
@@ -228,30 +230,28 @@ func (u *unpacking) finish(ctx context.Context, c *locks.Claim, x *extractor, j 
 		}
 		lower = parent.layers
 	}
-	if err := x.settle(ctx, filepath.Join(c.Path, "fs"), lower); err != nil {
+	opaque, err := x.Settle(ctx, lower)
+	if err != nil {
 		return err
 	}
-	_, err := u.store.keep(c, j.id, meta{Parent: j.parent, Opaque: x.layer.opaqueAt[""]})
+	_, err = u.store.keep(c, j.id, meta{Parent: j.parent, Opaque: opaque})
 	return err
 }
 
 // extractLayer extracts l by itself into the directory fs of c and checks its
 // DiffID. The caller closes the tree of the extractor.
-func (s *Store) extractLayer(ctx context.Context, c *locks.Claim, l Layer) (*extractor, error) {
+func (s *Store) extractLayer(ctx context.Context, c *locks.Claim, l Layer) (*layertar.Layer, error) {
 	root := filepath.Join(c.Path, "fs")
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(root, ExtractOptions{Owners: s.Owners(), MaxSize: s.opts.MaxUnpacked}, newLayerWork(s.marks))
+	budget := bounded.NewBudget(s.opts.MaxUnpacked)
+	x, err := layertar.NewLayer(root, s.Owners(), s.marks, budget)
 	if err != nil {
 		return nil, err
 	}
-	if err = streamLayer(ctx, l, x.budget, x.run); err == nil {
-		err = x.applyWhiteouts()
-	}
-	x.tree.reset() // it may wait for the layers below
-	if err != nil {
-		x.tree.close()
+	if err := streamLayer(ctx, l, budget, x.Extract); err != nil {
+		x.Close()
 		return nil, err
 	}
 	return x, nil
@@ -333,4 +333,14 @@ func (h *hashing) Read(p []byte) (int, error) {
 	n, err := h.r.Read(p)
 	h.hash.Write(p[:n])
 	return n, err
+}
+
+// checkMediaType refuses layers that the first bytes of the stream can't make
+// readable. What the type says of compression isn't relied on: there are images
+// where it is wrong, and the DiffID decides in the end.
+func checkMediaType(mediaType string) error {
+	if strings.HasSuffix(mediaType, "+encrypted") {
+		return fmt.Errorf("layer of type %s is encrypted, which is not supported", mediaType)
+	}
+	return nil
 }

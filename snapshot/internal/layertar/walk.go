@@ -1,4 +1,4 @@
-package snapshot
+package layertar
 
 import (
 	"archive/tar"
@@ -20,6 +20,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A Tree is a directory as part of an archive.
+type Tree struct {
+	Name   string        // of the directory that holds it there; "" puts it at the top
+	Root   string        // its place on this disk
+	Owners owners.Keeper // how it has owners; see package owners
+}
+
+// WriteLayer writes the tar of the layer t in overlay format, over the layers lower, to w.
+func WriteLayer(ctx context.Context, w io.Writer, t Tree, lower *layers.Stack, clock Clock) error {
+	return newWalker(lower, clock).writeTrees(ctx, w, t)
+}
+
+// WriteTrees writes a tar of whole trees, one after the other, to w.
+func WriteTrees(ctx context.Context, w io.Writer, trees []Tree, clock Clock) error {
+	return newWalker(nil, clock).writeTrees(ctx, w, trees...)
+}
+
 // walker writes a directory tree as a tar.
 type walker struct {
 	tw     *tar.Writer
@@ -28,7 +45,7 @@ type walker struct {
 	links  map[file.Inode]string // first names of files with several
 	lower  *layers.Stack         // of a snapshot; nil if the tree isn't in overlay format
 	owners owners.Keeper         // of the tree being written
-	clock  func(unix.Timespec) unix.Timespec
+	clock  Clock
 }
 
 // frame is a directory on the way from the root to where the walker is.
@@ -45,7 +62,7 @@ const writeSize = 256 << 10
 // newWalker makes a walker for a layer against the layers lower, or for a whole
 // tree if that is nil. clock turns the modification times on the disk into those
 // in the tar.
-func newWalker(lower *layers.Stack, clock func(unix.Timespec) unix.Timespec) *walker {
+func newWalker(lower *layers.Stack, clock Clock) *walker {
 	return &walker{buf: make([]byte, file.BufferSize), links: map[file.Inode]string{}, lower: lower, clock: clock}
 }
 
@@ -130,7 +147,7 @@ func (k *walker) walk(ctx context.Context, fr *frame) error {
 				err = k.mark(fr, layers.WhiteoutPrefix+name)
 			}
 		case k.lower != nil && strings.HasPrefix(name, layers.WhiteoutPrefix):
-			err = errWhiteoutName
+			err = ErrWhiteoutName
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 			if err := k.directory(ctx, fr, name); err != nil {
 				return err // names the entry already

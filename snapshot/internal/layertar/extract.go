@@ -1,4 +1,4 @@
-package snapshot
+package layertar
 
 import (
 	"archive/tar"
@@ -23,7 +23,7 @@ import (
 // by one goroutine.
 type extractor struct {
 	tree *tree // its root is what names are relative to
-	opt  ExtractOptions
+	opt  Options
 	buf  []byte
 
 	budget *bounded.Budget
@@ -36,9 +36,13 @@ type extractor struct {
 // xattrRecord begins the names of the PAX records that hold extended attributes.
 const xattrRecord = "SCHILY.xattr."
 
-func newExtractor(root string, opt ExtractOptions, layer *layerWork) (*extractor, error) {
-	x := &extractor{opt: opt, buf: make([]byte, file.BufferSize), dirs: map[string]file.Attrs{}, layer: layer, budget: bounded.NewBudget(opt.MaxSize)}
-	t, err := newTree(root, x.madeDir, opt.Owners, opt.In.show)
+func newExtractor(root string, opt Options, layer *layerWork) (*extractor, error) {
+	x := &extractor{opt: opt, buf: make([]byte, file.BufferSize), dirs: map[string]file.Attrs{}, layer: layer, budget: opt.Budget}
+	reveal := func(string, string) error { return nil }
+	if opt.In != nil {
+		reveal = opt.In.Show
+	}
+	t, err := newTree(root, x.madeDir, opt.Owners, reveal)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +95,7 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, r io.Reader) err
 		return err
 	}
 	if x.layer != nil {
-		if done, err := x.layer.take(name); done || err != nil {
+		if done, err := x.layer.Take(name); done || err != nil {
 			return err
 		}
 	}
@@ -140,24 +144,28 @@ func (x *extractor) rootEntry(hdr *tar.Header) error {
 	return err
 }
 
-// attrs returns what hdr says of the owner and the like.
+// attrs returns what hdr says of the owner and the like, with the owner that is asked for.
 func (x *extractor) attrs(hdr *tar.Header) (file.Attrs, error) {
+	a, err := HeaderAttrs(hdr)
 	// Where owners are recorded, the kernel may refuse what others can set.
-	strict := x.layer == nil && x.opt.Owners != owners.Records
-	a := file.Attrs{Mode: uint32(hdr.Mode) & 0o7777, Strict: strict}
+	a.Strict = x.layer == nil && x.opt.Owners != owners.Records
+	if o := x.opt.Owner; o != nil {
+		a.UID, a.GID = o.UID, o.GID
+	}
+	if err == nil && !x.opt.NoChown {
+		err = CheckOwner(a)
+	}
+	return a, err
+}
+
+// HeaderAttrs returns what hdr says of a file, but for its type.
+func HeaderAttrs(hdr *tar.Header) (file.Attrs, error) {
+	a := file.Attrs{Mode: uint32(hdr.Mode) & 0o7777, UID: hdr.Uid, GID: hdr.Gid}
 	t, err := unix.TimeToTimespec(hdr.ModTime)
 	if err != nil {
 		return a, fmt.Errorf("modification time %v: %w", hdr.ModTime, err)
 	}
 	a.Mtime = t
-	a.UID, a.GID = hdr.Uid, hdr.Gid
-	if o := x.opt.Owner; o != nil {
-		a.UID, a.GID = o.UID, o.GID
-	}
-	const noID = 1<<32 - 1 // chown takes it for "unchanged"
-	if !x.opt.NoChown && (a.UID < 0 || a.UID >= noID || a.GID < 0 || a.GID >= noID) {
-		return a, fmt.Errorf("owner %d:%d: %w", a.UID, a.GID, unix.EINVAL)
-	}
 	for k, v := range hdr.PAXRecords {
 		if name, ok := strings.CutPrefix(k, xattrRecord); ok {
 			if a.Xattrs == nil {
@@ -167,6 +175,15 @@ func (x *extractor) attrs(hdr *tar.Header) (file.Attrs, error) {
 		}
 	}
 	return a, nil
+}
+
+// CheckOwner refuses an owner that no file can have.
+func CheckOwner(a file.Attrs) error {
+	const noID = 1<<32 - 1 // chown takes it for "unchanged"
+	if a.UID < 0 || a.UID >= noID || a.GID < 0 || a.GID >= noID {
+		return fmt.Errorf("owner %d:%d: %w", a.UID, a.GID, unix.EINVAL)
+	}
+	return nil
 }
 
 // create makes the entry base of p.
@@ -334,14 +351,14 @@ func (x *extractor) link(ctx context.Context, p *file.Dir, base, target string, 
 		return false, fmt.Errorf("target %q is the root", target)
 	}
 	if x.layer != nil {
-		if err := checkNoWhiteout(name); err != nil {
+		if err := CheckNoWhiteout(name); err != nil {
 			return false, fmt.Errorf("target: %w", err)
 		}
 	}
 	if x.opt.In != nil {
 		parent, last := relpath.Split(name)
 		if tp, err := x.tree.resolve(parent, false); err == nil {
-			if err := x.opt.In.copyUp(ctx, x.tree.full(tp), last); err != nil {
+			if err := x.opt.In.CopyUp(ctx, x.tree.full(tp), last); err != nil {
 				return false, fmt.Errorf("target %q: %w", target, err)
 			}
 		}
@@ -351,7 +368,7 @@ func (x *extractor) link(ctx context.Context, p *file.Dir, base, target string, 
 		if x.layer == nil {
 			return false, fmt.Errorf("target %q: %w", target, unix.ENOENT)
 		}
-		x.layer.links = append(x.layer.links, layerLink{relpath.Join(p.Path, base), name, a})
+		x.layer.links = append(x.layer.links, Link{relpath.Join(p.Path, base), name, a})
 	}
 	return made, err
 }

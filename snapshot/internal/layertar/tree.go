@@ -1,4 +1,4 @@
-package snapshot
+package layertar
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ import (
 // paths to the kernel.
 const kernelLinks = 40
 
-var errHidden = errors.New("a parent directory is removed by the same layer")
+var ErrHidden = errors.New("a parent directory is removed by the same layer")
 
 // A tree makes and finds directories below a root directory, and never anything
 // outside. It goes one path element at a time without following links and
@@ -176,7 +176,7 @@ func (p *treePlace) Down(base string, _ *pathwalk.Walk) (target string, link boo
 // make makes the directory base of p, which is missing.
 func (t *tree) make(p *file.Dir, base string) (*file.Dir, error) {
 	if removed, err := t.marks.Hidden(p.FD, base); removed || err != nil {
-		return nil, cmp.Or(err, errHidden)
+		return nil, cmp.Or(err, ErrHidden)
 	}
 	if err := unix.Mkdirat(p.FD, base, 0o755); err != nil {
 		return nil, fmt.Errorf("make directory %s: %w", relpath.Join(p.Path, base), err)
@@ -193,7 +193,7 @@ func (t *tree) linkTarget(p *file.Dir, base string) (string, error) {
 		return "", fmt.Errorf("stat %s: %w", relpath.Join(p.Path, base), err)
 	}
 	if layers.IsWhiteout(p.FD, base, &st) {
-		return "", errHidden
+		return "", ErrHidden
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", fmt.Errorf("%s: %w", relpath.Join(p.Path, base), unix.ENOTDIR)

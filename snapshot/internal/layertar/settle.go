@@ -1,4 +1,4 @@
-package snapshot
+package layertar
 
 import (
 	"context"
@@ -54,7 +54,7 @@ func (x *extractor) settle(ctx context.Context, root string, lower []string) err
 	for _, l := range x.layer.links {
 		x.tree.trim()
 		if err := s.link(ctx, l); err != nil {
-			return fmt.Errorf("extract %q: %w", l.path, err)
+			return fmt.Errorf("extract %q: %w", l.Path, err)
 		}
 	}
 	// Copies and links above may have made more directories.
@@ -307,8 +307,8 @@ func (x *extractor) moved(from, to string) {
 	rename(x.layer.implicit, from, to)
 	rename(x.layer.opaqueAt, from, to)
 	for i, l := range x.layer.links {
-		if strings.HasPrefix(l.path, from+"/") {
-			x.layer.links[i].path = to + l.path[len(from):]
+		if strings.HasPrefix(l.Path, from+"/") {
+			x.layer.links[i].Path = to + l.Path[len(from):]
 		}
 	}
 }
@@ -326,19 +326,19 @@ func rename[V any](m map[string]V, from, to string) {
 // link makes the hard link l, whose target wasn't in the layer when its entry was
 // read, and gives the file the attributes of the entry. A target that came later in the
 // layer keeps those of its own entry, which is the last one.
-func (s *settler) link(ctx context.Context, l layerLink) error {
+func (s *settler) link(ctx context.Context, l Link) error {
 	x := s.x
-	parent, base := relpath.Split(l.path)
+	parent, base := relpath.Split(l.Path)
 	p, err := x.tree.resolve(parent, true)
 	if err != nil {
 		return err
 	}
-	own, err := x.linkHere(p, base, l.target)
+	own, err := x.linkHere(p, base, l.Target)
 	if err != nil {
 		return err
 	}
 	if !own {
-		if err := s.linkBelow(p, base, l.target); err != nil {
+		if err := s.linkBelow(p, base, l.Target); err != nil {
 			return err
 		}
 	}
@@ -353,14 +353,14 @@ func (s *settler) link(ctx context.Context, l layerLink) error {
 	if lent != nil && lent.layer >= 0 {
 		lent.names = append(lent.names, relpath.Join(p.Path, base))
 		a, err := file.AttrsAt(p.FD, base, &st, x.opt.Owners)
-		if err != nil || a.Linked(l.attrs.Archived(), st.Mode&unix.S_IFMT == unix.S_IFLNK).Equal(a) {
+		if err != nil || a.Linked(l.Attrs.Archived(), st.Mode&unix.S_IFMT == unix.S_IFLNK).Equal(a) {
 			return err
 		}
 		if err := s.copyUp(ctx, lent); err != nil {
 			return fmt.Errorf("copy %q: %w", lent.target, err)
 		}
 	}
-	return x.setLinked(p, base, l.attrs)
+	return x.setLinked(p, base, l.Attrs)
 }
 
 // linkBelow makes the entry base of p another name of the file that target leads to. One
