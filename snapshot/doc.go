@@ -44,8 +44,9 @@
 // Everything appears by rename, any number of processes may use a store at once,
 // and a process killed at any moment leaves at worst garbage: its directories
 // hold a file that it had locked (flock), and the next Open removes those whose
-// lock is free. Nothing is synced to the disk on purpose: after a power failure the
-// store should be removed.
+// lock is free. Nothing waits for the disk. What must be whole says in which boot of the
+// machine, and when, it was written. [Sync] remembers up to when all is on the disk; after a
+// power failure what is newer counts as absent.
 //
 // # Copies
 //
