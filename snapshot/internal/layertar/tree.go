@@ -19,6 +19,7 @@ import (
 // paths to the kernel.
 const kernelLinks = 40
 
+// ErrHidden is the error of a name below one that the same layer removes.
 var ErrHidden = errors.New("a parent directory is removed by the same layer")
 
 // A tree makes and finds directories below a root directory, and never anything
