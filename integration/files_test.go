@@ -23,7 +23,6 @@ var knots = map[string]int{
 	"executor/fetch":         6,
 	"integration/bench":      2,
 	"integration/harness":    12,
-	"integration/live":       2,
 	"snapshot":               18,
 	"snapshot/internal/file": 2,
 	"snapshot/owners":        4,

@@ -14,6 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// An entry is one path of a listing. Its fields are those of harness.Entry,
+// into which the list is read; the harness itself would make this program big.
+type entry struct {
+	Name         string
+	Type         byte // a tar.Type constant
+	Mode         int64
+	UID, GID     int
+	Size         int64
+	Sum          string
+	Link         string
+	Major, Minor int64
+	ModTime      time.Time
+	Xattrs       map[string]string
+}
+
 // list returns what is below root, sorted by path, without what is mounted there.
 func list(root string) ([]entry, error) {
 	var entries []entry

@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,19 +149,4 @@ func number(s string) int {
 		return 0
 	}
 	return n
-}
-
-// An entry is one path of a listing. Its fields are those of harness.Entry,
-// into which the list is read; the harness itself would make this program big.
-type entry struct {
-	Name         string
-	Type         byte // a tar.Type constant
-	Mode         int64
-	UID, GID     int
-	Size         int64
-	Sum          string
-	Link         string
-	Major, Minor int64
-	ModTime      time.Time
-	Xattrs       map[string]string
 }
