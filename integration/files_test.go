@@ -19,7 +19,6 @@ import (
 // does, too.
 var knots = map[string]int{
 	"dockerfile":             23,
-	"executor/event":         2,
 	"executor/fetch":         6,
 	"integration/bench":      2,
 	"integration/harness":    12,

@@ -67,21 +67,3 @@ func (r *Reporter) Waiting(title, does string) func(pid int) {
 		r.Warn(fmt.Sprintf("%s: waiting for process %d, another bob, which %s", title, pid, does))
 	}
 }
-
-// Start announces a vertex. The caller ends it by [Vertex.Done] or [Vertex.Cached].
-func (r *Reporter) Start(title string) *Vertex {
-	r.mu.Lock()
-	r.n++
-	v := &Vertex{r: r, n: r.n}
-	r.mu.Unlock()
-	r.send(Event{Kind: Start, Vertex: v.n, Name: title})
-	return v
-}
-
-// Fail tells, once, that what is called title can't begin for err, unless that is no
-// fault of it.
-func (r *Reporter) Fail(title string, err error) {
-	if !r.Canceled(err) && r.first(r.failed, title) {
-		r.Start(title).Done(err)
-	}
-}

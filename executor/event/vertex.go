@@ -12,6 +12,24 @@ type Vertex struct {
 	n int
 }
 
+// Start announces a vertex. The caller ends it by [Vertex.Done] or [Vertex.Cached].
+func (r *Reporter) Start(title string) *Vertex {
+	r.mu.Lock()
+	r.n++
+	v := &Vertex{r: r, n: r.n}
+	r.mu.Unlock()
+	r.send(Event{Kind: Start, Vertex: v.n, Name: title})
+	return v
+}
+
+// Fail tells, once, that what is called title can't begin for err, unless that is no
+// fault of it.
+func (r *Reporter) Fail(title string, err error) {
+	if !r.Canceled(err) && r.first(r.failed, title) {
+		r.Start(title).Done(err)
+	}
+}
+
 // Number is the [Event.Vertex] of its events.
 func (v *Vertex) Number() int { return v.n }
 
