@@ -19,7 +19,7 @@ import (
 // does, too.
 var knots = map[string]int{
 	"dockerfile":             23,
-	"executor/fetch":         6,
+	"executor/fetch":         2,
 	"integration/bench":      2,
 	"integration/harness":    12,
 	"snapshot":               18,

@@ -91,3 +91,8 @@ func askedWait(err error) time.Duration {
 	}
 	return 0
 }
+
+// leftError is that go-git didn't heed the end of its context.
+type leftError struct{ error }
+
+func (e *leftError) Unwrap() error { return e.error }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/go-git/go-git/v5"
@@ -125,24 +124,6 @@ func (c *Client) resolve(ctx context.Context, r Repository) (*Commit, error) {
 		return nil, checksumError(r.Checksum, at.Hash, at.Peeled)
 	}
 	return at, nil
-}
-
-// CommitTime returns the committer's time of what r's Ref stands for.
-func (c *Client) CommitTime(ctx context.Context, r Repository) (time.Time, error) {
-	at, err := c.Resolve(ctx, r)
-	if err != nil {
-		return time.Time{}, err
-	}
-	repo, remove, err := c.tempRepository(r.Remote, r.Remote)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer remove()
-	commit, err := repo.fetch(ctx, at, r.FetchByCommit)
-	if err != nil {
-		return time.Time{}, c.gitError(ctx, "fetch", r.Remote, err)
-	}
-	return commit.Committer.When, nil
 }
 
 // checksumError says it in BuildKit's words.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/bobbuild/bob/registry/patience"
 	"github.com/bobbuild/bob/snapshot/bounded"
@@ -25,6 +26,24 @@ const streamed = 4 << 20
 
 // scratchRef is the name that a commit fetched by its hash has meanwhile.
 const scratchRef = "refs/bob/fetched"
+
+// CommitTime returns the committer's time of what r's Ref stands for.
+func (c *Client) CommitTime(ctx context.Context, r Repository) (time.Time, error) {
+	at, err := c.Resolve(ctx, r)
+	if err != nil {
+		return time.Time{}, err
+	}
+	repo, remove, err := c.tempRepository(r.Remote, r.Remote)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer remove()
+	commit, err := repo.fetch(ctx, at, r.FetchByCommit)
+	if err != nil {
+		return time.Time{}, c.gitError(ctx, "fetch", r.Remote, err)
+	}
+	return commit.Committer.When, nil
+}
 
 // repository is one that is being fetched, on the disk.
 type repository struct {
@@ -205,6 +224,43 @@ func (w *packWriter) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return w.WriteCloser.Write(p)
+}
+
+// A watchedRepository notes the bytes of packs that come.
+type watchedRepository struct {
+	*repository
+
+	dog *patience.Watchdog
+}
+
+// PackfileWriter implements storer.PackfileWriter.
+func (r *watchedRepository) PackfileWriter() (io.WriteCloser, error) {
+	w, err := r.repository.PackfileWriter()
+	if err != nil {
+		return nil, err
+	}
+	r.dog.Allow(1)
+	return &watchedPack{w, r.dog}, nil
+}
+
+type watchedPack struct {
+	io.WriteCloser
+
+	dog *patience.Watchdog
+}
+
+// Write implements io.Writer.
+func (p *watchedPack) Write(b []byte) (int, error) {
+	p.dog.Sleep() // the disk isn't the server's
+	n, err := p.WriteCloser.Write(b)
+	p.dog.Wake()
+	return n, err
+}
+
+// Close implements io.Closer. It makes the pack's index, which takes its time.
+func (p *watchedPack) Close() error {
+	p.dog.Sleep()
+	return p.WriteCloser.Close()
 }
 
 // peel returns the commit that the object hash is or, as a tag, leads to.

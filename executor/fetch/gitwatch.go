@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"context"
-	"io"
 	"net/http/httptrace"
 	"strings"
 	"time"
@@ -17,11 +16,6 @@ const (
 	// connecting by SSH never does.
 	gitGrace = 5 * time.Second
 )
-
-// leftError is that go-git didn't heed the end of its context.
-type leftError struct{ error }
-
-func (e *leftError) Unwrap() error { return e.error }
 
 // askGit has f ask remote, as [Client.retried] does. What doesn't end with its context
 // is left behind, and isn't tried again.
@@ -61,43 +55,6 @@ func listed(ctx context.Context, address string, dog *patience.Watchdog) context
 		return ctx
 	}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { dog.Allow(listPatience) }})
-}
-
-// A watchedRepository notes the bytes of packs that come.
-type watchedRepository struct {
-	*repository
-
-	dog *patience.Watchdog
-}
-
-// PackfileWriter implements storer.PackfileWriter.
-func (r *watchedRepository) PackfileWriter() (io.WriteCloser, error) {
-	w, err := r.repository.PackfileWriter()
-	if err != nil {
-		return nil, err
-	}
-	r.dog.Allow(1)
-	return &watchedPack{w, r.dog}, nil
-}
-
-type watchedPack struct {
-	io.WriteCloser
-
-	dog *patience.Watchdog
-}
-
-// Write implements io.Writer.
-func (p *watchedPack) Write(b []byte) (int, error) {
-	p.dog.Sleep() // the disk isn't the server's
-	n, err := p.WriteCloser.Write(b)
-	p.dog.Wake()
-	return n, err
-}
-
-// Close implements io.Closer. It makes the pack's index, which takes its time.
-func (p *watchedPack) Close() error {
-	p.dog.Sleep()
-	return p.WriteCloser.Close()
 }
 
 // heard is told what a server says of its work.
