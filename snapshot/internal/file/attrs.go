@@ -4,6 +4,7 @@
 package file
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -145,6 +146,30 @@ func (a Attrs) ApplyAt(dir int, base string, chown, symlink bool, keeper owners.
 	// Not followed: the entry was made just now and isn't a link.
 	if err := keeper.Fchmodat(dir, base, a.Mode); err != nil {
 		return fmt.Errorf("chmod: %w", err)
+	}
+	return nil
+}
+
+// writeXattrs sets the extended attributes of a by set. It leaves out what the file
+// system or the user namespace doesn't take, except for capabilities, without which a
+// program fails, and for what is malformed if a is Strict.
+func writeXattrs(a Attrs, set func(name string, value []byte) error) error {
+	for name, value := range a.Xattrs {
+		if !applied(name) {
+			continue
+		}
+		v := []byte(value)
+		if name == capabilityXattr {
+			v = normalCapability(v)
+		}
+		err := set(name, v)
+		if err == nil || errors.Is(err, unix.ENOTSUP) {
+			continue
+		}
+		if name != capabilityXattr && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) && !a.Strict) {
+			continue
+		}
+		return fmt.Errorf("set extended attribute %s: %w", name, err)
 	}
 	return nil
 }

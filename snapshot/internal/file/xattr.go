@@ -3,12 +3,9 @@ package file
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/bobbuild/bob/snapshot/owners"
-	"golang.org/x/sys/unix"
 )
 
 const capabilityXattr = "security.capability"
@@ -61,28 +58,4 @@ func normalCapability(v []byte) []byte {
 	v2 := bytes.Clone(v[:size2])
 	binary.LittleEndian.PutUint32(v2, magic&^revisionMask|revision2)
 	return v2
-}
-
-// writeXattrs sets the extended attributes of a by set. It leaves out what the file
-// system or the user namespace doesn't take, except for capabilities, without which a
-// program fails, and for what is malformed if a is Strict.
-func writeXattrs(a Attrs, set func(name string, value []byte) error) error {
-	for name, value := range a.Xattrs {
-		if !applied(name) {
-			continue
-		}
-		v := []byte(value)
-		if name == capabilityXattr {
-			v = normalCapability(v)
-		}
-		err := set(name, v)
-		if err == nil || errors.Is(err, unix.ENOTSUP) {
-			continue
-		}
-		if name != capabilityXattr && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) && !a.Strict) {
-			continue
-		}
-		return fmt.Errorf("set extended attribute %s: %w", name, err)
-	}
-	return nil
 }
