@@ -36,7 +36,7 @@ func odd(ctx context.Context, image string) (*BaseImage, error) {
 	case "nodes":
 		layers = [][]File{Nodes(), {
 			{Header: tar.Header{Typeflag: tar.TypeChar, Name: "over", Mode: 0o640, Uid: 7, Gid: 8}},
-			{Header: tar.Header{Typeflag: tar.TypeLink, Name: "linked", Linkname: "var/jail/dev/null"}},
+			{Header: tar.Header{Typeflag: tar.TypeLink, Name: "linked", Linkname: "var/jail/dev/null", Mode: 0o666}},
 			file("dev/.wh.gone", 0, ""),
 		}}
 	default:

@@ -152,7 +152,9 @@ func (a Attrs) ApplyAt(dir int, base string, chown, symlink bool, keeper owners.
 
 // writeXattrs sets the extended attributes of a by set. It leaves out what the file
 // system or the user namespace doesn't take, except for capabilities, without which a
-// program fails, and for what is malformed if a is Strict.
+// program fails, and for what is malformed if a is Strict. An access control list that
+// names an ID outside of the user namespace is not malformed, though the kernel's error
+// is the same.
 func writeXattrs(a Attrs, set func(name string, value []byte) error) error {
 	for name, value := range a.Xattrs {
 		if !applied(name) {
@@ -166,7 +168,7 @@ func writeXattrs(a Attrs, set func(name string, value []byte) error) error {
 		if err == nil || errors.Is(err, unix.ENOTSUP) {
 			continue
 		}
-		if name != capabilityXattr && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) && !a.Strict) {
+		if name != capabilityXattr && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) && (!a.Strict || namesUnmapped(name, v))) {
 			continue
 		}
 		return fmt.Errorf("set extended attribute %s: %w", name, err)

@@ -3,8 +3,10 @@ package file
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/snapshot/internal/idmap"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -58,4 +60,31 @@ func normalCapability(v []byte) []byte {
 	v2 := bytes.Clone(v[:size2])
 	binary.LittleEndian.PutUint32(v2, magic&^revisionMask|revision2)
 	return v2
+}
+
+// namesUnmapped reports whether the attribute name is an access control list that names a
+// user or a group which this user namespace doesn't have. Its value is a header of 4
+// bytes and entries of a tag, permissions and an ID (linux/posix_acl_xattr.h).
+func namesUnmapped(name string, value []byte) bool {
+	const (
+		header, entry = 4, 8
+		user, group   = 0x02, 0x08
+	)
+	if !strings.HasPrefix(name, "system.posix_acl_") || len(value) < header || (len(value)-header)%entry != 0 {
+		return false
+	}
+	for e := range slices.Chunk(value[header:], entry) {
+		id := int(binary.LittleEndian.Uint32(e[4:]))
+		switch binary.LittleEndian.Uint16(e) {
+		case user:
+			if !idmap.HasUser(id) {
+				return true
+			}
+		case group:
+			if !idmap.HasGroup(id) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -87,6 +87,12 @@ func HasUser(uid int) bool {
 	return err != nil || known.contain(uid)
 }
 
+// HasGroup is HasUser for a group.
+func HasGroup(gid int) bool {
+	known, err := readRanges(gidMapFile)
+	return err != nil || known.contain(gid)
+}
+
 // An unmappedError says that a file wants an owner that the user namespace lacks.
 type unmappedError struct {
 	what   string // "user" or "group"
