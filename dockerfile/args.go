@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -98,7 +99,7 @@ func platformArgs(o Options, targetStage string) *environ {
 
 // globalArgs adds the ARGs before the first FROM to the predefined ones.
 func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
-	lex := newLexer(f.escape)
+	lex := expand.New(f.escape)
 	for _, c := range f.globals {
 		if err := declareArgs(c, o.BuildArgs, predefined, lex); err != nil {
 			return nil, locate(err, f.source.of(c.Location()))
@@ -109,7 +110,7 @@ func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
 
 // declareArgs sets the build arguments that an ARG outside of a stage declares,
 // or their defaults.
-func declareArgs(c *instructions.ArgCommand, buildArgs map[string]string, env *environ, lex lexer) error {
+func declareArgs(c *instructions.ArgCommand, buildArgs map[string]string, env *environ, lex expand.Lexer) error {
 	for _, arg := range c.Args {
 		value, given := buildArgs[arg.Key]
 		if !given && arg.Value == nil {
@@ -117,7 +118,7 @@ func declareArgs(c *instructions.ArgCommand, buildArgs map[string]string, env *e
 		}
 		if !given {
 			var err error
-			if value, err = lex.word(*arg.Value, env); err != nil {
+			if value, err = lex.Word(*arg.Value, env); err != nil {
 				return err
 			}
 		}

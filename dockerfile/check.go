@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
@@ -19,12 +20,12 @@ func (c command) check() error {
 	case *instructions.RunCommand:
 		return c.checkRun(in)
 	case *instructions.StopSignalCommand:
-		if known(in.Signal) {
+		if expand.Constant(in.Signal) {
 			return checkSignal(in.Signal)
 		}
 	case *instructions.ExposeCommand:
 		for _, port := range in.Ports {
-			if known(port) {
+			if expand.Constant(port) {
 				if _, err := parsePort(port); err != nil {
 					return err
 				}

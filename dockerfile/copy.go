@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	mode "github.com/tonistiigi/dchapes-mode"
 )
@@ -60,25 +61,22 @@ func (st *state) copy(c command, in instructions.Command) (Op, string, error) {
 func (c copySpec) known() copySpec {
 	var sources []string
 	for _, src := range c.SourcePaths {
-		if known(src) {
+		if expand.Constant(src) {
 			sources = append(sources, src)
 		}
 	}
-	if len(sources) != len(c.SourcePaths) || !known(c.checksum) {
+	if len(sources) != len(c.SourcePaths) || !expand.Constant(c.checksum) {
 		c.checksum = ""
 	}
-	if !known(c.chown) {
+	if !expand.Constant(c.chown) {
 		c.chown = ""
 	}
-	if !known(c.chmod) {
+	if !expand.Constant(c.chmod) {
 		c.chmod = ""
 	}
 	c.SourcePaths = sources
 	return c
 }
-
-// known tells whether a word is the same before and after expansion.
-func known(word string) bool { return !strings.ContainsAny(word, "$\\`'\"") }
 
 func (c copySpec) name() string {
 	if c.add {

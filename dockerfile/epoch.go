@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
@@ -127,8 +128,8 @@ func (f *File) epochSource(value string, o Options, contexts namedContexts, glob
 func (f *File) epochStage(stage instructions.Stage, o Options, globals *environ) (Source, error) {
 	env := globals.clone()
 	delete(env.entries, argEpoch)
-	lex := newLexer(f.escape)
-	if base, err := lex.word(stage.BaseName, env); err != nil {
+	lex := expand.New(f.escape)
+	if base, err := lex.Word(stage.BaseName, env); err != nil {
 		return nil, err
 	} else if base != "scratch" {
 		return nil, errors.New("SOURCE_DATE_EPOCH stage must use FROM scratch")
@@ -158,13 +159,13 @@ func (f *File) epochStage(stage instructions.Stage, o Options, globals *environ)
 	return source, nil
 }
 
-func epochAdd(c *instructions.AddCommand, env *environ, lex lexer) (Source, error) {
-	src, err := lex.word(c.SourcePaths[0], env)
+func epochAdd(c *instructions.AddCommand, env *environ, lex expand.Lexer) (Source, error) {
+	src, err := lex.Word(c.SourcePaths[0], env)
 	if err != nil {
 		return nil, err
 	}
 	remote := remoteOptions{keepGitDir: c.KeepGitDir}
-	if remote.checksum, err = lex.word(c.Checksum, env); err != nil {
+	if remote.checksum, err = lex.Word(c.Checksum, env); err != nil {
 		return nil, err
 	}
 	source, err := remote.source(src)

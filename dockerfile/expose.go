@@ -18,7 +18,7 @@ const maxPorts = 3 << 16
 func (st *state) expose(c *instructions.ExposeCommand) (string, error) {
 	var ports []string
 	for _, word := range c.Ports {
-		words, err := st.lex.words(word, &st.env)
+		words, err := st.lex.Words(word, &st.env)
 		if err != nil {
 			return "", err
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -32,7 +33,7 @@ func (st *state) text(cmd command, in instructions.Command) string {
 		code += " (" + summary(c.Files[0].Data) + ")"
 	}
 	if lex, ok := st.textLexer(in); ok {
-		if word, err := lex.word(code, st.masked(cmd)); err == nil {
+		if word, err := lex.Word(code, st.masked(cmd)); err == nil {
 			code = word
 		}
 	}
@@ -48,7 +49,7 @@ func (st *state) text(cmd command, in instructions.Command) string {
 
 // masked returns the variables with those hidden that a secret is put into.
 func (st *state) masked(c command) *environ {
-	mounts, err := c.mounts(func(word string) (string, error) { return st.lex.word(word, &st.env) }) // no warnings for what is only shown
+	mounts, err := c.mounts(func(word string) (string, error) { return st.lex.Word(word, &st.env) }) // no warnings for what is only shown
 	if err != nil {
 		return &st.env // reported where the mounts are made
 	}
@@ -66,15 +67,15 @@ func (st *state) masked(c command) *environ {
 
 // textLexer returns how the variables of an instruction are shown, false if as
 // written. A command line keeps its quotes and the variables unknown here.
-func (st *state) textLexer(in instructions.Command) (lexer, bool) {
+func (st *state) textLexer(in instructions.Command) (expand.Lexer, bool) {
 	switch in.(type) {
 	case *instructions.CopyCommand, *instructions.AddCommand, *instructions.WorkdirCommand:
 		return st.lex, true
 	case *instructions.CmdCommand, *instructions.EntrypointCommand, *instructions.HealthCheckCommand,
 		*instructions.ShellCommand, *instructions.OnbuildCommand, *instructions.MaintainerCommand:
-		return lexer{}, false
+		return expand.Lexer{}, false
 	}
-	lex := newLexer(st.scope.file.escape)
+	lex := expand.New(st.scope.file.escape)
 	lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
 	return lex, true
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -173,9 +174,9 @@ func (f *File) lintDefaults(lint *linter.Linter, predefined *environ) {
 	if err != nil {
 		return // an error of the plan, if the default is used at all
 	}
-	lex := newLexer(f.escape)
+	lex := expand.New(f.escape)
 	for _, s := range f.stages {
-		name, err := lex.word(s.BaseName, env)
+		name, err := lex.Word(s.BaseName, env)
 		if err != nil {
 			return
 		}
@@ -188,13 +189,13 @@ func (f *File) lintDefaults(lint *linter.Linter, predefined *environ) {
 // lintFrom checks the variables and the platform of a FROM.
 func (f *File) lintFrom(lint *linter.Linter, s *instructions.Stage, globals *environ) {
 	lint = lint.WithMergedConfigFromComments(s.Comments)
-	lex := newLexer(f.escape)
-	match, err := lex.match(s.BaseName, globals)
+	lex := expand.New(f.escape)
+	match, err := lex.Match(s.BaseName, globals)
 	f.lintUndeclared(lint, s, match, globals)
 	if err != nil || match.Result == "" || s.Platform == "" {
 		return
 	}
-	match, err = lex.match(s.Platform, globals)
+	match, err = lex.Match(s.Platform, globals)
 	f.lintUndeclared(lint, s, match, globals)
 	const target = "TARGETPLATFORM"
 	if _, ok := match.Matched[target]; ok && len(match.Matched) == 1 && len(match.Unmatched) == 0 {

@@ -39,7 +39,7 @@ func (s *Stage) Lint(base dockerspec.DockerOCIImage) ([]Warning, error) {
 		}
 	}
 	if s.Base.Reference != "" {
-		if name, err := st.lex.word(s.scope.file.stages[s.Index].BaseName, s.scope.globals); err == nil {
+		if name, err := st.lex.Word(s.scope.file.stages[s.Index].BaseName, s.scope.globals); err == nil {
 			lintPlatform(ch.lint, name, s.Base.Reference, s.Platform, base)
 		}
 	}

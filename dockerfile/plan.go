@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -173,7 +174,7 @@ type scope struct {
 
 // addStages makes the stages of the file and resolves what they are based on.
 func (sc *scope) addStages() error {
-	lex := newLexer(sc.file.escape)
+	lex := expand.New(sc.file.escape)
 	for i, in := range sc.file.stages {
 		s := &Stage{Index: i, Name: in.Name, Location: sc.file.source.of(in.Location), scope: sc}
 		if err := s.resolve(in, lex); err != nil {

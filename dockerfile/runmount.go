@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 )
@@ -37,7 +38,7 @@ func (c command) mounts(expand func(string) (string, error)) ([]*instructions.Mo
 func (c command) checkMounts() error {
 	constant := true
 	_, err := c.mounts(func(word string) (string, error) {
-		constant = constant && known(word)
+		constant = constant && expand.Constant(word)
 		return word, nil
 	})
 	if constant {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -52,9 +53,9 @@ type result struct {
 }
 
 // resolve sets the base and the platform.
-func (s *Stage) resolve(in instructions.Stage, lex lexer) error {
+func (s *Stage) resolve(in instructions.Stage, lex expand.Lexer) error {
 	sc := s.scope
-	name, err := lex.word(in.BaseName, sc.globals)
+	name, err := lex.Word(in.BaseName, sc.globals)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (s *Stage) resolve(in instructions.Stage, lex lexer) error {
 	}
 	s.Platform = sc.platform
 	if in.Platform != "" {
-		word, err := lex.word(in.Platform, sc.globals)
+		word, err := lex.Word(in.Platform, sc.globals)
 		if err != nil {
 			return err
 		}

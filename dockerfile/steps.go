@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/util/system"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -70,7 +71,7 @@ type state struct {
 	env      environ        // what RUN and expansion see: the image's variables and the arguments
 	args     []argument     // declared so far, also by the stages below
 	cmdSet   bool           // this stage has a CMD
-	lex      lexer
+	lex      expand.Lexer
 
 	checker    *checker // nil: nobody wants warnings
 	workdirSet bool     // some WORKDIR came, here or in the stages below
@@ -103,7 +104,7 @@ func (s *Stage) enter(base dockerspec.DockerOCIImage) (*state, error) {
 
 // begin returns the state of a stage that is based on an image or scratch.
 func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
-	st := &state{Stage: s, lex: newLexer(s.scope.file.escape)}
+	st := &state{Stage: s, lex: expand.New(s.scope.file.escape)}
 	if s.Base.Reference == "" && (s.Base.Context == "" || reflect.ValueOf(base).IsZero()) {
 		base = dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: s.Platform}}
 		if !s.replaced {
@@ -203,7 +204,7 @@ func (st *state) apply(c command) (Step, error) {
 // expand replaces the variables in a word by those of the image and the
 // declared arguments.
 func (st *state) expand(word string) (string, error) {
-	match, err := st.lex.match(word, &st.env)
+	match, err := st.lex.Match(word, &st.env)
 	st.undefined(match.Unmatched)
 	return match.Result, err
 }
@@ -250,9 +251,9 @@ func (st *state) expandCommand(in instructions.Command) (instructions.Command, e
 
 // expandRaw replaces variables in the text of a heredoc and leaves quotes alone.
 func (st *state) expandRaw(word string) (string, error) {
-	lex := newLexer('\\')
+	lex := expand.New('\\')
 	lex.SkipProcessQuotes = true
-	match, err := lex.match(word, &st.env)
+	match, err := lex.Match(word, &st.env)
 	st.undefined(match.Unmatched)
 	return match.Result, err
 }

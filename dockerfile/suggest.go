@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	dfcommand "github.com/moby/buildkit/frontend/dockerfile/command"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
@@ -75,9 +76,9 @@ func (s *Stage) DidYouMean() string {
 
 // suggestVariable returns a suggestion for a variable in word that is not set.
 func suggestVariable(word string, env *environ) string {
-	for _, m := range variable.FindAllStringSubmatch(word, -1) {
-		if _, ok := env.Get(m[1]); !ok {
-			if hint := didYouMean(m[1], slices.Sorted(maps.Keys(env.entries))); hint != "" {
+	for _, name := range expand.Names(word) {
+		if _, ok := env.Get(name); !ok {
+			if hint := didYouMean(name, slices.Sorted(maps.Keys(env.entries))); hint != "" {
 				return hint
 			}
 		}

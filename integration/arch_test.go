@@ -50,8 +50,9 @@ var arrows = map[string][]string{
 		"cmd/bob/internal/cli", "cmd/bob/internal/output", "executor", "executor/cache", "executor/image",
 		"registry/archive",
 	},
-	"cmd/bob/internal/terminal": {},
-	"dockerfile":                {},
+	"cmd/bob/internal/terminal":  {},
+	"dockerfile":                 {"dockerfile/internal/expand"},
+	"dockerfile/internal/expand": {},
 	"executor": {
 		"dockerfile", "executor/account", "executor/binfmt", "executor/cache", "executor/command", "executor/event",
 		"executor/explain", "executor/fetch", "executor/filecopy", "executor/image", "executor/inputs",

@@ -1,8 +1,11 @@
-package dockerfile
+// Package expand replaces the variables in the words of a Dockerfile, within bounds of
+// what that may make.
+package expand
 
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -20,22 +23,24 @@ const (
 	maxReplacement = 16 << 20
 )
 
-// lexer expands words within bounds. It is not safe for concurrent use.
-type lexer struct {
+// Lexer expands words within bounds. It is not safe for concurrent use.
+type Lexer struct {
 	*shell.Lex
 	escape rune
 }
 
-func newLexer(escape rune) lexer { return lexer{shell.NewLex(escape), escape} }
+// New returns a Lexer for words in which escape takes the meaning from the character
+// behind it.
+func New(escape rune) Lexer { return Lexer{shell.NewLex(escape), escape} }
 
-// word replaces the variables in a word and removes its quotes.
-func (l lexer) word(word string, env shell.EnvGetter) (string, error) {
-	match, err := l.match(word, env)
+// Word replaces the variables in a word and removes its quotes.
+func (l Lexer) Word(word string, env shell.EnvGetter) (string, error) {
+	match, err := l.Match(word, env)
 	return match.Result, err
 }
 
-// match is like word and tells which variables there were.
-func (l lexer) match(word string, env shell.EnvGetter) (out shell.ProcessWordResult, err error) {
+// Match is like Word and tells which variables there were.
+func (l Lexer) Match(word string, env shell.EnvGetter) (out shell.ProcessWordResult, err error) {
 	err = l.within(word, env, func(env shell.EnvGetter) (err error) {
 		out, err = l.ProcessWordWithMatches(word, env)
 		return err
@@ -46,8 +51,8 @@ func (l lexer) match(word string, env shell.EnvGetter) (out shell.ProcessWordRes
 	return out, err
 }
 
-// words is like word and splits the result at spaces that are not quoted.
-func (l lexer) words(word string, env shell.EnvGetter) (out []string, err error) {
+// Words is like Word and splits the result at spaces that are not quoted.
+func (l Lexer) Words(word string, env shell.EnvGetter) (out []string, err error) {
 	err = l.within(word, env, func(env shell.EnvGetter) (err error) {
 		out, err = l.ProcessWords(word, env)
 		return err
@@ -56,7 +61,7 @@ func (l lexer) words(word string, env shell.EnvGetter) (out []string, err error)
 }
 
 // within has a word expanded unless it grows too large.
-func (l lexer) within(word string, env shell.EnvGetter, expand func(shell.EnvGetter) error) error {
+func (l Lexer) within(word string, env shell.EnvGetter, expand func(shell.EnvGetter) error) error {
 	if l.replacementSize(word, env) > maxReplacement {
 		return errTooLarge()
 	}
@@ -89,6 +94,19 @@ func (m *meter) Get(key string) (string, bool) {
 	return v, ok
 }
 
+// Constant tells whether a word is the same before and after expansion.
+func Constant(word string) bool { return !strings.ContainsAny(word, "$\\`'\"") }
+
+// Names returns the names of the variables in a word, in their order and each as often as
+// it stands there.
+func Names(word string) []string {
+	var names []string
+	for _, m := range variable.FindAllStringSubmatch(word, -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
 var (
 	replacement = regexp.MustCompile(`^\$\{[\pL\pN_]*(//?)`)
 	variable    = regexp.MustCompile(`\$\{?(\pN+|[\pL\pN_]+)`)
@@ -96,7 +114,7 @@ var (
 
 // replacementSize returns a bound of what all ${name//pattern/text} in a word
 // can make; see bound.
-func (l lexer) replacementSize(word string, env shell.EnvGetter) int {
+func (l Lexer) replacementSize(word string, env shell.EnvGetter) int {
 	total := 0
 	var open []byte // what is open: 'p' a pattern, '{' the rest of a ${}, '"' a quote
 	start, depth, deepest := 0, 0, 0
@@ -160,8 +178,8 @@ func (l lexer) replacementSize(word string, env shell.EnvGetter) int {
 // power of depth+1.
 func bound(expression string, replacesAll bool, depth int, env shell.EnvGetter) int {
 	size, first := len(expression)+1, 0
-	for i, m := range variable.FindAllStringSubmatch(expression, -1) {
-		value, _ := env.Get(m[1])
+	for i, name := range Names(expression) {
+		value, _ := env.Get(name)
 		if i == 0 {
 			first = len(value) + 1
 		} else {
