@@ -2,14 +2,12 @@ package dockerfile
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
 // Arguments that mean something to the build itself.
@@ -20,61 +18,11 @@ const (
 	argCacheNamespace = "BUILDKIT_CACHE_MOUNT_NS"
 )
 
-// environ is a set of variables in the order in which they were last set. That
-// is the order BuildKit gives them to a command.
-type environ struct {
-	entries map[string]entry
-	next    int
-}
-
-type entry struct {
-	value string
-	order int // when it was set
-}
-
-var _ shell.EnvGetter = (*environ)(nil)
-
-// Get returns the value of a variable. It implements shell.EnvGetter.
-func (e *environ) Get(key string) (string, bool) {
-	v, ok := e.entries[key]
-	return v.value, ok
-}
-
-// Keys returns the names in order. It implements shell.EnvGetter.
-func (e *environ) Keys() []string {
-	keys := slices.Collect(maps.Keys(e.entries))
-	slices.SortFunc(keys, func(a, b string) int { return e.entries[a].order - e.entries[b].order })
-	return keys
-}
-
-func (e *environ) set(key, value string) {
-	if e.entries == nil {
-		e.entries = map[string]entry{}
-	}
-	e.entries[key] = entry{value, e.next}
-	e.next++
-}
-
-func (e *environ) clone() *environ {
-	return &environ{entries: maps.Clone(e.entries), next: e.next}
-}
-
-// list returns KEY=value strings in order.
-func (e *environ) list() []string {
-	out := make([]string, 0, len(e.entries))
-	for _, k := range e.Keys() {
-		if k != "" {
-			out = append(out, k+"="+e.entries[k].value)
-		}
-	}
-	return out
-}
-
 // platformArgs returns the predefined global arguments. A build argument of
 // the same name replaces one.
-func platformArgs(o Options, targetStage string) *environ {
+func platformArgs(o Options, targetStage string) *environ.Map {
 	build, target := o.BuildPlatform, o.TargetPlatform
-	env := &environ{}
+	env := &environ.Map{}
 	for _, kv := range [...][2]string{
 		{"BUILDPLATFORM", platforms.Format(build)},
 		{"BUILDOS", build.OS},
@@ -92,13 +40,13 @@ func platformArgs(o Options, targetStage string) *environ {
 		if !ok {
 			value = kv[1]
 		}
-		env.set(kv[0], value)
+		env.Set(kv[0], value)
 	}
 	return env
 }
 
 // globalArgs adds the ARGs before the first FROM to the predefined ones.
-func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
+func (f *File) globalArgs(o Options, predefined *environ.Map) (*environ.Map, error) {
 	lex := expand.New(f.escape)
 	for _, c := range f.globals {
 		if err := declareArgs(c, o.BuildArgs, predefined, lex); err != nil {
@@ -110,7 +58,7 @@ func (f *File) globalArgs(o Options, predefined *environ) (*environ, error) {
 
 // declareArgs sets the build arguments that an ARG outside of a stage declares,
 // or their defaults.
-func declareArgs(c *instructions.ArgCommand, buildArgs map[string]string, env *environ, lex expand.Lexer) error {
+func declareArgs(c *instructions.ArgCommand, buildArgs map[string]string, env *environ.Map, lex expand.Lexer) error {
 	for _, arg := range c.Args {
 		value, given := buildArgs[arg.Key]
 		if !given && arg.Value == nil {
@@ -122,7 +70,7 @@ func declareArgs(c *instructions.ArgCommand, buildArgs map[string]string, env *e
 				return err
 			}
 		}
-		env.set(arg.Key, value)
+		env.Set(arg.Key, value)
 	}
 	return nil
 }
@@ -166,7 +114,7 @@ func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 		if ok {
 			word += "=" + value
 			if !isScanArg(arg.Key) {
-				st.env.set(arg.Key, value)
+				st.env.Set(arg.Key, value)
 			}
 		}
 		st.args = append(st.args, argument{arg.Key, value})

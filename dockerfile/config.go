@@ -22,7 +22,7 @@ func (st *state) configure(in instructions.Command) (string, error) {
 	switch c := in.(type) {
 	case *instructions.EnvCommand:
 		for _, kv := range c.Env {
-			st.env.set(kv.Key, kv.Value)
+			st.env.Set(kv.Key, kv.Value)
 			st.setEnv(kv.Key, kv.Value)
 		}
 		return joinPairs("ENV", c.Env), nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
@@ -43,7 +44,7 @@ func (f *File) EpochSource(o Options) (*EpochSource, error) {
 }
 
 // epochValue returns SOURCE_DATE_EPOCH and where it is set.
-func (f *File) epochValue(o Options, globals *environ) (string, Location) {
+func (f *File) epochValue(o Options, globals *environ.Map) (string, Location) {
 	if value, ok := o.BuildArgs[argEpoch]; ok {
 		return value, f.source.whole()
 	}
@@ -61,7 +62,7 @@ func (f *File) epochValue(o Options, globals *environ) (string, Location) {
 
 // epoch returns the time that SOURCE_DATE_EPOCH asks for and puts it into the
 // arguments as a number, or takes the argument out of them if it is none.
-func (f *File) epoch(o Options, contexts namedContexts, globals *environ) (*time.Time, error) {
+func (f *File) epoch(o Options, contexts namedContexts, globals *environ.Map) (*time.Time, error) {
 	value, at := f.epochValue(o, globals)
 	var epoch *time.Time
 	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
@@ -86,7 +87,7 @@ func (f *File) epoch(o Options, contexts namedContexts, globals *environ) (*time
 	}
 	if epoch == nil {
 		delete(o.BuildArgs, argEpoch)
-		delete(globals.entries, argEpoch)
+		globals.Delete(argEpoch)
 		return nil, nil // no epoch
 	}
 	number := strconv.FormatInt(epoch.Unix(), 10)
@@ -94,13 +95,13 @@ func (f *File) epoch(o Options, contexts namedContexts, globals *environ) (*time
 		o.BuildArgs[argEpoch] = number
 	}
 	if global {
-		globals.set(argEpoch, number)
+		globals.Set(argEpoch, number)
 	}
 	return epoch, nil
 }
 
 // epochSource resolves a SOURCE_DATE_EPOCH that is a name.
-func (f *File) epochSource(value string, o Options, contexts namedContexts, globals *environ) (*EpochSource, error) {
+func (f *File) epochSource(value string, o Options, contexts namedContexts, globals *environ.Map) (*EpochSource, error) {
 	if value == "context" {
 		return &EpochSource{Context: value}, nil
 	}
@@ -125,9 +126,9 @@ func (f *File) epochSource(value string, o Options, contexts namedContexts, glob
 }
 
 // epochStage returns the one source that a stage adds to scratch.
-func (f *File) epochStage(stage instructions.Stage, o Options, globals *environ) (Source, error) {
-	env := globals.clone()
-	delete(env.entries, argEpoch)
+func (f *File) epochStage(stage instructions.Stage, o Options, globals *environ.Map) (Source, error) {
+	env := globals.Clone()
+	env.Delete(argEpoch)
 	lex := expand.New(f.escape)
 	if base, err := lex.Word(stage.BaseName, env); err != nil {
 		return nil, err
@@ -159,7 +160,7 @@ func (f *File) epochStage(stage instructions.Stage, o Options, globals *environ)
 	return source, nil
 }
 
-func epochAdd(c *instructions.AddCommand, env *environ, lex expand.Lexer) (Source, error) {
+func epochAdd(c *instructions.AddCommand, env *environ.Map, lex expand.Lexer) (Source, error) {
 	src, err := lex.Word(c.SourcePaths[0], env)
 	if err != nil {
 		return nil, err

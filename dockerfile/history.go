@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -48,7 +49,7 @@ func (st *state) text(cmd command, in instructions.Command) string {
 }
 
 // masked returns the variables with those hidden that a secret is put into.
-func (st *state) masked(c command) *environ {
+func (st *state) masked(c command) *environ.Map {
 	mounts, err := c.mounts(func(word string) (string, error) { return st.lex.Word(word, &st.env) }) // no warnings for what is only shown
 	if err != nil {
 		return &st.env // reported where the mounts are made
@@ -57,9 +58,9 @@ func (st *state) masked(c command) *environ {
 	for _, m := range mounts {
 		if m.Type == instructions.MountTypeSecret && m.Env != nil {
 			if env == &st.env {
-				env = env.clone()
+				env = env.Clone()
 			}
-			env.set(*m.Env, "****")
+			env.Set(*m.Env, "****")
 		}
 	}
 	return env

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -70,7 +71,7 @@ func (sc *scope) linkCommand(c *command) error {
 // copyFrom resolves the --from of a COPY: like that of a mount, but a number is
 // the index of a stage.
 func (sc *scope) copyFrom(name string) (From, error) {
-	if word, err := expand.New(sc.file.escape).Word(name, &environ{}); err != nil {
+	if word, err := expand.New(sc.file.escape).Word(name, &environ.Map{}); err != nil {
 		return From{}, err
 	} else if word != name {
 		return From{}, fmt.Errorf("variables are not expanded here: name a stage whose FROM uses a global ARG")

@@ -2,10 +2,10 @@ package dockerfile
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -82,7 +82,7 @@ func (f *File) lintStages(lint *linter.Linter, o Options) error {
 	f.lintStageNames(lint)
 	f.lintCasing(lint)
 	predefined := platformArgs(o, f.targetName(o))
-	f.lintDefaults(lint, &environ{entries: maps.Clone(predefined.entries), next: predefined.next})
+	f.lintDefaults(lint, predefined.Clone())
 	globals, err := f.globalArgs(o, predefined)
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func (f *File) lintCasing(lint *linter.Linter) {
 
 // lintDefaults finds the bases that have no valid name unless a build argument
 // is given.
-func (f *File) lintDefaults(lint *linter.Linter, predefined *environ) {
+func (f *File) lintDefaults(lint *linter.Linter, predefined *environ.Map) {
 	env, err := f.globalArgs(Options{}, predefined)
 	if err != nil {
 		return // an error of the plan, if the default is used at all
@@ -187,7 +187,7 @@ func (f *File) lintDefaults(lint *linter.Linter, predefined *environ) {
 }
 
 // lintFrom checks the variables and the platform of a FROM.
-func (f *File) lintFrom(lint *linter.Linter, s *instructions.Stage, globals *environ) {
+func (f *File) lintFrom(lint *linter.Linter, s *instructions.Stage, globals *environ.Map) {
 	lint = lint.WithMergedConfigFromComments(s.Comments)
 	lex := expand.New(f.escape)
 	match, err := lex.Match(s.BaseName, globals)
@@ -214,7 +214,7 @@ func (f *File) lintFrom(lint *linter.Linter, s *instructions.Stage, globals *env
 }
 
 // lintUndeclared finds the variables of a FROM that no global ARG declares.
-func (f *File) lintUndeclared(lint *linter.Linter, s *instructions.Stage, match shell.ProcessWordResult, globals *environ) {
+func (f *File) lintUndeclared(lint *linter.Linter, s *instructions.Stage, match shell.ProcessWordResult, globals *environ.Map) {
 	declared := map[string]bool{}
 	for _, key := range globals.Keys() {
 		declared[key] = true

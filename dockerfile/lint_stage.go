@@ -81,7 +81,7 @@ func (st *state) undefined(unmatched map[string]struct{}) {
 			continue
 		}
 		near := ""
-		if st.checker.compared += len(st.env.entries); st.checker.compared <= maxCompared {
+		if st.checker.compared += st.env.Len(); st.checker.compared <= maxCompared {
 			near, _ = suggest.Search(name, st.env.Keys(), true)
 		}
 		st.checker.lint.Run(&linter.RuleUndefinedVar, nil, linter.RuleUndefinedVar.Format(name, near))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
@@ -159,7 +160,7 @@ func (f *File) targetName(o Options) string {
 // the plan is made.
 type scope struct {
 	file      *File
-	globals   *environ // predefined and global arguments
+	globals   *environ.Map // predefined and global arguments
 	buildArgs map[string]string
 	proxy     []string // variables that every RUN gets
 	platform  ocispec.Platform
@@ -215,7 +216,7 @@ func (sc *scope) named(name string) (*Stage, error) {
 }
 
 // unusedArgs warns of build arguments that nothing in the file declares.
-func (f *File) unusedArgs(buildArgs map[string]string, globals *environ) []Warning {
+func (f *File) unusedArgs(buildArgs map[string]string, globals *environ.Map) []Warning {
 	declared := map[string]bool{argEpoch: true}
 	for _, k := range globals.Keys() {
 		declared[k] = true

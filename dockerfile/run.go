@@ -108,7 +108,7 @@ func (st *state) runEnv() (env, proxy []string) {
 			proxy = append(proxy, kv)
 		}
 	}
-	return append(st.env.list(), proxy...), proxy
+	return append(st.env.List(), proxy...), proxy
 }
 
 // shownArgs returns the arguments as the history of a RUN begins with them:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/util/system"
@@ -68,7 +69,7 @@ type state struct {
 	commands []command // with the triggers of the base image
 	image    dockerspec.DockerOCIImage
 	envAt    map[string]int // the first place of each variable in image.Config.Env, nil if unknown
-	env      environ        // what RUN and expansion see: the image's variables and the arguments
+	env      environ.Map    // what RUN and expansion see: the image's variables and the arguments
 	args     []argument     // declared so far, also by the stages below
 	cmdSet   bool           // this stage has a CMD
 	lex      expand.Lexer
@@ -143,7 +144,7 @@ func (st *state) inherit() {
 	}
 	for _, kv := range st.image.Config.Env {
 		key, value, _ := strings.Cut(kv, "=")
-		st.env.set(key, value)
+		st.env.Set(key, value)
 	}
 }
 

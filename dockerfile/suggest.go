@@ -3,11 +3,11 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	dfcommand "github.com/moby/buildkit/frontend/dockerfile/command"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -75,10 +75,10 @@ func (s *Stage) DidYouMean() string {
 }
 
 // suggestVariable returns a suggestion for a variable in word that is not set.
-func suggestVariable(word string, env *environ) string {
+func suggestVariable(word string, env *environ.Map) string {
 	for _, name := range expand.Names(word) {
 		if _, ok := env.Get(name); !ok {
-			if hint := didYouMean(name, slices.Sorted(maps.Keys(env.entries))); hint != "" {
+			if hint := didYouMean(name, slices.Sorted(slices.Values(env.Keys()))); hint != "" {
 				return hint
 			}
 		}

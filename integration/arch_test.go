@@ -50,9 +50,10 @@ var arrows = map[string][]string{
 		"cmd/bob/internal/cli", "cmd/bob/internal/output", "executor", "executor/cache", "executor/image",
 		"registry/archive",
 	},
-	"cmd/bob/internal/terminal":  {},
-	"dockerfile":                 {"dockerfile/internal/expand"},
-	"dockerfile/internal/expand": {},
+	"cmd/bob/internal/terminal":   {},
+	"dockerfile":                  {"dockerfile/internal/environ", "dockerfile/internal/expand"},
+	"dockerfile/internal/environ": {},
+	"dockerfile/internal/expand":  {},
 	"executor": {
 		"dockerfile", "executor/account", "executor/binfmt", "executor/cache", "executor/command", "executor/event",
 		"executor/explain", "executor/fetch", "executor/filecopy", "executor/image", "executor/inputs",
