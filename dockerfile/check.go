@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/ports"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
@@ -26,7 +27,7 @@ func (c command) check() error {
 	case *instructions.ExposeCommand:
 		for _, port := range in.Ports {
 			if expand.Constant(port) {
-				if _, err := parsePort(port); err != nil {
+				if _, err := ports.Parse(port); err != nil {
 					return err
 				}
 			}

@@ -51,9 +51,10 @@ var arrows = map[string][]string{
 		"registry/archive",
 	},
 	"cmd/bob/internal/terminal":   {},
-	"dockerfile":                  {"dockerfile/internal/environ", "dockerfile/internal/expand"},
+	"dockerfile":                  {"dockerfile/internal/environ", "dockerfile/internal/expand", "dockerfile/internal/ports"},
 	"dockerfile/internal/environ": {},
 	"dockerfile/internal/expand":  {},
+	"dockerfile/internal/ports":   {},
 	"executor": {
 		"dockerfile", "executor/account", "executor/binfmt", "executor/cache", "executor/command", "executor/event",
 		"executor/explain", "executor/fetch", "executor/filecopy", "executor/image", "executor/inputs",
