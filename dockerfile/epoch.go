@@ -9,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
@@ -122,7 +123,7 @@ func (f *File) epochSource(value string, o Options, contexts namedContexts, glob
 		names = append(names, stage.Name)
 	}
 	return nil, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s%s: it must be a number of seconds, context, or the name of a stage or a named context",
-		value, didYouMean(value, names))
+		value, spelling.DidYouMean(value, names))
 }
 
 // epochStage returns the one source that a stage adds to scratch.

@@ -10,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
@@ -180,7 +181,7 @@ func (f *File) instructions(ast *parser.Node) error {
 		at := f.source.at(node.StartLine, node.EndLine)
 		instruction, err := instructions.ParseInstructionWithLinter(node, lint)
 		if err != nil {
-			return locate(suggestWord(err, node.Value), at)
+			return locate(spelling.Instruction(err, node.Value), at)
 		}
 		switch in := instruction.(type) {
 		case *instructions.Stage:

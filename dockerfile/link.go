@@ -8,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
@@ -95,7 +96,7 @@ func (sc *scope) from(name string) (From, error) {
 	}
 	ref, err := normalise(name)
 	if err != nil {
-		return From{}, fmt.Errorf("it is no stage of the file, and as the name of an image: %w%s", err, didYouMean(strings.ToLower(name), sortedKeys(sc.byName)))
+		return From{}, fmt.Errorf("it is no stage of the file, and as the name of an image: %w%s", err, spelling.DidYouMean(strings.ToLower(name), sortedKeys(sc.byName)))
 	}
 	named, err := sc.contexts.find(ref, sc.platform)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -71,7 +72,7 @@ func parseTrigger(expression string) (instructions.Command, *parser.Node, error)
 	// A nil linter would not survive a comment with lint options.
 	in, err := instructions.ParseInstructionWithLinter(node, linter.New(&linter.Config{}))
 	if err != nil {
-		return nil, nil, suggestWord(err, node.Value)
+		return nil, nil, spelling.Instruction(err, node.Value)
 	}
 	switch in := in.(type) {
 	case *instructions.OnbuildCommand, *instructions.MaintainerCommand:

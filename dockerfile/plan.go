@@ -10,6 +10,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -211,7 +212,7 @@ func (sc *scope) named(name string) (*Stage, error) {
 	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(sc.stages) {
 		return sc.stages[i], nil
 	}
-	hint := didYouMean(strings.ToLower(name), sortedKeys(sc.byName))
+	hint := spelling.DidYouMean(strings.ToLower(name), sortedKeys(sc.byName))
 	return nil, fmt.Errorf("stage %q could not be found%s", name, hint)
 }
 
@@ -235,7 +236,7 @@ func (f *File) unusedArgs(buildArgs map[string]string, globals *environ.Map) []W
 		if declared[k] || isProxy(k) || strings.HasPrefix(k, "BUILDKIT_") {
 			continue
 		}
-		text := fmt.Sprintf("build argument %s is not declared by any ARG%s", k, didYouMean(k, names))
+		text := fmt.Sprintf("build argument %s is not declared by any ARG%s", k, spelling.DidYouMean(k, names))
 		out = append(out, Warning{Location: f.source.whole(), Text: text})
 	}
 	return out

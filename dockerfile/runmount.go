@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 )
@@ -28,7 +29,7 @@ func (c command) mounts(expand func(string) (string, error)) ([]*instructions.Mo
 		return nil, fmt.Errorf("%s has no mounts", c.node.Value)
 	}
 	if err := run.Expand(expand); err != nil {
-		return nil, suggestMount(err)
+		return nil, spelling.Mount(err)
 	}
 	return instructions.GetMounts(run), nil
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -93,7 +95,7 @@ func (s *Stage) resolve(in instructions.Stage, lex expand.Lexer) error {
 	}
 	ref, err := normalise(name)
 	if err != nil {
-		return fmt.Errorf("base name %q: %w%s", name, err, didYouMean(name, sortedKeys(sc.byName)))
+		return fmt.Errorf("base name %q: %w%s", name, err, spelling.DidYouMean(name, sortedKeys(sc.byName)))
 	}
 	named, err := sc.contexts.find(ref, s.Platform)
 	if err != nil {
@@ -105,6 +107,18 @@ func (s *Stage) resolve(in instructions.Stage, lex expand.Lexer) error {
 	}
 	s.Base.Reference = ref
 	return nil
+}
+
+// suggestVariable returns a suggestion for a variable in word that is not set.
+func suggestVariable(word string, env *environ.Map) string {
+	for _, name := range expand.Names(word) {
+		if _, ok := env.Get(name); !ok {
+			if hint := spelling.DidYouMean(name, slices.Sorted(slices.Values(env.Keys()))); hint != "" {
+				return hint
+			}
+		}
+	}
+	return ""
 }
 
 // check finds the mistakes in a needed stage that don't depend on its base.
@@ -214,6 +228,21 @@ func (s *Stage) Title() string {
 		return ""
 	}
 	return s.label()
+}
+
+// DidYouMean returns " (did you mean x?)" where the image that the stage is based
+// on has nearly the name of a stage or of a common image, or "". It is for an
+// image that was not found.
+func (s *Stage) DidYouMean() string {
+	image, err := familiar(s.Base.Reference)
+	if err != nil {
+		return ""
+	}
+	names := sortedKeys(s.scope.byName)
+	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
+		names = append(names, name, name+":latest")
+	}
+	return spelling.DidYouMean(image, names)
 }
 
 // TargetPlatform returns the platform that is built for. Images that a --from

@@ -1,23 +1,23 @@
-package dockerfile
+// Package spelling finds what somebody meant who wrote a name that doesn't exist.
+package spelling
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/bobbuild/bob/dockerfile/internal/environ"
-	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	dfcommand "github.com/moby/buildkit/frontend/dockerfile/command"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
-// didYouMean returns " (did you mean x?)" for the option that is at most two
+// DidYouMean returns " (did you mean x?)" for the option that is at most two
 // mistakes away from word, the first of the nearest, or "". The library's own
 // search takes any of the nearest, another each time, and takes two swapped
 // letters for two mistakes.
-func didYouMean(word string, options []string) string {
+func DidYouMean(word string, options []string) string {
 	best, distance := "", 3
 	for _, option := range options {
 		if d := mistakes(word, option); d > 0 && d < distance {
@@ -59,65 +59,38 @@ func mistakes(a, b string) int {
 	return next[len(b)]
 }
 
-// DidYouMean returns " (did you mean x?)" where the image that the stage is based
-// on has nearly the name of a stage or of a common image, or "". It is for an
-// image that was not found.
-func (s *Stage) DidYouMean() string {
-	image, err := familiar(s.Base.Reference)
-	if err != nil {
-		return ""
-	}
-	names := sortedKeys(s.scope.byName)
-	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
-		names = append(names, name, name+":latest")
-	}
-	return didYouMean(image, names)
-}
-
-// suggestVariable returns a suggestion for a variable in word that is not set.
-func suggestVariable(word string, env *environ.Map) string {
-	for _, name := range expand.Names(word) {
-		if _, ok := env.Get(name); !ok {
-			if hint := didYouMean(name, slices.Sorted(slices.Values(env.Keys()))); hint != "" {
-				return hint
-			}
-		}
-	}
-	return ""
-}
-
-// suggestWord gives the error of an unknown instruction or flag its suggestion,
-// and returns other errors as they are.
-func suggestWord(err error, instruction string) error {
+// Instruction gives the error of BuildKit for an unknown instruction, or for an unknown
+// flag of the instruction, its suggestion. It returns other errors as they are.
+func Instruction(err error, instruction string) error {
 	if unknown, ok := errors.AsType[*instructions.UnknownInstructionError](err); ok {
-		word, names := unknown.Instruction, sortedKeys(dfcommand.Commands)
+		word, names := unknown.Instruction, slices.Sorted(maps.Keys(dfcommand.Commands))
 		if word != strings.ToLower(word) {
 			word = strings.ToUpper(word)
 			for i, name := range names {
 				names[i] = strings.ToUpper(name)
 			}
 		}
-		return fmt.Errorf("%w%s", unknown, didYouMean(word, names))
+		return fmt.Errorf("%w%s", unknown, DidYouMean(word, names))
 	}
 	if names := flags[strings.ToLower(instruction)]; names != nil {
-		return suggestAmong(err, `unknown flag: --(\S+)`, names)
+		return among(err, `unknown flag: --(\S+)`, names)
 	}
 	return err
 }
 
-// suggestMount does the same for a type or sharing mode of a mount.
-func suggestMount(err error) error {
-	err = suggestAmong(err, `unsupported mount type "(.*)"`, []string{"bind", "cache", "secret", "ssh", "tmpfs"})
-	return suggestAmong(err, `unsupported sharing value "(.*)"`, []string{"locked", "private", "shared"})
+// Mount does the same for the type or sharing mode of a mount.
+func Mount(err error) error {
+	err = among(err, `unsupported mount type "(.*)"`, []string{"bind", "cache", "secret", "ssh", "tmpfs"})
+	return among(err, `unsupported sharing value "(.*)"`, []string{"locked", "private", "shared"})
 }
 
-// suggestAmong makes the suggestion anew in an error whose message matches.
-func suggestAmong(err error, message string, options []string) error {
+// among makes the suggestion anew in an error whose message matches.
+func among(err error, message string, options []string) error {
 	m := regexp.MustCompile(message).FindStringSubmatch(err.Error())
 	if m == nil {
 		return err
 	}
-	return errors.New(m[0] + didYouMean(m[1], options))
+	return errors.New(m[0] + DidYouMean(m[1], options))
 }
 
 // flags are the options of each instruction in sorted order.
