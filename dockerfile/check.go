@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/bobbuild/bob/dockerfile/internal/ports"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
@@ -14,7 +15,7 @@ import (
 // instruction is carried out.
 func (c command) check() error {
 	if spec, ok := copySpecOf(c.Command); ok {
-		_, err := spec.known().lower(From{}, place{dir: "/"})
+		_, err := spec.known().lower(From{}, paths.Place{Dir: "/"})
 		return err
 	}
 	switch in := c.Command.(type) {

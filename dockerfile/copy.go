@@ -3,12 +3,12 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	mode "github.com/tonistiigi/dchapes-mode"
 )
@@ -87,7 +87,7 @@ func (c copySpec) name() string {
 
 // lower makes the operation. Paths among the sources are looked up in from, the
 // destination at p.
-func (c copySpec) lower(from From, p place) (*Copy, error) {
+func (c copySpec) lower(from From, p paths.Place) (*Copy, error) {
 	if err := checkChown(c.chown, c.linkGiven); err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (c copySpec) lower(from From, p place) (*Copy, error) {
 	if err := c.checkChecksum(); err != nil {
 		return nil, err
 	}
-	dest, err := p.destination(c.DestPath)
+	dest, err := p.Destination(c.DestPath)
 	if err != nil {
 		return nil, fmt.Errorf("%s: destination %s: %w", c.name(), c.DestPath, err)
 	}
@@ -123,12 +123,12 @@ func (c copySpec) lower(from From, p place) (*Copy, error) {
 		op.Sources = append(op.Sources, source)
 	}
 	for _, f := range c.SourceContents {
-		name, err := p.source(f.Path)
+		name, err := p.Source(f.Path)
 		if err != nil {
 			return nil, fmt.Errorf("%s heredoc: %w", c.name(), err)
 		}
 		name = strings.TrimPrefix(name, "/")
-		if err := checkFileName(name); err != nil {
+		if err := paths.CheckName(name); err != nil {
 			return nil, fmt.Errorf("%s heredoc: %w", c.name(), err)
 		}
 		op.Sources = append(op.Sources, &Inline{Name: name, Content: []byte(f.Data)})
@@ -144,39 +144,30 @@ func errCopyRemote(source Source) error {
 }
 
 // path makes the source that src names in the context, a stage or an image.
-func (c copySpec) path(src string, p place) (*Path, error) {
+func (c copySpec) path(src string, p paths.Place) (*Path, error) {
 	unpack := c.add
 	if c.unpack != nil {
 		unpack = *c.unpack
 	}
 	if !c.parents {
-		src, err := p.source(src)
-		return &Path{Name: relative(src), Unpack: unpack}, err
+		src, err := p.Source(src)
+		return &Path{Name: paths.Relative(src), Unpack: unpack}, err
 	}
 	top, pattern, pivot := strings.Cut(src, "/./")
 	if !pivot {
 		top, pattern = "/", src
 	}
-	top, err := p.source(top)
+	top, err := p.Source(top)
 	if err != nil {
 		return nil, err
 	}
-	if pattern, err = p.source(pattern); err != nil {
+	if pattern, err = p.Source(pattern); err != nil {
 		return nil, err
 	}
 	return &Path{
-		Name: relative(top), Parents: relative(pattern), Unpack: unpack,
+		Name: paths.Relative(top), Parents: paths.Relative(pattern), Unpack: unpack,
 		Required: !hasWildcard(top) && !hasWildcard(pattern),
 	}, nil
-}
-
-// relative returns a path relative to the root of where it is looked up. Going
-// up ends at the root, as everywhere in a file system.
-func relative(name string) string {
-	if rel := strings.TrimPrefix(path.Join("/", name), "/"); rel != "" {
-		return rel
-	}
-	return "."
 }
 
 func hasWildcard(pattern string) bool {
@@ -212,20 +203,6 @@ func (c copySpec) createdBy() string {
 	}
 	b.WriteString(" " + c.DestPath + " # buildkit")
 	return b.String()
-}
-
-// destination returns where a copy goes, with a slash at the end if a directory
-// is named.
-func destination(dir, dest string) string {
-	isDir := dest == "" || dest == "." || strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.")
-	if !path.IsAbs(dest) {
-		dest = path.Join(dir, dest)
-	}
-	dest = path.Clean(dest)
-	if isDir && dest != "/" {
-		dest += "/"
-	}
-	return dest
 }
 
 // checkChown refuses names with --link: they would have to be looked up in the

@@ -99,7 +99,7 @@ func isScanArg(key string) bool {
 func (st *state) inspect(in instructions.Command, sources []From) {
 	ch := st.checker
 	if c, ok := in.(*instructions.WorkdirCommand); ok {
-		if ch != nil && !st.workdirSet && !st.place().isAbs(c.Path) {
+		if ch != nil && !st.workdirSet && !st.place().IsAbs(c.Path) {
 			ch.lint.Run(&linter.RuleWorkdirRelativePath, nil, linter.RuleWorkdirRelativePath.Format(c.Path))
 		}
 		st.workdirSet = true // for the stages above too

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/opencontainers/go-digest"
 )
@@ -60,7 +61,7 @@ func (r *remoteOptions) download(src string) (Source, error) {
 			d.Name = base
 		}
 	}
-	if err := checkFileName(d.Name); err != nil {
+	if err := paths.CheckName(d.Name); err != nil {
 		return nil, err
 	}
 	if r.checksum != "" {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/system"
@@ -29,7 +30,7 @@ func (st *state) run(cmd command, c *instructions.RunCommand) (Op, string, error
 		shown = st.withShell(args)
 	}
 	op := &Run{
-		Args: slices.Clone(shown), Dir: st.dir(), User: st.image.Config.User, Script: script,
+		Args: slices.Clone(shown), Dir: st.place().Dir, User: st.image.Config.User, Script: script,
 		Hostname: st.scope.buildArgs[argHostname],
 		Insecure: instructions.GetSecurity(c) == instructions.SecurityInsecure,
 	}
@@ -69,22 +70,13 @@ func runArgs(c *instructions.RunCommand, os string) ([]string, *Script, error) {
 	if first.Chomp {
 		data = parser.ChompHeredocContent(data)
 	}
-	if os == windows || !strings.HasPrefix(data, "#!") {
+	if os == paths.Windows || !strings.HasPrefix(data, "#!") {
 		return []string{data}, nil, nil
 	}
-	if err := checkFileName(first.Name); err != nil {
+	if err := paths.CheckName(first.Name); err != nil {
 		return nil, nil, fmt.Errorf("RUN heredoc: %w", err)
 	}
 	return []string{pipes + first.Name}, &Script{Name: first.Name, Content: []byte(data)}, nil
-}
-
-// checkFileName refuses the name of a heredoc that is to become a file unless
-// it is a single path element.
-func checkFileName(name string) error {
-	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
-		return fmt.Errorf("%q is no name for a file", name)
-	}
-	return nil
 }
 
 // withShell puts the shell of the image before a command line.
@@ -92,7 +84,7 @@ func (st *state) withShell(args []string) []string {
 	shell := st.image.Config.Shell
 	switch {
 	case len(shell) > 0:
-	case st.image.OS == windows:
+	case st.image.OS == paths.Windows:
 		shell = []string{"cmd", "/S", "/C"}
 	default:
 		shell = []string{"/bin/sh", "-c"}
@@ -156,6 +148,3 @@ func workdirOp(dir, user string) Op {
 	}
 	return nil
 }
-
-// dir returns the working directory, absolute and clean.
-func (st *state) dir() string { return st.place().dir }

@@ -54,7 +54,7 @@ func (st *state) mountOps(c command) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	maker := mountMaker{dir: st.dir(), namespace: st.scope.buildArgs[argCacheNamespace]}
+	maker := mountMaker{dir: st.place().Dir, namespace: st.scope.buildArgs[argCacheNamespace]}
 	ops := make([]Mount, 0, len(mounts))
 	for i, m := range mounts {
 		op, err := maker.mount(m, c.sources[i])

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/util/system"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -127,7 +128,7 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
 	if st.image.OS == "" || st.image.Architecture == "" {
 		st.image.Platform = s.Platform
 	}
-	if dir := st.image.Config.WorkingDir; dir != "" && (st.image.OS == windows || !path.IsAbs(dir)) {
+	if dir := st.image.Config.WorkingDir; dir != "" && (st.image.OS == paths.Windows || !path.IsAbs(dir)) {
 		if st.image.Config.WorkingDir, err = system.NormalizeWorkdir("/", dir, st.image.OS); err != nil {
 			return nil, locate(fmt.Errorf("working directory %q of the base: %w", dir, err), s.Location)
 		}
@@ -139,7 +140,7 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
 // inherit takes over the variables of the image a stage starts from. They are
 // set anew, so that they win over arguments of the stages below.
 func (st *state) inherit() {
-	if st.image.OS != windows && !slices.ContainsFunc(st.image.Config.Env, func(kv string) bool { return envKey(kv) == "PATH" }) {
+	if st.image.OS != paths.Windows && !slices.ContainsFunc(st.image.Config.Env, func(kv string) bool { return envKey(kv) == "PATH" }) {
 		st.setEnv("PATH", defaultPath)
 	}
 	for _, kv := range st.image.Config.Env {
@@ -200,6 +201,11 @@ func (st *state) apply(c command) (Step, error) {
 	}
 	step.History = st.history(createdBy, step.Op)
 	return step, nil
+}
+
+// place returns where st stands.
+func (st *state) place() paths.Place {
+	return paths.In(st.image.Config.WorkingDir, st.image.OS)
 }
 
 // expand replaces the variables in a word by those of the image and the

@@ -52,11 +52,12 @@ var arrows = map[string][]string{
 	},
 	"cmd/bob/internal/terminal": {},
 	"dockerfile": {
-		"dockerfile/internal/environ", "dockerfile/internal/expand", "dockerfile/internal/ports",
-		"dockerfile/internal/spelling",
+		"dockerfile/internal/environ", "dockerfile/internal/expand", "dockerfile/internal/paths",
+		"dockerfile/internal/ports", "dockerfile/internal/spelling",
 	},
 	"dockerfile/internal/environ":  {},
 	"dockerfile/internal/expand":   {},
+	"dockerfile/internal/paths":    {},
 	"dockerfile/internal/ports":    {},
 	"dockerfile/internal/spelling": {},
 	"executor": {
