@@ -2,10 +2,11 @@ package dockerfile
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -23,7 +24,7 @@ type namedContexts map[string]*namedContext
 
 func newNamedContexts(options map[string]Context) (namedContexts, error) {
 	all := namedContexts{}
-	for _, key := range sortedKeys(options) {
+	for _, key := range slices.Sorted(maps.Keys(options)) {
 		word, platform, limited := strings.Cut(key, "::")
 		name, err := familiar(word)
 		if err != nil {
@@ -49,15 +50,6 @@ func newNamedContexts(options map[string]Context) (namedContexts, error) {
 		all[name] = c
 	}
 	return all, nil
-}
-
-// familiar returns the shortest form of a reference, without ":latest".
-func familiar(name string) (string, error) {
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimSuffix(reference.FamiliarString(named), ":latest"), nil
 }
 
 // find returns the context that takes the place of what name is otherwise, nil

@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -152,16 +151,6 @@ func (f *File) directives(text []byte) error {
 	check, _, at, _ := parser.ParseDirective("check", text)
 	f.check, f.checkAt = check, f.source.of(at)
 	return nil
-}
-
-// isOwnFrontend tells whether the reference of a syntax directive names the
-// frontend whose language this package understands, in whatever version.
-func isOwnFrontend(ref string) bool {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return false
-	}
-	return named.Name() == "docker.io/docker/dockerfile" || named.Name() == "docker.io/docker/dockerfile-upstream"
 }
 
 // parserError turns an error of the line parser into an Error.

@@ -9,7 +9,6 @@ import (
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
@@ -96,7 +95,7 @@ func (sc *scope) from(name string) (From, error) {
 	}
 	ref, err := normalise(name)
 	if err != nil {
-		return From{}, fmt.Errorf("it is no stage of the file, and as the name of an image: %w%s", err, spelling.DidYouMean(strings.ToLower(name), sortedKeys(sc.byName)))
+		return From{}, fmt.Errorf("it is no stage of the file, and as the name of an image: %w%s", err, spelling.DidYouMean(strings.ToLower(name), sc.names()))
 	}
 	named, err := sc.contexts.find(ref, sc.platform)
 	if err != nil {
@@ -106,15 +105,6 @@ func (sc *scope) from(name string) (From, error) {
 		return named.from(), nil
 	}
 	return From{Image: ref}, nil
-}
-
-// normalise returns the full form of an image reference.
-func normalise(name string) (string, error) {
-	ref, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return "", err
-	}
-	return reference.TagNameOnly(ref).String(), nil
 }
 
 // checkCycles refuses stages that copy from each other, whether needed or not.

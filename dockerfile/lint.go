@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -47,7 +48,7 @@ func Violations(warnings []Warning) error {
 	if len(rules) == 0 {
 		return nil
 	}
-	return fmt.Errorf("lint violation found for rules: %s", strings.Join(sortedKeys(rules), ", "))
+	return fmt.Errorf("lint violation found for rules: %s", strings.Join(slices.Sorted(maps.Keys(rules)), ", "))
 }
 
 // Lint returns the warnings about the file as such, in the order of its lines:
@@ -222,8 +223,8 @@ func (f *File) lintUndeclared(lint *linter.Linter, s *instructions.Stage, match 
 	for _, c := range f.globals {
 		declare(declared, c)
 	}
-	names := sortedKeys(declared)
-	for _, name := range sortedKeys(match.Unmatched) {
+	names := slices.Sorted(maps.Keys(declared))
+	for _, name := range slices.Sorted(maps.Keys(match.Unmatched)) {
 		if declared[name] {
 			continue
 		}

@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -76,7 +77,7 @@ func (st *state) undefined(unmatched map[string]struct{}) {
 	if st.checker == nil || len(unmatched) == 0 {
 		return
 	}
-	for _, name := range sortedKeys(unmatched) {
+	for _, name := range slices.Sorted(maps.Keys(unmatched)) {
 		if isScanArg(name) || slices.ContainsFunc(st.args, func(a argument) bool { return a.key == name }) {
 			continue
 		}

@@ -174,6 +174,9 @@ type scope struct {
 	others    bool // some --from names no stage, or a mount has none
 }
 
+// names returns the names of the stages, sorted.
+func (sc *scope) names() []string { return slices.Sorted(maps.Keys(sc.byName)) }
+
 // addStages makes the stages of the file and resolves what they are based on.
 func (sc *scope) addStages() error {
 	lex := expand.New(sc.file.escape)
@@ -212,7 +215,7 @@ func (sc *scope) named(name string) (*Stage, error) {
 	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(sc.stages) {
 		return sc.stages[i], nil
 	}
-	hint := spelling.DidYouMean(strings.ToLower(name), sortedKeys(sc.byName))
+	hint := spelling.DidYouMean(strings.ToLower(name), sc.names())
 	return nil, fmt.Errorf("stage %q could not be found%s", name, hint)
 }
 
@@ -231,8 +234,8 @@ func (f *File) unusedArgs(buildArgs map[string]string, globals *environ.Map) []W
 		}
 	}
 	var out []Warning
-	names := sortedKeys(declared)
-	for _, k := range sortedKeys(buildArgs) {
+	names := slices.Sorted(maps.Keys(declared))
+	for _, k := range slices.Sorted(maps.Keys(buildArgs)) {
 		if declared[k] || isProxy(k) || strings.HasPrefix(k, "BUILDKIT_") {
 			continue
 		}
@@ -249,5 +252,3 @@ func declare(names map[string]bool, c instructions.Command) {
 		}
 	}
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

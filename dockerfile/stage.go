@@ -95,7 +95,7 @@ func (s *Stage) resolve(in instructions.Stage, lex expand.Lexer) error {
 	}
 	ref, err := normalise(name)
 	if err != nil {
-		return fmt.Errorf("base name %q: %w%s", name, err, spelling.DidYouMean(name, sortedKeys(sc.byName)))
+		return fmt.Errorf("base name %q: %w%s", name, err, spelling.DidYouMean(name, sc.names()))
 	}
 	named, err := sc.contexts.find(ref, s.Platform)
 	if err != nil {
@@ -238,7 +238,7 @@ func (s *Stage) DidYouMean() string {
 	if err != nil {
 		return ""
 	}
-	names := sortedKeys(s.scope.byName)
+	names := s.scope.names()
 	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
 		names = append(names, name, name+":latest")
 	}
