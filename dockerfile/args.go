@@ -45,6 +45,17 @@ func platformArgs(o Options, targetStage string) *environ.Map {
 	return env
 }
 
+// targetName returns the value of TARGETSTAGE.
+func (f *File) targetName(o Options) string {
+	switch last := f.stages[len(f.stages)-1].Name; {
+	case o.Target != "":
+		return o.Target
+	case last != "":
+		return last
+	}
+	return "default"
+}
+
 // globalArgs adds the ARGs before the first FROM to the predefined ones.
 func (f *File) globalArgs(o Options, predefined *environ.Map) (*environ.Map, error) {
 	lex := expand.New(f.escape)

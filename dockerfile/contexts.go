@@ -67,25 +67,3 @@ func (all namedContexts) find(name string, platform ocispec.Platform) (*namedCon
 	}
 	return all[short], nil
 }
-
-// base returns what a stage starts from that c is the base of.
-func (c *namedContext) base() Base {
-	switch {
-	case c.empty:
-		return Base{}
-	case c.image != "":
-		return Base{Reference: c.image}
-	}
-	return Base{Context: c.key}
-}
-
-// from returns where files of c are.
-func (c *namedContext) from() From {
-	switch {
-	case c.empty:
-		return From{Scratch: true}
-	case c.image != "":
-		return From{Image: c.image}
-	}
-	return From{Context: c.key}
-}

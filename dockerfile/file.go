@@ -199,3 +199,11 @@ func (f *File) instructions(ast *parser.Node) error {
 	}
 	return nil
 }
+
+// mountNode returns the node of a RUN that has mounts, and nil for others.
+func mountNode(in instructions.Command, node *parser.Node) *parser.Node {
+	if run, ok := in.(*instructions.RunCommand); ok && len(instructions.GetMounts(run)) > 0 {
+		return node
+	}
+	return nil
+}

@@ -68,6 +68,25 @@ func (sc *scope) linkCommand(c *command) error {
 	return nil
 }
 
+// imageTriggers makes commands of the triggers in the configuration of the base
+// image, which is not known before [Stage.Steps].
+func (s *Stage) imageTriggers(expressions []string) ([]command, error) {
+	commands, err := s.triggers(expressions)
+	if err != nil {
+		return nil, err
+	}
+	for i := range commands {
+		c := &commands[i]
+		if err := s.scope.linkCommand(c); err != nil {
+			return nil, locate(fmt.Errorf("ONBUILD %w", err), c.at)
+		}
+		if err := s.checkCommand(*c); err != nil {
+			return nil, locate(err, c.at)
+		}
+	}
+	return commands, nil
+}
+
 // copyFrom resolves the --from of a COPY: like that of a mount, but a number is
 // the index of a stage.
 func (sc *scope) copyFrom(name string) (From, error) {
@@ -105,6 +124,17 @@ func (sc *scope) from(name string) (From, error) {
 		return named.from(), nil
 	}
 	return From{Image: ref}, nil
+}
+
+// from returns where files of c are.
+func (c *namedContext) from() From {
+	switch {
+	case c.empty:
+		return From{Scratch: true}
+	case c.image != "":
+		return From{Image: c.image}
+	}
+	return From{Context: c.key}
 }
 
 // checkCycles refuses stages that copy from each other, whether needed or not.

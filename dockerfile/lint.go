@@ -8,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -230,5 +231,39 @@ func (f *File) lintUndeclared(lint *linter.Linter, s *instructions.Stage, match 
 		}
 		near, _ := suggest.Search(name, names, true)
 		lint.Run(&linter.RuleUndefinedArgInFrom, s.Location, linter.RuleUndefinedArgInFrom.Format(name, near))
+	}
+}
+
+// unusedArgs warns of build arguments that nothing in the file declares.
+func (f *File) unusedArgs(buildArgs map[string]string, globals *environ.Map) []Warning {
+	declared := map[string]bool{argEpoch: true}
+	for _, k := range globals.Keys() {
+		declared[k] = true
+	}
+	for _, c := range f.globals {
+		declare(declared, c)
+	}
+	for _, s := range f.stages {
+		for _, c := range s.Commands {
+			declare(declared, c)
+		}
+	}
+	var out []Warning
+	names := slices.Sorted(maps.Keys(declared))
+	for _, k := range slices.Sorted(maps.Keys(buildArgs)) {
+		if declared[k] || isProxy(k) || strings.HasPrefix(k, "BUILDKIT_") {
+			continue
+		}
+		text := fmt.Sprintf("build argument %s is not declared by any ARG%s", k, spelling.DidYouMean(k, names))
+		out = append(out, Warning{Location: f.source.whole(), Text: text})
+	}
+	return out
+}
+
+func declare(names map[string]bool, c instructions.Command) {
+	if c, ok := c.(*instructions.ArgCommand); ok {
+		for _, arg := range c.Args {
+			names[arg.Key] = true
+		}
 	}
 }

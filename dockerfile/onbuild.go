@@ -37,25 +37,6 @@ func (s *Stage) triggers(expressions []string) ([]command, error) {
 	return out, nil
 }
 
-// imageTriggers makes commands of the triggers in the configuration of the base
-// image, which is not known before [Stage.Steps].
-func (s *Stage) imageTriggers(expressions []string) ([]command, error) {
-	commands, err := s.triggers(expressions)
-	if err != nil {
-		return nil, err
-	}
-	for i := range commands {
-		c := &commands[i]
-		if err := s.scope.linkCommand(c); err != nil {
-			return nil, locate(fmt.Errorf("ONBUILD %w", err), c.at)
-		}
-		if err := s.checkCommand(*c); err != nil {
-			return nil, locate(err, c.at)
-		}
-	}
-	return commands, nil
-}
-
 func parseTrigger(expression string) (instructions.Command, *parser.Node, error) {
 	src := &source{lines: splitLines([]byte(expression))}
 	if err := checkText(src, []byte(expression)); err != nil {
@@ -82,12 +63,4 @@ func parseTrigger(expression string) (instructions.Command, *parser.Node, error)
 	default:
 		return nil, nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
 	}
-}
-
-// mountNode returns the node of a RUN that has mounts, and nil for others.
-func mountNode(in instructions.Command, node *parser.Node) *parser.Node {
-	if run, ok := in.(*instructions.RunCommand); ok && len(instructions.GetMounts(run)) > 0 {
-		return node
-	}
-	return nil
 }

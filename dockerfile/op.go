@@ -124,15 +124,6 @@ type Repository struct {
 	FetchByCommit  bool // Checksum is fetched without asking what Ref means
 }
 
-// From is where files are taken from: the build context (zero), a stage, an
-// image, a named context that is no image, or scratch, where nothing is.
-type From struct {
-	Stage   *Stage
-	Image   string // normalised reference, to be resolved for [Stage.TargetPlatform] of the stage that names it
-	Context string // key of [Options.Contexts]
-	Scratch bool
-}
-
 // Workdir creates a directory with its parents unless it exists, mode 0755.
 type Workdir struct {
 	Path string // absolute and clean, never "/"

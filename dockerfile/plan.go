@@ -8,59 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
-	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/linter"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// Options say what to build of a File. They are copied by Plan.
-type Options struct {
-	Target         string            // stage name, in any case, or index; "" is the last stage
-	BuildArgs      map[string]string // values of ARGs; those that nothing declares are reported in Plan.Warnings
-	Labels         map[string]string // put on the configuration of the target after everything else
-	TargetPlatform ocispec.Platform  // normalised, never zero
-	BuildPlatform  ocispec.Platform  // normalised, never zero
-
-	// Contexts are the named contexts, by name in lower case. A name may end in
-	// "::" and a platform, for which alone it then counts. FROM, --from and
-	// mounts that use the name of one get it in place of the stage or image.
-	Contexts map[string]Context
-
-	// Ignore holds the patterns of .dockerignore. Only warnings depend on it.
-	Ignore []string
-
-	// AllStages has the plan hold all stages of the file when no target is
-	// asked for, as for a check of the whole file.
-	AllStages bool
-
-	// Unchecked leaves the mistakes in instructions of stages to [Stage.Lint],
-	// which finds the warnings before them.
-	Unchecked bool
-
-	// NoCache are stages, each named as Target is, that [Stage.NoCache] marks.
-	NoCache []string
-
-	// SourceEpoch answers [File.EpochSource]: the time of what that returned,
-	// the zero time if it has none.
-	SourceEpoch *time.Time
-
-	// PlatformGiven says that TargetPlatform was asked for: the result is
-	// then labelled with it whatever the base of the target is. Otherwise the
-	// result has the platform of its base.
-	PlatformGiven bool
-}
-
-// Context is what the name of a named context stands for.
-type Context struct {
-	// Image is a reference to resolve at its registry, or "scratch". It is ""
-	// for what whoever runs the plan knows by the name: a directory, a
-	// repository, a file, an image in a layout. In a Plan such a context
-	// shows as [Base.Context] and [From.Context].
-	Image string
-}
 
 // Plan is what has to be done to build a target. It is immutable and safe for
 // concurrent use.
@@ -146,37 +96,6 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	return &Plan{Stages: stages, Epoch: epoch, Warnings: warnings, Strict: checks.ReturnAsError}, nil
 }
 
-// targetName returns the value of TARGETSTAGE.
-func (f *File) targetName(o Options) string {
-	switch last := f.stages[len(f.stages)-1].Name; {
-	case o.Target != "":
-		return o.Target
-	case last != "":
-		return last
-	}
-	return "default"
-}
-
-// scope is what all stages of one plan have in common. It doesn't change once
-// the plan is made.
-type scope struct {
-	file      *File
-	globals   *environ.Map // predefined and global arguments
-	buildArgs map[string]string
-	proxy     []string // variables that every RUN gets
-	platform  ocispec.Platform
-	stages    []*Stage // all of the file
-	byName    map[string]*Stage
-	checks    *linter.Config
-	ignore    []string
-	unchecked bool // as in the options
-	contexts  namedContexts
-	others    bool // some --from names no stage, or a mount has none
-}
-
-// names returns the names of the stages, sorted.
-func (sc *scope) names() []string { return slices.Sorted(maps.Keys(sc.byName)) }
-
 // addStages makes the stages of the file and resolves what they are based on.
 func (sc *scope) addStages() error {
 	lex := expand.New(sc.file.escape)
@@ -217,38 +136,4 @@ func (sc *scope) named(name string) (*Stage, error) {
 	}
 	hint := spelling.DidYouMean(strings.ToLower(name), sc.names())
 	return nil, fmt.Errorf("stage %q could not be found%s", name, hint)
-}
-
-// unusedArgs warns of build arguments that nothing in the file declares.
-func (f *File) unusedArgs(buildArgs map[string]string, globals *environ.Map) []Warning {
-	declared := map[string]bool{argEpoch: true}
-	for _, k := range globals.Keys() {
-		declared[k] = true
-	}
-	for _, c := range f.globals {
-		declare(declared, c)
-	}
-	for _, s := range f.stages {
-		for _, c := range s.Commands {
-			declare(declared, c)
-		}
-	}
-	var out []Warning
-	names := slices.Sorted(maps.Keys(declared))
-	for _, k := range slices.Sorted(maps.Keys(buildArgs)) {
-		if declared[k] || isProxy(k) || strings.HasPrefix(k, "BUILDKIT_") {
-			continue
-		}
-		text := fmt.Sprintf("build argument %s is not declared by any ARG%s", k, spelling.DidYouMean(k, names))
-		out = append(out, Warning{Location: f.source.whole(), Text: text})
-	}
-	return out
-}
-
-func declare(names map[string]bool, c instructions.Command) {
-	if c, ok := c.(*instructions.ArgCommand); ok {
-		for _, arg := range c.Args {
-			names[arg.Key] = true
-		}
-	}
 }

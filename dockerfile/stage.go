@@ -2,13 +2,12 @@ package dockerfile
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
-	"github.com/bobbuild/bob/dockerfile/internal/expand"
-	"github.com/bobbuild/bob/dockerfile/internal/spelling"
-	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -38,6 +37,35 @@ type Base struct {
 	Context   string // key of [Options.Contexts]
 }
 
+// From is where files are taken from: the build context (zero), a stage, an
+// image, a named context that is no image, or scratch, where nothing is.
+type From struct {
+	Stage   *Stage
+	Image   string // normalised reference, to be resolved for [Stage.TargetPlatform] of the stage that names it
+	Context string // key of [Options.Contexts]
+	Scratch bool
+}
+
+// scope is what all stages of one plan have in common. It doesn't change once
+// the plan is made.
+type scope struct {
+	file      *File
+	globals   *environ.Map // predefined and global arguments
+	buildArgs map[string]string
+	proxy     []string // variables that every RUN gets
+	platform  ocispec.Platform
+	stages    []*Stage // all of the file
+	byName    map[string]*Stage
+	checks    *linter.Config
+	ignore    []string
+	unchecked bool // as in the options
+	contexts  namedContexts
+	others    bool // some --from names no stage, or a mount has none
+}
+
+// names returns the names of the stages, sorted.
+func (sc *scope) names() []string { return slices.Sorted(maps.Keys(sc.byName)) }
+
 // command is an instruction of a stage.
 type command struct {
 	instructions.Command
@@ -52,73 +80,6 @@ type command struct {
 type result struct {
 	labels   map[string]string
 	platform *ocispec.Platform // nil: that of the base
-}
-
-// resolve sets the base and the platform.
-func (s *Stage) resolve(in instructions.Stage, lex expand.Lexer) error {
-	sc := s.scope
-	name, err := lex.Word(in.BaseName, sc.globals)
-	if err != nil {
-		return err
-	}
-	if name == "" {
-		return fmt.Errorf("base name (%s) should not be blank: an ARG before the first FROM can give it a default", in.BaseName)
-	}
-	s.Platform = sc.platform
-	if in.Platform != "" {
-		word, err := lex.Word(in.Platform, sc.globals)
-		if err != nil {
-			return err
-		}
-		if word == "" {
-			return fmt.Errorf("platform (%s) should not be blank%s", in.Platform, suggestVariable(in.Platform, sc.globals))
-		}
-		if s.Platform, err = platforms.Parse(word); err != nil {
-			return fmt.Errorf("platform %s: %w%s", in.Platform, err, suggestVariable(in.Platform, sc.globals))
-		}
-	}
-	if s.Name != "" {
-		if named, err := sc.contexts.find(s.Name, s.Platform); err != nil {
-			return err
-		} else if named != nil {
-			s.Base, s.replaced = named.base(), true
-			return nil
-		}
-	}
-	if base, ok := sc.byName[name]; ok {
-		s.Base.Stage, s.Platform = base, base.Platform
-		return nil
-	}
-	if name == "scratch" {
-		s.Platform = sc.platform
-		return nil
-	}
-	ref, err := normalise(name)
-	if err != nil {
-		return fmt.Errorf("base name %q: %w%s", name, err, spelling.DidYouMean(name, sc.names()))
-	}
-	named, err := sc.contexts.find(ref, s.Platform)
-	if err != nil {
-		return err
-	}
-	if named != nil {
-		s.Base = named.base()
-		return nil
-	}
-	s.Base.Reference = ref
-	return nil
-}
-
-// suggestVariable returns a suggestion for a variable in word that is not set.
-func suggestVariable(word string, env *environ.Map) string {
-	for _, name := range expand.Names(word) {
-		if _, ok := env.Get(name); !ok {
-			if hint := spelling.DidYouMean(name, slices.Sorted(slices.Values(env.Keys()))); hint != "" {
-				return hint
-			}
-		}
-	}
-	return ""
 }
 
 // check finds the mistakes in a needed stage that don't depend on its base.
@@ -228,21 +189,6 @@ func (s *Stage) Title() string {
 		return ""
 	}
 	return s.label()
-}
-
-// DidYouMean returns " (did you mean x?)" where the image that the stage is based
-// on has nearly the name of a stage or of a common image, or "". It is for an
-// image that was not found.
-func (s *Stage) DidYouMean() string {
-	image, err := familiar(s.Base.Reference)
-	if err != nil {
-		return ""
-	}
-	names := s.scope.names()
-	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
-		names = append(names, name, name+":latest")
-	}
-	return spelling.DidYouMean(image, names)
 }
 
 // TargetPlatform returns the platform that is built for. Images that a --from
