@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -91,6 +92,19 @@ func (st *state) commandLine(c instructions.ShellDependantCmdLine) []string {
 		return st.withShell(c.CmdLine)
 	}
 	return slices.Clone(c.CmdLine)
+}
+
+// withShell puts the shell of the image before a command line.
+func (st *state) withShell(args []string) []string {
+	shell := st.image.Config.Shell
+	switch {
+	case len(shell) > 0:
+	case st.image.OS == paths.Windows:
+		shell = []string{"cmd", "/S", "/C"}
+	default:
+		shell = []string{"/bin/sh", "-c"}
+	}
+	return append(slices.Clone(shell), strings.Join(args, " "))
 }
 
 func (st *state) volume(c *instructions.VolumeCommand) (string, error) {

@@ -79,19 +79,6 @@ func runArgs(c *instructions.RunCommand, os string) ([]string, *Script, error) {
 	return []string{pipes + first.Name}, &Script{Name: first.Name, Content: []byte(data)}, nil
 }
 
-// withShell puts the shell of the image before a command line.
-func (st *state) withShell(args []string) []string {
-	shell := st.image.Config.Shell
-	switch {
-	case len(shell) > 0:
-	case st.image.OS == paths.Windows:
-		shell = []string{"cmd", "/S", "/C"}
-	default:
-		shell = []string{"/bin/sh", "-c"}
-	}
-	return append(slices.Clone(shell), strings.Join(args, " "))
-}
-
 // runEnv returns the environment of a RUN and the part of it that the proxy
 // arguments add.
 func (st *state) runEnv() (env, proxy []string) {

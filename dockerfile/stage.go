@@ -82,47 +82,6 @@ type result struct {
 	platform *ocispec.Platform // nil: that of the base
 }
 
-// check finds the mistakes in a needed stage that don't depend on its base.
-func (s *Stage) check() error {
-	if s.replaced || s.scope.unchecked {
-		return nil
-	}
-	for _, c := range s.commands {
-		if err := s.checkCommand(c); err != nil {
-			return locate(err, c.at)
-		}
-	}
-	return nil
-}
-
-// checkCommand finds the mistakes in c that show where it stands.
-func (s *Stage) checkCommand(c command) error {
-	if err := s.checkOrder(c); err != nil {
-		return err
-	}
-	return c.check()
-}
-
-// checkOrder refuses to take files from a stage that is not complete by then.
-func (s *Stage) checkOrder(c command) error {
-	for i, from := range c.sources {
-		src := from.Stage
-		if src == nil || src.replaced || src.Index < s.Index {
-			continue
-		}
-		run, ok := c.Command.(*instructions.RunCommand)
-		if !ok {
-			return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", src.label(), s.label())
-		}
-		name, target := instructions.GetMounts(run)[i].From, ""
-		if mounts, err := c.mounts(func(word string) (string, error) { return word, nil }); err == nil {
-			target = mounts[i].Target
-		}
-		return fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", name, target)
-	}
-	return nil
-}
-
 // Needs returns the stages that must be built before this one is complete: its
 // base and those it copies from or mounts, in the order of the file. A trigger
 // in the configuration of a base image may add a stage that nothing in the file
