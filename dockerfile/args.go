@@ -99,37 +99,8 @@ func (f *File) checkFrontend(buildArgs map[string]string) error {
 	return locate(fmt.Errorf("%s=%s is another frontend: only docker/dockerfile is understood", argSyntax, frontend), f.source.whole())
 }
 
-// argument is an ARG seen by a stage; it shows in the history of its RUNs.
-type argument struct{ key, value string }
-
-// arg declares arguments. In order of precedence a value is a build argument,
-// the default, or the global argument of the same name. Whatever sets a
-// variable last wins, be it ARG or ENV.
-func (st *state) arg(c *instructions.ArgCommand) (string, error) {
-	words := []string{"ARG"}
-	for _, arg := range c.Args {
-		st.checker.secret("ARG", arg.Key)
-		value, ok := st.scope.buildArgs[arg.Key]
-		switch {
-		case ok:
-		case arg.Value != nil:
-			var err error
-			if value, err = st.expand(*arg.Value); err != nil {
-				return "", err
-			}
-			ok = true
-		default:
-			value, ok = st.scope.globals.Get(arg.Key)
-		}
-		word := arg.Key
-		if ok {
-			word += "=" + value
-			if !isScanArg(arg.Key) {
-				st.env.Set(arg.Key, value)
-			}
-		}
-		st.args = append(st.args, argument{arg.Key, value})
-		words = append(words, word)
-	}
-	return strings.Join(words, " "), nil
+// isScanArg tells whether an argument is one of those that never become
+// variables.
+func isScanArg(key string) bool {
+	return key == "BUILDKIT_SBOM_SCAN_CONTEXT" || key == "BUILDKIT_SBOM_SCAN_STAGE"
 }

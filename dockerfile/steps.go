@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -61,22 +60,6 @@ func (s *Stage) walk(base dockerspec.DockerOCIImage, visit func(Step, *state)) (
 		visit(step, st)
 	}
 	return st, nil
-}
-
-// state is where a stage stands between two instructions.
-type state struct {
-	*Stage
-
-	commands []command // with the triggers of the base image
-	image    dockerspec.DockerOCIImage
-	envAt    map[string]int // the first place of each variable in image.Config.Env, nil if unknown
-	env      environ.Map    // what RUN and expansion see: the image's variables and the arguments
-	args     []argument     // declared so far, also by the stages below
-	cmdSet   bool           // this stage has a CMD
-	lex      expand.Lexer
-
-	checker    *checker // nil: nobody wants warnings
-	workdirSet bool     // some WORKDIR came, here or in the stages below
 }
 
 // enter returns the state before the first instruction of s, having gone
@@ -203,19 +186,6 @@ func (st *state) apply(c command) (Step, error) {
 	return step, nil
 }
 
-// place returns where st stands.
-func (st *state) place() paths.Place {
-	return paths.In(st.image.Config.WorkingDir, st.image.OS)
-}
-
-// expand replaces the variables in a word by those of the image and the
-// declared arguments.
-func (st *state) expand(word string) (string, error) {
-	match, err := st.lex.Match(word, &st.env)
-	st.undefined(match.Unmatched)
-	return match.Result, err
-}
-
 // expandCommand returns the instruction with its variables replaced, where the
 // language says so. The instruction itself belongs to the File, and its Expand
 // would change it in place: it is copied first. ARG and EXPOSE are expanded
@@ -254,15 +224,6 @@ func (st *state) expandCommand(in instructions.Command) (instructions.Command, e
 	default:
 		return in, nil
 	}
-}
-
-// expandRaw replaces variables in the text of a heredoc and leaves quotes alone.
-func (st *state) expandRaw(word string) (string, error) {
-	lex := expand.New('\\')
-	lex.SkipProcessQuotes = true
-	match, err := lex.Match(word, &st.env)
-	st.undefined(match.Unmatched)
-	return match.Result, err
 }
 
 func cloneSources(s instructions.SourcesAndDest) instructions.SourcesAndDest {

@@ -18,7 +18,6 @@ import (
 // its neighbours and go on from there. A knot may become smaller; then the number here
 // does, too.
 var knots = map[string]int{
-	"dockerfile":          12,
 	"executor/fetch":      2,
 	"integration/bench":   2,
 	"integration/harness": 12,
