@@ -56,7 +56,7 @@ func newNamedContexts(options map[string]Context) (namedContexts, error) {
 // if there is none. The names scratch and context are never taken.
 func (all namedContexts) find(name string, platform ocispec.Platform) (*namedContext, error) {
 	if strings.EqualFold(name, "scratch") || strings.EqualFold(name, "context") {
-		return nil, nil // there is none
+		return nil, nil // no such context
 	}
 	short, err := familiar(name)
 	if err != nil {

@@ -44,7 +44,7 @@ func (f *isolationFlags) check() error {
 	return errors.Join(wrong, cli.Wrong("snapshotter", f.snapshotter, "want auto, overlay, fuse-overlayfs or copy"))
 }
 
-// isolationKinds are the values of --isolation but auto; the last is none.
+// isolationKinds are the values of --isolation except auto. "none" is the last.
 func isolationKinds() []string {
 	var names []string
 	for _, k := range isolation.Kinds() {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/fstest"
 
 	"github.com/bobbuild/bob/executor/account"
 	"github.com/bobbuild/bob/executor/filecopy"
@@ -24,14 +25,12 @@ func accountRoot(t *testing.T) string {
 
 func writeTree(t *testing.T, root string, files map[string]string) {
 	t.Helper()
+	tree := make(fstest.MapFS)
 	for name, content := range files {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		tree[name] = &fstest.MapFile{Data: []byte(content), Mode: 0o644}
+	}
+	if err := os.CopyFS(root, tree); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -28,8 +28,8 @@ func Wrong(flag string, value any, format string, args ...any) error {
 	return About(flag, text, Errorf("--%s %s: %s", flag, text, fmt.Sprintf(format, args...)))
 }
 
-// OneOf returns a [UsageError] about a flag whose value is none of the words, of which
-// there are two or more.
+// OneOf returns a [UsageError] about a flag whose value isn't among the words. There must
+// be two words or more.
 func OneOf(flag, value string, words ...string) error {
 	if slices.Contains(words, value) {
 		return nil

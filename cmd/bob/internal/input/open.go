@@ -21,7 +21,7 @@ import (
 // Files are an input that has been opened.
 type Files struct {
 	Dockerfile *dockerfile.File
-	// Context is the directory of the context, "" if there is none.
+	// Context is the directory of the context. It is "" without a context.
 	Context string
 	// Ignore are the patterns of the ignore file.
 	Ignore []string
@@ -178,8 +178,8 @@ func (in *Input) readIgnore(ctx context.Context, contextDir string) ([]string, e
 	return dirIgnore(ctx, contextDir)
 }
 
-// dirIgnore returns the patterns of the .dockerignore in a directory, nothing if there
-// is none.
+// dirIgnore returns the patterns of the .dockerignore in a directory. Without that file
+// there are no patterns.
 func dirIgnore(ctx context.Context, dir string) ([]string, error) {
 	patterns, _, err := ignoreFile(ctx, dir, dockerignore)
 	return patterns, err

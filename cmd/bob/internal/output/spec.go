@@ -20,7 +20,8 @@ import (
 type kind struct {
 	// name is what the user writes.
 	name string
-	// to is what the executor calls it; a registry is none of its outputs.
+	// to is what the executor calls it. It is "" for a registry, which the executor
+	// knows by its tags.
 	to image.OutputType
 	// pushes has the image pushed without push=true.
 	pushes bool

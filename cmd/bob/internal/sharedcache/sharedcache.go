@@ -128,11 +128,7 @@ func toInline(values map[string]string) (*cache.Target, error) {
 
 // ParseFrom parses a value of --cache-from.
 func ParseFrom(spec string) (*cache.Source, error) {
-	values, err := parse(spec)
-	if err != nil {
-		return nil, err
-	}
-	k, err := kindOf(values["type"])
+	k, values, err := read(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -141,13 +137,19 @@ func ParseFrom(spec string) (*cache.Source, error) {
 
 // ParseTo parses a value of --cache-to.
 func ParseTo(spec string) (*cache.Target, error) {
-	values, err := parse(spec)
-	if err != nil {
-		return nil, err
-	}
-	k, err := kindOf(values["type"])
+	k, values, err := read(spec)
 	if err != nil {
 		return nil, err
 	}
 	return k.to(values)
+}
+
+// read returns the kind that a value names, and its fields.
+func read(spec string) (kind, map[string]string, error) {
+	values, err := parse(spec)
+	if err != nil {
+		return kind{}, nil, err
+	}
+	k, err := kindOf(values["type"])
+	return k, values, err
 }
