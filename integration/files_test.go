@@ -21,7 +21,6 @@ var knots = map[string]int{
 	"executor/fetch":      2,
 	"integration/bench":   2,
 	"integration/harness": 12,
-	"snapshot":            18,
 	"snapshot/owners":     4,
 }
 

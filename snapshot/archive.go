@@ -47,8 +47,8 @@ type ExtractOptions struct {
 // there.
 func Extract(ctx context.Context, root, dir string, r io.Reader, o ExtractOptions) error {
 	to := layertar.Options{NoChown: o.NoChown, Owner: o.Owner, Owners: o.Owners, LeaveOut: o.LeaveOut, Budget: bounded.NewBudget(o.MaxSize)}
-	if o.In != nil && o.In.underlay != nil {
-		to.In = o.In.underlay
+	if o.In != nil {
+		to.In, _ = o.In.changed.(layertar.Underlay)
 	}
 	if err := layertar.Extract(ctx, root, dir, r, to); err != nil {
 		return fmt.Errorf("extract archive into %s: %w", dir, err)

@@ -25,7 +25,7 @@
 // # Layout of the store directory
 //
 //	blobs/sha256/<hex>                       shared by every ID mapping
-//	records/<kind>/<algorithm>/<hex>         likewise
+//	records/<kind>/<algorithm>/<hex>         shared, too
 //	tmp/<random>/                            files of one process, not yet renamed
 //	.try-<n>, .bob-doctor-<n>                what processes try before they open it, locked meanwhile
 //	ids/<fingerprint>/snapshots/<id>/fs      the layer in overlay format
@@ -33,7 +33,7 @@
 //	ids/<fingerprint>/active/<random>/{fs,work,mnt}  mnt is a mount or a checkout
 //	ids/<fingerprint>/garbage/<random>       renamed away, being removed
 //	ids/<fingerprint>/locks/<id>             held while a layer is unpacked
-//	ids/<fingerprint>/empty                  a lower directory where there is none
+//	ids/<fingerprint>/empty                  a lower directory where there is nothing
 //	ids/<fingerprint>/caches/<hex>/<n>/fs    a cache mount, see Store.CacheMount
 //
 // Files in snapshots have owners as they are on the disk, which differ with the
@@ -44,9 +44,20 @@
 // Everything appears by rename, any number of processes may use a store at once,
 // and a process killed at any moment leaves at worst garbage: its directories
 // hold a file that it had locked (flock), and the next Open removes those whose
-// lock is free. Nothing waits for the disk. What must be whole says in which boot of the
-// machine, and when, it was written. [Sync] remembers up to when all is on the disk; after a
-// power failure what is newer counts as absent.
+// lock is free. No build waits for the disk. What must be whole says in which boot of the
+// machine, and when, it was written. [Sync] brings the store to the disk and remembers up
+// to when; after a power failure what is newer counts as absent.
+//
+// # Packages
+//
+// This package puts the parts together: a [Store] has a part for each ID mapping, and a
+// snapshotter for each way to make one file system of layers. Below internal, each thing
+// that is kept has a package: blobs, records, cachemounts and committed snapshots. They
+// stand on usage (who uses what), durable (what has survived), trash (what is being
+// removed) and locks; pruning lists and removes what they keep. The file systems are
+// overlay (mounts), checkout (copies) and underlay with tree (indexes). content reads
+// layers, layertar is between tars and directories, layers looks things up in directories
+// of overlay format, and file, descent, relpath and idmap are about single files.
 //
 // # Copies
 //

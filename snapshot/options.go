@@ -1,5 +1,7 @@
 package snapshot
 
+import "github.com/bobbuild/bob/snapshot/owners"
+
 // Options say how a store makes file systems of what it keeps. The zero value is
 // overlayfs and owners as they are on the disk.
 type Options struct {
@@ -15,6 +17,19 @@ type Options struct {
 	// HarmlessDevices has all devices recorded that not every container has: commands
 	// could open them.
 	HarmlessDevices bool
+}
+
+// owners returns how files below the roots of the store have owners.
+func (o Options) owners() owners.Keeper {
+	switch {
+	case o.RecordOwners:
+		return owners.Records
+	case o.Snapshotter == FuseOverlay:
+		return owners.Stubs
+	case o.HarmlessDevices:
+		return owners.Harmless
+	}
+	return owners.Devices
 }
 
 // A Snapshotter is a way to make one file system of a snapshot and those below it.

@@ -100,7 +100,7 @@ func TestNothingStays(t *testing.T) {
 		must(t, err, s.Close())
 	}
 	prune()
-	before := tree(t, dir)
+	before := treeIn(t, dir)
 	s, err = snapshot.Open(dir, snapshot.Options{})
 	must(t, err)
 	mount(s, "second")
@@ -134,13 +134,13 @@ func TestNothingStays(t *testing.T) {
 		}
 	}
 	must(t, os.RemoveAll(dir+"/synced"))
-	if after := tree(t, dir); after != before {
+	if after := treeIn(t, dir); after != before {
 		t.Errorf("after prune the store holds\n%s\nwant\n%s", after, before)
 	}
 }
 
 // tree lists all files below dir.
-func tree(t *testing.T, dir string) string {
+func treeIn(t *testing.T, dir string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "find", dir, "!", "-name", "lock").Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {

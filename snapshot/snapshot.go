@@ -1,38 +1,32 @@
 package snapshot
 
 import (
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"regexp"
+	"io"
+	"time"
 
-	"github.com/bobbuild/bob/snapshot/internal/descent"
-	"github.com/bobbuild/bob/snapshot/internal/locks"
+	"github.com/bobbuild/bob/snapshot/internal/checkout"
+	"github.com/bobbuild/bob/snapshot/internal/layertar"
+	"github.com/bobbuild/bob/snapshot/owners"
 )
-
-// metaVersion is the version of the form in which layers lie on the disk. Since 2 they have all their devices.
-const metaVersion = 2
-
-// meta is the content of meta.json.
-type meta struct {
-	Version int    `json:"version"`
-	Parent  string `json:"parent,omitempty"`
-	// Opaque says that the root hides all of the parent. Overlay doesn't look for
-	// its attribute at the root of a layer, so the mount leaves the parent out.
-	Opaque bool `json:"opaque,omitempty"`
-
-	stamp
-}
 
 // A Snapshot is a committed snapshot. It is immutable and may be used
 // concurrently as long as its store is open.
 type Snapshot struct {
-	store  *Store
+	found  finder
+	owners owners.Keeper
 	id     string
 	layers []string // directories in overlay format that make it up, top first; less what is only indexed
+}
+
+// openSnapshot returns the snapshot id, whose files have owners as the keeper says.
+func openSnapshot(found finder, keeper owners.Keeper, id string) (*Snapshot, error) {
+	layers, err := found.layers(id)
+	if err != nil {
+		return nil, err
+	}
+	return &Snapshot{found, keeper, id, layers}, nil
 }
 
 // ID returns the name under which Store.Snapshot finds the snapshot, in any
@@ -41,155 +35,46 @@ func (sn *Snapshot) ID() string { return sn.id }
 
 // Parent returns the ID of the snapshot that this one lies on, "" if there is none.
 func (sn *Snapshot) Parent() string {
-	parent, err := sn.store.parentOf(sn.id)
+	parent, err := sn.found.parent(sn.id)
 	if err != nil {
 		return "" // can't be: to open sn it was read
 	}
 	return parent
 }
 
-// parentOf returns the ID of what the snapshot id lies on.
-func (s *Store) parentOf(id string) (string, error) {
-	m, err := s.readMeta(id)
-	if errors.Is(err, fs.ErrNotExist) && s.indexed() {
-		rec, err := s.stackOf(id)
-		return rec.Parent, err
+// stackOf returns sn, nil for an empty directory, as what a snapshotter works on.
+func stackOf(sn *Snapshot) checkout.Stack {
+	if sn == nil {
+		return checkout.Stack{}
 	}
-	return m.Parent, err
+	return checkout.Stack{ID: sn.id, Layers: sn.layers}
 }
 
-var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
-
-// Snapshot returns the committed snapshot id. The error of one that isn't there, that
-// may have lost something in a power failure, or that lies on what is only indexed and
-// neither offered nor in the store, is fs.ErrNotExist.
-func (s *Store) Snapshot(id string) (*Snapshot, error) {
-	sn := &Snapshot{store: s, id: id}
-	if idPattern.MatchString(id) {
-		if err := s.use(filepath.Join(s.snapshotDir(id), "meta.json")); err != nil {
-			if _, indexed := s.stackOf(id); indexed != nil {
-				return nil, fmt.Errorf("open snapshot %s: %w", id, err)
-			}
-		}
+// Diff returns the layer tar, uncompressed, of what the snapshot changed against
+// its parent. Its bytes are the same each time, whenever and however often it is
+// called: entries are sorted, owners are those of this user namespace, and of the
+// extended attributes only file capabilities are in it. Sockets are left out.
+// Modification times later than latest are written as latest, if that isn't nil;
+// then the bytes don't depend on when the snapshot was made either. Reading fails
+// when ctx ends. The caller closes the reader, to the end of which it may read or
+// not.
+func (sn *Snapshot) Diff(ctx context.Context, latest *time.Time) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, context.Cause(ctx))
 	}
-	seen := map[string]bool{}
-	for opaque := false; id != ""; {
-		if !idPattern.MatchString(id) || seen[id] {
-			return nil, fmt.Errorf("open snapshot %q: %w", id, fs.ErrNotExist)
-		}
-		seen[id] = true
-		m, err := s.readMeta(id)
-		if err != nil {
-			if rec, indexed := s.stackOf(id); indexed == nil {
-				if _, ok := s.whereIs(id, rec); !ok {
-					return nil, fmt.Errorf("open snapshot %s: layer %s: %w", sn.id, rec.DiffID, fs.ErrNotExist)
-				}
-				id = rec.Parent // has no directory
-				continue
-			}
-			return nil, fmt.Errorf("open snapshot %s: %w", id, err)
-		}
-		if !opaque {
-			sn.layers = append(sn.layers, filepath.Join(s.snapshotDir(id), "fs"))
-		}
-		opaque = opaque || m.Opaque
-		id = m.Parent
-	}
-	if sn.id == "" {
-		return nil, fmt.Errorf("open snapshot %q: %w", id, fs.ErrNotExist)
-	}
-	return sn, nil
-}
-
-func (s *Store) snapshotDir(id string) string { return filepath.Join(s.own("snapshots"), id) }
-
-// readMeta returns the meta of a snapshot; as it never changes, it is read once.
-func (s *Store) readMeta(id string) (meta, error) {
-	if m, ok := s.metas.Load(id); ok {
-		return m.(meta), nil //nolint:forcetypeassert // nothing else is stored
-	}
-	m, err := s.parseMeta(id)
-	if err == nil {
-		s.metas.Store(id, m)
-	}
-	return m, err
-}
-
-func (s *Store) parseMeta(id string) (meta, error) {
-	var m meta
-	path := filepath.Join(s.snapshotDir(id), "meta.json")
-	b, err := os.ReadFile(path)
+	below, err := sn.found.stack(sn.id)
 	if err != nil {
-		return m, err
+		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
-	if json.Unmarshal(b, &m) != nil || m.Version == 0 {
-		return meta{}, &fs.PathError{Op: "parse", Path: path, Err: fs.ErrNotExist}
-	}
-	if m.Version < metaVersion { // as if it weren't there: it is made again
-		return meta{}, &fs.PathError{Op: "use", Path: path, Err: fs.ErrNotExist}
-	}
-	if m.Version != metaVersion {
-		return meta{}, fmt.Errorf("%s: version %d is not %d: remove the store", path, m.Version, metaVersion)
-	}
-	if !s.holds(m.stamp) {
-		return meta{}, &fs.PathError{Op: "trust", Path: path, Err: fs.ErrNotExist}
-	}
-	return m, nil
-}
-
-// keep makes the claim c, which holds fs, the snapshot id.
-func (s *Store) keep(c *locks.Claim, id string, m meta) (*Snapshot, error) {
-	m.Version, m.stamp = metaVersion, stampNow(s.boot)
-	b, err := json.Marshal(m)
+	clock, err := layertar.NoLaterThan(latest)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 	}
-	file := filepath.Join(c.Path, "meta.json")
-	if err := os.WriteFile(file, append(b, '\n'), 0o600); err != nil {
-		return nil, err
-	}
-	if err := s.touch(file); err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"work", "mnt"} {
-		if err := descent.RemovePath(filepath.Join(c.Path, name)); err != nil {
-			return nil, err
+	return layertar.Stream(ctx, func(ctx context.Context, w io.Writer) error {
+		defer below.Close()
+		if err := layertar.WriteLayer(ctx, w, layertar.Tree{Root: sn.layers[0], Owners: sn.owners}, below, clock); err != nil {
+			return fmt.Errorf("diff snapshot %s: %w", sn.id, err)
 		}
-	}
-	if _, err := s.readMeta(id); errors.Is(err, fs.ErrNotExist) { // nobody can use what is there
-		err := s.throw(s.snapshotDir(id))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-	}
-	if err := c.Become(s.snapshotDir(id)); err != nil {
-		return nil, err
-	}
-	return s.Snapshot(id)
+		return nil
+	}), nil
 }
-
-// parentID returns the ID of parent, "" of none.
-func parentID(parent *Snapshot) string {
-	if parent == nil {
-		return ""
-	}
-	return parent.id
-}
-
-// below returns the layers of parent for an overlay, top first, and what overlay
-// wants below them: at least one layer, two where there is no upper directory.
-func (s *Store) below(parent *Snapshot, atLeast int) []string {
-	var lower []string
-	if parent != nil {
-		lower = append(lower, parent.layers...)
-	}
-	for _, name := range emptyDirs {
-		if len(lower) < atLeast {
-			lower = append(lower, filepath.Join(s.own("empty"), name))
-		}
-	}
-	return lower
-}
-
-// errFinished is the error of an active snapshot that has ended.
-var errFinished = errors.New("snapshot is already committed or discarded")

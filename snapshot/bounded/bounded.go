@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 
@@ -26,6 +27,9 @@ func (e *LimitError) Error() string { return "it is larger than the " + size(e.L
 func size(n int64) string {
 	return units.CustomSize("%.4g %s", float64(n), 1<<10, []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"})
 }
+
+// NoLimit is a limit for [Reader] that nothing reaches.
+const NoLimit = math.MaxInt64 - 1
 
 // Reader returns a reader of r that fails with a [LimitError] if there are more than
 // limit bytes, and with the cause of ctx once that has ended. A read of r that has

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -120,4 +122,25 @@ func Try(path string) (func(), error) {
 		os.Remove(path)
 		f.Close()
 	}, nil
+}
+
+// Tidy removes the files in dir that killed processes had locked by [Wait] or [Try].
+func Tidy(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		unlock, err := Try(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		if unlock != nil {
+			unlock()
+		}
+	}
+	return nil
 }

@@ -1,4 +1,6 @@
-package snapshot
+// Package cachemounts keeps directories that outlive builds and are no part of any image:
+// RUN --mount=type=cache.
+package cachemounts
 
 import (
 	"context"
@@ -11,7 +13,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/bobbuild/bob/snapshot/internal/durable"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
+	"github.com/bobbuild/bob/snapshot/internal/pruning"
+	"github.com/bobbuild/bob/snapshot/internal/trash"
+	"github.com/bobbuild/bob/snapshot/internal/usage"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +50,80 @@ func (c *CacheMount) Close() error {
 	return nil
 }
 
-// CacheMount returns a directory of the cache that key names, for as long as
+// Caches are the cache mounts of one ID mapping of a store. Its methods may be called
+// concurrently, also in several processes.
+type Caches struct {
+	dir    string // KEY/NUMBER below it are the instances
+	active string // where an instance is filled
+	usage  *usage.Usage
+	boots  *durable.Boots
+	bin    *trash.Bin
+}
+
+// Of returns the cache mounts in the directory dir. They are filled in the directory
+// active.
+func Of(dir, active string, u *usage.Usage, b *durable.Boots, bin *trash.Bin) *Caches {
+	return &Caches{dir: dir, active: active, usage: u, boots: b, bin: bin}
+}
+
+// List calls add for each instance. It measures those that it has measured before anew if
+// exact is set.
+func (cs *Caches) List(ctx context.Context, exact bool, add func(pruning.Entry)) error {
+	return pruning.EachFile(cs.dir, func(key fs.DirEntry) error {
+		dir := filepath.Join(cs.dir, key.Name())
+		return pruning.EachFile(dir, func(n fs.DirEntry) error {
+			path := filepath.Join(dir, n.Name())
+			e, err := pruning.Directory(pruning.Item{Kind: pruning.CacheMount, ID: key.Name() + "/" + n.Name()}, path, locks.Name)
+			if err != nil {
+				return err
+			}
+			e.Lost = !cs.intact(path)
+			lock, err := lockInstance(path, Locked)
+			if err != nil {
+				return err
+			}
+			if e.InUse = lock == nil; lock != nil {
+				defer lock.Close()
+			}
+			if e.Size, err = pruning.TreeSize(ctx, cs.usage, path, exact); err != nil {
+				return err
+			}
+			add(e)
+			return nil
+		})
+	})
+}
+
+// Remove removes the instance e unless somebody uses it.
+func (cs *Caches) Remove(e pruning.Entry) (gone bool, err error) {
+	guard, err := locks.Try(filepath.Join(filepath.Dir(e.Path), locks.GuardName))
+	if guard == nil || err != nil {
+		return false, err // it is being opened
+	}
+	defer guard()
+	lock, err := lockInstance(e.Path, Locked)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // another process was faster
+	}
+	if lock == nil || err != nil {
+		return false, err
+	}
+	defer lock.Close()
+	return true, cs.bin.Throw(e.Path)
+}
+
+// Tidy removes the directories of caches without an instance.
+func (cs *Caches) Tidy() error {
+	return pruning.EachFile(cs.dir, func(e fs.DirEntry) error {
+		err := os.Remove(filepath.Join(cs.dir, e.Name()))
+		if errors.Is(err, unix.ENOTEMPTY) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Open returns a directory of the cache that key names, for as long as
 // the caller doesn't close it. All builds and processes of the store with the
 // same ID mapping share it; nothing but the user removes it. If there is none
 // that may be used, fill makes the file or directory at the path it is given,
@@ -54,21 +133,21 @@ func (c *CacheMount) Close() error {
 // A cache has numbered instances, caches/<key>/<n>/fs. Each is used under the
 // flock(2) of the file beside it: shared for Shared, exclusive otherwise. So the
 // kernel ends the use by a process that is killed.
-func (s *Store) CacheMount(ctx context.Context, key digest.Digest, sharing Sharing, waiting func(), fill func(path string) error) (*CacheMount, error) {
-	c, err := s.cacheMount(ctx, key, sharing, waiting, fill)
+func (cs *Caches) Open(ctx context.Context, key digest.Digest, sharing Sharing, waiting func(), fill func(path string) error) (*CacheMount, error) {
+	c, err := cs.open(ctx, key, sharing, waiting, fill)
 	if err != nil {
 		return nil, fmt.Errorf("open cache mount: %w", err)
 	}
 	return c, nil
 }
 
-func (s *Store) cacheMount(ctx context.Context, key digest.Digest, sharing Sharing, waiting func(), fill func(path string) error) (*CacheMount, error) {
+func (cs *Caches) open(ctx context.Context, key digest.Digest, sharing Sharing, waiting func(), fill func(path string) error) (*CacheMount, error) {
 	if err := key.Validate(); err != nil {
 		return nil, fmt.Errorf("key %q: %w", key, err)
 	}
-	dir := filepath.Join(s.own("caches"), key.Encoded())
+	dir := filepath.Join(cs.dir, key.Encoded())
 	for {
-		c, err := s.tryCacheMount(ctx, dir, sharing, fill)
+		c, err := cs.try(ctx, dir, sharing, fill)
 		if c != nil || err != nil {
 			return c, err
 		}
@@ -88,9 +167,9 @@ func (s *Store) cacheMount(ctx context.Context, key digest.Digest, sharing Shari
 // be given up when the build is cancelled.
 const cachePause = 50 * time.Millisecond
 
-// tryCacheMount returns an instance, a new one if need be, or nil if Locked has
+// try returns an instance, a new one if need be, or nil if Locked has
 // to wait. The guard has one user at a time look and make.
-func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
+func (cs *Caches) try(ctx context.Context, dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
 	release, err := lockCaches(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -100,12 +179,12 @@ func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, 
 	if err != nil {
 		return nil, err
 	}
-	if instances, err = s.intactInstances(dir, instances); err != nil {
+	if instances, err = cs.intactInstances(dir, instances); err != nil {
 		return nil, err
 	}
 	next := 0
 	for _, n := range instances {
-		c, err := s.openCacheInstance(filepath.Join(dir, strconv.Itoa(n)), sharing)
+		c, err := cs.openInstance(filepath.Join(dir, strconv.Itoa(n)), sharing)
 		if c != nil || err != nil {
 			return c, err
 		}
@@ -114,7 +193,7 @@ func (s *Store) tryCacheMount(ctx context.Context, dir string, sharing Sharing, 
 	if sharing == Locked && len(instances) > 0 {
 		return nil, nil
 	}
-	return s.newCacheInstance(filepath.Join(dir, strconv.Itoa(next)), sharing, fill)
+	return cs.newInstance(filepath.Join(dir, strconv.Itoa(next)), sharing, fill)
 }
 
 // lockCaches takes the guard of dir, which it makes. While it is held Prune doesn't
@@ -153,46 +232,46 @@ func cacheInstances(dir string) ([]int, error) {
 const madeName = "made"
 
 // intact reports whether the instance in dir still holds what it was filled with.
-func (s *Store) intact(dir string) bool {
+func (cs *Caches) intact(dir string) bool {
 	data, err := os.ReadFile(filepath.Join(dir, madeName))
 	if err != nil {
 		return false
 	}
-	st, _, err := unseal(data)
-	return err == nil && s.holds(st)
+	_, ok := cs.boots.Unseal(data)
+	return ok
 }
 
 // intactInstances returns the numbers of those that are, and removes the others.
-func (s *Store) intactInstances(dir string, numbers []int) (left []int, err error) {
+func (cs *Caches) intactInstances(dir string, numbers []int) (left []int, err error) {
 	for _, n := range numbers {
 		path := filepath.Join(dir, strconv.Itoa(n))
-		if s.intact(path) {
+		if cs.intact(path) {
 			left = append(left, n)
 			continue
 		}
-		if err := s.throw(path); err != nil {
+		if err := cs.bin.Throw(path); err != nil {
 			return nil, err
 		}
 	}
 	return left, nil
 }
 
-// openCacheInstance returns the instance in dir, nil if others keep it from
+// openInstance returns the instance in dir, nil if others keep it from
 // being used.
-func (s *Store) openCacheInstance(dir string, sharing Sharing) (*CacheMount, error) {
-	lock, err := lockCacheInstance(dir, sharing)
+func (cs *Caches) openInstance(dir string, sharing Sharing) (*CacheMount, error) {
+	lock, err := lockInstance(dir, sharing)
 	if lock == nil {
 		return nil, err
 	}
-	if err := s.touch(lock.Name()); err != nil {
+	if err := cs.usage.Touch(lock.Name()); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &CacheMount{root: filepath.Join(dir, "fs"), lock: lock}, nil
 }
 
-// lockCacheInstance takes the lock of the instance in dir. It returns nil if others
+// lockInstance takes the lock of the instance in dir. It returns nil if others
 // keep it from being taken.
-func lockCacheInstance(dir string, sharing Sharing) (*locks.Held, error) {
+func lockInstance(dir string, sharing Sharing) (*locks.Held, error) {
 	lock, err := locks.Open(filepath.Join(dir, locks.Name), sharing.how()|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, nil
@@ -207,16 +286,16 @@ func (s Sharing) how() int {
 	return unix.LOCK_EX
 }
 
-// newCacheInstance makes the instance dir. It is filled as a claim, whose lock
+// newInstance makes the instance dir. It is filled as a claim, whose lock
 // becomes the instance's.
-func (s *Store) newCacheInstance(dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
-	c, err := locks.NewClaim(s.own("active"))
+func (cs *Caches) newInstance(dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
+	c, err := locks.NewClaim(cs.active)
 	if err != nil {
 		return nil, err
 	}
 	err = fill(filepath.Join(c.Path, "fs"))
 	if err == nil {
-		err = os.WriteFile(filepath.Join(c.Path, madeName), seal(stampNow(s.boot), nil), 0o600)
+		err = os.WriteFile(filepath.Join(c.Path, madeName), cs.boots.Seal(nil), 0o600)
 	}
 	var lock *locks.Held
 	if err == nil {
@@ -225,7 +304,7 @@ func (s *Store) newCacheInstance(dir string, sharing Sharing, fill func(path str
 		lock, err = c.HandOver(dir, sharing.how())
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.discard(c))
+		return nil, errors.Join(err, cs.bin.Discard(c))
 	}
 	return &CacheMount{root: filepath.Join(dir, "fs"), lock: lock}, nil
 }

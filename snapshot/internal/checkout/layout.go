@@ -1,4 +1,4 @@
-package snapshot
+package checkout
 
 import (
 	"context"
@@ -10,9 +10,20 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
+	"github.com/bobbuild/bob/snapshot/internal/trash"
+	"github.com/bobbuild/bob/snapshot/owners"
 
 	"golang.org/x/sys/unix"
 )
+
+// A Place is where copies are made, and how files are there. Owners and Marks are what
+// the layers have, too.
+type Place struct {
+	Active string // the directory of the claims of what is being written
+	Bin    *trash.Bin
+	Owners owners.Keeper
+	Marks  layers.Marks
+}
 
 // layout copies what a stack of layers shows into one directory.
 type layout struct {
@@ -23,13 +34,13 @@ type layout struct {
 
 // layOut makes the empty directory root what an overlay of dirs, layers with the top first,
 // would show. It shares no file with them.
-func (s *Store) layOut(ctx context.Context, dirs []string, root string) error {
-	c, err := file.NewCopier(root, s.Owners())
+func (p Place) layOut(ctx context.Context, dirs []string, root string) error {
+	c, err := file.NewCopier(root, p.Owners)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	l := &layout{c, layers.New(dirs, s.Owners(), s.marks)}
+	l := &layout{c, layers.New(dirs, p.Owners, p.Marks)}
 	defer l.layers.Close()
 	return l.directory(ctx, l.layers.Root(), c.Top())
 }

@@ -1,4 +1,6 @@
-package snapshot
+// Package overlay lays layers over each other by a mount: the kernel's overlayfs, or
+// fuse-overlayfs where the kernel allows FUSE only.
+package overlay
 
 import (
 	"errors"
@@ -11,23 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overlay says what to mount. All are directories of this store.
-type overlay struct {
-	lower       []string // top first, at least one
-	upper, work string   // both empty: read-only
-	target      string
+// Dirs are the directories that an overlay is made of.
+type Dirs struct {
+	Lower       []string // top first, at least one
+	Upper, Work string   // both empty: read-only
+	Target      string
 }
 
-// overlayMount is an overlay that is mounted at target.
-type overlayMount struct {
+// A Mount is an overlay of the kernel that is mounted at a directory.
+type Mount struct {
 	target string
 	gone   bool // unmounted again
 }
 
-func (m *overlayMount) root() string { return m.target }
+// Root returns the path of the merged file system.
+func (m *Mount) Root() string { return m.target }
 
-// settle unmounts the overlay: its upper directory is the layer.
-func (m *overlayMount) settle(string) error {
+// Settle unmounts the overlay: its upper directory is the layer.
+func (m *Mount) Settle(string) error {
 	if m.gone {
 		return nil
 	}
@@ -36,9 +39,11 @@ func (m *overlayMount) settle(string) error {
 	return err
 }
 
-func (*overlayMount) kept(*Snapshot) {}
+// Kept does nothing.
+func (*Mount) Kept(string) {}
 
-func (m *overlayMount) end() error {
+// End takes the overlay away at once, whoever uses it.
+func (m *Mount) End() error {
 	if m.gone {
 		return nil
 	}
@@ -46,14 +51,14 @@ func (m *overlayMount) end() error {
 }
 
 const (
-	// classicLayers is how many lower directories fit into the options of mount(2),
-	// which are a page with its NUL.
-	classicLayers = 200
-	// maxLayers is how many lower directories the kernel's overlay takes (OVL_MAX_STACK).
-	maxLayers = 500
+	// ClassicLayers is how many lower directories fit into the options of mount(2),
+	// which are a page with its NUL. Kernels before Linux 6.5 take no more.
+	ClassicLayers = 200
+	// MaxLayers is how many lower directories the kernel's overlay takes (OVL_MAX_STACK).
+	MaxLayers = 500
 )
 
-// mount mounts o with userxattr: the overlay's own attributes are then in the
+// New mounts o with userxattr: the overlay's own attributes are then in the
 // user namespace, where an unprivileged process may write them.
 //
 // What is written is not flushed to the disk when it is unmounted ("volatile",
@@ -64,25 +69,25 @@ const (
 // Directories are given as /proc/self/fd/N, which is short and free of the
 // characters that mean something in options. So mount(2), which is allowed where
 // the newer calls are not, serves for about two hundred layers.
-func (o overlay) mount() error {
+func New(o Dirs) (*Mount, error) {
 	var err error
-	if len(o.lower) <= classicLayers {
+	if len(o.Lower) <= ClassicLayers {
 		err = o.mountByOptions()
 	}
-	if len(o.lower) > classicLayers || errors.Is(err, unix.EMFILE) {
+	if len(o.Lower) > ClassicLayers || errors.Is(err, unix.EMFILE) {
 		err = o.mountByLayer()
 	}
 	if err != nil {
-		return fmt.Errorf("mount overlay of %d layers at %s: %w%s", len(o.lower), o.target, err, unsuitable(o.target))
+		return nil, fmt.Errorf("mount overlay of %d layers at %s: %w%s", len(o.Lower), o.Target, err, Unsuitable(o.Target))
 	}
-	return nil
+	return &Mount{target: o.Target}, nil
 }
 
 // mountByOptions mounts o by mount(2).
-func (o overlay) mountByOptions() error {
-	paths := append([]string{}, o.lower...)
-	if o.upper != "" {
-		paths = append(paths, o.upper, o.work)
+func (o Dirs) mountByOptions() error {
+	paths := append([]string{}, o.Lower...)
+	if o.Upper != "" {
+		paths = append(paths, o.Upper, o.Work)
 	}
 	var fds []string
 	for _, p := range paths {
@@ -93,15 +98,15 @@ func (o overlay) mountByOptions() error {
 		defer unix.Close(fd)
 		fds = append(fds, "/proc/self/fd/"+strconv.Itoa(fd))
 	}
-	options := "userxattr,lowerdir=" + strings.Join(fds[:len(o.lower)], ":")
-	if o.upper != "" {
+	options := "userxattr,lowerdir=" + strings.Join(fds[:len(o.Lower)], ":")
+	if o.Upper != "" {
 		options += ",volatile,upperdir=" + fds[len(fds)-2] + ",workdir=" + fds[len(fds)-1]
 	}
-	return unix.Mount("overlay", o.target, "overlay", 0, options)
+	return unix.Mount("overlay", o.Target, "overlay", 0, options)
 }
 
-// unsuitable says, for an error, if the file system of dir can't carry an overlay.
-func unsuitable(dir string) string {
+// Unsuitable says, for an error, if the file system of dir can't carry an overlay.
+func Unsuitable(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return ""
@@ -118,7 +123,7 @@ func unsuitable(dir string) string {
 
 // mountByLayer mounts o by the calls that take one layer at a time (Linux 6.5), of which
 // one is open at a time.
-func (o overlay) mountByLayer() error {
+func (o Dirs) mountByLayer() error {
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("fsopen", err)
@@ -129,11 +134,11 @@ func (o overlay) mountByLayer() error {
 	}
 	type option struct{ key, value string }
 	var options []option
-	for _, l := range o.lower {
+	for _, l := range o.Lower {
 		options = append(options, option{"lowerdir+", l})
 	}
-	if o.upper != "" {
-		options = append(options, option{"upperdir", o.upper}, option{"workdir", o.work})
+	if o.Upper != "" {
+		options = append(options, option{"upperdir", o.Upper}, option{"workdir", o.Work})
 		if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil {
 			return configError(fsfd, "volatile", err)
 		}
@@ -151,7 +156,7 @@ func (o overlay) mountByLayer() error {
 		return os.NewSyscallError("fsmount", err)
 	}
 	defer unix.Close(mfd)
-	if err := unix.MoveMount(mfd, "", unix.AT_FDCWD, o.target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	if err := unix.MoveMount(mfd, "", unix.AT_FDCWD, o.Target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return os.NewSyscallError("move_mount", err)
 	}
 	return nil

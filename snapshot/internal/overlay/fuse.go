@@ -1,4 +1,4 @@
-package snapshot
+package overlay
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
+	"github.com/bobbuild/bob/snapshot/owners"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,32 +24,38 @@ import (
 // fuseProgram makes overlays where the kernel allows FUSE only.
 const fuseProgram = "fuse-overlayfs"
 
-// fuseMount is an overlay that a process of fuse-overlayfs serves.
-type fuseMount struct {
-	overlayMount
+// A FuseMount is an overlay that a process of fuse-overlayfs serves.
+type FuseMount struct {
+	Mount
 
-	store    *Store
 	lower    []string
+	owners   owners.Keeper
+	marks    layers.Marks
 	since    unix.Timespec // when it was mounted
 	process  *os.Process
 	ended    chan struct{} // closed when the process is gone
 	messages bytes.Buffer  // of the process, to be read then
 }
 
-// mountFuse mounts o by fuse-overlayfs. Its process ends with this one.
-func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
+// NewFuse mounts o, whose directories lie in dir, by fuse-overlayfs. Files there have
+// owners as the keeper says, and the lower directories have the marks. The process ends
+// with this one.
+func NewFuse(ctx context.Context, o Dirs, dir string, keeper owners.Keeper, marks layers.Marks) (*FuseMount, error) {
 	program, err := exec.LookPath(fuseProgram)
 	if err != nil {
 		return nil, fmt.Errorf("install the package %s: %w", fuseProgram, err)
 	}
 	var before unix.Stat_t // of a directory made just now
-	if err := unix.Stat(o.target, &before); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: o.target, Err: err}
+	if err := unix.Stat(o.Target, &before); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: o.Target, Err: err}
 	}
-	m := &fuseMount{overlayMount: overlayMount{target: o.target}, store: s, lower: o.lower, since: before.Ctim, ended: make(chan struct{})}
+	m := &FuseMount{
+		Mount: Mount{target: o.Target}, lower: o.Lower, owners: keeper, marks: marks,
+		since: before.Ctim, ended: make(chan struct{}),
+	}
 	//nolint:gosec,forbidigo // this snapshotter is another program
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "-f", "-o", s.fuseOptions(o), o.target)
-	cmd.Dir = s.ids
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "-f", "-o", fuseOptions(o, dir), o.Target)
+	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &m.messages, &m.messages
 	// In a process group of its own it isn't interrupted from the terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -58,15 +65,15 @@ func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
 	for {
 		// While the process isn't there yet the answer is the directory's.
 		var now unix.Stat_t
-		if err := unix.Stat(o.target, &now); err != nil {
-			return nil, errors.Join(&os.PathError{Op: "stat", Path: o.target, Err: err}, m.kill())
+		if err := unix.Stat(o.Target, &now); err != nil {
+			return nil, errors.Join(&os.PathError{Op: "stat", Path: o.Target, Err: err}, m.kill())
 		}
 		if now.Dev != before.Dev {
 			return m, nil
 		}
 		select {
 		case <-m.ended:
-			return nil, fmt.Errorf("%s can't mount at %s: %s", fuseProgram, o.target, m.said())
+			return nil, fmt.Errorf("%s can't mount at %s: %s", fuseProgram, o.Target, m.said())
 		case <-ctx.Done():
 			return nil, errors.Join(context.Cause(ctx), m.kill())
 		case <-time.After(time.Millisecond):
@@ -74,26 +81,24 @@ func (s *Store) mountFuse(ctx context.Context, o overlay) (fileSystem, error) {
 	}
 }
 
-// fuseOptions returns the options that say what o is. Paths in them are relative,
+// fuseOptions returns the options that say what o is. Paths in them are relative to dir,
 // which keeps characters that mean something in options out.
-func (s *Store) fuseOptions(o overlay) string {
-	rel := func(path string) string {
-		return strings.TrimPrefix(path, s.ids+"/") // all are in the store
-	}
-	lower := make([]string, 0, len(o.lower))
-	for _, l := range o.lower {
+func fuseOptions(o Dirs, dir string) string {
+	rel := func(path string) string { return strings.TrimPrefix(path, dir+"/") }
+	lower := make([]string, 0, len(o.Lower))
+	for _, l := range o.Lower {
 		lower = append(lower, rel(l))
 	}
 	options := "lowerdir=" + strings.Join(lower, ":")
-	if o.upper != "" {
-		options += ",volatile,upperdir=" + rel(o.upper) + ",workdir=" + rel(o.work)
+	if o.Upper != "" {
+		options += ",volatile,upperdir=" + rel(o.Upper) + ",workdir=" + rel(o.Work)
 	}
 	return options
 }
 
 // run starts cmd. The thread that does so lives as long as the process: with it
 // the kernel would end the process (Pdeathsig).
-func (m *fuseMount) run(cmd *exec.Cmd) error {
+func (m *FuseMount) run(cmd *exec.Cmd) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -110,12 +115,12 @@ func (m *fuseMount) run(cmd *exec.Cmd) error {
 }
 
 // said returns what the process, which is gone, has written.
-func (m *fuseMount) said() string {
+func (m *FuseMount) said() string {
 	return strings.Join(strings.Fields(m.messages.String()), " ")
 }
 
 // kill ends the process.
-func (m *fuseMount) kill() error {
+func (m *FuseMount) kill() error {
 	err := m.process.Kill()
 	<-m.ended
 	if errors.Is(err, os.ErrProcessDone) {
@@ -127,13 +132,13 @@ func (m *fuseMount) kill() error {
 // exitTime is how long the process may take to end after it has nothing to serve.
 const exitTime = time.Second
 
-// settle unmounts the overlay and brings the layer into overlay format.
-func (m *fuseMount) settle(layer string) error {
+// Settle unmounts the overlay and brings the layer into overlay format.
+func (m *FuseMount) Settle(layer string) error {
 	if !m.gone {
 		if err := m.flush(); err != nil {
 			return err
 		}
-		if err := m.overlayMount.settle(layer); err != nil {
+		if err := m.Mount.Settle(layer); err != nil {
 			return err
 		}
 		select {
@@ -149,7 +154,7 @@ func (m *fuseMount) settle(layer string) error {
 		return &os.PathError{Op: "open", Path: layer, Err: err}
 	}
 	defer unix.Close(fd)
-	l := fuseLayer{layers.New(m.lower, m.store.Owners(), m.store.marks), descent.From(fd), m.since}
+	l := fuseLayer{layers.New(m.lower, m.owners, m.marks), descent.From(fd), m.since}
 	defer l.lower.Close()
 	defer l.at.Close()
 	if err := l.directory("", l.lower.Root()); err != nil {
@@ -159,7 +164,7 @@ func (m *fuseMount) settle(layer string) error {
 }
 
 // flush has the process write all that the kernel still holds back.
-func (m *fuseMount) flush() error {
+func (m *FuseMount) flush() error {
 	f, err := os.Open(m.target)
 	if err != nil {
 		return err
@@ -168,21 +173,22 @@ func (m *fuseMount) flush() error {
 	return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd())))
 }
 
-func (m *fuseMount) end() error {
+// End takes the overlay away at once, whoever uses it, and ends its process.
+func (m *FuseMount) End() error {
 	if m.gone {
 		return nil
 	}
-	return errors.Join(m.overlayMount.end(), m.kill())
+	return errors.Join(m.Mount.End(), m.kill())
 }
 
 // fuseXattrs begins the names of attributes of fuse-overlayfs.
 const fuseXattrs = "user.fuseoverlayfs."
 
-// fuseLayer brings what fuse-overlayfs has made into overlay format: it marks a
+// fuseLayer brings what fuse-overlayfs has made into overlay format. That program marks a
 // directory in several ways at once, notes which files it has copied up, copies up what
-// has lost one of its names, has directories change their time when it copies something
-// into them, and takes set-ID bits from directories that it copies. The last three can't
-// be told from what a step may do itself, but for that there is hardly a reason.
+// has lost one of its names, changes the time of a directory when it copies something
+// into it, and takes set-ID bits from directories that it copies. The last three can't be
+// told from what a step may do itself, but a step hardly has a reason to.
 type fuseLayer struct {
 	lower *layers.Stack
 	at    *descent.Path

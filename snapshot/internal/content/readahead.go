@@ -1,4 +1,4 @@
-package snapshot
+package content
 
 import "io"
 

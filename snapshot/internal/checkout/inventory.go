@@ -1,4 +1,4 @@
-package snapshot
+package checkout
 
 import (
 	"fmt"
@@ -81,7 +81,7 @@ func takeInventory(root string) (*inventory, error) {
 // that length.
 func (v *inventory) directory(n *listed, length int) error {
 	if length > maxDepth {
-		return fmt.Errorf("%q is longer than %d bytes, which the snapshotter %s can't copy", relpath.Brief(v.at.Join("")), maxDepth, Copy)
+		return fmt.Errorf("%q is longer than %d bytes, which the snapshotter copy can't copy", relpath.Brief(v.at.Join("")), maxDepth)
 	}
 	names, err := descent.Names(v.at.FD())
 	if err != nil {
