@@ -240,7 +240,7 @@ func digestOf(ctx context.Context, content *io.SectionReader, diffID digest.Dige
 // copyVerified copies r to w. What has another digest than want is an error.
 func copyVerified(ctx context.Context, w io.Writer, r io.Reader, want digest.Digest) error {
 	verifier := want.Verifier()
-	content := &contextReader{err: ctx.Err, inner: r}
+	content := bounded.Reader(ctx, r, bounded.NoLimit)
 	if _, err := io.CopyBuffer(io.MultiWriter(verifier, w), content, make([]byte, packBlock)); err != nil {
 		return err
 	}

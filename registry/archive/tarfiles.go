@@ -86,7 +86,7 @@ func isGzip(r io.ReaderAt) bool {
 
 // gunzip decompresses r, which may have at most limit bytes then, 0 being any number.
 func gunzip(ctx context.Context, w io.Writer, r io.Reader, limit int64) error {
-	zr, err := gzip.NewReader(&contextReader{err: ctx.Err, inner: r})
+	zr, err := gzip.NewReader(bounded.Reader(ctx, r, bounded.NoLimit))
 	if err != nil {
 		return err
 	}

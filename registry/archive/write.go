@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bobbuild/bob/registry/oci"
+	"github.com/bobbuild/bob/snapshot/bounded"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -131,7 +132,7 @@ func (b *Blob) read(ctx context.Context, use func(io.Reader) error) error {
 	}
 	verifier := b.Digest.Verifier()
 	// One byte too many shows as one too many, without reading on for ever.
-	content := io.TeeReader(&contextReader{err: ctx.Err, inner: io.LimitReader(rc, b.Size)}, verifier)
+	content := io.TeeReader(bounded.Reader(ctx, io.LimitReader(rc, b.Size), bounded.NoLimit), verifier)
 	err = use(content)
 	if err == nil {
 		err = b.ended(rc, verifier)
@@ -152,20 +153,6 @@ func (b *Blob) ended(rc io.Reader, verifier digest.Verifier) error {
 		return nil
 	}
 	return fmt.Errorf("write archive: blob %s: %w", b.Digest, err)
-}
-
-// contextReader ends when its context does.
-type contextReader struct {
-	err   func() error
-	inner io.Reader
-}
-
-// Read implements io.Reader.
-func (r *contextReader) Read(p []byte) (int, error) {
-	if err := r.err(); err != nil {
-		return 0, err
-	}
-	return r.inner.Read(p)
 }
 
 // writeThenRename makes name appear with all of its content or not at all.

@@ -7,12 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	capability = "security.capability"
-	trusted    = "trusted."
-	prefix     = "user.bob." // of recorded attributes
-)
-
 // recordable reports whether an attribute that may not be set is recorded.
 func recordable(name string) bool { return name == capability || strings.HasPrefix(name, trusted) }
 
