@@ -86,3 +86,9 @@ func (c *cgroup) remove() {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// describe names the process of the directory in /proc.
+func describe(dir string) string {
+	command, _ := os.ReadFile(dir + "/cmdline")
+	return "process " + filepath.Base(dir) + ": " + strings.ReplaceAll(strings.Trim(string(command), "\x00"), "\x00", " ")
+}

@@ -23,7 +23,7 @@ import (
 const debianAge = 14 * 24 * time.Hour
 
 // debian makes an image of the archive.
-func (l *Lab) debian(ctx context.Context) (*BaseImage, error) {
+func debian(ctx context.Context) (*BaseImage, error) {
 	archive, err := DebianArchive(ctx)
 	if err != nil {
 		return nil, err

@@ -194,7 +194,19 @@ func (r *Running) processes() []string {
 	return found
 }
 
-func describe(dir string) string {
-	command, _ := os.ReadFile(dir + "/cmdline")
-	return "process " + filepath.Base(dir) + ": " + strings.ReplaceAll(strings.Trim(string(command), "\x00"), "\x00", " ")
+// dirs lists the directories in /proc of a run's processes.
+func (r *Running) dirs() []string {
+	var dirs []string
+	if r.group != nil {
+		pids, _ := os.ReadFile(filepath.Join(r.group.path, "cgroup.procs"))
+		for pid := range strings.FieldsSeq(string(pids)) {
+			dirs = append(dirs, "/proc/"+pid)
+		}
+		return dirs
+	}
+	for _, line := range r.processes() {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(line, "process "), ":")
+		dirs = append(dirs, "/proc/"+pid)
+	}
+	return dirs
 }

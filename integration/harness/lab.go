@@ -19,21 +19,6 @@ const buildTags = "seccomp osusergo netgo static_build exclude_graphdriver_btrfs
 // labPrefix begins the names of laboratories in the temporary directory.
 const labPrefix = "bob-lab-"
 
-// A MissingError says what this machine lacks for a test.
-type MissingError struct{ What string }
-
-func (e *MissingError) Error() string { return "this machine lacks " + e.What }
-
-// Need returns a MissingError unless every program is installed.
-func Need(programs ...string) error {
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			return &MissingError{What: "the program " + p + " (make test installs it when it may)"}
-		}
-	}
-	return nil
-}
-
 // A Lab holds what a run of tests or benchmarks shares. Its methods may be
 // called by several goroutines; each thing is made once, when first asked for.
 type Lab struct {
@@ -80,9 +65,10 @@ func Open(ctx context.Context, userName string) (*Lab, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Lab{Dir: dir, User: u, images: map[string]func() (string, error){}, cancel: cancel, unlock: unlock}
 	l.bob = sync.OnceValues(func() (string, error) { return l.build(ctx) })
-	l.registry = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, nothing) })
-	l.guarded = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, byPassword) })
-	l.tokens = sync.OnceValues(func() (*Registry, error) { return l.startRegistry(ctx, byTokens) })
+	registries := &starter{user: u, tempDir: l.TempDir, onClose: l.onClose}
+	l.registry = sync.OnceValues(func() (*Registry, error) { return registries.start(ctx, nothing) })
+	l.guarded = sync.OnceValues(func() (*Registry, error) { return registries.start(ctx, byPassword) })
+	l.tokens = sync.OnceValues(func() (*Registry, error) { return registries.start(ctx, byTokens) })
 	return l, nil
 }
 

@@ -14,34 +14,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// An Entry is one entry of a layer's tar, its content replaced by the sum.
-type Entry struct {
-	Name         string // as in the tar
-	Type         byte   // a tar.Type constant
-	Mode         int64  // permission, setuid, setgid and sticky bits
-	UID, GID     int
-	Size         int64
-	Sum          string // hex SHA-256 of a regular file's content
-	Link         string
-	Major, Minor int64
-	ModTime      time.Time
-	Xattrs       map[string]string
-}
-
-// A Layer is one layer of an image, base first.
-type Layer struct {
-	ocispec.Descriptor
-	DiffID  digest.Digest
-	Entries []Entry
-}
 
 // An Image is an image read from an OCI layout, every digest and size checked.
 type Image struct {

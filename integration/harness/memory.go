@@ -43,23 +43,6 @@ func (r *Running) WatchMemory() (peak *Peak, done <-chan struct{}) {
 	return peak, ended
 }
 
-// dirs lists the directories in /proc of a run's processes.
-func (r *Running) dirs() []string {
-	var dirs []string
-	if r.group != nil {
-		pids, _ := os.ReadFile(filepath.Join(r.group.path, "cgroup.procs"))
-		for pid := range strings.FieldsSeq(string(pids)) {
-			dirs = append(dirs, "/proc/"+pid)
-		}
-		return dirs
-	}
-	for _, line := range r.processes() {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(line, "process "), ":")
-		dirs = append(dirs, "/proc/"+pid)
-	}
-	return dirs
-}
-
 // statm returns the resident pages of a process; 0 if it has ended.
 func statm(dir string) int64 {
 	body, err := os.ReadFile(dir + "/statm")

@@ -17,13 +17,6 @@ import (
 	"time"
 )
 
-// What the guarded registry wants; it listens on loopback and lives as long as the tests.
-const (
-	GuardedUser     = "tester"
-	GuardedPassword = "secret-of-the-test"
-	guardedHash     = "$2y$04$PdwALtu9cEWNxC2OBr0j1.nEEUgiKys6CuntMZ6DlhNaSh6OLo2qu"
-)
-
 // A Registry is a place to pull from and push to, by plain HTTP.
 type Registry struct {
 	Host   string // host:port
@@ -40,9 +33,16 @@ const (
 	byTokens         // those of a token server, which wants the same or IdentityToken
 )
 
-// startRegistry starts Debian's docker-registry (distribution 2.8) on a free
+// A starter starts registries, each in a directory of its own that belongs to user.
+type starter struct {
+	user    *User
+	tempDir func(name string) (string, error)
+	onClose func(stop func() error)
+}
+
+// start starts Debian's docker-registry (distribution 2.8) on a free
 // port of loopback, or adopts the one named in BOB_TEST_REGISTRY.
-func (l *Lab) startRegistry(ctx context.Context, guard guard) (*Registry, error) {
+func (s *starter) start(ctx context.Context, guard guard) (*Registry, error) {
 	path := "it-" + strings.ToLower(rand.Text()[:8])
 	if host := os.Getenv("BOB_TEST_REGISTRY"); host != "" && guard == nothing {
 		return &Registry{Host: host, Prefix: host + "/" + path}, nil
@@ -53,7 +53,7 @@ func (l *Lab) startRegistry(ctx context.Context, guard guard) (*Registry, error)
 	var err error
 	for range 5 { // another process may take the port between its choice and its use
 		var r *Registry
-		if r, err = l.tryRegistry(ctx, guard); err == nil {
+		if r, err = s.try(ctx, guard); err == nil {
 			r.Prefix = r.Host + "/" + path
 			return r, nil
 		}
@@ -61,8 +61,8 @@ func (l *Lab) startRegistry(ctx context.Context, guard guard) (*Registry, error)
 	return nil, err
 }
 
-func (l *Lab) tryRegistry(ctx context.Context, guard guard) (*Registry, error) {
-	dir, err := l.TempDir("registry")
+func (s *starter) try(ctx context.Context, guard guard) (*Registry, error) {
+	dir, err := s.tempDir("registry")
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (l *Lab) tryRegistry(ctx context.Context, guard guard) (*Registry, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.onClose(tokens.server.Close)
+		s.onClose(tokens.server.Close)
 		certificate := filepath.Join(dir, "tokens.pem")
 		if err := os.WriteFile(certificate, tokens.pem(), 0o644); err != nil {
 			return nil, err
@@ -97,10 +97,10 @@ func (l *Lab) tryRegistry(ctx context.Context, guard guard) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.User.Own(dir); err != nil {
+	if err := s.user.Own(dir); err != nil {
 		return nil, err
 	}
-	cmd := l.User.Command(ctx, dir, nil, "docker-registry", "serve", filepath.Join(dir, "config.yml"))
+	cmd := s.user.Command(ctx, dir, nil, "docker-registry", "serve", filepath.Join(dir, "config.yml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	done, err := startAttached(cmd)
 	if err != nil {
@@ -110,7 +110,7 @@ func (l *Lab) tryRegistry(ctx context.Context, guard guard) (*Registry, error) {
 		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("start docker-registry: %w\n%s", err, text)
 	}
-	l.onClose(func() error {
+	s.onClose(func() error {
 		err := cmd.Process.Kill()
 		if _, killed := errors.AsType[*exec.ExitError](<-done); !killed {
 			err = errors.Join(err, errors.New("docker-registry ended by itself"))

@@ -4,10 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -68,19 +66,10 @@ func LayerOf(uncompressed []byte) (v1.Layer, error) {
 	}, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
 }
 
-// PushWrongDiffID pushes busybox under ref with a config that names another
-// diff ID than its layer has.
-func (r *Registry) PushWrongDiffID(ctx context.Context, ref string) error {
-	base, err := busybox(ctx, true)
-	if err != nil {
-		return err
-	}
-	base.Layers[0] = wrongDiffID{base.Layers[0]}
-	return r.Push(ctx, ref, base)
+func dir(name string, mode int64) File {
+	return File{Header: tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: mode}}
 }
 
-type wrongDiffID struct{ v1.Layer }
-
-func (wrongDiffID) DiffID() (v1.Hash, error) {
-	return v1.NewHash("sha256:" + strings.Repeat("0", 64))
+func file(name string, mode int64, body string) File {
+	return File{Header: tar.Header{Name: name, Mode: mode}, Body: body}
 }

@@ -18,6 +18,13 @@ import (
 	"time"
 )
 
+// What the guarded registry wants; it listens on loopback and lives as long as the tests.
+const (
+	GuardedUser     = "tester"
+	GuardedPassword = "secret-of-the-test"
+	guardedHash     = "$2y$04$PdwALtu9cEWNxC2OBr0j1.nEEUgiKys6CuntMZ6DlhNaSh6OLo2qu"
+)
+
 // IdentityToken is what the token server takes in place of a password.
 const IdentityToken = "secret-of-the-test-for-ever"
 

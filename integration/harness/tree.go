@@ -1,6 +1,11 @@
 package harness
 
 import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"archive/tar"
 	"encoding/hex"
 	"fmt"
@@ -17,6 +22,27 @@ const (
 	whiteout = ".wh."
 	opaque   = ".wh..wh..opq"
 )
+
+// An Entry is one entry of a layer's tar, its content replaced by the sum.
+type Entry struct {
+	Name         string // as in the tar
+	Type         byte   // a tar.Type constant
+	Mode         int64  // permission, setuid, setgid and sticky bits
+	UID, GID     int
+	Size         int64
+	Sum          string // hex SHA-256 of a regular file's content
+	Link         string
+	Major, Minor int64
+	ModTime      time.Time
+	Xattrs       map[string]string
+}
+
+// A Layer is one layer of an image, base first.
+type Layer struct {
+	ocispec.Descriptor
+	DiffID  digest.Digest
+	Entries []Entry
+}
 
 // A Tree is what a container sees: cleaned paths without a leading slash, each
 // with its inode. Names of one hardlinked file share their Entry.
