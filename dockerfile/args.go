@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"fmt"
 	"strings"
 
@@ -61,7 +63,7 @@ func (f *File) globalArgs(o Options, predefined *environ.Map) (*environ.Map, err
 	lex := expand.New(f.escape)
 	for _, c := range f.globals {
 		if err := declareArgs(c, o.BuildArgs, predefined, lex); err != nil {
-			return nil, locate(err, f.source.of(c.Location()))
+			return nil, position.Locate(err, f.source.Of(c.Location()))
 		}
 	}
 	return predefined, nil
@@ -96,7 +98,7 @@ func (f *File) checkFrontend(buildArgs map[string]string) error {
 	case frontend == "dockerfile.v0", isOwnFrontend(frontend):
 		return nil
 	}
-	return locate(fmt.Errorf("%s=%s is another frontend: only docker/dockerfile is understood", argSyntax, frontend), f.source.whole())
+	return position.Locate(fmt.Errorf("%s=%s is another frontend: only docker/dockerfile is understood", argSyntax, frontend), f.source.Whole())
 }
 
 // isScanArg tells whether an argument is one of those that never become

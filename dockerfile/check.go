@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"errors"
 	"fmt"
 
@@ -17,7 +19,7 @@ func (s *Stage) check() error {
 	}
 	for _, c := range s.commands {
 		if err := s.checkCommand(c); err != nil {
-			return locate(err, c.at)
+			return position.Locate(err, c.at)
 		}
 	}
 	return nil

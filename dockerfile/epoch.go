@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"errors"
 	"fmt"
 	"strconv"
@@ -30,7 +32,7 @@ func (f *File) EpochSource(o Options) (*EpochSource, error) {
 	}
 	contexts, err := newNamedContexts(o.Contexts)
 	if err != nil {
-		return nil, locate(err, f.source.whole())
+		return nil, position.Locate(err, f.source.Whole())
 	}
 	globals, err := f.globalArgs(o, platformArgs(o, f.targetName(o)))
 	if err != nil {
@@ -41,20 +43,20 @@ func (f *File) EpochSource(o Options) (*EpochSource, error) {
 		return nil, nil // nothing to ask for
 	}
 	source, err := f.epochSource(value, o, contexts, globals)
-	return source, locate(err, at)
+	return source, position.Locate(err, at)
 }
 
 // epochValue returns SOURCE_DATE_EPOCH and where it is set.
 func (f *File) epochValue(o Options, globals *environ.Map) (string, Location) {
 	if value, ok := o.BuildArgs[argEpoch]; ok {
-		return value, f.source.whole()
+		return value, f.source.Whole()
 	}
 	value, _ := globals.Get(argEpoch)
-	at := f.source.whole()
+	at := f.source.Whole()
 	for _, c := range f.globals {
 		for _, arg := range c.Args {
 			if arg.Key == argEpoch {
-				at = f.source.of(c.Location())
+				at = f.source.Of(c.Location())
 			}
 		}
 	}
@@ -73,9 +75,9 @@ func (f *File) epoch(o Options, contexts namedContexts, globals *environ.Map) (*
 		source, err := f.epochSource(value, o, contexts, globals)
 		switch {
 		case err != nil:
-			return nil, locate(err, at)
+			return nil, position.Locate(err, at)
 		case o.SourceEpoch == nil && source.Source != nil:
-			return nil, locate(fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of this source was not looked up", value), at)
+			return nil, position.Locate(fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of this source was not looked up", value), at)
 		case o.SourceEpoch != nil && !o.SourceEpoch.IsZero():
 			t := time.Unix(o.SourceEpoch.Unix(), 0).UTC()
 			epoch = &t
@@ -116,7 +118,7 @@ func (f *File) epochSource(value string, o Options, contexts namedContexts, glob
 		if stage.Name != "" && strings.EqualFold(stage.Name, value) {
 			source, err := f.epochStage(stage, o, globals)
 			if err != nil {
-				return nil, locate(err, f.source.of(stage.Location))
+				return nil, position.Locate(err, f.source.Of(stage.Location))
 			}
 			return &EpochSource{Source: source}, nil
 		}
@@ -152,7 +154,7 @@ func (f *File) epochStage(stage instructions.Stage, o Options, globals *environ.
 			return nil, fmt.Errorf("SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported %s instruction", in.Name())
 		}
 		if err != nil {
-			return nil, locate(err, f.source.of(in.Location()))
+			return nil, position.Locate(err, f.source.Of(in.Location()))
 		}
 	}
 	if source == nil {

@@ -20,7 +20,7 @@ func (st *state) expose(c *instructions.ExposeCommand) (string, error) {
 			return "", err
 		}
 		for _, w := range words {
-			st.checker.port(w)
+			st.checker.Port(w)
 			more, err := ports.Parse(w)
 			if err != nil {
 				return "", err

@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"bufio"
 	"bytes"
 	"errors"
@@ -26,7 +28,7 @@ const utf8BOM = "\xef\xbb\xbf"
 // File is a parsed Dockerfile. It is immutable and safe for concurrent use.
 type File struct {
 	text    digest.Digest
-	source  *source
+	source  *position.Text
 	escape  rune
 	globals []*instructions.ArgCommand
 	stages  []instructions.Stage
@@ -51,7 +53,7 @@ func Parse(name string, r io.Reader) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	src := &source{name: name, lines: splitLines(text)}
+	src := &position.Text{Name: name, Lines: splitLines(text)}
 	if err := checkText(src, text); err != nil {
 		return nil, err
 	}
@@ -94,15 +96,15 @@ func splitLines(text []byte) []string {
 }
 
 // checkText refuses what the parser would misread or report at a wrong line.
-func checkText(src *source, text []byte) error {
+func checkText(src *position.Text, text []byte) error {
 	if len(text) > MaxSize {
-		return locate(fmt.Errorf("the file is larger than %d MiB", MaxSize>>20), src.whole())
+		return position.Locate(fmt.Errorf("the file is larger than %d MiB", MaxSize>>20), src.Whole())
 	}
 	empty := true
-	for i, line := range src.lines {
-		at := src.at(i+1, i+1)
+	for i, line := range src.Lines {
+		at := src.At(i+1, i+1)
 		if len(line) >= bufio.MaxScanTokenSize-1 {
-			return locate(fmt.Errorf("the line is longer than %d bytes", bufio.MaxScanTokenSize-1), at)
+			return position.Locate(fmt.Errorf("the line is longer than %d bytes", bufio.MaxScanTokenSize-1), at)
 		}
 		word := strings.TrimLeftFunc(line, unicode.IsSpace)
 		if word == "" || word[0] == '#' {
@@ -110,15 +112,15 @@ func checkText(src *source, text []byte) error {
 		}
 		empty = false
 		if !utf8.ValidString(line) || strings.Contains(line, "\x00") {
-			return locate(errors.New("the line is not valid UTF-8 text"), at)
+			return position.Locate(errors.New("the line is not valid UTF-8 text"), at)
 		}
 	}
 	if empty {
-		last := max(1, len(src.lines))
-		if last > 1 && src.lines[last-1] == "" {
+		last := max(1, len(src.Lines))
+		if last > 1 && src.Lines[last-1] == "" {
 			last-- // what is behind the last newline is no line
 		}
-		return locate(errors.New("the file has no instructions"), src.at(last, last))
+		return position.Locate(errors.New("the file has no instructions"), src.At(last, last))
 	}
 	return nil
 }
@@ -128,38 +130,38 @@ func checkText(src *source, text []byte) error {
 // line early.
 func (f *File) directives(text []byte) error {
 	if frontend, _, at, ok := parser.DetectSyntax(text); ok && !isOwnFrontend(frontend) {
-		loc := f.source.of(at)
+		loc := f.source.Of(at)
 		if loc.Start == 0 {
-			loc = f.source.at(1, 1)
+			loc = f.source.At(1, 1)
 		}
-		f.foreign = locate(fmt.Errorf("syntax %s is another frontend: only docker/dockerfile is understood", frontend), loc)
+		f.foreign = position.Locate(fmt.Errorf("syntax %s is another frontend: only docker/dockerfile is understood", frontend), loc)
 	}
 	var head parser.DirectiveParser
-	for i, line := range f.source.lines {
-		at := f.source.at(i+1, i+1)
+	for i, line := range f.source.Lines {
+		at := f.source.At(i+1, i+1)
 		directive, err := head.ParseLine([]byte(strings.TrimLeftFunc(line, unicode.IsSpace)))
 		if err != nil {
-			return locate(err, at)
+			return position.Locate(err, at)
 		}
 		if directive == nil {
 			break
 		}
 		if directive.Name == "escape" && directive.Value != `\` && directive.Value != "`" {
-			return locate(fmt.Errorf("escape %q must be \\ or `", directive.Value), at)
+			return position.Locate(fmt.Errorf("escape %q must be \\ or `", directive.Value), at)
 		}
 	}
 	check, _, at, _ := parser.ParseDirective("check", text)
-	f.check, f.checkAt = check, f.source.of(at)
+	f.check, f.checkAt = check, f.source.Of(at)
 	return nil
 }
 
 // parserError turns an error of the line parser into an Error.
 func (f *File) parserError(err error) error {
-	loc := f.source.at(1, 1)
+	loc := f.source.At(1, 1)
 	if located, ok := errors.AsType[*parser.LocationError](err); ok && len(located.Locations) > 0 {
-		loc = f.source.of(located.Locations[0])
+		loc = f.source.Of(located.Locations[0])
 	}
-	return locate(err, loc)
+	return position.Locate(err, loc)
 }
 
 // instructions sorts the parsed lines into global arguments and stages.
@@ -167,10 +169,10 @@ func (f *File) instructions(ast *parser.Node) error {
 	lint := linter.New(&linter.Config{}) // a nil one would not survive a comment with lint options
 	for i, node := range ast.Children {
 		f.nodes = ast.Children[:i+1]
-		at := f.source.at(node.StartLine, node.EndLine)
+		at := f.source.At(node.StartLine, node.EndLine)
 		instruction, err := instructions.ParseInstructionWithLinter(node, lint)
 		if err != nil {
-			return locate(spelling.Instruction(err, node.Value), at)
+			return position.Locate(spelling.Instruction(err, node.Value), at)
 		}
 		switch in := instruction.(type) {
 		case *instructions.Stage:
@@ -183,19 +185,19 @@ func (f *File) instructions(ast *parser.Node) error {
 			f.stages[len(f.stages)-1].AddCommand(in)
 		case instructions.Command:
 			if len(f.stages) == 0 {
-				return locate(fmt.Errorf("%s before the first FROM: only ARG may stand there", strings.ToUpper(in.Name())), at)
+				return position.Locate(fmt.Errorf("%s before the first FROM: only ARG may stand there", strings.ToUpper(in.Name())), at)
 			}
 			f.stages[len(f.stages)-1].AddCommand(in)
 			if node := mountNode(in, node); node != nil {
 				f.mounts[in] = node
 			}
 		default:
-			return locate(fmt.Errorf("%s is not an instruction of a stage", strings.ToUpper(node.Value)), at)
+			return position.Locate(fmt.Errorf("%s is not an instruction of a stage", strings.ToUpper(node.Value)), at)
 		}
 	}
 	if len(f.stages) == 0 {
 		last := ast.Children[len(ast.Children)-1]
-		return locate(errors.New("no FROM: the file has no stages to build"), f.source.at(last.StartLine, last.EndLine))
+		return position.Locate(errors.New("no FROM: the file has no stages to build"), f.source.At(last.StartLine, last.EndLine))
 	}
 	return nil
 }

@@ -1,8 +1,9 @@
 package dockerfile
 
 import (
+	"slices"
+
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/linter"
 )
 
 // inspect checks an instruction with its variables replaced, before it is
@@ -11,7 +12,7 @@ func (st *state) inspect(in instructions.Command, sources []From) {
 	ch := st.checker
 	if c, ok := in.(*instructions.WorkdirCommand); ok {
 		if ch != nil && !st.workdirSet && !st.place().IsAbs(c.Path) {
-			ch.lint.Run(&linter.RuleWorkdirRelativePath, nil, linter.RuleWorkdirRelativePath.Format(c.Path))
+			ch.Workdir(c.Path)
 		}
 		st.workdirSet = true // for the stages above too
 	}
@@ -21,26 +22,31 @@ func (st *state) inspect(in instructions.Command, sources []From) {
 	switch c := in.(type) {
 	case *instructions.EnvCommand:
 		for _, kv := range c.Env {
-			ch.legacy(in, kv)
-			ch.secret("ENV", kv.Key)
+			ch.Legacy(in, kv)
+			ch.Secret("ENV", kv.Key)
 		}
 	case *instructions.LabelCommand:
 		for _, kv := range c.Labels {
-			ch.legacy(in, kv)
+			ch.Legacy(in, kv)
 		}
 	case *instructions.CmdCommand:
-		ch.once(in, "CMD")
-		ch.shellForm(in, c.PrependShell && len(st.image.Config.Shell) == 0)
+		ch.Once(in, "CMD")
+		ch.ShellForm(in, c.PrependShell && len(st.image.Config.Shell) == 0)
 	case *instructions.EntrypointCommand:
-		ch.once(in, "ENTRYPOINT")
-		ch.shellForm(in, c.PrependShell && len(st.image.Config.Shell) == 0)
+		ch.Once(in, "ENTRYPOINT")
+		ch.ShellForm(in, c.PrependShell && len(st.image.Config.Shell) == 0)
 	case *instructions.HealthCheckCommand:
-		ch.once(in, "HEALTHCHECK")
+		ch.Once(in, "HEALTHCHECK")
 	case *instructions.CopyCommand:
 		if len(sources) == 0 {
-			ch.sources("Copy", c.SourcePaths)
+			ch.Sources("Copy", ofContext(c.SourcePaths))
 		}
 	case *instructions.AddCommand:
-		ch.sources("Add", c.SourcePaths)
+		ch.Sources("Add", ofContext(c.SourcePaths))
 	}
+}
+
+// ofContext returns the sources that are files of the build context.
+func ofContext(sources []string) []string {
+	return slices.DeleteFunc(slices.Clone(sources), func(src string) bool { return isDownload(src) || isRepository(src) })
 }

@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"fmt"
 	"slices"
 	"strconv"
@@ -26,7 +28,7 @@ func (sc *scope) link() error {
 		for i := range s.commands {
 			c := &s.commands[i]
 			if err := sc.linkCommand(c); err != nil {
-				return locate(err, c.at)
+				return position.Locate(err, c.at)
 			}
 			for _, from := range c.sources {
 				if from.Stage == nil {
@@ -78,10 +80,10 @@ func (s *Stage) imageTriggers(expressions []string) ([]command, error) {
 	for i := range commands {
 		c := &commands[i]
 		if err := s.scope.linkCommand(c); err != nil {
-			return nil, locate(fmt.Errorf("ONBUILD %w", err), c.at)
+			return nil, position.Locate(fmt.Errorf("ONBUILD %w", err), c.at)
 		}
 		if err := s.checkCommand(*c); err != nil {
-			return nil, locate(err, c.at)
+			return nil, position.Locate(err, c.at)
 		}
 	}
 	return commands, nil
@@ -151,7 +153,7 @@ func (sc *scope) checkCycles() error {
 					continue
 				}
 				if marks[src.Index] == visiting {
-					return locate(fmt.Errorf("circular dependency detected on stage: %s", src.label()), c.at)
+					return position.Locate(fmt.Errorf("circular dependency detected on stage: %s", src.label()), c.at)
 				}
 				if err := visit(src); err != nil {
 					return err

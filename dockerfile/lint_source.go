@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/lint"
+
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -48,10 +50,12 @@ func (s *Stage) SourceImages(base dockerspec.DockerOCIImage) ([]SourceImage, err
 // and History count, as in [Stage.Lint]. Lint is pure.
 func (i *SourceImage) Lint(image dockerspec.DockerOCIImage) []Warning {
 	var found []Warning
-	lint := newLinter(i.scope.checks, func(w Warning, _ []parser.Range) {
+	l := lint.New(i.scope.checks, func(w Warning, _ []parser.Range) {
 		w.Location = i.Location
 		found = append(found, w)
 	})
-	lintPlatform(lint, i.name, i.Reference, i.scope.platform, image)
+	if isNameOf(i.name, i.Reference) {
+		lint.Platform(l, i.name, i.scope.platform, image)
+	}
 	return found
 }

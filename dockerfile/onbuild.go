@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"errors"
 	"fmt"
 	"strings"
@@ -30,7 +32,7 @@ func (s *Stage) triggers(expressions []string) ([]command, error) {
 	for _, expression := range expressions {
 		c, node, err := parseTrigger(expression)
 		if err != nil {
-			return nil, locate(fmt.Errorf("ONBUILD trigger %q of the base: %w", expression, unlocated(err)), s.Location)
+			return nil, position.Locate(fmt.Errorf("ONBUILD trigger %q of the base: %w", expression, position.Unlocated(err)), s.Location)
 		}
 		out = append(out, command{Command: c, node: node, at: s.Location, trigger: true})
 	}
@@ -38,7 +40,7 @@ func (s *Stage) triggers(expressions []string) ([]command, error) {
 }
 
 func parseTrigger(expression string) (instructions.Command, *parser.Node, error) {
-	src := &source{lines: splitLines([]byte(expression))}
+	src := &position.Text{Lines: splitLines([]byte(expression))}
 	if err := checkText(src, []byte(expression)); err != nil {
 		return nil, nil, err
 	}

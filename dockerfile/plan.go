@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"fmt"
 	"maps"
 	"slices"
@@ -52,7 +54,7 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	}
 	contexts, err := newNamedContexts(o.Contexts)
 	if err != nil {
-		return nil, locate(err, f.source.whole())
+		return nil, position.Locate(err, f.source.Whole())
 	}
 	globals, err := f.globalArgs(o, platformArgs(o, f.targetName(o)))
 	if err != nil {
@@ -77,7 +79,7 @@ func (f *File) Plan(o Options) (*Plan, error) {
 	for _, name := range o.NoCache {
 		s, err := sc.named(name)
 		if err != nil {
-			return nil, locate(fmt.Errorf("no-cache-filter: %w", err), sc.file.source.whole())
+			return nil, position.Locate(fmt.Errorf("no-cache-filter: %w", err), sc.file.source.Whole())
 		}
 		s.NoCache = true
 	}
@@ -100,12 +102,12 @@ func (f *File) Plan(o Options) (*Plan, error) {
 func (sc *scope) addStages() error {
 	lex := expand.New(sc.file.escape)
 	for i, in := range sc.file.stages {
-		s := &Stage{Index: i, Name: in.Name, Location: sc.file.source.of(in.Location), scope: sc}
+		s := &Stage{Index: i, Name: in.Name, Location: sc.file.source.Of(in.Location), scope: sc}
 		if err := s.resolve(in, lex); err != nil {
-			return locate(err, s.Location)
+			return position.Locate(err, s.Location)
 		}
 		for _, c := range in.Commands {
-			s.commands = append(s.commands, command{Command: c, at: sc.file.source.of(c.Location()), node: sc.file.mounts[c]})
+			s.commands = append(s.commands, command{Command: c, at: sc.file.source.Of(c.Location()), node: sc.file.mounts[c]})
 		}
 		sc.stages = append(sc.stages, s)
 		if s.Name != "" {
@@ -121,7 +123,7 @@ func (sc *scope) target(name string) (*Stage, error) {
 	}
 	s, err := sc.named(name)
 	if err != nil {
-		return nil, locate(fmt.Errorf("target %w", err), sc.file.source.whole())
+		return nil, position.Locate(fmt.Errorf("target %w", err), sc.file.source.Whole())
 	}
 	return s, nil
 }

@@ -33,3 +33,10 @@ func isOwnFrontend(ref string) bool {
 	}
 	return named.Name() == "docker.io/docker/dockerfile" || named.Name() == "docker.io/docker/dockerfile-upstream"
 }
+
+// isNameOf reports whether name, as it is written, is the name of the reference: that of a
+// named context is another.
+func isNameOf(name, reference string) bool {
+	own, err := normalise(name)
+	return err == nil && own == reference
+}

@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/lint"
+
 	"maps"
 	"slices"
 	"strings"
@@ -24,8 +26,8 @@ type state struct {
 	cmdSet   bool           // this stage has a CMD
 	lex      expand.Lexer
 
-	checker    *checker // nil: nobody wants warnings
-	workdirSet bool     // some WORKDIR came, here or in the stages below
+	checker    *lint.Checker // nil: nobody wants warnings
+	workdirSet bool          // some WORKDIR came, here or in the stages below
 }
 
 // argument is an ARG seen by a stage; it shows in the history of its RUNs.
@@ -63,7 +65,7 @@ func (st *state) undefined(unmatched map[string]struct{}) {
 		if isScanArg(name) || slices.ContainsFunc(st.args, func(a argument) bool { return a.key == name }) {
 			continue
 		}
-		st.checker.undefined(name, &st.env)
+		st.checker.Undefined(name, &st.env)
 	}
 }
 
@@ -73,7 +75,7 @@ func (st *state) undefined(unmatched map[string]struct{}) {
 func (st *state) arg(c *instructions.ArgCommand) (string, error) {
 	words := []string{"ARG"}
 	for _, arg := range c.Args {
-		st.checker.secret("ARG", arg.Key)
+		st.checker.Secret("ARG", arg.Key)
 		value, ok := st.scope.buildArgs[arg.Key]
 		switch {
 		case ok:

@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+
 	"errors"
 	"fmt"
 	"path"
@@ -55,7 +57,7 @@ func (s *Stage) walk(base dockerspec.DockerOCIImage, visit func(Step, *state)) (
 	for _, c := range st.commands {
 		step, err := st.apply(c)
 		if err != nil {
-			return nil, locate(err, c.at)
+			return nil, position.Locate(err, c.at)
 		}
 		visit(step, st)
 	}
@@ -113,7 +115,7 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (*state, error) {
 	}
 	if dir := st.image.Config.WorkingDir; dir != "" && (st.image.OS == paths.Windows || !path.IsAbs(dir)) {
 		if st.image.Config.WorkingDir, err = system.NormalizeWorkdir("/", dir, st.image.OS); err != nil {
-			return nil, locate(fmt.Errorf("working directory %q of the base: %w", dir, err), s.Location)
+			return nil, position.Locate(fmt.Errorf("working directory %q of the base: %w", dir, err), s.Location)
 		}
 	}
 	st.inherit()
@@ -140,7 +142,7 @@ func (st *state) replay() error {
 			err = st.checkCommand(c)
 		}
 		if err != nil {
-			return locate(err, c.at)
+			return position.Locate(err, c.at)
 		}
 	}
 	return nil
@@ -157,7 +159,7 @@ func (st *state) final() dockerspec.DockerOCIImage {
 
 // apply carries out one instruction on the state.
 func (st *state) apply(c command) (Step, error) {
-	st.checker.begin(c)
+	st.checker.Begin(c.at, c.Comments())
 	in, err := st.expandCommand(c.Command)
 	if err != nil {
 		return Step{}, err

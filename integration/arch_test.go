@@ -52,13 +52,18 @@ var arrows = map[string][]string{
 	},
 	"cmd/bob/internal/terminal": {},
 	"dockerfile": {
-		"dockerfile/internal/environ", "dockerfile/internal/expand", "dockerfile/internal/paths",
-		"dockerfile/internal/ports", "dockerfile/internal/spelling",
+		"dockerfile/internal/environ", "dockerfile/internal/expand", "dockerfile/internal/lint",
+		"dockerfile/internal/paths", "dockerfile/internal/ports", "dockerfile/internal/position",
+		"dockerfile/internal/spelling",
 	},
-	"dockerfile/internal/environ":  {},
-	"dockerfile/internal/expand":   {},
+	"dockerfile/internal/environ": {},
+	"dockerfile/internal/expand":  {},
+	"dockerfile/internal/lint": {
+		"dockerfile/internal/environ", "dockerfile/internal/expand", "dockerfile/internal/position",
+	},
 	"dockerfile/internal/paths":    {},
 	"dockerfile/internal/ports":    {},
+	"dockerfile/internal/position": {},
 	"dockerfile/internal/spelling": {},
 	"executor": {
 		"dockerfile", "executor/account", "executor/binfmt", "executor/cache", "executor/command", "executor/event",

@@ -13,18 +13,8 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// knots are the packages in which files use each other in a circle, with how many files
-// the circles have. A reader of any other package can begin with a file that uses none of
-// its neighbours and go on from there. A knot may become smaller; then the number here
-// does, too.
-var knots = map[string]int{
-	"executor/fetch":      2,
-	"integration/bench":   2,
-	"integration/harness": 12,
-	"snapshot/owners":     4,
-}
-
-// TestFilesLeadOneWay: inside a package the files use each other in one direction.
+// TestFilesLeadOneWay: inside a package the files use each other in one direction. A reader
+// can begin with a file that uses none of its neighbours and go on from there.
 func TestFilesLeadOneWay(t *testing.T) {
 	t.Parallel()
 	check(t, harness.Need("go"))
@@ -41,8 +31,8 @@ func TestFilesLeadOneWay(t *testing.T) {
 		}
 		name := strings.TrimPrefix(p.PkgPath, module+"/")
 		knotted := inCircles(fileUses(p))
-		if len(knotted) != knots[name] {
-			t.Errorf("package %s: %d files use each other in circles, want %d: %q", name, len(knotted), knots[name], knotted)
+		if len(knotted) > 0 {
+			t.Errorf("package %s: files use each other in circles: %q", name, knotted)
 		}
 	}
 }

@@ -1,6 +1,13 @@
-package dockerfile
+package lint
 
 import (
+	"fmt"
+
+	"github.com/bobbuild/bob/dockerfile/internal/position"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"path"
 	"regexp"
 	"strings"
@@ -12,30 +19,61 @@ import (
 	"github.com/moby/patternmatcher"
 )
 
-// checker finds what the linter has to say of the instructions of one stage. A
-// nil checker looks at nothing.
-type checker struct {
-	file, lint *linter.Linter // as the whole file has it, and with the comments above the instruction
-	at         Location       // where the next finding is
-	last       map[string]Location
+// A Checker finds what the linter has to say of the instructions of one stage. A nil
+// Checker looks at nothing.
+type Checker struct {
+	file, lint *linter.Linter    // as the whole file has it, and with the comments above the instruction
+	at         position.Location // where the next finding is
+	last       map[string]position.Location
 	ignored    *patternmatcher.PatternMatcher // nil without patterns
-	warnings   []Warning
+	found      []Warning
 	compared   int // names, to find one near an undefined variable
 }
+
+// NewChecker returns a checker that begins at the FROM of a stage. The patterns say what
+// is left out of the build context.
+func NewChecker(config *linter.Config, from position.Location, patterns []string) (*Checker, error) {
+	ch := &Checker{at: from, last: map[string]position.Location{}}
+	ch.file = New(config, func(w Warning, _ []parser.Range) {
+		w.Location = ch.at
+		ch.found = append(ch.found, w)
+	})
+	ch.lint = ch.file
+	if len(patterns) > 0 {
+		var err error
+		if ch.ignored, err = patternmatcher.New(patterns); err != nil {
+			return nil, fmt.Errorf("ignore patterns: %w", err)
+		}
+	}
+	return ch, nil
+}
+
+// Found returns the warnings so far.
+func (ch *Checker) Found() []Warning { return ch.found }
 
 // maxCompared bounds how many names the suggestions for undefined variables in one stage
 // are looked for among. It is some tenths of a second.
 const maxCompared = 1 << 18
 
-// begin says which instruction is carried out from here on.
-func (ch *checker) begin(c command) {
+// Begin says which instruction is carried out from here on, and the comments above it.
+func (ch *Checker) Begin(at position.Location, comments []string) {
 	if ch != nil {
-		ch.at, ch.lint = c.at, ch.file.WithMergedConfigFromComments(c.Comments())
+		ch.at, ch.lint = at, ch.file.WithMergedConfigFromComments(comments)
 	}
 }
 
-// undefined finds a variable that is not in env.
-func (ch *checker) undefined(name string, env *environ.Map) {
+// Base compares the platform of the base image with the one that the stage is for.
+func (ch *Checker) Base(name string, want ocispec.Platform, image dockerspec.DockerOCIImage) {
+	Platform(ch.lint, name, want, image)
+}
+
+// Workdir finds a WORKDIR that is relative to one that this file doesn't set.
+func (ch *Checker) Workdir(path string) {
+	ch.lint.Run(&linter.RuleWorkdirRelativePath, nil, linter.RuleWorkdirRelativePath.Format(path))
+}
+
+// Undefined finds a variable that is not in env.
+func (ch *Checker) Undefined(name string, env *environ.Map) {
 	near := ""
 	if ch.compared += env.Len(); ch.compared <= maxCompared {
 		near, _ = suggest.Search(name, env.Keys(), true)
@@ -43,16 +81,16 @@ func (ch *checker) undefined(name string, env *environ.Map) {
 	ch.lint.Run(&linter.RuleUndefinedVar, nil, linter.RuleUndefinedVar.Format(name, near))
 }
 
-// legacy finds "ENV key value".
-func (ch *checker) legacy(in instructions.Command, kv instructions.KeyValuePair) {
+// Legacy finds "ENV key value".
+func (ch *Checker) Legacy(in instructions.Command, kv instructions.KeyValuePair) {
 	if kv.NoDelim {
 		ch.lint.Run(&linter.RuleLegacyKeyValueFormat, nil, linter.RuleLegacyKeyValueFormat.Format(in.Name()))
 	}
 }
 
-// once finds instructions of which only the last counts. The finding is at the
+// Once finds instructions of which only the last counts. The finding is at the
 // one that doesn't.
-func (ch *checker) once(in instructions.Command, kind string) {
+func (ch *Checker) Once(in instructions.Command, kind string) {
 	here := ch.at
 	if before, ok := ch.last[kind]; ok {
 		ch.at = before
@@ -62,8 +100,8 @@ func (ch *checker) once(in instructions.Command, kind string) {
 	ch.last[kind] = here
 }
 
-// shellForm finds command lines that get a shell nobody asked for.
-func (ch *checker) shellForm(in instructions.Command, shell bool) {
+// ShellForm finds command lines that get a shell nobody asked for.
+func (ch *Checker) ShellForm(in instructions.Command, shell bool) {
 	if shell {
 		ch.lint.Run(&linter.RuleJSONArgsRecommended, nil, linter.RuleJSONArgsRecommended.Format(in.Name()))
 	}
@@ -74,16 +112,16 @@ var (
 	publicName = regexp.MustCompile(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
 )
 
-// secret finds the names of secrets.
-func (ch *checker) secret(instruction, key string) {
+// Secret finds the names of secrets.
+func (ch *Checker) Secret(instruction, key string) {
 	if ch != nil && secretName.MatchString(key) && !publicName.MatchString(key) {
 		ch.lint.Run(&linter.RuleSecretsUsedInArgOrEnv, nil, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
 	}
 }
 
-// port checks a word of EXPOSE with its variables replaced: "[[ip:]host:]port",
+// Port checks a word of EXPOSE with its variables replaced: "[[ip:]host:]port",
 // the protocol behind a slash.
-func (ch *checker) port(word string) {
+func (ch *Checker) Port(word string) {
 	if ch == nil {
 		return
 	}
@@ -102,16 +140,13 @@ func (ch *checker) port(word string) {
 	}
 }
 
-// sources finds files that the ignore patterns leave out of the context.
+// Sources finds files that the ignore patterns leave out of the context.
 // Where a pattern brings files back nothing can be said of directories.
-func (ch *checker) sources(instruction string, paths []string) {
+func (ch *Checker) Sources(instruction string, paths []string) {
 	if ch.ignored == nil || ch.ignored.Exclusions() {
 		return
 	}
 	for _, src := range paths {
-		if isDownload(src) || isRepository(src) {
-			continue
-		}
 		src = path.Clean(src)
 		if (src == "." || src == "/") && !ignoresAll(ch.ignored) {
 			continue

@@ -1,4 +1,5 @@
-package dockerfile
+// Package position says where in a Dockerfile something is, and what is wrong there.
+package position
 
 import (
 	"errors"
@@ -9,7 +10,7 @@ import (
 )
 
 // Error is a mistake in a Dockerfile, or in how it was asked to be built.
-// Every error of this package that concerns the Dockerfile is one, exactly
+// Every error of package dockerfile that concerns the Dockerfile is one, exactly
 // once: Err never holds another.
 type Error struct {
 	Location
@@ -29,7 +30,7 @@ type Location struct {
 	File       string // name as given to Parse
 	Start, End int    // first and last line, counted from 1; both 0 for the file as a whole
 
-	source *source
+	text *Text
 }
 
 // String returns "Dockerfile:12", where 12 is the first line, or the name alone
@@ -46,10 +47,10 @@ func (l Location) String() string {
 // the location marked with ">>>". It ends in a newline. It is empty when there
 // is no line to show.
 func (l Location) Excerpt() string {
-	if l.source == nil || l.Start < 1 || l.Start > len(l.source.lines) {
+	if l.text == nil || l.Start < 1 || l.Start > len(l.text.Lines) {
 		return ""
 	}
-	end := min(max(l.Start, l.End), len(l.source.lines))
+	end := min(max(l.Start, l.End), len(l.text.Lines))
 	around := 1
 	if end == l.Start {
 		around = 2
@@ -57,54 +58,54 @@ func (l Location) Excerpt() string {
 	const separator = "--------------------\n"
 	var b strings.Builder
 	b.WriteString(l.String() + "\n" + separator)
-	for n := max(1, l.Start-around); n <= min(end+around, len(l.source.lines)); n++ {
+	for n := max(1, l.Start-around); n <= min(end+around, len(l.text.Lines)); n++ {
 		mark := "   "
 		if n >= l.Start && n <= end {
 			mark = ">>>"
 		}
-		fmt.Fprintf(&b, " %3d | %s %s\n", n, mark, l.source.lines[n-1])
+		fmt.Fprintf(&b, " %3d | %s %s\n", n, mark, l.text.Lines[n-1])
 	}
 	b.WriteString(separator)
 	return b.String()
 }
 
-// source is the text that locations point into.
-type source struct {
-	name  string
-	lines []string
+// Text is the text that locations point into. It is immutable.
+type Text struct {
+	Name  string
+	Lines []string
 }
 
-// at returns the location of the lines first to last.
-func (s *source) at(first, last int) Location {
-	return Location{File: s.name, Start: first, End: max(first, last), source: s}
+// At returns the location of the lines first to last.
+func (t *Text) At(first, last int) Location {
+	return Location{File: t.Name, Start: first, End: max(first, last), text: t}
 }
 
-// whole returns the location of the file as a whole.
-func (s *source) whole() Location { return Location{File: s.name, source: s} }
+// Whole returns the location of the file as a whole.
+func (t *Text) Whole() Location { return Location{File: t.Name, text: t} }
 
-// of returns the location that BuildKit's parser gave to an instruction.
-func (s *source) of(ranges []parser.Range) Location {
+// Of returns the location that BuildKit's parser gave to an instruction.
+func (t *Text) Of(ranges []parser.Range) Location {
 	if len(ranges) == 0 {
-		return s.whole()
+		return t.Whole()
 	}
-	return s.at(ranges[0].Start.Line, max(ranges[len(ranges)-1].Start.Line, ranges[len(ranges)-1].End.Line))
+	return t.At(ranges[0].Start.Line, max(ranges[len(ranges)-1].Start.Line, ranges[len(ranges)-1].End.Line))
 }
 
-// locate gives err a location unless it has one. Locations that BuildKit's
-// parser put around the cause are removed.
-func locate(err error, l Location) error {
+// Locate gives err a location unless it has one. It removes locations that BuildKit's
+// parser put around the cause. Of nil it returns nil.
+func Locate(err error, l Location) error {
 	if err == nil {
 		return nil
 	}
 	if located, ok := errors.AsType[*Error](err); ok {
 		return located
 	}
-	return &Error{Location: l, Err: unlocated(err)}
+	return &Error{Location: l, Err: Unlocated(err)}
 }
 
-// unlocated removes the location from an error, be it this package's own or
-// that of BuildKit's parser.
-func unlocated(err error) error {
+// Unlocated removes the location from an error, whether it is an *Error or comes from
+// BuildKit's parser.
+func Unlocated(err error) error {
 	if located, ok := errors.AsType[*Error](err); ok {
 		return located.Err
 	}
