@@ -59,6 +59,16 @@ type Entry struct {
 	depth  int       // how many snapshots it lies on
 }
 
+// A Keeper keeps things of one kind.
+type Keeper interface {
+	// List calls add for each of them. A directory that changes is measured anew if exact
+	// is set.
+	List(ctx context.Context, exact bool, add func(Entry)) error
+	// Remove removes one unless it has been used since it was listed. It reports whether
+	// it did.
+	Remove(e Entry) (gone bool, err error)
+}
+
 // Directory returns the entry for the item that is the directory at path. The time of last
 // use is carried by the file mark in it. A directory that has lost that file carries it
 // itself.

@@ -12,16 +12,6 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/usage"
 )
 
-// A Keeper keeps things of one kind.
-type Keeper interface {
-	// List calls add for each of them. A directory that changes is measured anew if exact
-	// is set.
-	List(ctx context.Context, exact bool, add func(Entry)) error
-	// Remove removes one unless it has been used since it was listed. It reports whether
-	// it did.
-	Remove(e Entry) (gone bool, err error)
-}
-
 // A Store is the keepers of a store, and this process's part in its use.
 type Store struct {
 	Usage   *usage.Usage
