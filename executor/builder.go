@@ -44,14 +44,11 @@ func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Opti
 // every goroutine of the build has ended and all is unmounted. If the build failed for
 // want of a layer of an imported cache, missing names that.
 func (b *Builder) attempt(ctx context.Context, plans []*dockerfile.Plan, o Options, progress *event.Reporter, lost []digest.Digest) (result *Result, missing digest.Digest, err error) {
-	bd, err := newBuild(ctx, b, plans, o, progress)
+	bd, err := newBuild(ctx, b, plans, o, progress, lost)
 	if err != nil {
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, bd.sources.Close()) }()
-	if err := bd.equip(lost); err != nil {
-		return nil, "", errors.Join(err, bd.group.Wait())
-	}
 	stages := newStages(bd)
 	bd.group.Go(func() error { return bd.caches.Import(bd.life) })
 	stages.begin()
@@ -76,9 +73,11 @@ func (b *Builder) attempt(ctx context.Context, plans []*dockerfile.Plan, o Optio
 	return result, "", nil
 }
 
-// newBuild returns a build that can read and nothing else yet; see equip. It refuses
-// what can't be done here, or may not be. b and o are complete.
-func newBuild(ctx context.Context, b *Builder, plans []*dockerfile.Plan, o Options, progress *event.Reporter) (*build, error) {
+// newBuild returns a build. It refuses what can't be done here, or may not be, a strict
+// plan that has warnings, and a place that the image is to go to and that can't be reached.
+// The layers lost are layers of caches that can't be had. b and o are complete. The caller
+// waits for the group of the build and then closes its sources.
+func newBuild(ctx context.Context, b *Builder, plans []*dockerfile.Plan, o Options, progress *event.Reporter, lost []digest.Digest) (*build, error) {
 	bd := &build{
 		Builder: b, plan: plans[0], plans: plans, opts: o, progress: progress,
 		policy: newPolicy(b, &o), stopwatch: stopwatch{limit: o.StepTimeout},
@@ -110,12 +109,14 @@ func newBuild(ctx context.Context, b *Builder, plans []*dockerfile.Plan, o Optio
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Progress: progress,
 		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
 	})
+	if err := bd.equip(lost); err != nil {
+		return nil, errors.Join(err, bd.group.Wait(), bd.sources.Close())
+	}
 	return bd, nil
 }
 
-// equip makes what steps are found, made and sent with, unless a strict plan has
-// warnings or a place that the image is to go to can't be reached. The layers lost are
-// those of caches that can't be had.
+// equip completes a build that has only its sources so far, for newBuild: with what steps
+// are found, made and sent with.
 func (b *build) equip(lost []digest.Digest) (err error) {
 	if b.plan.Strict {
 		if err := b.approve(b.life); err != nil {

@@ -138,10 +138,10 @@ func (c *copying) run(ctx context.Context, to *snapshot.Active, v *event.Vertex)
 	return nil
 }
 
-// linked returns what --link makes of run: it copies into an empty file system,
-// and the result is laid over that of the step. As in BuildKit the copy sees
-// nothing of what is there: links in its way become directories, and directories
-// that exist get the mode and owner of those made anew.
+// linked returns what --link makes of run: it copies into an empty file system, which is
+// then laid over the file system of the step. As in BuildKit the copy sees nothing of what
+// is there: links in its way become directories, and directories that exist get the mode
+// and owner of new ones.
 func linked(store *snapshot.Store, run func(context.Context, *snapshot.Active, *event.Vertex) error) func(context.Context, *snapshot.Active, *event.Vertex) error {
 	return func(ctx context.Context, to *snapshot.Active, v *event.Vertex) (err error) {
 		alone, err := store.Prepare(ctx, nil)

@@ -56,7 +56,7 @@ func (b *build) notebook(s *dockerfile.Stage) *explain.Notebook {
 	return explain.Open(b.Store, recipe.Key("place", s.Location.File, dir, b.platformPrefix(s), name), below)
 }
 
-// note gives op, which is that of t and comes after st, its entry in the notebook.
+// note gives op its entry in the notebook. It is the operation of t and comes after st.
 func (b *build) note(st *state, t task, op *operation) {
 	s := explain.Step{Key: op.key, Text: t.Text, Parent: st.key, Inputs: op.inputs, Files: op.files}
 	if t.stage.Base.Reference != "" {

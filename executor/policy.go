@@ -81,9 +81,9 @@ func (p policy) check(stages []*dockerfile.Stage) error {
 	return nil
 }
 
-// prepare has the commands of all stages run, also those of other architectures than
-// this machine's, or refuses the plan before anything runs. That the results of all
-// may be known is not known by then.
+// prepare makes sure that this machine can run the commands of all stages, also of other
+// architectures than its own, or refuses the plan before anything runs. Whether all results
+// are known already isn't known at that time.
 func (p policy) prepare(ctx context.Context, stages []*dockerfile.Stage) error {
 	var all []string
 	first := make(map[string]dockerfile.Location) // RUN by architecture

@@ -74,9 +74,8 @@ type results struct {
 	layers map[string]*image.Layer // made by steps, by the ID of the snapshot
 }
 
-// find returns the result of op over below, by looking it up or by making it. Steps
-// that come to the same, as those of two platforms may, are done once in a build and
-// shown once.
+// find returns the result of op over below, by looking it up or by making it. Equal steps,
+// which two platforms may have, are done once in a build and shown once.
 func (r *results) find(ctx context.Context, below *source.RootFS, op *operation, title string) (*finding, error) {
 	return r.findings.Get(ctx, wanted{op.key, op.basis == anew}, func(ctx context.Context) (*finding, error) {
 		f := r.known(ctx, below, op)
@@ -161,8 +160,8 @@ func (r *results) recallAfter(ctx context.Context, st *state, key digest.Digest)
 }
 
 // recall returns the known result of the operation key over below, from the store or
-// else from an imported cache; nil if there is none. A result that lies on something
-// else, since what is below was made anew, doesn't count.
+// else from an imported cache; nil if it isn't known. A result that lies on something
+// else doesn't count: what is below was made anew then.
 func (r *results) recall(ctx context.Context, below *source.RootFS, key digest.Digest) *finding {
 	if f := r.lookup(below, key); f != nil {
 		return f

@@ -69,7 +69,7 @@ func (w *stages) beginOne(s *dockerfile.Stage) {
 	})
 }
 
-// startStage has s built, whoever waits for it.
+// startStage begins to build s, whoever waits for it.
 func (w *stages) startStage(s *dockerfile.Stage) {
 	w.group.Go(func() error {
 		_, err := w.last(w.life, s)

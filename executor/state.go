@@ -87,8 +87,8 @@ func scratch() *state { return &state{key: recipe.Key("scratch"), rootfs: new(so
 var errNoNames = errors.New("the stage is still empty and knows no names: use numbers")
 
 // knows returns an error if spec, "user[:group]", holds a name that has to be
-// looked up in files that aren't there: as with BuildKit those of a stage that is
-// still empty.
+// looked up in files that aren't there, because the stage is still empty, as with
+// BuildKit.
 func (s *state) knows(spec string) error {
 	if len(s.layers) > 0 || s.unmade {
 		return nil

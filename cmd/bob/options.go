@@ -19,7 +19,7 @@ type options struct {
 	build     executor.Options
 	emulators map[string]string // paths by architecture
 	limits    cgroup.Limits     // of a RUN
-	// fingerprint has the image say what it was built from.
+	// fingerprint writes into the image what it was built from.
 	fingerprint bool
 	// limit is what the cache is cut down to after the build, in bytes; 0 means
 	// not at all, less than 0 the default.

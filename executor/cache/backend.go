@@ -34,7 +34,7 @@ type Target struct {
 	Inline bool
 	// Max has the steps of all stages kept, not only of the stages of the result.
 	Max bool
-	// Compression is that of the layers; nil is the image's, so that the cache and
+	// Compression is how layers are compressed; nil is as in the image, so that the cache and
 	// the image have their layers in common.
 	Compression *snapshot.Compression
 	// Mounts are the IDs of cache mounts that are kept too, each as a layer.

@@ -1,6 +1,6 @@
 // Package cache exchanges results of steps with builds on other machines.
 //
-// A cache is one manifest: its layers are those of steps, and its config has records that
+// A cache is one manifest: its layers are layers of steps, and its config has records that
 // say which steps, over which layers they lie, and when they were made. An image may hold
 // the records of its own layers in its config. Keys say nothing of the machine (see
 // package recipe), so that results are found wherever they were made.

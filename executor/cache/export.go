@@ -23,7 +23,7 @@ func (c *Caches) format(t *Target) *image.Format {
 	return f
 }
 
-// Note remembers s for the caches, and has its layer made for them.
+// Note remembers s for the caches, and begins to make its layer for them.
 func (c *Caches) Note(s Step) {
 	if len(c.o.Targets) == 0 {
 		return

@@ -111,8 +111,8 @@ func (c *Caches) read(img *registry.Image, rec *records) *imported {
 	return found
 }
 
-// Linked returns what the records of this kind under key lead to: that of the store
-// first, then those of imported caches, which are waited for only then.
+// Linked returns what the records of this kind under key lead to: first the record of the
+// store, then the records of imported caches, for which it waits only then.
 func (c *Caches) Linked(ctx context.Context, kind string, key digest.Digest) iter.Seq[digest.Digest] {
 	return func(yield func(digest.Digest) bool) {
 		if data, err := c.o.Store.Record(kind, key); err == nil {
@@ -129,8 +129,8 @@ func (c *Caches) Linked(ctx context.Context, kind string, key digest.Digest) ite
 }
 
 // Find returns the result of the step with this key over below that an imported cache has.
-// It reports false if none has it, or it was made over something else. Nothing of it is
-// fetched.
+// It reports false if no cache has it, or if it was made over something else. It fetches
+// nothing.
 func (c *Caches) Find(ctx context.Context, below *source.RootFS, key digest.Digest) (Result, bool) {
 	for _, i := range c.found(ctx) {
 		s, ok := i.steps[key]

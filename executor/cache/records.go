@@ -15,7 +15,7 @@ import (
 )
 
 // ConfigType is the media type of the config of a cache. A cache is one manifest:
-// its layers are those of steps, its config says which steps.
+// its layers are layers of steps, and its config says of which steps.
 const ConfigType = "application/vnd.bob.cache.config.v1+json"
 
 // records is what is known of steps whose layers a manifest names: the config of
@@ -60,7 +60,7 @@ type mountEntry struct {
 	ID    string        `json:"id"` // as the Dockerfile has it
 	Key   digest.Digest `json:"key"`
 	Layer int           `json:"layer"`
-	// Owner is that of the directory itself, which the layer doesn't hold.
+	// Owner is the owner of the directory itself, which the layer doesn't hold.
 	Owner Owner `json:"owner"`
 }
 

@@ -31,8 +31,8 @@ const defaultLimit = 20 * time.Second
 // returns. The process must not have entered. The findings have a fixed order. The
 // mode is what builds would have, nil if isolation.Enter fails.
 //
-// A build works if no finding that is ForAll is other than Yes; one with RUN if,
-// besides, none is that is ForRUN.
+// A build without RUN works if every finding that is ForAll is Yes. A build with RUN works
+// if every finding that is ForRUN is Yes, too.
 func Examine(ctx context.Context, o Options) (*isolation.Mode, []Finding) {
 	if o.Limit == 0 {
 		o.Limit = defaultLimit

@@ -32,11 +32,11 @@ func NewReporter(sink func(Event), clock func() time.Time) *Reporter {
 	}
 }
 
-// Excuse sets which errors are no fault of the vertices that end with them, as the end of
-// the build is none: they were canceled. It is called before anything starts.
+// Excuse sets which errors aren't the fault of the vertices that end with them, such as the
+// end of the build: such vertices were canceled. It is called before anything starts.
 func (r *Reporter) Excuse(excused func(error) bool) { r.excused = excused }
 
-// Canceled reports whether err is no fault of what it comes from.
+// Canceled reports whether err isn't the fault of the vertex that it comes from.
 func (r *Reporter) Canceled(err error) bool { return err != nil && r.excused(err) }
 
 func (r *Reporter) send(e Event) {

@@ -47,7 +47,7 @@ type Options struct {
 	// was given.
 	Agent func(context.Context) (net.Conn, error)
 	// KnownHosts are files in the format of sshd(8) with the keys of SSH hosts.
-	// Those that don't exist are passed over. A host in none of them is refused.
+	// Files that don't exist are passed over. A host that is in no file is refused.
 	KnownHosts []string
 	// MaxSize is how many bytes a file, or the tree of a repository, may have; 0 has no
 	// bound.

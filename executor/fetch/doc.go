@@ -31,12 +31,12 @@
 //
 // # Confinement
 //
-// Servers and repositories are hostile. Every name of a tree is one component,
-// none is ".git" in any spelling that a file system may take for it, each is
-// made anew in a directory that was itself made anew, and links are written but
-// never followed. Nothing of a repository is executed: hooks, filters and its
-// configuration are not read. Remotes, those of submodules too, are http, https,
-// ssh or git; nothing reads from this machine's files or starts a program.
+// Servers and repositories are hostile. Every name of a tree is one component, and no name
+// is ".git" in a spelling that a file system may take for it. Each is made anew in a
+// directory that was itself made anew. Links are written but never followed. Nothing of a
+// repository is executed: its hooks, filters and configuration are not read. Remotes, also
+// of submodules, are http, https, ssh or git; nothing reads this machine's files or starts
+// a program.
 //
 // # Failures
 //

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Clone copies the file, link or directory at the path from to the path to, where
-// nothing is but whose parent exists. Owners, modes and times are kept, but those of
-// the directory from itself: to has mode 0755. After an error, what was copied
+// Clone copies the file, link or directory at the path from to the path to. Nothing is
+// there, but its parent exists. Owners, modes and times are kept, except for from itself if
+// it is a directory: then to has mode 0755. After an error, what was copied
 // remains.
 func Clone(ctx context.Context, from, to string) error {
 	tree, err := OpenDir(filepath.Dir(from), nil)

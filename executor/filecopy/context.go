@@ -20,8 +20,8 @@ import (
 // or GNU; plain or compressed with gzip, bzip2, xz or zstd) into dir, an empty
 // private directory, for OpenDir. Names are confined to dir, whatever they and
 // the archive's links say. Modes, modification times, symbolic and hard links
-// are kept; owners are not, because those of a context mean nothing, nor are
-// extended attributes. Devices and fifos are left out. The budget bounds what there may
+// are kept. Owners are not, because the owners of a context mean nothing. Extended
+// attributes are not kept either. Devices and fifos are left out. The budget bounds what there may
 // be. The context is asked before each read from r. After an error, what was unpacked
 // remains.
 func UnpackContext(ctx context.Context, r io.Reader, dir string, budget *bounded.Budget) error {

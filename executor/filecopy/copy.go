@@ -158,8 +158,8 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 
 // finish gives the directory that the contents of src went to its metadata. It
 // stays as it is but for the time, unless the directory itself was copied there:
-// BuildKit gives it that of the source. The root of a tree has none that was ever
-// said.
+// BuildKit gives it the time of the source. The root of a tree has no time that anybody
+// has set.
 func (c *copier) finish(p *pair, src *source, itself bool) error {
 	if itself {
 		xattrs, err := c.sel.tree.owners.Xattrs(p.src, src.node.mode)

@@ -114,7 +114,7 @@ func (e *Exporter) Start(l *Layer) {
 	}
 }
 
-// StartBlob has bl made. It is sent only if it is part of what is pushed. It returns at
+// StartBlob begins to make bl. It is sent only if it is part of what is pushed. It returns at
 // once.
 func (e *Exporter) StartBlob(bl *Blob) {
 	e.o.Go(func(ctx context.Context) error {
@@ -156,7 +156,7 @@ func (e *Exporter) Deliver(ctx context.Context, contents []*Content) (Result, er
 	}
 	for i := range e.o.Outputs {
 		out := &e.o.Outputs[i]
-		var p *product // of files there is none
+		var p *product // stays nil for files
 		if k := slices.Index(e.formats, &out.Format); k >= 0 {
 			p = products[k]
 		}

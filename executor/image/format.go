@@ -20,7 +20,7 @@ type Format struct {
 	DockerTypes bool
 	// Compression is how the layers that the build makes are compressed.
 	Compression snapshot.Compression
-	// Recompress has the layers of the base compressed by the same method, if
+	// Recompress compresses the layers of the base by the same method, if
 	// they aren't. Otherwise they stay as they are.
 	Recompress bool
 	// Annotations are put on the documents. Nothing of the base's is kept.

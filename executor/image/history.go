@@ -13,8 +13,8 @@ import (
 // have a time where one is known. h stays as it is.
 //
 // Base images that were squashed or made by other tools may break the rule. As
-// with BuildKit the first n entries with a layer are those of the layers, what
-// comes later is marked empty, and missing entries are added at the end.
+// with BuildKit the first n entries with a layer belong to the layers, later ones
+// are marked empty, and missing ones are added at the end.
 func completeHistory(h []ocispec.History, n int) []ocispec.History {
 	out := slices.Clone(h)
 	layers := 0
@@ -76,8 +76,8 @@ func clampHistory(h, base []ocispec.History, epoch time.Time) {
 	}
 }
 
-// lastCreated returns the last time of h, nil if there is none: it is that of the
-// image.
+// lastCreated returns the last time in h, which is the time of the image. It is nil if h
+// has no times.
 func lastCreated(h []ocispec.History) *time.Time {
 	for _, e := range slices.Backward(h) {
 		if e.Created != nil {

@@ -52,7 +52,7 @@ func (p *Packer) PackStream(ctx context.Context, content io.Reader, f *Format) (
 	return l, err
 }
 
-// Remember has the store know made as the blob of the layer l over what the snapshot id
+// Remember notes in the store that made is the blob of the layer l over what the snapshot id
 // lies on. The store has it already.
 func (p *Packer) Remember(id string, l *Layer, made Packed) error {
 	return p.remember(p.stepKey(id, l.cached), made)

@@ -115,10 +115,10 @@ func reap(process *libcontainer.Process) error {
 	return nil
 }
 
-// newContainer makes a container with its state in a directory of that name below
-// dir. libcontainer wants a cgroup in each hierarchy of version 1, and fails where
-// there are none or not where it looks. Of a container that it loads it takes them
-// from a file, which here says that there are none.
+// newContainer makes a container with its state in a directory called id below dir.
+// libcontainer wants a cgroup in each hierarchy of version 1, and fails where a hierarchy
+// is missing or elsewhere. For a container that it loads it reads its cgroups from a file.
+// Here that file says that the container has no cgroups.
 func newContainer(dir, id string, config *configs.Config) (*libcontainer.Container, error) {
 	if cgroups.IsCgroup2UnifiedMode() {
 		return libcontainer.Create(dir, id, config)

@@ -11,8 +11,8 @@ import (
 	"github.com/bobbuild/bob/executor/isolation"
 )
 
-// nestUser gives the container of config a user namespace of its own, with the same
-// IDs: capabilities there are none over what belongs to bob's.
+// nestUser gives the container of config a user namespace of its own, with the same IDs.
+// Capabilities in it don't count over what belongs to bob's namespace.
 func nestUser(config *configs.Config) error {
 	uids, gids, err := isolation.SameIDs()
 	if err != nil {

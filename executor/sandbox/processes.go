@@ -49,7 +49,8 @@ func (l *processLimits) count() (n int) {
 }
 
 // explain adds to the error of a command, or of one that could not be started, the limit
-// that it has reached, or may have reached: of that of a user the kernel keeps no count.
+// that it has reached. Whether it has reached the limit of a user isn't known: the kernel
+// keeps no count of that.
 func (l *processLimits) explain(err error) error {
 	exit, ended := errors.AsType[*ExitError](err)
 	switch {

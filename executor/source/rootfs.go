@@ -20,8 +20,8 @@ type RootFS struct {
 // Present returns the root file system that snap holds.
 func Present(snap *snapshot.Snapshot) *RootFS { return &RootFS{snap: snap, id: snap.ID()} }
 
-// Later returns a root file system that makeIt makes when it is needed. The id is that of
-// the snapshot that will come of it, or "" if nothing will lie on that.
+// Later returns a root file system that makeIt makes when it is needed. The snapshot that
+// makeIt returns has the id, or "" if nothing will lie on it.
 func Later(id string, makeIt func(context.Context) (*snapshot.Snapshot, error)) *RootFS {
 	return &RootFS{id: id, make: makeIt}
 }

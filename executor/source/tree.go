@@ -28,8 +28,8 @@ func (s *Sources) View(ctx context.Context, r *RootFS) (*Tree, error) {
 	})
 }
 
-// Directory returns the files of a directory of this machine that the patterns, those of
-// a .dockerignore, don't leave out.
+// Directory returns the files of a directory of this machine, without what the patterns of
+// a .dockerignore leave out.
 func (s *Sources) Directory(ctx context.Context, dir string, ignore []string) (*Tree, error) {
 	key := recipe.Key("directory", append([]string{dir}, ignore...)...)
 	return s.dirs.Get(ctx, key, func(context.Context) (*Tree, error) {

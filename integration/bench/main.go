@@ -1,7 +1,7 @@
 // Command bench builds the same Dockerfiles with bob and with Debian's rootless
 // buildah, side by side: as the same unprivileged user, against the same
 // registry, in alternating order, with a fresh state directory each time or, for
-// rebuilds, with that of a build before. It prints the median time of each, their
+// rebuilds, with the directory of a build before. It prints the median time of each, their
 // ratio, and bob's peak resident memory. At last it has bob alone import a cache of
 // many steps, and counts what the registry is asked for it.
 //

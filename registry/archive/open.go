@@ -100,7 +100,7 @@ func (r *Reader) open(ctx context.Context, s Source, o Options) error {
 	return err
 }
 
-// convert has the reader read the layout of an image of a docker archive.
+// convert makes the reader read an image of a docker archive as a layout.
 func (r *Reader) convert(ctx context.Context, tarred members, ref string, o Options) error {
 	image, err := findDockerImage(tarred, ref)
 	if err != nil {

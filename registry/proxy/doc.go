@@ -71,7 +71,7 @@
 //
 // # Not here
 //
-// The package listens nowhere, keeps nothing on disk, caches nothing, and checks no
-// digest but those of manifests that are pushed: its client checks what it gets, the
-// registry what it is sent.
+// The package listens nowhere, keeps nothing on disk and caches nothing. It checks only the
+// digests of manifests that are pushed: its client checks what it gets, and the registry
+// checks what it is sent.
 package proxy

@@ -12,7 +12,7 @@ func recordable(name string) bool { return name == capability || strings.HasPref
 
 // Name returns what the extended attribute called name on the disk, of a file with
 // the mode st_mode, is to everyone else: another name if it is a recorded one, and
-// "" if it is none at all but part of the records.
+// "" if it is only part of the records.
 func (k Keeper) Name(mode uint32, name string) string {
 	if name == Attribute {
 		return ""

@@ -37,7 +37,7 @@ type Place interface {
 type Walk struct {
 	most  int
 	links int
-	// rest is what is left to go: the path's rest first, then that of each link on it.
+	// rest is what is left to go: the path's rest first, then the rest of each link on it.
 	// The last is gone first.
 	rest []string
 }
@@ -47,7 +47,7 @@ func New(most int) *Walk { return &Walk{most: most} }
 
 // Along goes along p from the place at. A leading slash of p means nothing, and p may
 // hold "..". Links are counted over all paths of the walk: one too many is
-// [unix.ELOOP]. Other errors are those of at.
+// [unix.ELOOP]. Other errors come from at.
 func (w *Walk) Along(p string, at Place) error {
 	w.rest = append(w.rest[:0], p)
 	for name := w.next(); name != ""; name = w.next() {

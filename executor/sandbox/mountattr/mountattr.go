@@ -56,8 +56,8 @@ func Visible(dir string) ([]*mountinfo.Info, error) {
 	}), err
 }
 
-// IsRefused reports whether err may be a seccomp filter's, or that of a kernel
-// without the call.
+// IsRefused reports whether err may come from a seccomp filter, or from a kernel without
+// the call.
 func IsRefused(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) }
 
 // Flags returns the flags of mount(2) for attributes.

@@ -67,7 +67,7 @@ func NewArchive(t testing.TB, refs ...string) archive.Contents {
 	}
 }
 
-// Inspect has skopeo read an image all through.
+// Inspect reads a whole image by skopeo.
 func Inspect(t *testing.T, source string) {
 	t.Helper()
 	skopeo, err := exec.LookPath("skopeo")

@@ -26,7 +26,7 @@ type Attrs struct {
 // modeBits are the bits of st_mode that chmod sets.
 const modeBits = 0o7777
 
-// ImplicitAttrs are those of a directory that no layer has an entry for.
+// ImplicitAttrs are the attributes of a directory that no layer has an entry for.
 var ImplicitAttrs = Attrs{Mode: 0o755}
 
 // AttrsOf returns what st says of a file: all but its extended attributes.

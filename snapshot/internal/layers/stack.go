@@ -29,7 +29,7 @@ type Stack struct {
 
 	// known holds what at has found, if that can't change; else it is nil.
 	known map[string]Dir
-	// tree is what the layers come to, if they are only indexed; then there are none.
+	// tree is what the layers come to, if they are only indexed; then layers is empty.
 	tree Node
 }
 

@@ -34,8 +34,8 @@ var deviceLinks = [...]struct{ name, target string }{
 }
 
 // makeDevices makes the /dev of a command. Where devices can't be made or opened, as
-// on a file system mounted with nodev, an empty file takes the place of null, and
-// nothing that of the others: a file can't be endless, nor random.
+// on a file system mounted with nodev, an empty file takes the place of null. The others
+// are left out: a file can't be endless or random.
 func makeDevices(dir string) error {
 	if err := makeDir(dir, 0o755); err != nil {
 		return err

@@ -25,8 +25,8 @@ func newNodeMaker() (*nodeMaker, error) {
 	return &nodeMaker{ours: os.NewFile(uintptr(pair[0]), "nodes"), theirs: os.NewFile(uintptr(pair[1]), "nodes")}, nil
 }
 
-// start takes the descriptor that the process has sent which is the command by now, or
-// isn't and has sent none.
+// start takes the descriptor that the process has sent. That process is the command by
+// now; if it isn't, it has sent nothing.
 func (m *nodeMaker) start() error {
 	if err := m.theirs.Close(); err != nil {
 		return err

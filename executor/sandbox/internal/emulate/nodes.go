@@ -13,7 +13,7 @@ import (
 type Nodes struct {
 	Kernel  bool // makes them for this process, and for what is in its user namespace
 	Outer   bool // an outer bob does, by files that stand for them
-	Listens bool // this process can make them for others, none of whose parents does so
+	Listens bool // this process can make them for others, and no parent of theirs does so
 }
 
 // Wanted reports whether commands take an emulation of devices, and can have it; nested

@@ -35,8 +35,9 @@ var ofNetwork = [...]string{"CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
 // Capabilities returns the names of Docker's.
 func Capabilities() []string { return slices.Clone(capabilities[:]) }
 
-// WithoutNetwork returns the names without those that count in a network namespace. Over
-// one that is also bob's a command has none of them: it would read what bob and others send.
+// WithoutNetwork returns the names without those that count in a network namespace. A
+// command that shares bob's network namespace must not have them: it could read what bob
+// and others send.
 func WithoutNetwork(names []string) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(ofNetwork[:], name) })
 }
