@@ -1,13 +1,12 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
 	"fmt"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )

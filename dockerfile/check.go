@@ -1,14 +1,13 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
 	"errors"
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/bobbuild/bob/dockerfile/internal/ports"
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 

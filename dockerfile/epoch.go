@@ -1,8 +1,6 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
 	"errors"
 	"fmt"
 	"strconv"
@@ -11,6 +9,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )

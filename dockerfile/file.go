@@ -1,8 +1,6 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
 	"bufio"
 	"bytes"
 	"errors"
@@ -12,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"

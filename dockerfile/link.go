@@ -1,8 +1,6 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +8,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )

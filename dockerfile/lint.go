@@ -1,16 +1,14 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
-	"github.com/bobbuild/bob/dockerfile/internal/lint"
-
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
+	"github.com/bobbuild/bob/dockerfile/internal/lint"
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"

@@ -1,12 +1,11 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
 	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"

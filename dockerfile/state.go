@@ -1,14 +1,13 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/lint"
-
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
+	"github.com/bobbuild/bob/dockerfile/internal/lint"
 	"github.com/bobbuild/bob/dockerfile/internal/paths"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"

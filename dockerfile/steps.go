@@ -1,8 +1,6 @@
 package dockerfile
 
 import (
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-
 	"errors"
 	"fmt"
 	"path"
@@ -12,6 +10,7 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/bobbuild/bob/dockerfile/internal/paths"
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/util/system"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"

@@ -2,21 +2,19 @@ package lint
 
 import (
 	"fmt"
-
-	"github.com/bobbuild/bob/dockerfile/internal/position"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"path"
 	"regexp"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
+	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/suggest"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/patternmatcher"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // A Checker finds what the linter has to say of the instructions of one stage. A nil

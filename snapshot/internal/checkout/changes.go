@@ -12,7 +12,6 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/layertar"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
-
 	"golang.org/x/sys/unix"
 )
 

@@ -18,7 +18,6 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
-
 	"golang.org/x/sys/unix"
 )
 

@@ -7,7 +7,6 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/descent"
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
-
 	"golang.org/x/sys/unix"
 )
 

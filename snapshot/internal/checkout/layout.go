@@ -12,7 +12,6 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/internal/trash"
 	"github.com/bobbuild/bob/snapshot/owners"
-
 	"golang.org/x/sys/unix"
 )
 

@@ -17,7 +17,6 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
 	"github.com/bobbuild/bob/snapshot/owners"
-
 	"golang.org/x/sys/unix"
 )
 

@@ -14,7 +14,6 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/file"
 	"github.com/bobbuild/bob/snapshot/internal/trash"
 	"github.com/bobbuild/bob/snapshot/internal/usage"
-
 	"golang.org/x/sys/unix"
 )
 
