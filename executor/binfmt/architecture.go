@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An architecture is what an image platform calls so, by Go's name for it. Its
-// variants, as v6 and v7 of arm, are told apart by nothing in a program's header.
+// An architecture is the architecture of an image platform, by Go's name for it. Nothing in
+// a program's header tells its variants apart, such as v6 and v7 of arm.
 type architecture struct {
 	name    string
 	qemu    string // QEMU's name for it

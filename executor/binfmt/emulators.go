@@ -1,10 +1,10 @@
-// Package binfmt has commands of other architectures than this machine's run by emulators,
-// which are registered with the kernel's binfmt_misc.
+// Package binfmt makes commands of other architectures than this machine's run, by
+// emulators that are registered with the kernel's binfmt_misc.
 //
-// What the machine has registered is found by executing a small
-// program in a root that holds nothing else, so with the flag F. Else, since Linux 6.7,
-// bob registers emulators in an instance of its own user namespace. It is mounted
-// nowhere: a descriptor of bob's keeps it. A command can neither see nor change it, but
+// To find out what the machine has registered, bob executes a small program in a root that
+// holds nothing else, which takes the flag F. If that fails, since Linux 6.7, bob registers
+// emulators in an instance of its own user namespace. It is mounted nowhere: a descriptor
+// of bob's keeps it. A command can neither see nor change it, but
 // an insecure one, which stays in bob's namespace, can mount it.
 //
 // QEMU makes the system calls of its program itself, so that seccomp filters and the
@@ -29,13 +29,13 @@ import (
 	"github.com/bobbuild/bob/executor/obstacle"
 )
 
-// Emulators have commands of other architectures than this machine's run, by
-// emulators that are registered with the kernel's binfmt_misc. What the machine has
-// registered is taken if it works in a root file system that doesn't hold it. Else
-// bob registers QEMU's in an instance of its own, which the kernel has for each user
-// namespace since Linux 6.7: it counts for that namespace and those below it, in
-// place of the machine's, and nobody outside sees it. So it is bob's own namespace
-// that it takes. The methods may be called concurrently.
+// Emulators make commands of other architectures than this machine's run, by emulators
+// that are registered with the kernel's binfmt_misc. They use what the machine has
+// registered if that works in a root file system that doesn't hold the emulator. Otherwise
+// they register QEMU's in an instance of binfmt_misc for bob's user namespace, which the
+// kernel allows since Linux 6.7. It counts for that namespace and those below it, in place
+// of the machine's, and nobody outside sees it. So bob has to be in a user namespace of its
+// own. The methods may be called concurrently.
 type Emulators struct {
 	// Dir is where a directory may be made for a moment, on a file system from which
 	// programs can be executed.
@@ -66,10 +66,9 @@ func (e *ArchitectureError) Error() string { return e.Obstacle.Error() }
 // Unwrap returns the obstacle.
 func (e *ArchitectureError) Unwrap() error { return e.Obstacle }
 
-// Prepare has commands of these architectures, by Go's names for them, run from now
-// on, as well as those of earlier calls. It returns an *ArchitectureError for the
-// first that can't be. About ones that it knows nothing of it leaves the decision to
-// the kernel.
+// Prepare makes commands of these architectures, by Go's names for them, run from now on,
+// beside the architectures of earlier calls. It returns an *ArchitectureError for the first
+// that can't run. It leaves architectures that it doesn't know to the kernel.
 func (e *Emulators) Prepare(ctx context.Context, architectures []string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

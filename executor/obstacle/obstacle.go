@@ -15,12 +15,12 @@ import (
 type Obstacle struct { //nolint:errname // it is shown as a finding, too
 	// Why says what refuses, without a full stop.
 	Why string
-	// Fix is how to have it allowed: a sentence, and commands or configuration
+	// Fix is how to allow it: a sentence, and commands or configuration
 	// to copy in indented lines after it. "" means that nothing is known.
 	Fix string
 }
 
-// New returns the obstacle with what refuses, and how to have it allowed.
+// New returns the obstacle with what refuses, and how to allow it.
 func New(why, fix string) *Obstacle { return &Obstacle{why, fix} }
 
 // Error returns both.

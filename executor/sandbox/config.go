@@ -15,7 +15,7 @@ import (
 // containerUmask is the umask in a container, whatever bob's own is.
 const containerUmask = 0o022
 
-// maskedPaths are hidden in the container, as Docker's.
+// maskedPaths are hidden in the container, as in Docker.
 var maskedPaths = [...]string{
 	"/proc/acpi",
 	"/proc/asound",
@@ -31,7 +31,7 @@ var maskedPaths = [...]string{
 	"/sys/firmware",
 }
 
-// readOnlyPaths refuse writes in the container, as Docker's.
+// readOnlyPaths refuse writes in the container, as in Docker.
 var readOnlyPaths = [...]string{
 	"/proc/bus",
 	"/proc/fs",

@@ -75,7 +75,7 @@ func runOnThread(ctx context.Context, container *libcontainer.Container, p *Proc
 		Stderr:           output.Stderr(),
 	}
 	if oneID {
-		// The only one there is. That of p is the command's as soon as it is executed.
+		// There is no other ID. The command gets the IDs of p as soon as it is executed.
 		process.UID, process.GID, process.AdditionalGroups = 0, 0, nil
 	}
 	err = container.Run(process)
@@ -85,9 +85,9 @@ func runOnThread(ctx context.Context, container *libcontainer.Container, p *Proc
 	}
 	output.Start(cancel)
 	stop := context.AfterFunc(ctx, func() {
-		// Its being the first of a PID namespace, all others die with it. The
-		// container's own Signal would look in /proc first whether it runs,
-		// and do nothing when that fails. An error says that it has ended.
+		// It is the first process of a PID namespace, so all others die with it. The
+		// container's own Signal would look in /proc first whether it runs, and do
+		// nothing if that fails. An error says that it has ended.
 		_ = process.Signal(unix.SIGKILL)
 	})
 	err = exitStatus(process.Wait())
