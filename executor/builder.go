@@ -14,17 +14,12 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Build runs plan and delivers its result. The first failure ends everything
-// else that is under way; it is a [*StepError] when an instruction is to blame.
-// When Build returns nothing of it is running or mounted any more.
-func (b *Builder) Build(ctx context.Context, plan *dockerfile.Plan, o Options) (*Result, error) {
-	return b.BuildAll(ctx, []*dockerfile.Plan{plan}, o)
-}
-
-// BuildAll is [Builder.Build] of plans that are for different platforms, at the
-// same time. With more than one the result is an index of their images, in the order
-// of the plans. What they have in common is done once.
-func (b *Builder) BuildAll(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {
+// Build runs plans, which are for different platforms, at the same time, and delivers
+// their result. Of more than one it is an index of their images, in the order of the
+// plans. What they have in common is done once. The first failure ends everything else
+// that is under way; it is a [*StepError] when an instruction is to blame. When Build
+// returns, nothing of it is running or mounted any more.
+func (b *Builder) Build(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {
 	if err := o.complete(plans); err != nil {
 		return nil, err
 	}

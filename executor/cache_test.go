@@ -320,7 +320,7 @@ func TestCacheOfNamedContext(t *testing.T) {
 		dir := t.TempDir()
 		writeTree(t, dir, map[string]string{"x": "x"})
 		o.Contexts = map[string]executor.Context{"files": {Dir: dir}}
-		r, err := k.builder.Build(t.Context(), plan, o)
+		r, err := k.builder.Build(t.Context(), []*dockerfile.Plan{plan}, o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -246,7 +246,7 @@ func (k *kit) buildWith(ctx context.Context, text string, o executor.Options, p 
 	if k.epoch != nil {
 		plan.Epoch = k.epoch
 	}
-	return k.builder.Build(ctx, plan, o)
+	return k.builder.Build(ctx, []*dockerfile.Plan{plan}, o)
 }
 
 // buildFor builds text for several platforms with o.
@@ -264,7 +264,7 @@ func (k *kit) buildFor(text string, o executor.Options, targets ...ocispec.Platf
 		}
 		plans = append(plans, plan)
 	}
-	return k.builder.BuildAll(k.t.Context(), plans, o)
+	return k.builder.Build(k.t.Context(), plans, o)
 }
 
 // mustBuild is build without an error.

@@ -34,7 +34,7 @@ func buildIn(t *testing.T, k *kit, text string, contexts map[string]executor.Con
 		t.Fatal(err)
 	}
 	out := t.TempDir()
-	_, err = k.builder.Build(t.Context(), plan, executor.Options{
+	_, err = k.builder.Build(t.Context(), []*dockerfile.Plan{plan}, executor.Options{
 		Contexts: contexts, Outputs: []image.Output{{Type: image.OutputLocal, Dest: out}},
 	})
 	return out, err

@@ -133,7 +133,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, 
 			warnIn(view)(l.Error())
 		}
 	}
-	result, err = builder.BuildAll(ctx, plans, o.build)
+	result, err = builder.Build(ctx, plans, o.build)
 	if pruneErr := o.trim(ctx, store, cache); pruneErr != nil && ctx.Err() == nil {
 		warnIn(view)(pruneErr.Error())
 	}
