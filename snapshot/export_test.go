@@ -12,7 +12,7 @@ import (
 // Indexed lists the files of a snapshot as a store with the snapshotter Index knows
 // them, the root included.
 func (s *Store) Indexed(id string) ([]string, error) {
-	indexed, ok := s.how.(*indexes)
+	indexed, ok := s.found.(*indexed)
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}

@@ -24,14 +24,14 @@ import (
 
 // A part is what a store has for one ID mapping: the snapshots, and what is being written.
 type part struct {
-	dir       string // dir/ids/<fingerprint> of the store, absolute
-	opts      Options
-	owners    owners.Keeper // of the files in it
-	marks     layers.Marks  // of removed files in it
-	usage     *usage.Usage
-	boots     *durable.Boots
-	bin       *trash.Bin
-	snapshots *committed.Snapshots
+	dir         string        // dir/ids/<fingerprint> of the store, absolute
+	maxUnpacked int64         // bytes of a layer, 0 for no bound
+	owners      owners.Keeper // of the files in it
+	marks       layers.Marks  // of removed files in it
+	usage       *usage.Usage
+	boots       *durable.Boots
+	bin         *trash.Bin
+	snapshots   *committed.Snapshots
 }
 
 // openPart opens the part of the running process in the store in the directory dir, and
@@ -52,7 +52,7 @@ func openPart(dir string, o Options, u *usage.Usage) (*part, error) {
 		mapping += "-marks"
 	}
 	p := &part{
-		dir: filepath.Join(dir, "ids", mapping), opts: o, owners: o.owners(), marks: marks,
+		dir: filepath.Join(dir, "ids", mapping), maxUnpacked: o.MaxUnpacked, owners: o.owners(), marks: marks,
 		usage: u, boots: durable.Of(dir),
 	}
 	p.bin = trash.In(p.path("garbage"))

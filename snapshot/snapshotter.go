@@ -11,8 +11,6 @@ import (
 // A snapshotter makes one file system of a snapshot and those below it. Its methods may be
 // called concurrently.
 type snapshotter interface {
-	finder
-
 	// prepare makes the file system of below that may be changed. It makes what it needs
 	// in the directory dir, which the caller removes.
 	prepare(ctx context.Context, dir string, below checkout.Stack) (changedFileSystem, error)
@@ -36,6 +34,9 @@ type finder interface {
 	// stack returns the layers below the snapshot id, which has a directory, also those that
 	// it hides. The caller closes it.
 	stack(id string) (*layers.Stack, error)
+	// offer tells where layers are that may have to be unpacked after all, the first of
+	// which lies on the snapshot below.
+	offer(below string, layers []content.Layer)
 }
 
 // A fileSystem is what an active snapshot or a view has at its root.

@@ -85,6 +85,7 @@ type Store struct {
 	records *records.Records
 	caches  *cachemounts.Caches
 	pruning *pruning.Store
+	found   finder
 	how     snapshotter
 	mounts  *mounts
 }
@@ -138,13 +139,15 @@ func openUsed(dir string, o Options, u *usage.Usage) (*Store, error) {
 		mounts:  &mounts{part: p, open: map[*mounted]struct{}{}},
 	}
 	s.pruning = &pruning.Store{Usage: u, Keepers: []pruning.Keeper{p.snapshots, s.caches, s.blobs, s.records}}
+	all := unpacked{p}
 	switch o.Snapshotter {
 	case "", Overlay, FuseOverlay:
-		s.how = &overlays{unpacked{p}, checkout.NewFlats(p.copies()), o.Snapshotter == FuseOverlay}
+		s.found, s.how = all, &overlays{all, checkout.NewFlats(p.copies()), o.Snapshotter == FuseOverlay}
 	case Copy:
-		s.how = &copies{unpacked{p}, checkout.In(p.copies())}
+		s.found, s.how = all, &copies{all, checkout.In(p.copies())}
 	case Index:
-		s.how = &indexes{part: p, records: s.records, blobs: s.blobs, trees: map[string]*tree.Node{}}
+		some := &indexed{part: p, records: s.records, blobs: s.blobs, trees: map[string]*tree.Node{}}
+		s.found, s.how = some, indexes{some}
 	default:
 		return nil, fmt.Errorf("there is no snapshotter %q: use %s, %s, %s or %s", o.Snapshotter, Overlay, FuseOverlay, Copy, Index)
 	}
@@ -268,13 +271,13 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
 // may have lost something in a power failure, or that lies on what is only indexed and
 // neither offered nor in the store, is fs.ErrNotExist.
 func (s *Store) Snapshot(id string) (*Snapshot, error) {
-	return openSnapshot(s.how, s.part.owners, id)
+	return openSnapshot(s.found, s.part.owners, id)
 }
 
 // Prepare makes a new active snapshot on top of parent, nil for an empty root
 // directory of mode 0755. The caller ends it by Commit or Discard.
 func (s *Store) Prepare(ctx context.Context, parent *Snapshot) (*Active, error) {
-	a := &Active{found: s.how, parent: stackOf(parent).ID}
+	a := &Active{found: s.found, parent: stackOf(parent).ID}
 	var err error
 	a.mounted, err = s.mounts.mount(ctx, func(path string) (fileSystem, error) {
 		a.changed, err = s.how.prepare(ctx, path, stackOf(parent))
@@ -299,11 +302,7 @@ func (s *Store) View(ctx context.Context, sn *Snapshot) (*View, error) {
 
 // Offer tells the store where the layers of an image are, base first, that it may
 // have to unpack after all. Only a store with the snapshotter [Index] has use for it.
-func (s *Store) Offer(layers []Layer) {
-	if indexed, ok := s.how.(*indexes); ok {
-		indexed.offer("", layers)
-	}
-}
+func (s *Store) Offer(layers []Layer) { s.found.offer("", layers) }
 
 // Unpack makes the snapshot of the given layers, base first, and the snapshots of all
 // stacks below it, except what the store has: each is made once, whoever

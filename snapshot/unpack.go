@@ -170,7 +170,7 @@ func (u *unpacking) extractOnce(ctx context.Context, c *locks.Claim, l content.L
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	budget := bounded.NewBudget(u.opts.MaxUnpacked)
+	budget := bounded.NewBudget(u.maxUnpacked)
 	x, err := layertar.NewLayer(root, u.owners, u.marks, budget)
 	if err != nil {
 		return nil, err

@@ -7,7 +7,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/layers"
 )
 
-// unpacked are snapshots that all lie on the disk.
+// unpacked finds snapshots that all lie on the disk.
 type unpacked struct{ *part }
 
 func notElsewhere(_ string, err error) (string, error) { return "", err }
@@ -27,6 +27,9 @@ func (u unpacked) stack(id string) (*layers.Stack, error) {
 	below, err := u.layers(m.Parent)
 	return layers.New(below, u.owners, u.marks), err
 }
+
+// offer does nothing: nothing is left to be unpacked later.
+func (unpacked) offer(string, []content.Layer) {}
 
 func (u unpacked) unpack(ctx context.Context, parent string, all []content.Layer, jobs int) (string, error) {
 	return u.unpackLayers(ctx, u, parent, all, jobs)
