@@ -38,9 +38,10 @@ func NewClaim(parent string) (*Claim, error) {
 	if err := os.Mkdir(c.Path, 0o700); err != nil {
 		return nil, err
 	}
-	c.lock, err = Open(filepath.Join(c.Path, Name), unix.LOCK_EX|unix.LOCK_NB)
+	// IsDead may hold the lock for a moment, which is waited for; nobody else takes it.
+	c.lock, err = Open(filepath.Join(c.Path, Name), unix.LOCK_EX)
 	if err != nil {
-		return nil, errors.Join(err, c.Abandon(parent))
+		return nil, errors.Join(err, descent.RemovePath(c.Path))
 	}
 	return c, nil
 }
@@ -78,11 +79,7 @@ func (c *Claim) Made() (time.Time, error) {
 
 // Abandon renames the claim into the directory garbage and gives up the lock.
 func (c *Claim) Abandon(garbage string) error {
-	err := os.Rename(c.Path, filepath.Join(garbage, filepath.Base(c.Path)))
-	if c.lock != nil {
-		err = errors.Join(err, c.lock.Close())
-	}
-	return err
+	return errors.Join(os.Rename(c.Path, filepath.Join(garbage, filepath.Base(c.Path))), c.lock.Close())
 }
 
 // Drop removes the claim at once and gives up the lock.

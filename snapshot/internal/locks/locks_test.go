@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,4 +97,43 @@ func TestTidy(t *testing.T) {
 		t.Errorf("left %q", got)
 	}
 	unlock()
+}
+
+// TestClaimWhileLookedAt has others look at each claim from the moment it is there.
+func TestClaimWhileLookedAt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	var lookers sync.WaitGroup
+	for range 2 {
+		lookers.Go(func() {
+			for ctx.Err() == nil {
+				entries, err := os.ReadDir(dir)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, e := range entries {
+					if e.Name() == locks.GuardName {
+						continue
+					}
+					if _, err := locks.IsDead(filepath.Join(dir, e.Name())); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for range 500 {
+		c, err := locks.NewClaim(dir)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		if err := c.Drop(); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	lookers.Wait()
 }
