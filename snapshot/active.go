@@ -110,15 +110,15 @@ var errFinished = errors.New("snapshot is already committed or discarded")
 func (a *Active) Root() string { return a.files.Root() }
 
 // Restored says that the paths below Root were changed and are as they were, but for
-// the time of their last change (st_ctime): that is then no change. Whatever else is
-// different of them is one.
+// the time of their last change (st_ctime): that is then no change. Any other
+// difference is one.
 func (a *Active) Restored(paths []string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if w, ok := a.changed.(interface{ Restored(paths []string) error }); ok && a.claim != nil {
 		return w.Restored(paths)
 	}
-	return nil // the tree of an overlay has what changed in its upper directory
+	return nil // of an overlay, what is in the upper directory has changed
 }
 
 // A revealer is a file system in which what lies below isn't there before it is asked for.
@@ -127,10 +127,10 @@ type revealer interface {
 	ShowFile(ctx context.Context, path string) error
 }
 
-// Reveal returns a function that has what the snapshots below have at a path, and at
-// those above it, appear below Root. Whoever writes there calls it for every name
-// before looking at that. The path leads from the root through no link. Files have no
-// content. It is nil where all is there.
+// Reveal returns a function that makes appear below Root what the snapshots below have at
+// a path and at the directories that lead to it. Whoever writes there calls it for every
+// name before looking at that. The path leads from the root through no link. Files have
+// no content. Where all is there, Reveal returns nil.
 func (a *Active) Reveal() func(path string) error {
 	if r, ok := a.changed.(revealer); ok {
 		return r.Reveal

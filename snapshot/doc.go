@@ -27,9 +27,11 @@
 //	blobs/sha256/<hex>                       shared by every ID mapping
 //	records/<kind>/<algorithm>/<hex>         shared, too
 //	tmp/<random>/                            files of one process, not yet renamed
+//	synced/<boot>                            up to when what this boot wrote is on the disk
+//	.use                                     locked by who marks something as used, or removes
 //	.try-<n>, .bob-doctor-<n>                what processes try before they open it, locked meanwhile
 //	ids/<fingerprint>/snapshots/<id>/fs      the layer in overlay format
-//	ids/<fingerprint>/snapshots/<id>/meta.json
+//	ids/<fingerprint>/snapshots/<id>/meta.json  its time is that of the last use
 //	ids/<fingerprint>/active/<random>/{fs,work,mnt}  mnt is a mount or a checkout
 //	ids/<fingerprint>/garbage/<random>       renamed away, being removed
 //	ids/<fingerprint>/locks/<id>             held while a layer is unpacked
@@ -50,14 +52,15 @@
 //
 // # Packages
 //
-// This package puts the parts together: a [Store] has a part for each ID mapping, and a
-// snapshotter for each way to make one file system of layers. Below internal, each thing
-// that is kept has a package: blobs, records, cachemounts and committed snapshots. They
-// stand on usage (who uses what), durable (what has survived), trash (what is being
-// removed) and locks; pruning lists and removes what they keep. The file systems are
-// overlay (mounts), checkout (copies) and underlay with tree (indexes). content reads
-// layers, layertar is between tars and directories, layers looks things up in directories
-// of overlay format, and file, descent, relpath and idmap are about single files.
+// This package puts the rest together. A [Store] has what it keeps for the ID mapping of
+// its process. [Open] chooses by the [Options] what finds snapshots, which may all lie
+// on the disk or not, and the snapshotter. Below internal, each thing that is kept has a
+// package: blobs, records, cachemounts and committed snapshots. They stand on usage (who
+// uses what), durable (what has survived), trash (what is being removed) and locks;
+// pruning lists and removes what they keep. The file systems are overlay (mounts),
+// checkout (copies) and underlay with tree (indexes). content reads layers, layertar is
+// between tars and directories, layers looks things up in directories of overlay format,
+// and file, descent, relpath and idmap are about single files.
 //
 // # Copies
 //

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// otherPlace is what to do about a place that can't be had.
+// otherPlace tells what to do about a place that can't be used.
 const otherPlace = "choose another directory by --cache-dir, or BOB_CACHE_DIR"
 
 // CheckPlace refuses dir as the place of a store if another user may have prepared it,

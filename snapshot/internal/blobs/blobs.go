@@ -20,7 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Blobs are the blobs of a store, which all ID mappings share. Its methods may be called
+// Blobs are the blobs of a store, which all ID mappings share. Their methods may be called
 // concurrently, also in several processes.
 type Blobs struct {
 	dir   string // with a directory for each digest algorithm
@@ -34,13 +34,12 @@ func Of(dir string, u *usage.Usage, bin *trash.Bin) *Blobs {
 	return &Blobs{dir: filepath.Join(dir, "blobs"), usage: u, bin: bin}
 }
 
-// Dir returns the directory of the blobs. Their names there are digests in hex.
-func (b *Blobs) Dir() string { return filepath.Join(b.dir, digest.SHA256.String()) }
-
 // List calls add for each blob.
 func (b *Blobs) List(_ context.Context, _ bool, add func(pruning.Entry)) error {
-	return pruning.EachFile(b.Dir(), func(e fs.DirEntry) error {
-		return pruning.AddFile(add, pruning.Item{Kind: pruning.Blob, ID: digest.SHA256.String() + ":" + e.Name()}, filepath.Join(b.Dir(), e.Name()))
+	dir := filepath.Join(b.dir, digest.SHA256.String())
+	return pruning.EachFile(dir, func(e fs.DirEntry) error {
+		id := digest.NewDigestFromEncoded(digest.SHA256, e.Name()).String()
+		return pruning.AddFile(add, pruning.Item{Kind: pruning.Blob, ID: id}, filepath.Join(dir, e.Name()))
 	})
 }
 

@@ -50,7 +50,7 @@ func (c *CacheMount) Close() error {
 	return nil
 }
 
-// Caches are the cache mounts of one ID mapping of a store. Its methods may be called
+// Caches are the cache mounts of one ID mapping of a store. Their methods may be called
 // concurrently, also in several processes.
 type Caches struct {
 	dir    string // KEY/NUMBER below it are the instances
@@ -168,7 +168,7 @@ func (cs *Caches) open(ctx context.Context, key digest.Digest, sharing Sharing, 
 const cachePause = 50 * time.Millisecond
 
 // try returns an instance, a new one if need be, or nil if Locked has
-// to wait. The guard has one user at a time look and make.
+// to wait. Under the guard one user at a time looks and makes.
 func (cs *Caches) try(ctx context.Context, dir string, sharing Sharing, fill func(path string) error) (*CacheMount, error) {
 	release, err := lockCaches(ctx, dir)
 	if err != nil {
@@ -241,7 +241,7 @@ func (cs *Caches) intact(dir string) bool {
 	return ok
 }
 
-// intactInstances returns the numbers of those that are, and removes the others.
+// intactInstances returns which of the instances in dir are intact, and removes the others.
 func (cs *Caches) intactInstances(dir string, numbers []int) (left []int, err error) {
 	for _, n := range numbers {
 		path := filepath.Join(dir, strconv.Itoa(n))

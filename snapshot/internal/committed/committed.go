@@ -38,7 +38,7 @@ type Meta struct {
 // metaName is the file that carries the time of last use, too.
 const metaName = "meta.json"
 
-// Snapshots are the committed snapshots of one ID mapping of a store. Its methods may be
+// Snapshots are the committed snapshots of one ID mapping of a store. Their methods may be
 // called concurrently, also in several processes.
 type Snapshots struct {
 	dir   string
@@ -100,9 +100,9 @@ func (s *Snapshots) parseMeta(id string) (Meta, error) {
 	return m, nil
 }
 
-// Keep makes the claim c, which holds fs, the snapshot id, which ends it. It sets the
-// version and the stamp of m. If another process has made the snapshot, the error is
-// fs.ErrExist.
+// Keep makes a snapshot with the given ID of the claim c, which has the layer in its
+// directory fs. That ends the claim. Keep sets the version and the stamp of m. If another
+// process has made the snapshot, the error is fs.ErrExist.
 func (s *Snapshots) Keep(c *locks.Claim, id string, m Meta) error {
 	m.Version, m.Stamp = version, s.boots.Now()
 	b, err := json.Marshal(m)

@@ -28,9 +28,9 @@ type Layer struct {
 	// concurrently with Open of other layers. If the reader's error has a method
 	// Again that returns true, the layer is opened and read once more.
 	Open func(ctx context.Context) (io.ReadCloser, error)
-	// Waiting, if not nil, is called once if another process is at unpacking the layer
-	// and this one waits for it for more than a moment. It may be called concurrently
-	// with Waiting of other layers.
+	// Waiting, if not nil, is called once if another process, of the given ID, unpacks the
+	// layer and this one has waited for it for more than a moment. It may be called
+	// concurrently with Waiting of other layers.
 	Waiting func(pid int)
 }
 

@@ -33,12 +33,12 @@ type Stamp struct {
 	At   int64  `json:"at,omitempty"`   // nanoseconds since that boot
 }
 
-// Boots knows of the boots of the machine what each has left in a store. Its methods may
-// be called concurrently.
+// Boots knows how much of what each boot of the machine wrote to a store is on the disk.
+// Its methods may be called concurrently.
 type Boots struct {
 	dir    string   // of the files that Sync writes, one for each boot
-	boot   string   // that this process runs in
-	synced sync.Map // up to which moment other boots are on the disk, by name
+	boot   string   // the running one
+	synced sync.Map // by the name of another boot, the moment up to which all is on the disk
 }
 
 // Of returns what is known of the store in dir.
@@ -75,11 +75,11 @@ func (b *Boots) Unseal(data []byte) (value []byte, ok bool) {
 	return value, err == nil && b.Holds(st)
 }
 
-// remembered is of how many boots the store remembers what was on the disk. What older
+// remembered is the number of boots of which Forget leaves what Sync noted. What older
 // ones wrote counts as lost.
 const remembered = 100
 
-// Forget removes what is remembered of the oldest boots.
+// Forget removes what Sync noted of the oldest boots.
 func (b *Boots) Forget() error {
 	entries, err := os.ReadDir(b.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -109,7 +109,7 @@ func (b *Boots) Forget() error {
 	return nil
 }
 
-// thisBoot names the boot and the clock that stamps are of.
+// thisBoot names the running boot together with the clock that stamps are taken from.
 func thisBoot() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -132,8 +132,8 @@ func stampNow(boot string) Stamp {
 // syncedName is the directory of what Sync remembers: a file for each boot.
 const syncedName = "synced"
 
-// readSynced returns up to which moment of its boot all is on the disk, as the file path
-// says. If that can't be read, nothing is.
+// readSynced returns the moment of a boot up to which all is on the disk, as the file path
+// has it, and -1, before any moment, if the file can't be read.
 func readSynced(path string) int64 {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -220,7 +220,7 @@ func sealSum(head string, value []byte) []byte {
 
 var errSeal = errors.New("damaged")
 
-// unseal returns what was given to seal. Anything else is errSeal.
+// unseal returns what was given to seal. The error for any other data is errSeal.
 func unseal(data []byte) (Stamp, []byte, error) {
 	line, value, _ := bytes.Cut(data, []byte{'\n'})
 	at := bytes.LastIndexByte(line, ' ')

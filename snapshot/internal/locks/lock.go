@@ -1,6 +1,6 @@
-// Package locks has what tells the processes that use a store of each other: files with
-// a lock (flock(2)), which the kernel frees when its holder ends, and directories that
-// hold such a file while their maker lives.
+// Package locks tells processes that share a store of each other: by files with a lock
+// (flock(2)), which the kernel frees when its holder ends, and by directories that hold
+// such a file while their maker lives.
 package locks
 
 import (

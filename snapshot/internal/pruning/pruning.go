@@ -12,7 +12,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/usage"
 )
 
-// A Store is the keepers of a store, and this process's part in its use.
+// A Store is the keepers of a store, and this process's use of it.
 type Store struct {
 	Usage   *usage.Usage
 	Keepers []Keeper
@@ -80,7 +80,7 @@ func (s *Store) entries(ctx context.Context, exact bool) ([]Entry, error) {
 	return items, nil
 }
 
-// support notes that it is used when above is, which lies on it.
+// support notes that e, on which above lies, is used whenever above is.
 func (e *Entry) support(above Entry) {
 	if e.Used.Before(above.Used) {
 		e.Used = above.Used

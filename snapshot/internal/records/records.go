@@ -18,10 +18,10 @@ import (
 
 var kindPattern = regexp.MustCompile(`^[a-z][a-z0-9-]*-[0-9]+$`)
 
-// Records are the records of a store, which all ID mappings share. Its methods may be
+// Records are the records of a store, which all ID mappings share. Their methods may be
 // called concurrently, also in several processes.
 type Records struct {
-	dir   string
+	dir   string // KIND/ALGORITHM/HEX below it are the records
 	usage *usage.Usage
 	boots *durable.Boots
 	bin   *trash.Bin
@@ -31,9 +31,6 @@ type Records struct {
 func Of(dir string, u *usage.Usage, b *durable.Boots, bin *trash.Bin) *Records {
 	return &Records{dir: filepath.Join(dir, "records"), usage: u, boots: b, bin: bin}
 }
-
-// Dir returns the directory of the records, in which they are KIND/ALGORITHM/HEX.
-func (r *Records) Dir() string { return r.dir }
 
 // List calls add for each record.
 func (r *Records) List(_ context.Context, _ bool, add func(pruning.Entry)) error {

@@ -23,13 +23,12 @@ import (
 // exclusive for those who remove.
 const lockName = ".use"
 
-// Usage is the part of this process in the use of a store. Its methods may be called
-// concurrently.
+// Usage is one process's use of a store. Its methods may be called concurrently.
 type Usage struct {
 	lock   string // the path of lockName
 	claims string // the directory of the claims of all processes
 	claim  *locks.Claim
-	opened time.Time // as the lock of claim has it
+	opened time.Time // the modification time of the claim's lock
 }
 
 // Begin says that this process uses the store in dir from now on, by a claim in its
