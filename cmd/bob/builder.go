@@ -65,7 +65,7 @@ func outsideCache(in *input.Input, o *options, cache string) error {
 	return nil
 }
 
-// overdue returns err with --timeout as its reason, if that ended ctx.
+// overdue adds --timeout to err as the reason, if the timeout ended ctx.
 func overdue(ctx context.Context, err error) error {
 	late, ok := errors.AsType[*executor.TimeoutError](context.Cause(ctx))
 	if !ok || err == nil || errors.Is(err, late) {
@@ -74,7 +74,7 @@ func overdue(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", late, err)
 }
 
-// build is the build itself, in the namespaces it needs.
+// build runs the build in the namespaces that it needs.
 func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, cache string, m *machine, view progress.View) (result *executor.Result, err error) {
 	m.store.MaxUnpacked = o.build.MaxUnpacked
 	store, err := snapshot.Open(cache, m.store)
@@ -121,7 +121,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, 
 		return nil, err
 	}
 	o.build.Context, o.build.Ignore = src.Context, src.Ignore
-	if builder.NoRUN == nil { // else a plan without RUN lacks nothing
+	if builder.NoRUN == nil { // a plan without RUN needs no sandbox
 		for _, text := range m.notices {
 			warnIn(view)(text)
 		}
@@ -164,8 +164,8 @@ func (cfg *buildConfig) fetcher(temp string, b *executor.Options, notice func(st
 	return fetch.New(o)
 }
 
-// epoch returns the time of the source that SOURCE_DATE_EPOCH names, and nil if it
-// names no source. A directory has no time, and gives the zero time.
+// epoch returns the time of the source that SOURCE_DATE_EPOCH names. It returns nil if
+// the variable names no source, and the zero time for a directory.
 func epoch(ctx context.Context, in *input.Input, file *dockerfile.File, o *options, b *executor.Builder) (*time.Time, error) {
 	named, err := file.EpochSource(o.plan)
 	if named == nil || err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 )
 
-// buildConfig is bob build as the command line has it.
+// buildConfig holds the flags of bob build.
 type buildConfig struct {
 	file      cli.Text
 	plan      planFlags
@@ -75,8 +75,8 @@ func (cfg *buildConfig) input(ctx context.Context, args []string) (*input.Input,
 	return in, nil
 }
 
-// options applies every flag but those that name what is read. Its error joins all that
-// is wrong with them.
+// options applies every flag except those that name the input. Its error joins
+// everything that is wrong with the flags.
 func (cfg *buildConfig) options(ctx context.Context) (_ *options, err error) {
 	defer func() { err = interrupted(ctx, err) }()
 	o := &options{}

@@ -60,7 +60,7 @@ type (
 	cacheAction func(context.Context, *snapshot.Store, func(snapshot.Item) bool) error
 )
 
-// newCacheSubcommand makes a command that does with the store what register
+// newCacheSubcommand makes a command that runs on the store the function that register
 // returns.
 func newCacheSubcommand(name, help string, stdout io.Writer, register func(*flag.FlagSet, *cacheConfig) cacheAction) *ffcli.Command {
 	cfg := &cacheConfig{filters: new(cli.List), stdout: stdout}
@@ -87,8 +87,8 @@ func (cfg *cacheConfig) registerFormat(fs *flag.FlagSet) {
 	fs.StringVar(&cfg.format, "format", "table", "table or json")
 }
 
-// exec opens the store and acts on it, in the namespaces of builds: only there
-// are its files their owner's.
+// exec enters the namespaces of builds, opens the store and runs the action on it.
+// Outside of those namespaces the files in the store belong to other users.
 func (cfg *cacheConfig) exec(ctx context.Context, act cacheAction) (err error) {
 	match, err := cfg.match()
 	if err != nil {
@@ -142,8 +142,8 @@ func (cfg *cacheConfig) match() (func(snapshot.Item) bool, error) {
 	}, nil
 }
 
-// list prints the items, the last used first. Records are many and small, and are
-// only shown when asked for.
+// list prints the items, the last used first. It shows records only when asked, since
+// they are many and small.
 func (cfg *cacheConfig) list(ctx context.Context, store *snapshot.Store, match func(snapshot.Item) bool) error {
 	items, err := store.Items(ctx)
 	if err != nil {

@@ -33,11 +33,11 @@ func (f *storeFlags) register(fs *flag.FlagSet) {
 	f.unpacked.register(fs)
 }
 
-// syncLater has a process of its own bring the cache to the disk. Nobody waits for it,
-// since that may take as long as writing everything that the machine has yet to write.
-// If there is no such process, a power failure costs more of the cache.
+// syncLater starts a process that writes the cache to the disk. bob does not wait for
+// it, since it may have to wait until the machine has written everything else. Without
+// this process a power failure costs more of the cache.
 func (f *storeFlags) syncLater(cache string) {
-	if !f.sync.Or(true) || os.Getpid() == 1 { // it would end, and have to be waited for, with this one
+	if !f.sync.Or(true) || os.Getpid() == 1 { // the process would be killed with this one
 		return
 	}
 	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--cache-dir", cache) //nolint:gosec,noctx // it outlives this process
@@ -89,7 +89,7 @@ func (f *cacheFlags) register(fs *flag.FlagSet) {
 	fs.Var(&f.limit, "cache-limit", "`size` that the cache is cut down to after a build, 0 for none (default 20g, or half of a small disk)")
 }
 
-// apply sets what the build does with the cache in the directory.
+// apply sets how the build uses the cache in the directory.
 func (f *cacheFlags) apply(o *options, dir string) error {
 	o.build.NoCache, o.build.ExplainCache, o.build.LeaveOut = f.none, f.explain, dir
 	for _, stages := range f.noneOf.Values {
@@ -100,7 +100,7 @@ func (f *cacheFlags) apply(o *options, dir string) error {
 	return errors.Join(f.applySizes(o, dir), f.applyShared(&o.build))
 }
 
-// applySizes sets how much the build may take of the disk, on which cache is.
+// applySizes sets how much space the build may take on the disk that holds cache.
 func (f *cacheFlags) applySizes(o *options, cache string) error {
 	var wrong, err error
 	o.limit = -1

@@ -15,7 +15,7 @@ import (
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
-// copyConfig is bob copy and bob push as the command line has them.
+// copyConfig holds the flags of bob copy and bob push.
 type copyConfig struct {
 	platform       cli.Text
 	registries     registryConfig

@@ -18,7 +18,7 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 )
 
-// doctorConfig is bob doctor as the command line has it.
+// doctorConfig holds the flags of bob doctor.
 type doctorConfig struct {
 	isolationFlags
 
@@ -49,7 +49,7 @@ func newDoctorCommand(stdout, stderr io.Writer) *ffcli.Command {
 
 func (cfg *doctorConfig) exec(ctx context.Context, args []string) error {
 	errFormat := cli.OneOf("format", cmp.Or(cfg.format, "table"), "table", "json")
-	// What isn't there now is told now.
+	// Report missing files before trying the machine.
 	if err := errors.Join(errFormat, cfg.registries.check(ctx), cfg.check()); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func location(err error) (dockerfile.Location, bool) {
 	return dockerfile.Location{}, false
 }
 
-// errWarned ends a check that found something. All is said by then.
+// errWarned ends a check that found something. The warnings are printed by then.
 var errWarned = errors.New("the check has found warnings")
 
 // A signalError is the cause of a context that a signal ended.
@@ -68,8 +68,9 @@ type signalError struct{ sig syscall.Signal }
 
 func (e *signalError) Error() string { return e.sig.String() }
 
-// interrupted returns the signal that ended ctx in place of err, which is only what the
-// signal broke. The error of a step stays: the step failed before the signal came.
+// interrupted returns the signal that ended ctx in place of err, since err is then only
+// a consequence of the signal. It keeps the error of a step, which failed before the
+// signal came.
 func interrupted(ctx context.Context, err error) error {
 	_, step := errors.AsType[*executor.StepError](err)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !step {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 )
 
-// newHelpCommand lists help among the commands; run does what it does.
+// newHelpCommand makes the entry of help in the list of commands. run does the work.
 func newHelpCommand() *ffcli.Command {
 	return &ffcli.Command{
 		Name:       "help",

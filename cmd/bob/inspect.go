@@ -15,7 +15,7 @@ import (
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
-// inspectConfig is bob inspect as the command line has it.
+// inspectConfig holds the flags of bob inspect.
 type inspectConfig struct {
 	platform       cli.Text
 	format         string

@@ -15,7 +15,7 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 )
 
-// isolationFlags are the flags of how builds work on this machine.
+// isolationFlags are the flags that say how builds work on this machine.
 type isolationFlags struct {
 	rootless               cli.Choice
 	isolation, snapshotter cli.Text
@@ -39,7 +39,7 @@ func (f *isolationFlags) check() error {
 	switch snapshot.Snapshotter(f.snapshotter) {
 	case "", autoSnapshotter, snapshot.Overlay, snapshot.FuseOverlay, snapshot.Copy:
 		return wrong
-	case snapshot.Index: // goes with --isolation none, and with nothing else
+	case snapshot.Index: // only for --isolation none
 	}
 	return errors.Join(wrong, cli.Wrong("snapshotter", f.snapshotter, "want auto, overlay, fuse-overlayfs or copy"))
 }
@@ -53,16 +53,16 @@ func isolationKinds() []string {
 	return names
 }
 
-// A machine is how builds work on it.
+// A machine is the mode and the store of builds on this machine.
 type machine struct {
 	mode  *isolation.Mode
 	store snapshot.Options
-	// notices tell what is slower or weaker here than elsewhere.
+	// notices say what is slower or weaker here than elsewhere.
 	notices []string
 }
 
-// enter enters the best mode that flags and machine allow, and finds the best
-// snapshotter in the cache directory, which it makes.
+// enter makes the cache directory, enters the best mode that flags and machine allow,
+// and finds the best snapshotter.
 func (f *isolationFlags) enter(cache string) (*machine, error) {
 	if err := limits.CheckProcesses(); err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func (m *machine) choose(wanted snapshot.Snapshotter, cache string) error {
 		}
 		errs = append(errs, errors.New(o.Why))
 		if !m.mode.CanMount() && s != snapshot.Copy {
-			errs = nil // the notice of the chroot says enough
+			errs = nil // the notice about the chroot covers it
 		}
 	}
 	return fmt.Errorf("no snapshotter works: %w", errors.Join(errs...))

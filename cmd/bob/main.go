@@ -1,7 +1,7 @@
 // Command bob builds container images without root and without a daemon.
 //
-// This package parses flags and puts the parts together; what they do is told
-// by the packages executor, snapshot, registry and dockerfile.
+// This package parses flags and connects the parts. The documentation of the packages
+// executor, snapshot, registry and dockerfile says what the parts do.
 package main
 
 import (
@@ -32,8 +32,8 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// run is bob with everything that a process is given as arguments. A build
-// re-executes the process; see [isolation.Enter].
+// run runs bob with arguments in place of the state of the process. A build re-executes
+// the process; see [isolation.Enter].
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	root := newRoot(stdin, stdout, stderr)
 	if len(args) > 0 && args[0] == "help" {

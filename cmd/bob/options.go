@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// options is what the flags ask of the plan and of the build.
+// options are the options of the plan and of the build that the flags stand for.
 type options struct {
 	plan      dockerfile.Options // for the first platform
 	platforms []ocispec.Platform
@@ -41,8 +41,8 @@ func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
 	return all, nil
 }
 
-// trim removes what was used least recently from a store in dir that has become
-// too large.
+// trim removes the least recently used items from the store in dir if it has become too
+// large.
 func (o *options) trim(ctx context.Context, store *snapshot.Store, dir string) error {
 	limit := o.limit
 	if limit < 0 {
@@ -59,6 +59,5 @@ func (o *options) trim(ctx context.Context, store *snapshot.Store, dir string) e
 	return err
 }
 
-// defaultCacheLimit bounds the cache of those who don't say how large it may be,
-// in bytes.
+// defaultCacheLimit is the limit of the cache without --cache-limit, in bytes.
 const defaultCacheLimit = 20 << 30

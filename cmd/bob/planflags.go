@@ -34,7 +34,7 @@ func (f *planFlags) register(fs *flag.FlagSet) {
 	fs.Var(&f.contexts, "build-context", "`name=value` of a directory, docker-image://REF, oci-layout://PATH or URL in place of an image or stage; repeatable")
 }
 
-// apply sets what Dockerfiles are read with, and what contexts there are.
+// apply sets the platforms, labels, arguments and named contexts.
 func (f *planFlags) apply(ctx context.Context, o *options) error {
 	o.plan.Target = string(f.target)
 	return errors.Join(f.applyArgs(ctx, &o.plan), f.applyPlatforms(o), f.applyContexts(ctx, o))
@@ -85,7 +85,7 @@ func buildArgs(ctx context.Context, values []string) (map[string]string, error) 
 		}
 		args[name] = value
 	}
-	// As with buildx, for builds whose scripts know of nothing but the variable.
+	// As in buildx, for scripts that only set the variable.
 	if value := os.Getenv(epochArg); value != "" {
 		if _, given := args[epochArg]; !given {
 			args[epochArg] = value

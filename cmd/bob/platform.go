@@ -43,8 +43,8 @@ func parsePlatform(s string) (ocispec.Platform, error) {
 	return platforms.Normalize(p), nil
 }
 
-// optionalPlatform parses a --platform without which any platform will do; it is nil
-// then.
+// optionalPlatform parses a --platform that may be left out. It returns nil then, which
+// stands for any platform.
 func optionalPlatform(s cli.Text) (*ocispec.Platform, error) {
 	if s == "" {
 		return nil, nil

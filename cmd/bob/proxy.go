@@ -25,8 +25,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Variables of a workspace's outer ring. Who starts the inner ring keeps variables with
-// this prefix from it. bob removes them from its own environment once they are read.
+// Variables of a workspace's outer ring. The program that starts the inner ring
+// withholds variables with this prefix from it. bob removes them from its own
+// environment after reading them.
 const (
 	workspaceBaseRef        = "WORKSPACEKIT_BOBPROXY_BASEREF"
 	workspaceTargetRef      = "WORKSPACEKIT_BOBPROXY_TARGETREF"
@@ -92,7 +93,8 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	// Nobody but root reads the memory of this process, or what its environment was.
+	// Only root may read the memory of this process, which holds its first environment
+	// too.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return errors.Join(fmt.Errorf("protect the credentials in memory: %w", err), l.Close())
 	}
@@ -102,8 +104,8 @@ func (cfg *proxyConfig) exec(ctx context.Context, args []string) error {
 	return cfg.serve(ctx, l, handler)
 }
 
-// readEnvironment takes from the workspace's variables what no flag says, and removes
-// them.
+// readEnvironment reads the settings that no flag gives from the workspace's variables,
+// and removes these variables.
 func (cfg *proxyConfig) readEnvironment() error {
 	for _, name := range []string{"BOB_AUTH", "BOB_ADDITIONAL_AUTH"} {
 		if os.Getenv(name) != "" {
@@ -178,8 +180,8 @@ const (
 	maxConnections = 512
 )
 
-// serve answers requests until ctx ends; then it lets running pushes come to
-// their end. A second signal ends them.
+// serve answers requests until ctx ends, and then waits for running pushes. A second
+// signal ends these too.
 func (cfg *proxyConfig) serve(ctx context.Context, l net.Listener, handler *proxy.Proxy) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -188,7 +190,7 @@ func (cfg *proxyConfig) serve(ctx context.Context, l net.Listener, handler *prox
 	srv := &http.Server{
 		Handler: handler, DisableGeneralOptionsHandler: true,
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what a client does wrong it is told
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // the client gets the error
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(netutil.LimitListener(l, maxConnections)) }()
@@ -212,6 +214,6 @@ func (cfg *proxyConfig) serve(ctx context.Context, l net.Listener, handler *prox
 	if err := handler.Drain(rest, cfg.grace); err == nil {
 		_ = srv.Shutdown(rest) // it fails when rest ends
 	}
-	_ = srv.Close() // nothing, unless a second signal came
+	_ = srv.Close() // closes connections that a second signal left open
 	return context.Cause(ctx)
 }

@@ -36,8 +36,8 @@ func newPushCommand(stdout, stderr io.Writer) *ffcli.Command {
 	}
 }
 
-// archivePlace returns the place that the source of a push names: a path unless it
-// says otherwise.
+// archivePlace returns the place that the source of a push names. Without a prefix it
+// is a path.
 func archivePlace(arg string) (string, error) {
 	for _, prefix := range []string{"oci:", "oci-archive:", "docker-archive:", "docker://"} {
 		if strings.HasPrefix(arg, prefix) {

@@ -24,14 +24,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// registryConfig is how registries are reached, as the command line has it.
+// registryConfig holds the flags that say how registries are reached.
 type registryConfig struct {
 	insecure, verbose            bool
 	conf, ca, cert, key, proxied cli.Text
 	bundle                       cli.Text // of bob build
 	retryFor                     time.Duration
 
-	options registry.Options // what check made of it
+	options registry.Options // set by check
 }
 
 func (cfg *registryConfig) register(flags *flag.FlagSet) {
@@ -44,8 +44,8 @@ func (cfg *registryConfig) register(flags *flag.FlagSet) {
 	flags.Var(&cfg.proxied, "proxy", "`unix:///path` of the socket of bob proxy, which localhost:8080 then stands for")
 }
 
-// registerRetryFor registers how patient a command is with the network; one that
-// doesn't is not patient at all.
+// registerRetryFor registers the flag for retrying requests. A command without the flag
+// doesn't retry.
 func registerRetryFor(flags *flag.FlagSet, value *time.Duration) {
 	flags.DurationVar(value, "retry-for", patience.DefaultLimit, "how `long` what the network fails at is tried again, from the failure on; 0 gives up at once (default 1m)")
 }
@@ -61,8 +61,8 @@ func patient(retryFor time.Duration) (patience.Policy, error) {
 	return patience.Policy{Limit: retryFor}, nil
 }
 
-// check checks the flags and reads what they name. Its error joins all that is wrong
-// with them.
+// check checks the flags and reads what they name. Its error joins everything that is
+// wrong with them.
 func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	defer func() { err = interrupted(ctx, err) }()
 	o := registry.Options{Insecure: cfg.insecure, UserAgent: "bob/" + version}
@@ -101,7 +101,7 @@ func (cfg *registryConfig) check(ctx context.Context) (err error) {
 	return errors.Join(append(wrong, err)...)
 }
 
-// apply is check for a build: what --ca-bundle names goes to RUN too.
+// apply is check for a build. It gives the authorities of --ca-bundle to RUN too.
 func (cfg *registryConfig) apply(ctx context.Context, o *options) error {
 	return errors.Join(cfg.check(ctx), cfg.readBundle(ctx, &o.build))
 }
@@ -116,8 +116,8 @@ func (cfg *registryConfig) readBundle(ctx context.Context, o *executor.Options) 
 	return nil
 }
 
-// addCA returns roots, nil standing for the machine's, with the certificate authorities
-// in the file that flag names; without a file it is roots.
+// addCA returns roots with the certificate authorities in the file that flag names
+// added. Without a file it returns roots. nil stands for the machine's authorities.
 func addCA(ctx context.Context, roots *x509.CertPool, flag, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return roots, nil
@@ -134,8 +134,9 @@ func addCA(ctx context.Context, roots *x509.CertPool, flag, file string) (*x509.
 	return roots, nil
 }
 
-// confFiles returns the registries.conf files that count, later ones more. One
-// that is named counts alone; podman's own have directories of more beside them.
+// confFiles returns the registries.conf files to read; a later file takes precedence. A
+// file that the user names is the only one. podman's own files have directories of
+// further files beside them.
 func (cfg *registryConfig) confFiles() []string {
 	if cfg.conf != "" {
 		return []string{string(cfg.conf)}
@@ -182,9 +183,8 @@ const (
 	keyVariable        = "BOB_AUTH_KEY"
 )
 
-// keychains returns where credentials for pulls and pushes are looked for: in the
-// variables, which count first for what they are named after, then where docker
-// keeps them, then where podman does.
+// keychains returns where to look for credentials for pulls and pushes: in the
+// variables, the operation's own first, then in docker's files, then in podman's.
 func keychains() (pull, push authn.Keychain, err error) {
 	base, err := authVariable(baseAuthVariable)
 	if err != nil {
@@ -249,7 +249,7 @@ func dockerDir() string {
 	return filepath.Join(home, ".docker")
 }
 
-// client returns the client that the flags ask for; notice shows a remark.
+// client returns the client that the flags ask for, which shows remarks by notice.
 func (cfg *registryConfig) client(notice func(string)) *registry.Client {
 	o := cfg.options
 	for _, ignored := range o.Conf.Ignored {

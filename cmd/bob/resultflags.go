@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resultFlags name the files that tell of the image.
+// resultFlags name the files that describe the image.
 type resultFlags struct{ iidfile, metadata string }
 
 func (f *resultFlags) register(fs *flag.FlagSet) {
@@ -27,8 +27,7 @@ func (f *resultFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.metadata, "metadata-file", "", "write what was built to `file`, as JSON")
 }
 
-// check checks that the files can be written which tell of the image: when they
-// are it has been pushed already.
+// check checks that the files can be written, since they are written after the push.
 func (f *resultFlags) check() error {
 	var wrong []error
 	for _, f := range [][2]string{{"iidfile", f.iidfile}, {"metadata-file", f.metadata}} {
@@ -42,9 +41,9 @@ func (f *resultFlags) check() error {
 	return errors.Join(wrong...)
 }
 
-// announce writes the result to where it was asked for, and the digest to w. The image
-// has the tags, whether it was pushed or not. Where no image was made
-// there is no ID and no digest to write.
+// announce writes the result to the files that the flags name, and the digest to w. The
+// image has the tags, whether it was pushed or not. If no image was made, there is no
+// ID and no digest to write.
 func (f *resultFlags) announce(w io.Writer, r *executor.Result, o *executor.Options, tags []string) error {
 	id := r.Config
 	if id == "" {

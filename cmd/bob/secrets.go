@@ -12,7 +12,8 @@ import (
 	"github.com/bobbuild/bob/executor/command"
 )
 
-// secretFlags say what a RUN with a mount of that type is given, and no image keeps.
+// secretFlags name the secrets and the SSH agents that a RUN may mount. They never
+// become part of an image.
 type secretFlags struct{ secrets, ssh cli.List }
 
 func (f *secretFlags) register(fs *flag.FlagSet) {

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An unpackLimit is the flag that bounds what others made: how much a layer, an archive,
-// a repository or a download may take on the disk.
+// An unpackLimit is the flag that limits how much a layer, an archive, a repository or
+// a download may take on the disk.
 type unpackLimit struct{ size cli.Text }
 
 func (l *unpackLimit) register(fs *flag.FlagSet) {
 	fs.Var(&l.size, "max-unpacked-size", "`size` that a layer, an archive, a repository or a download may have unpacked, 0 for any (default 100g, or nine tenths of the free disk if that is less, but 1g at least)")
 }
 
-// The bound for those who don't say one, in bytes. Where less than the least is free, it
-// is the disk that is full and no archive that is too large.
+// The bounds of the default, in bytes. The default isn't below the least even if less
+// space is free: then the error is a full disk, not a large archive.
 const (
 	defaultUnpackLimit = 100 << 30
 	leastUnpackLimit   = 1 << 30

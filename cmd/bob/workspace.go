@@ -21,15 +21,15 @@ import (
 // readyPatience is how long bob waits for the content of a workspace.
 const readyPatience = 30 * time.Minute
 
-// execWorkspace makes the workspace image: from a base layer that is built
-// first, if it has to be. Why it failed goes to the log that the workspace shows.
+// execWorkspace builds the base layer if it has to, and makes the workspace image from
+// it. It writes the reason of a failure to the log that the workspace shows.
 func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	w := &cfg.workspace
 	if err := w.completePaths(); err != nil {
 		return err
 	}
 	if !isolation.Entering() {
-		_ = w.forget() // writing to it will tell what is wrong
+		_ = w.forget() // the error shows again when the log is written
 	}
 	defer func() {
 		if err == nil {
@@ -61,8 +61,8 @@ func (cfg *buildConfig) execWorkspace(ctx context.Context) (err error) {
 	return interrupted(ctx, cfg.copyToTarget(ctx))
 }
 
-// noteFormer says what has taken the place of variables that mean nothing to
-// bob: platforms set them for the builder that came before it.
+// noteFormer names the replacements of variables that bob ignores. Platforms set them
+// for the builder that they used before bob.
 func (w *workspaceConfig) noteFormer() {
 	for _, former := range [][2]string{
 		{"BOB_EXTERNAL_BUILDKITD", "bob needs no BuildKit daemon, it builds in its own process"},
@@ -74,9 +74,9 @@ func (w *workspaceConfig) noteFormer() {
 	}
 }
 
-// ensureBase builds the base layer and pushes it, unless what the registry has
-// was built from the same inputs. It returns in the namespaces of the build if it
-// had to build.
+// ensureBase builds the base layer and pushes it, unless the one in the registry was
+// built from the same inputs. If it builds, it has entered the namespaces of the build
+// when it returns.
 func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) error {
 	w := &cfg.workspace
 	if err := w.completeBase(); err != nil {
@@ -119,13 +119,12 @@ func (cfg *buildConfig) ensureBase(ctx context.Context, mode progress.Mode) erro
 	return err
 }
 
-// baseIsCurrent reports whether the base layer in the registry was built from
-// in and o. It makes one request for a manifest and needs nothing of what the
-// Dockerfile names.
+// baseIsCurrent reports whether the base layer in the registry was built from in and o.
+// It makes one request for a manifest, and fetches nothing that the Dockerfile names.
 func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *input.Input, o *options) (_ bool, err error) {
 	annotations, err := cfg.registries.client(cfg.workspace.say).Annotations(ctx, string(cfg.workspace.baseRef))
 	if errors.Is(err, oci.ErrNotFound) || errors.Is(err, registry.ErrDenied) {
-		return false, nil // some registries deny what isn't there
+		return false, nil // some registries answer "denied" if the image doesn't exist
 	}
 	if err != nil {
 		return false, err
@@ -139,7 +138,7 @@ func (cfg *buildConfig) baseIsCurrent(ctx context.Context, in *input.Input, o *o
 	b.Context, b.Ignore, b.Fingerprint = src.Context, src.Ignore, src.Dockerfile.Fingerprint(o.plan)
 	current, err := b.UpToDate(ctx, annotations)
 	if err != nil && ctx.Err() == nil {
-		return false, nil // the build reads the same files, and says where
+		return false, nil // the build reads the same files and reports the error with its place
 	}
 	return current, err
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/distribution/reference"
 )
 
-// workspaceConfig is what bob build without arguments does: how workspace
-// platforms start it, by their variables alone.
+// workspaceConfig holds the settings of bob build without arguments. Workspace
+// platforms start it so, and give settings by variables only.
 type workspaceConfig struct {
 	baseRef, targetRef, dockerfile, contextDir cli.Text
 	root, ready, log                           string
 	buildBase                                  cli.Choice
-	say                                        func(string) // tells what belongs to no step
+	say                                        func(string) // shows messages that belong to no step
 }
 
 func (w *workspaceConfig) register(fs *flag.FlagSet) {
@@ -130,7 +130,7 @@ func (w *workspaceConfig) input() (*input.Input, error) {
 	return input.Within(dir, root, name, path), err
 }
 
-// record writes to the log, for the workspace to show, why there is no image.
+// record writes the reason why there is no image to the log, which the workspace shows.
 func (w *workspaceConfig) record(reason error) error {
 	root, name, err := w.openLog()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -158,8 +158,8 @@ func (w *workspaceConfig) forget() error {
 	return root.Remove(name)
 }
 
-// openLog returns the log as a file below a root, which the caller closes. The
-// files in a workspace are somebody else's: no link there leads out of it.
+// openLog returns the log as a file below a root, which the caller closes. The files in
+// a workspace belong to others, so no link is followed out of it.
 func (w *workspaceConfig) openLog() (root *os.Root, name string, err error) {
 	dir := filepath.Dir(w.log)
 	if within(w.root, w.log) {

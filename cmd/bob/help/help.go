@@ -14,7 +14,7 @@ import (
 //go:embed *.md
 var pages embed.FS
 
-// A Topic is something that there is a page about.
+// A Topic is the subject of one page.
 type Topic struct {
 	// Name is what the user types.
 	Name string
@@ -28,7 +28,7 @@ type Topic struct {
 func Topics() []Topic {
 	entries, err := pages.ReadDir(".")
 	if err != nil {
-		panic(err) // it is part of the program
+		panic(err) // the directory is embedded in the program
 	}
 	topics := make([]Topic, 0, len(entries))
 	for _, e := range entries {

@@ -14,13 +14,12 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// File returns when the file called name exists. When there is no such file
-// it calls waiting at once and then each minute, with the time that has passed;
-// after limit it gives up. Ending ctx ends it.
+// File returns when the file called name exists. While it waits it calls waiting, at
+// once and then each minute, with the time that has passed. It returns an error after
+// limit, or when ctx ends.
 //
-// The kernel tells of what comes into being (inotify). Network file systems and
-// machines that are out of inotify instances say nothing, so it also looks by
-// itself now and then.
+// The kernel reports new files by inotify. Network file systems don't, nor do machines
+// that are out of inotify instances, so File also looks now and then.
 func File(ctx context.Context, name string, limit time.Duration, waiting func(time.Duration)) error {
 	const look = 5 * time.Second
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s did not appear within %s", name, limit))
@@ -40,7 +39,7 @@ func File(ctx context.Context, name string, limit time.Duration, waiting func(ti
 		if watcher != nil {
 			watchNearest(watcher, name)
 		}
-		// Looked at after the watch is set, so that nothing is missed between.
+		// Look after setting the watch: a file made before it is not reported.
 		_, err := os.Stat(name)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -61,17 +60,17 @@ func File(ctx context.Context, name string, limit time.Duration, waiting func(ti
 	}
 }
 
-// watchNearest has the watcher tell of what changes in the nearest directory
-// above name that exists, and in no other.
+// watchNearest makes the watcher report changes in the nearest existing directory above
+// name, and in no other.
 func watchNearest(watcher *fsnotify.Watcher, name string) {
-	for { // until no nearer one has come into being since it was looked for
+	for { // until no nearer directory was made in the meantime
 		dir, watched := nearestDir(name), watcher.WatchList()
 		if slices.Equal(watched, []string{dir}) || watcher.Add(dir) != nil {
 			return
 		}
 		for _, old := range watched {
 			if old != dir {
-				_ = watcher.Remove(old) // gone, if that fails
+				_ = watcher.Remove(old) // it fails if the directory is gone
 			}
 		}
 	}

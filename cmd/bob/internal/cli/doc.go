@@ -5,6 +5,6 @@
 // the arguments, where package flag looks for them. Each flag of a command also reads
 // its variable, BOB_ and its name, by package ff.
 //
-// What is wrong with a command line is a [UsageError]. A command that checks several
-// flags joins what is wrong with them, and the user is told of the first in the line.
+// An error in a command line is a [UsageError]. A command that checks several flags
+// joins their errors, and the user sees the error of the flag that comes first.
 package cli

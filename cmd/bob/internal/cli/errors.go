@@ -10,7 +10,7 @@ import (
 // A UsageError is a command line that can't be followed.
 type UsageError struct {
 	msg string
-	// Which flag is wrong, if it is one, and which of its values where it is repeated.
+	// The flag that is wrong, if it is a flag, and the wrong value of a repeated flag.
 	flag, value string
 }
 
@@ -22,7 +22,7 @@ func Errorf(format string, args ...any) error {
 }
 
 // Wrong returns a [UsageError] about a flag and the value that it was given. The
-// message begins with both, and format and args make the rest.
+// message begins with both; format and args make the rest.
 func Wrong(flag string, value any, format string, args ...any) error {
 	text := fmt.Sprint(value)
 	return About(flag, text, Errorf("--%s %s: %s", flag, text, fmt.Sprintf(format, args...)))
@@ -43,8 +43,9 @@ func Words(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// About returns err, which says what is wrong with a value of a flag, for the user to
-// be told of the first. A value that isn't in the command line stands for the last one.
+// About notes in err which flag and value it is about, so that Run can choose the error
+// that comes first in the command line. A value that isn't in the command line stands
+// for the last value of the flag.
 func About(flag, value string, err error) error {
 	if e, ok := errors.AsType[*UsageError](err); ok {
 		e.flag, e.value = flag, value
@@ -52,8 +53,9 @@ func About(flag, value string, err error) error {
 	return err
 }
 
-// firstWrong returns, if err joins what is wrong with several flags, the one of them
-// that is first in args, as arrange returns them. Variables come last.
+// firstWrong returns the error of the flag that comes first in args, if err joins the
+// errors of several flags. args are as arrange returns them. Errors of variables come
+// last.
 func firstWrong(err error, args []string) error {
 	wrong := usageErrors(err)
 	if len(wrong) < 2 {

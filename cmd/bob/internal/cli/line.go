@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Run runs the command below root that args name. Help that they ask for goes to
-// stdout, and so does the help of a command that only has commands below it. A command
-// may have its own UsageFunc; it is [Usage] otherwise.
+// Run runs the command below root that args name. It writes help to stdout where args
+// ask for it, and where the command only has commands below it. A command may have its
+// own UsageFunc; it is [Usage] otherwise.
 func Run(ctx context.Context, root *ffcli.Command, args []string, stdout io.Writer) error {
 	var usage string
 	for _, c := range append([]*ffcli.Command{root}, Commands(root)...) {
@@ -39,7 +39,7 @@ func Run(ctx context.Context, root *ffcli.Command, args []string, stdout io.Writ
 	return err
 }
 
-// ShowHelp is what a command does that only has commands below it.
+// ShowHelp is the Exec of a command that only has commands below it.
 func ShowHelp(context.Context, []string) error { return flag.ErrHelp }
 
 // Commands returns every command below c.
@@ -69,9 +69,9 @@ func prepare(c *ffcli.Command, usage func(string)) {
 	}
 }
 
-// posix returns the flags of fs as pflag has them, with their short names. A short name
-// is another way to write a flag and no flag itself: as one it would not keep the
-// variable of the long one from being read.
+// posix returns the flags of fs as flags of pflag, with their short names. A short name
+// is not a flag of its own: package ff would then read the variable of the long name
+// though the short one is given.
 func posix(fs *flag.FlagSet) *pflag.FlagSet {
 	short := map[string]string{"file": "f", "memory": "m", "output": "o", "quiet": "q", "tag": "t"}
 	flags := pflag.NewFlagSet(fs.Name(), pflag.ContinueOnError)
@@ -85,7 +85,8 @@ func posix(fs *flag.FlagSet) *pflag.FlagSet {
 }
 
 // arrange finds the command that args name below root and returns args with its flags
-// before its other arguments, each as --name=value. It refuses what no command knows.
+// before its other arguments, each as --name=value. It refuses unknown commands and
+// flags.
 func arrange(root *ffcli.Command, args []string) ([]string, error) {
 	c, n := root, 0
 	for n < len(args) {
@@ -137,8 +138,8 @@ func unknownFlag(fs *flag.FlagSet, unknown *pflag.NotExistError) error {
 	return Errorf("unknown flag %s%s; see %s --help", written, DidYouMean("--"+long, known), fs.Name())
 }
 
-// DidYouMean returns " (did you mean x?)" for the known name that is nearest, and "" if
-// none is near.
+// DidYouMean returns " (did you mean x?)" for the nearest known name, and "" if no name
+// is near.
 func DidYouMean(name string, known []string) string {
 	best, at := max(3, len(strings.TrimLeft(name, "-"))/2+1), ""
 	for _, k := range known {
@@ -152,7 +153,7 @@ func DidYouMean(name string, known []string) string {
 	return fmt.Sprintf(" (did you mean %s?)", at)
 }
 
-// parseError makes what package ff says of a flag readable.
+// parseError makes the errors of package ff about flags readable.
 func parseError(err error) error {
 	text := err.Error()
 	for _, prefix := range []string{"error parsing commandline arguments: ", "error parsing environment variables: "} {
@@ -161,7 +162,7 @@ func parseError(err error) error {
 	return Errorf("%s", strings.NewReplacer(" for flag -", " for flag --", " for -", " for --").Replace(text))
 }
 
-// Usage is what help prints of a command.
+// Usage returns the help of a command.
 func Usage(c *ffcli.Command) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage: %s\n", c.ShortUsage)

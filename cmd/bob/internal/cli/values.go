@@ -12,13 +12,13 @@ import (
 // a line; values on the command line are taken as they are.
 type List struct {
 	Values []string
-	// given says that the flag is on the command line: its variable isn't read then.
+	// given says that the flag is on the command line. Its variable isn't read then.
 	given bool
 }
 
 func (l *List) String() string { return strings.Join(l.Values, " ") }
 
-// Set adds a value, or those that a variable holds.
+// Set adds a value from the command line, or all values that a variable holds.
 func (l *List) Set(s string) error {
 	if l.given {
 		l.Values = append(l.Values, s)
@@ -45,7 +45,7 @@ type Choice struct {
 
 func (c *Choice) String() string { return "" }
 
-// IsBoolFlag has the flag alone stand for true.
+// IsBoolFlag makes the flag without a value mean true.
 func (c *Choice) IsBoolFlag() bool { return true }
 
 // Type is what pflag calls it in usage.

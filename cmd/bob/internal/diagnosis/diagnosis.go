@@ -1,4 +1,4 @@
-// Package diagnosis concludes from what bob doctor finds out which builds work.
+// Package diagnosis decides which builds work, from the findings of bob doctor.
 package diagnosis
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/bobbuild/bob/snapshot"
 )
 
-// A Verdict is which builds work.
+// A Verdict says which builds work.
 type Verdict string
 
 // The verdicts.
@@ -41,8 +41,8 @@ type Diagnosis struct {
 	mode *isolation.Mode
 }
 
-// Of concludes from the findings and the mode of builds, which is nil if there is no
-// such mode. wanted is the snapshotter that was asked for, "" for the best.
+// Of makes a Diagnosis from the findings and the mode that builds would use, nil if no
+// mode works. wanted is the snapshotter that the user asked for, "" for the best.
 func Of(mode *isolation.Mode, wanted snapshot.Snapshotter, findings []doctor.Finding) *Diagnosis {
 	d := &Diagnosis{Builds: All, Findings: findings, mode: mode}
 	works := make(map[string]bool)
@@ -81,7 +81,7 @@ func Of(mode *isolation.Mode, wanted snapshot.Snapshotter, findings []doctor.Fin
 	return d
 }
 
-// Err returns the error that tells the verdict, nil for All.
+// Err returns the error for the verdict, nil for All.
 func (d *Diagnosis) Err() error {
 	switch d.Builds {
 	case All:

@@ -1,6 +1,7 @@
-// Package input is what a build reads: the files of the context, and the Dockerfile with
-// its ignore file. They come from a directory, from standard input or from an address,
-// and were made by others: no link leads out of them, and all that is read has a bound.
+// Package input opens what a build reads: the files of the context, and the Dockerfile
+// with its ignore file. They come from a directory, from standard input or from an
+// address. Since others made them, no link is followed out of them, and every read is
+// bounded.
 package input
 
 import (
@@ -17,24 +18,24 @@ import (
 
 // An Input names what a build reads. Use [New] or [Within].
 type Input struct {
-	// Remote is the source of a context at an address, nil of any other context.
+	// Remote is the source of a context at an address, nil for any other context.
 	Remote dockerfile.Source
-	// MaxUnpacked is what a context that is an archive may have unpacked, in bytes; 0 is
-	// no limit.
+	// MaxUnpacked is the greatest unpacked size of a context that is an archive, in
+	// bytes; 0 is no limit.
 	MaxUnpacked int64
 
 	context    string // a directory, or - for a tar on stdin
 	dockerfile string // a path, a URL, or - for stdin; empty for the context's Dockerfile
-	within     string // a directory that the Dockerfile may not lead out of, if there is one
+	within     string // a directory in which the Dockerfile has to lie, if there is one
 	name       string // of the Dockerfile in messages, where that isn't its path
 	stdin      io.Reader
 }
 
 const stdinName = "-"
 
-// New returns the input that the arguments of bob build name: a directory, an address or
-// - for the context, and a path, a URL, - or nothing for the Dockerfile. Errors are those
-// of the command line.
+// New returns the input that the arguments of bob build name: a directory, an address
+// or - for the context, and a path, a URL, - or nothing for the Dockerfile. Its errors
+// are about the command line.
 func New(context, dockerfile string, stdin io.Reader) (*Input, error) {
 	in := &Input{context: context, dockerfile: dockerfile, stdin: stdin}
 	if context == stdinName {
@@ -68,8 +69,8 @@ func Within(context, root, dockerfile, name string) *Input {
 	return &Input{context: context, within: root, dockerfile: dockerfile, name: name, stdin: strings.NewReader("")}
 }
 
-// inside reports whether the files come from elsewhere: the Dockerfile is one of
-// them, and no link among them may lead out.
+// inside reports whether the files come from elsewhere. The Dockerfile is one of them
+// then, and no link among them may lead out.
 func (in *Input) inside() bool { return in.context == stdinName || in.Remote != nil }
 
 // remoteContext returns what the address of the build context stands for, nil

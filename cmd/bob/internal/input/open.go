@@ -32,8 +32,8 @@ type Files struct {
 // Close ends the use of the context.
 func (f *Files) Close() error { return f.close() }
 
-// Open reads the Dockerfile and the ignore file, and unpacks a context that is
-// a tar into scratch. What lies elsewhere is fetched by elsewhere.
+// Open reads the Dockerfile and the ignore file, and unpacks a context that is a tar
+// into scratch. It fetches remote files by elsewhere.
 func (in *Input) Open(ctx context.Context, scratch string, elsewhere Opener) (_ *Files, err error) {
 	src := &Files{Context: in.context, close: func() error { return nil }}
 	defer func() {
@@ -67,9 +67,9 @@ func (in *Input) Open(ctx context.Context, scratch string, elsewhere Opener) (_ 
 	return src, err
 }
 
-// unpack extracts the tar on standard input into dir. What is no tar there is a
-// Dockerfile that does without a context, as in docker build; unpack then
-// returns "" for the directory.
+// unpack extracts the tar on standard input into dir. If standard input is no tar, it
+// is a Dockerfile without a context, as in docker build; unpack then returns "" for the
+// directory.
 func (in *Input) unpack(ctx context.Context, dir string) (string, error) {
 	stdin := bufio.NewReaderSize(in.stdin, filecopy.HeaderSize)
 	header, err := stdin.Peek(filecopy.HeaderSize)
@@ -90,10 +90,10 @@ func (in *Input) unpack(ctx context.Context, dir string) (string, error) {
 // dockerfileURL reports whether the Dockerfile lies apart from the context at a URL.
 func (in *Input) dockerfileURL() bool { return fetch.CheckURL(in.dockerfile) == nil }
 
-// place returns where the Dockerfile is: its name in dir, which it may not lead out
-// of, or with "" for dir the path of a file that the user has named, whatever it is.
-// With a directory as context that is relative to the working directory, as in docker
-// build; with a tar it lies inside. Standard input and a URL are no place.
+// place returns where the Dockerfile is. Either dir is a directory and name lies in it,
+// or dir is "" and name is the path of any file that the user has named. If the context
+// is a directory the path is relative to the working directory, as in docker build; if
+// it is a tar, the Dockerfile lies in it. ok is false for standard input and for a URL.
 func (in *Input) place(contextDir string) (dir, name string, ok bool) {
 	switch {
 	case in.dockerfile == stdinName, in.dockerfileURL():

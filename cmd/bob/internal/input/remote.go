@@ -33,6 +33,6 @@ func FetchTo(scratch string, client *fetch.Client) Opener {
 	}
 }
 
-// An Opener fetches what lies at an address and shows it in the directory that it
-// returns, until the function is called that it also returns.
+// An Opener fetches what lies at an address and returns a directory with it, which
+// exists until the returned function is called.
 type Opener func(context.Context, dockerfile.Source) (dir string, closeIt func() error, err error)

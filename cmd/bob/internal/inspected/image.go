@@ -20,8 +20,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// An Image is what is shown of an image, an index or another artifact, in JSON by these
-// names.
+// An Image is what bob inspect shows of an image, an index or another artifact. The
+// tags are the names in JSON.
 type Image struct {
 	Reference    string                           `json:"reference"`
 	Digest       digest.Digest                    `json:"digest,omitempty"`
@@ -38,7 +38,7 @@ type Image struct {
 	Annotations  map[string]string                `json:"annotations,omitempty"`
 }
 
-// A Layer is a layer with the history entry that made it, if that can be told.
+// A Layer is a layer with the history entry that made it, if it is known.
 type Layer struct {
 	ocispec.Descriptor
 	DiffID    digest.Digest `json:"diffID,omitempty"`
@@ -51,7 +51,7 @@ type Manifest struct {
 	Platform string `json:"platform,omitempty"` // in place of the descriptor's
 }
 
-// New returns what is shown of an image that was found.
+// New returns what bob inspect shows of the image that was found.
 func New(found *transfer.Inspection) (*Image, error) {
 	v := &Image{Reference: found.Reference, Digest: found.Digest, MediaType: found.MediaType}
 	if index := found.Index; index != nil {
@@ -96,7 +96,7 @@ func New(found *transfer.Inspection) (*Image, error) {
 	return v, nil
 }
 
-// WriteText writes it for people.
+// WriteText writes the image for people.
 func (v *Image) WriteText(w io.Writer) error {
 	var b strings.Builder
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -192,7 +192,7 @@ func (v *Image) writeLists(b *strings.Builder) {
 	}
 }
 
-// words writes a command as a Dockerfile's JSON form does.
+// words returns a command in the JSON form of Dockerfiles.
 func words(command []string) string {
 	if len(command) == 0 {
 		return ""

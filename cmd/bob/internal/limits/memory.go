@@ -11,17 +11,17 @@ import (
 	"github.com/opencontainers/cgroups"
 )
 
-// FitMemory has the garbage collector keep this process within a third of the memory that
-// its container or service may use; the commands of RUN have the rest. Without it the
-// kernel kills bob where the heap would have been twice as large as what is in use.
-// GOMEMLIMIT, if set, says otherwise.
+// FitMemory limits the heap of this process to a third of the memory that its container
+// or service may use. The commands of RUN have the rest. Without the limit the heap may
+// grow to twice what is in use, and the kernel kills bob. GOMEMLIMIT, if set, takes
+// precedence.
 func FitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
 	if err != nil {
-		return // not mounted: nothing limits
+		return // no cgroups are mounted: there is no limit
 	}
 	if limit := memoryLimit(cgroup.Root, own); limit < math.MaxInt64 {
 		debug.SetMemoryLimit(limit / 3)

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leastTasks is how many processes and threads a small build takes. Without them the
-// runtime of Go ends the process, with pages of its state in place of a reason.
+// leastTasks is how many processes and threads a small build takes. If it can't start
+// one, Go's runtime ends the process with pages of its state in place of a reason.
 const leastTasks = 32
 
 // CheckProcesses refuses to build where too few processes may be started.
 func CheckProcesses() error {
-	if os.Geteuid() != 0 { // whom the first limit doesn't hold for
+	if os.Geteuid() != 0 { // the first limit doesn't hold for root
 		var limit unix.Rlimit
-		const many = 1024 // then nobody counts
+		const many = 1024 // with as many, counting is not worth its time
 		if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < many {
 			if err := enough("the limit of processes of a user (ulimit -u)", int64(limit.Cur), tasksOf(os.Getuid())); err != nil {
 				return err

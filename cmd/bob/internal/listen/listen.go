@@ -22,12 +22,12 @@ type Limits struct {
 	Unix bool
 	// Anywhere allows addresses that other machines reach.
 	Anywhere bool
-	// Why is said of addresses that Anywhere would allow.
+	// Why ends the error about an address that only Anywhere would allow.
 	Why string
 }
 
 // On listens on the address, host:port or unix:///path. Closing the listener removes
-// its socket. What is wrong with the address is a [cli.UsageError] about --listen.
+// its socket. An error in the address is a [cli.UsageError] about --listen.
 func On(ctx context.Context, address string, limits Limits) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix://"); ok && limits.Unix {
 		return listenUnix(ctx, path)

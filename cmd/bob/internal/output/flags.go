@@ -16,7 +16,7 @@ import (
 	"github.com/distribution/reference"
 )
 
-// Flags are the flags of where the image goes and what it looks like.
+// Flags are the flags that say where the image goes and what it looks like.
 type Flags struct {
 	// Tags are the values of --tag.
 	Tags cli.List
@@ -42,8 +42,9 @@ func (f *Flags) Register(fs *flag.FlagSet) {
 	fs.Var(&f.sbom, "sbom", "false is accepted, bob makes no `attestation`")
 }
 
-// Apply sets where the image goes, without --output to the tags, and what it looks
-// like. A tar without a file goes to stdout. The error joins all that is wrong.
+// Apply sets where the image goes and what it looks like. Without --output it goes to
+// the tags. A tar without a file goes to stdout. The error joins everything that is
+// wrong.
 func (f *Flags) Apply(o *executor.Options, stdout io.Writer) error {
 	common, errFormat := f.format()
 	specs, errSpecs := f.specs()
@@ -115,7 +116,7 @@ func (f *Flags) specs() ([]*spec, error) {
 	return all, errors.Join(wrong...)
 }
 
-// format returns what the flags ask for.
+// format returns the format that the flags ask for.
 func (f *Flags) format() (image.Format, error) {
 	format := image.Format{DockerTypes: !f.ociTypes.Or(true), Recompress: f.forceCompression.Or(false)}
 	wrong := []error{f.noAttestations()}

@@ -48,8 +48,8 @@ func formatFields() map[string]func(*image.Format, string) error {
 	}
 }
 
-// refusedFields are fields of --output that buildx has and bob hasn't, unless
-// they are false, each with the reason.
+// refusedFields are fields of --output that buildx knows and bob refuses unless they
+// are false, each with the reason.
 func refusedFields() map[string]string {
 	const store = "bob has no image store"
 	const attestation = "bob makes no attestations"
@@ -67,8 +67,8 @@ var (
 	annotationPlace = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 )
 
-// SetField sets what a field of --output called key, such as compression, says of the
-// format. There must be such a field.
+// SetField sets the part of the format that a field of --output names, such as
+// compression. key must be one of formatFields.
 func SetField(format *image.Format, key, value string) error {
 	if err := formatFields()[key](format, value); err != nil {
 		return fmt.Errorf("%s=%s: %w", key, value, err)

@@ -20,12 +20,12 @@ import (
 type kind struct {
 	// name is what the user writes.
 	name string
-	// to is what the executor calls it. It is "" for a registry, which the executor
-	// knows by its tags.
+	// to is the executor's name for it. It is "" for a registry, since the executor
+	// gets tags in place of an output.
 	to image.OutputType
-	// pushes has the image pushed without push=true.
+	// pushes says that the image is pushed, also without push=true.
 	pushes bool
-	// isImage says that it holds an image, and not its files alone.
+	// isImage says that it holds an image, not only its files.
 	isImage bool
 	// isDir says that it is a directory, and mayBeDir that tar=false makes it one.
 	isDir, mayBeDir bool
@@ -70,7 +70,7 @@ type spec struct {
 	push     bool
 	byDigest bool
 	names    []string
-	image    []cli.Field // what it changes in the format of the flags
+	image    []cli.Field // changes to the format of the flags
 }
 
 // wrong returns an error about this value of the flag.
@@ -91,7 +91,7 @@ func (s *spec) format(common image.Format) image.Format {
 	return common
 }
 
-// output returns the output that isn't a registry.
+// output returns the executor's output. s must not be a registry.
 func (s *spec) output(common image.Format, stdout io.Writer) (image.Output, error) {
 	out := image.Output{Type: s.to, Dest: s.dest, Dir: s.dir, Format: s.format(common)}
 	if s.dest == "-" {
@@ -159,7 +159,7 @@ func (s *spec) fields(fields []cli.Field) (name string, err error) {
 	return name, nil
 }
 
-// check checks that the fields go with the type, and completes them.
+// check checks that the fields fit the type, and fills in defaults.
 func (s *spec) check() (err error) {
 	if s.toRegistry() {
 		if s.dest != "" || s.dir {

@@ -44,7 +44,7 @@ func parse(spec string) (map[string]string, error) {
 	return values, nil
 }
 
-// onlyFields refuses fields that a cache of the type hasn't.
+// onlyFields refuses fields that a cache of the type doesn't have.
 func onlyFields(values map[string]string, names ...string) error {
 	known := "it has none"
 	if len(names) > 0 {
@@ -75,7 +75,7 @@ func common(more ...string) []string {
 	}, more...)
 }
 
-// setCommon sets what the fields of common say.
+// setCommon sets the values of the fields of common.
 func setCommon(t *cache.Target, values map[string]string) error {
 	switch mode := values["mode"]; mode {
 	case "", "min":

@@ -18,7 +18,7 @@ import (
 type kind struct {
 	// name is the value of the field type.
 	name string
-	// from and to make what the fields of a value stand for.
+	// from and to make a source and a target from the fields of a value.
 	from func(values map[string]string) (*cache.Source, error)
 	to   func(values map[string]string) (*cache.Target, error)
 	// fromUsage and toUsage show the values in help; "" is not shown.

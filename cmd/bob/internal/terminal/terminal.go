@@ -32,9 +32,8 @@ func Escape(s string) string {
 	return b.String()
 }
 
-// EscapeLines is [Escape] of each line of s; tabs stay. What bob writes for people goes
-// through it as a whole, since Dockerfiles, images, registries and file names were
-// made by others.
+// EscapeLines is [Escape] of each line of s; tabs stay. Everything that bob writes for
+// people passes through it.
 func EscapeLines(s string) string {
 	var b strings.Builder
 	for rest := s; rest != ""; {
@@ -49,8 +48,8 @@ func EscapeLines(s string) string {
 	return b.String()
 }
 
-// escapeJSON returns the JSON text s with the same characters escaped as JSON has
-// it. Outside of strings, the only such characters of JSON text are white space.
+// escapeJSON returns the JSON text s with the same characters in JSON's escapes.
+// Outside of strings, the only such characters of JSON text are white space.
 func escapeJSON(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -73,8 +72,8 @@ func WriteJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// JSON returns a writer of JSON texts, which writes them to w as escapeJSON has
-// them. Its writes may end anywhere in a text. It isn't safe for concurrent use.
+// JSON returns a writer of JSON texts, which escapes them as escapeJSON does and writes
+// them to w. A write may end anywhere in a text. It isn't safe for concurrent use.
 func JSON(w io.Writer) io.Writer { return &jsonWriter{w: w} }
 
 type jsonWriter struct {
