@@ -17,19 +17,19 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// sites are where else something may be read.
+// sites are the other sites from which something may be read.
 type sites interface {
-	// after returns the session to use when failed has failed with err, or the error to
+	// after returns the session to use after failed failed with err, or the error to
 	// end with.
 	after(ctx context.Context, failed *session, err error) (*session, error)
 }
 
-// onlyHere is that there is no other site.
+// onlyHere is sites without another site.
 type onlyHere struct{}
 
 func (onlyHere) after(_ context.Context, _ *session, err error) (*session, error) { return nil, err }
 
-// blob opens a blob, which may be read elsewhere too when the session fails.
+// blob opens a blob. If the session fails, the blob is read from the sites elsewhere.
 func (s *session) blob(ctx context.Context, op string, d ocispec.Descriptor, elsewhere sites) (io.ReadCloser, error) {
 	if err := d.Digest.Validate(); err != nil {
 		return nil, s.fail(op, "", fmt.Errorf("%w: digest %q: %w", oci.ErrCorrupt, words.Line(d.Digest.String()), err))
@@ -61,7 +61,7 @@ func (s *session) blobRetrier(op string, d ocispec.Descriptor) *retrier {
 	return s.client.retrier(op + " " + d.Digest.String() + " of " + reference.Repository(s.ref.Context()))
 }
 
-// pauseSpoiled waits before a blob that came damaged is read again, and says so.
+// pauseSpoiled waits before a damaged blob is read again, and notifies the user.
 func (s *session) pauseSpoiled(ctx context.Context, op string, d ocispec.Descriptor) error {
 	n := s.client.blobs.spoiled(s.ref.Context(), d.Digest)
 	if n == 0 {
@@ -91,7 +91,7 @@ type blobReader struct {
 
 	body   io.ReadCloser // nil: not connected
 	offset int64
-	err    error // for ever
+	err    error // returned by every later Read
 }
 
 // Read implements io.Reader.
@@ -109,8 +109,8 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	return 0, r.err
 }
 
-// readOnce returns some bytes, or the error to end with, or neither after a
-// failure from which it can go on.
+// readOnce returns some bytes, or the error to end with. It returns neither after a
+// failure from which the reader can recover.
 func (r *blobReader) readOnce(p []byte) (int, error) {
 	if r.body == nil {
 		if err := r.connect(); err != nil {
@@ -125,17 +125,17 @@ func (r *blobReader) readOnce(p []byte) (int, error) {
 		r.offset += int64(n)
 		_, _ = r.verifier.Write(p[:n]) // a hash never fails
 		if r.offset == r.want.Size && !r.verifier.Verified() {
-			// Without its last bytes nobody takes it for whole.
+			// Withhold the last bytes, so that nobody takes the blob for complete.
 			return 0, r.spoil("its bytes have another digest")
 		}
 		r.retrier.progressed()
-		return n, nil // an error comes again
+		return n, nil // the next read returns the error again
 	}
 	switch {
 	case err == nil:
 		return 0, nil
 	case r.offset == r.want.Size: // after the last byte no failure matters
-		if !r.verifier.Verified() { // it is empty
+		if !r.verifier.Verified() { // the blob is empty
 			return 0, r.spoil("its bytes have another digest")
 		}
 		r.session.client.blobs.arrived(r.session.ref.Context(), r.want.Digest)
@@ -152,8 +152,8 @@ func (r *blobReader) corrupt(format string, args ...any) error {
 	return r.session.fail(r.op, r.want.Digest.String(), oci.Spoiled(format, args...))
 }
 
-// spoil is corrupt for bytes that the caller has had already. It is the caller's to
-// read the blob again, at the next place if there is one.
+// spoil is corrupt for a blob of which the caller already has bytes. The caller has to
+// read the blob again, from the next site if there is one.
 func (r *blobReader) spoil(format string, args ...any) error {
 	r.disconnect()
 	err := r.session.fail(r.op, r.want.Digest.String(), oci.Spoiled(format, args...))
@@ -183,7 +183,8 @@ func (r *blobReader) Close() error {
 	return nil
 }
 
-// again returns nil when the blob is to be asked for again after err, maybe elsewhere.
+// again returns nil if the blob is to be requested again after err, possibly from
+// another site.
 func (r *blobReader) again(err error) error {
 	if err = r.retrier.wait(r.ctx, err); err == nil {
 		return nil
@@ -215,7 +216,8 @@ func (r *blobReader) connect() error {
 	}
 	resp, err := r.session.do(r.ctx, c)
 	if err == nil && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		// It can't begin in the middle: what is there already is read again.
+		// The server can't begin in the middle, so skip the bytes that are read
+		// already.
 		wire.Drain(resp.Body)
 		c.Header.Del("Range")
 		c.accept = []int{http.StatusOK}
@@ -232,7 +234,7 @@ func (r *blobReader) connect() error {
 	return nil
 }
 
-// position brings a response to offset.
+// position skips the bytes of a response before offset.
 func (r *blobReader) position(resp *http.Response) error {
 	if resp.StatusCode == http.StatusPartialContent {
 		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", r.offset)) {

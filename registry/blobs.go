@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// blobLedger is what a client has found out of blobs, and of who takes them. It is safe
-// for concurrent use.
+// blobLedger holds what a client knows about blobs and about repositories that accept
+// pushes. It is safe for concurrent use.
 type blobLedger struct {
 	mu     sync.Mutex
 	blobs  map[blobKey]*blobEntry
@@ -27,14 +27,14 @@ type blobKey struct {
 	digest digest.Digest
 }
 
-// blobEntry is what is known of one.
+// blobEntry is what is known of one blob.
 type blobEntry struct {
-	seen   []name.Repository   // an image there names it: it may be mounted from
+	seen   []name.Repository   // an image there names it, so that it may be mounted from there
 	stored map[string]bool     // repositories that have it for sure
-	broken map[string]*url.URL // streamed uploads of it, by repository, that may be gone on with
-	gate   *semaphore.Weighted // held by who brings it to a repository
+	broken map[string]*url.URL // streamed uploads of it, by repository, that may be resumed
+	gate   *semaphore.Weighted // held while the blob is brought to a repository
 
-	spoiled int // how often it came with other bytes than it should have, since it came right
+	spoiled int // how often it was damaged since it last arrived whole
 }
 
 // blob returns the entry of a blob. k.mu is held.
@@ -74,8 +74,8 @@ func (k *blobLedger) has(repo name.Repository, d digest.Digest) bool {
 	return k.blob(repo, d).stored[repo.RepositoryStr()]
 }
 
-// origin returns another repository of the same registry that a blob may be mounted
-// from, the likeliest one.
+// origin returns the likeliest other repository of the same registry from which a blob
+// may be mounted.
 func (k *blobLedger) origin(repo name.Repository, d digest.Digest) (from name.Repository, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -87,16 +87,16 @@ func (k *blobLedger) origin(repo name.Repository, d digest.Digest) (from name.Re
 	return from, false
 }
 
-// bringing is held by whoever brings a blob to a repository: the next one finds it
-// there, or mounts it.
+// bringing returns the lock to hold while a blob is brought to a repository. Whoever
+// waits for it then finds the blob there, or mounts it.
 func (k *blobLedger) bringing(repo name.Repository, d digest.Digest) *semaphore.Weighted {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.blob(repo, d).gate
 }
 
-// spoil notes that a blob came with other bytes than it should have, and returns how
-// often that was so in a row.
+// spoil notes that a blob arrived damaged, and returns how often this happened in a
+// row.
 func (k *blobLedger) spoil(repo name.Repository, d digest.Digest) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -105,29 +105,29 @@ func (k *blobLedger) spoil(repo name.Repository, d digest.Digest) int {
 	return e.spoiled
 }
 
-// spoiled returns how often a blob came with other bytes than it should have.
+// spoiled returns how often in a row a blob arrived damaged.
 func (k *blobLedger) spoiled(repo name.Repository, d digest.Digest) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.blob(repo, d).spoiled
 }
 
-// arrived notes that a blob came as it should.
+// arrived notes that a blob arrived whole.
 func (k *blobLedger) arrived(repo name.Repository, d digest.Digest) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.blob(repo, d).spoiled = 0
 }
 
-// leave keeps the streamed upload of a blob that broke.
+// leave keeps a broken streamed upload of a blob.
 func (k *blobLedger) leave(repo name.Repository, d digest.Digest, location *url.URL) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.blob(repo, d).broken[repo.RepositoryStr()] = location
 }
 
-// takeBroken returns the streamed upload of a blob that broke, once; nil if there
-// was none.
+// takeBroken returns a broken streamed upload of a blob, once. It returns nil if there
+// is no such upload.
 func (k *blobLedger) takeBroken(repo name.Repository, d digest.Digest) *url.URL {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -137,14 +137,14 @@ func (k *blobLedger) takeBroken(repo name.Repository, d digest.Digest) *url.URL 
 	return location
 }
 
-// mayPush says whether a repository was found to take pushes.
+// mayPush reports whether a repository is known to accept pushes.
 func (k *blobLedger) mayPush(repo name.Repository) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.probed[repo.Name()]
 }
 
-// takesPushes notes that a repository does.
+// takesPushes notes that a repository accepts pushes.
 func (k *blobLedger) takesPushes(repo name.Repository) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

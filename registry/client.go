@@ -26,8 +26,8 @@ type Options struct {
 	Keychain authn.Keychain
 	// PushKeychain finds the credentials for pushes; nil is Keychain.
 	PushKeychain authn.Keychain
-	// Conf is what registries.conf says: mirrors for pulls, and which
-	// registries are insecure or blocked. nil says nothing.
+	// Conf holds the rules of registries.conf: mirrors for pulls, and which registries
+	// are insecure or blocked. nil holds no rules.
 	Conf *conf.Rules
 	// Roots are the authorities that certificates are checked with; nil is the
 	// machine's.
@@ -43,36 +43,35 @@ type Options struct {
 	// Socket is a unix socket that all requests to port 8080 of localhost and
 	// 127.0.0.1 travel through; "" sends them over the network.
 	Socket string
-	// Transport carries the requests. nil is one of our own that takes
-	// proxies from the environment as every Go program does. An
-	// *http.Transport is copied, kept to HTTP/1.1 (Go's HTTP/2 is several
-	// times slower at uploads) and made to follow Insecure, Roots,
-	// Certificates and CertDirs; any other is used as it is. Socket is for our
-	// own.
+	// Transport carries the requests. nil is a transport that takes proxies from the
+	// environment as every Go program does. An *http.Transport is copied, kept to
+	// HTTP/1.1 (Go's HTTP/2 is several times slower at uploads) and made to follow
+	// Insecure, Roots, Certificates and CertDirs; any other is used as it is. Socket
+	// has no effect on a given Transport.
 	Transport http.RoundTripper
 	// UserAgent is sent with each request; "" is "bob".
 	UserAgent string
-	// Patience says for how long what fails for a passing reason is tried again:
-	// no answer, or one that asks to come later. Progress of a download or an upload
-	// starts the time anew. A registry's Retry-After makes a wait longer; one that is
-	// longer than patience lasts ends it.
+	// Patience says for how long requests are retried that fail for a passing reason:
+	// there is no answer, or the answer asks to come later. Progress of a download or
+	// an upload restarts the time. A registry's Retry-After makes a wait longer. If it
+	// exceeds the time left, the request fails.
 	Patience patience.Policy
-	// IdleTimeout ends a request when for so long no byte moves in either
-	// direction; 0 is 60 s. Time in which a producer or consumer of bytes in
-	// this process isn't ready doesn't count. A registry has five times as
-	// long to answer after a blob's last byte.
+	// IdleTimeout is how long a request may go without moving a byte in either
+	// direction; 0 is 60 s. Time in which a producer or consumer of bytes in this
+	// process isn't ready doesn't count. After a blob's last byte a registry has five
+	// times as long to answer.
 	IdleTimeout time.Duration
-	// Notice, if set, is told in one line of each retry and of each fall
-	// back, to plain HTTP or from a mirror. It may be called concurrently.
+	// Notice, if set, is called with one line for each retry and for each fallback, to
+	// plain HTTP or from a mirror. It may be called concurrently.
 	Notice func(string)
-	// Credential, if set, is told once for each host where the credential for
-	// it comes from, and never what it is. origin is "" if no credential is
+	// Credential, if set, is called once for each host with the origin of its
+	// credential, never with the credential itself. origin is "" if no credential is
 	// known. It may be called concurrently.
 	Credential func(host, origin string)
 }
 
-// Client reaches registries. It is safe for concurrent use, keeps connections
-// open between uses, and remembers for its life which blobs it has seen where.
+// Client reaches registries. It is safe for concurrent use, keeps connections open
+// between uses, and remembers which repositories have which blobs.
 type Client struct {
 	keychain     authn.Keychain
 	pushKeychain authn.Keychain
@@ -88,7 +87,7 @@ type Client struct {
 	news      *news
 }
 
-// news is what a client's callbacks were told, where once is enough, and which mirrors
+// news holds the texts that a client's callbacks get only once, and the mirrors that
 // were found down. It is safe for concurrent use.
 type news struct {
 	mu   sync.Mutex
@@ -96,7 +95,7 @@ type news struct {
 	down map[string]bool // hosts of mirrors that can't be reached
 }
 
-// first says whether it is called with text for the first time.
+// first reports whether this is its first call with text.
 func (n *news) first(text string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -119,15 +118,15 @@ func (n *news) isLost(host string) bool {
 	return n.down[host]
 }
 
-// impatient returns the client for use where something else can be tried: it
-// retries nothing.
+// impatient returns a client that retries nothing, for use where something else can be
+// tried.
 func (c *Client) impatient() *Client {
 	other := *c
 	other.patience.Limit = -1
 	return &other
 }
 
-// New returns a client. It reaches nothing yet.
+// New returns a client. It makes no request yet.
 func New(o Options) *Client {
 	c := &Client{
 		keychain:     o.Keychain,

@@ -16,9 +16,9 @@ import (
 
 // Contents are an image, or an index of images, to be written as a file or a directory.
 type Contents struct {
-	// Refs are the names, [host/]repository[:tag] each. None is fine.
+	// Refs are the names, each [host/]repository[:tag]. Refs may be empty.
 	Refs []string
-	// Images are what is written: several only with an Index.
+	// Images are the images to write. More than one needs an Index.
 	Images []Image
 	// Index names the manifests of the images; nil writes one image without an
 	// index over it. IndexType is its media type.
@@ -26,8 +26,7 @@ type Contents struct {
 	IndexType string
 	// Annotations are put beside the name in index.json.
 	Annotations map[string]string
-	// Open opens a layer's blob. Its bytes are verified while they are
-	// written, and it is closed.
+	// Open opens a layer's blob. The writer verifies its bytes and closes it.
 	Open func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 }
 
@@ -38,7 +37,7 @@ type Image struct {
 	MediaType string
 	// Config is the image's config.
 	Config []byte
-	// Layers are the manifest's, base first.
+	// Layers are the layers of the manifest, base first.
 	Layers []oci.Layer
 }
 
@@ -76,7 +75,8 @@ func WriteDocker(ctx context.Context, w io.Writer, c Contents) error {
 	return l.writeTar(ctx, w, file{dockerManifestFile, manifest})
 }
 
-// WriteDockerFile has a file appear with what [WriteDocker] writes, or not at all.
+// WriteDockerFile writes what [WriteDocker] writes to a file. The file appears complete
+// or not at all.
 func WriteDockerFile(ctx context.Context, name string, c Contents) error {
 	return writeFile(name, func(w io.Writer) error { return WriteDocker(ctx, w, c) })
 }
@@ -124,7 +124,7 @@ func describe(mediaType string, body []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(body), Size: int64(len(body))}
 }
 
-// platform returns what the config says the image is for, nil if nothing.
+// platform returns the platform that the config names, nil if it names no platform.
 func (im *Image) platform() (*ocispec.Platform, error) {
 	var config ocispec.Platform
 	if err := json.Unmarshal(im.Config, &config); err != nil {

@@ -14,12 +14,12 @@
 //
 // # Trust
 //
-// What is read is not trusted. Every document and blob is verified, no link leads out of
-// a layout, and what is compressed may have only so many bytes uncompressed as the caller
-// allows.
+// What is read is not trusted. Every document and blob is verified, no link leads out
+// of a layout, and the caller limits how many bytes compressed data may have
+// uncompressed.
 //
 // # Not here
 //
-// No layer is unpacked. Nothing is kept on disk but what is written, and until it is
-// closed what an archive is read from.
+// The package unpacks no layer. On disk it leaves only what it writes. It keeps
+// temporary files of an archive that it reads until the archive is closed.
 package archive

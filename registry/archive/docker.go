@@ -26,8 +26,8 @@ const (
 	mediaTypeDockerLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 	mediaTypeDockerLayerTar = "application/vnd.docker.image.rootfs.diff.tar"
 
-	// packBlock is what the compressor works on at once; executor's layers have
-	// the same.
+	// packBlock is the size of the blocks that are compressed in parallel, in bytes.
+	// Layers of builds use the same.
 	packBlock = 1 << 20
 )
 
@@ -47,7 +47,7 @@ type dockerImage struct {
 	diffIDs []digest.Digest
 }
 
-// findDockerImage finds the image called ref, "" being the only one.
+// findDockerImage finds the image called ref. "" stands for the only image.
 func findDockerImage(files members, ref string) (*dockerImage, error) {
 	body, err := files.read(dockerManifestFile, oci.MaxManifest)
 	if err != nil {
@@ -64,7 +64,7 @@ func findDockerImage(files members, ref string) (*dockerImage, error) {
 	if i.config, err = files.read(path.Clean(i.entry.Config), oci.MaxConfig); err != nil {
 		return nil, fmt.Errorf("the image's config: %w", err)
 	}
-	// The name is a digest, in docker's older format too.
+	// The name is a digest, in docker's older format as well.
 	said := digest.NewDigestFromEncoded(digest.SHA256, strings.TrimSuffix(path.Base(i.entry.Config), ".json"))
 	if got := digest.FromBytes(i.config); said.Validate() == nil && got != said {
 		return nil, fmt.Errorf("%w: the config %s has the digest %s", oci.ErrCorrupt, i.entry.Config, got)
@@ -110,8 +110,8 @@ func chooseEntry(entries []dockerEntry, ref string) (dockerEntry, error) {
 	return dockerEntry{}, fmt.Errorf("%w: it has no image %s; there are %s", oci.ErrNotFound, wanted, strings.Join(there, ", "))
 }
 
-// dockerLayout is an OCI image layout made of a docker archive. It is in memory,
-// but for the layers: those are in the archive or in files without a name.
+// dockerLayout is an OCI image layout made of a docker archive. It is in memory, except
+// for the layers, which are in the archive or in files without a name.
 type dockerLayout struct {
 	Options
 	members
@@ -119,9 +119,9 @@ type dockerLayout struct {
 	gzipped, plain string // the media types of layers
 }
 
-// layout makes the image into an OCI image layout: its layers stay as they are if the
-// options say so, else all are compressed and verified. The caller closes the layout,
-// after an error too.
+// layout converts the image to an OCI image layout. Its layers stay as they are if the
+// options say so; otherwise all are compressed and verified. The caller closes the
+// layout, also after an error.
 func (i *dockerImage) layout(ctx context.Context, o Options) (*dockerLayout, error) {
 	l := &dockerLayout{
 		Options: o, members: make(members),
@@ -177,7 +177,8 @@ func (l *dockerLayout) add(mediaType string, body []byte) ocispec.Descriptor {
 	return d
 }
 
-// layer adds a layer, which is compressed first unless it is already or Keep is set.
+// layer adds a layer. It compresses the layer first, unless it is compressed already or
+// Keep is set.
 func (l *dockerLayout) layer(ctx context.Context, content *io.SectionReader, diffID digest.Digest) (ocispec.Descriptor, error) {
 	d := ocispec.Descriptor{MediaType: l.plain, Digest: diffID}
 	if isGzip(content) {
@@ -207,7 +208,7 @@ func (l *dockerLayout) layer(ctx context.Context, content *io.SectionReader, dif
 	return d, nil
 }
 
-// pack compresses a layer. What has another digest than diffID is an error.
+// pack compresses a layer. A layer whose digest isn't diffID is an error.
 func pack(ctx context.Context, w io.Writer, content *io.SectionReader, diffID digest.Digest) error {
 	zw, err := pgzip.NewWriterLevel(w, pgzip.DefaultCompression)
 	if err != nil {
@@ -219,8 +220,8 @@ func pack(ctx context.Context, w io.Writer, content *io.SectionReader, diffID di
 	return errors.Join(copyVerified(ctx, zw, io.NewSectionReader(content, 0, content.Size()), diffID), zw.Close())
 }
 
-// digestOf returns the digest of a layer that is compressed already. One whose
-// bytes inside have another digest than diffID, or are more than limit, is an error.
+// digestOf returns the digest of a layer that is compressed already. It is an error if
+// the decompressed bytes don't have the digest diffID, or are more than limit.
 func digestOf(ctx context.Context, content *io.SectionReader, diffID digest.Digest, limit int64) (digest.Digest, error) {
 	sum := digest.SHA256.Digester()
 	packed := io.TeeReader(io.NewSectionReader(content, 0, content.Size()), sum.Hash())
@@ -231,13 +232,13 @@ func digestOf(ctx context.Context, content *io.SectionReader, diffID digest.Dige
 	if err := copyVerified(ctx, io.Discard, bounded.NewBudget(limit).Reader(zr), diffID); err != nil {
 		return "", err
 	}
-	if _, err := io.Copy(io.Discard, packed); err != nil { // what decompressing left
+	if _, err := io.Copy(io.Discard, packed); err != nil { // bytes that the decompressor left
 		return "", err
 	}
 	return sum.Digest(), nil
 }
 
-// copyVerified copies r to w. What has another digest than want is an error.
+// copyVerified copies r to w. It is an error if the bytes don't have the digest want.
 func copyVerified(ctx context.Context, w io.Writer, r io.Reader, want digest.Digest) error {
 	verifier := want.Verifier()
 	content := bounded.Reader(ctx, r, bounded.NoLimit)

@@ -20,7 +20,7 @@ type files interface {
 	open(name string) (io.ReadCloser, error)
 }
 
-// directory is a layout that is one. A link in it leads nowhere out of it.
+// directory is a layout that is a directory. No link is followed out of it.
 type directory string
 
 func (d directory) open(name string) (io.ReadCloser, error) {
@@ -110,7 +110,7 @@ func (k *keeper) open(ctx context.Context, d digest.Digest) (io.ReadCloser, erro
 
 // blobReader reads a blob and verifies it.
 type blobReader struct {
-	file     io.ReadCloser   // not embedded: a WriteTo would pass by the verifier
+	file     io.ReadCloser   // not embedded: its WriteTo would bypass the verifier
 	ctx      context.Context //nolint:containedctx // of one blob, which the value stands for
 	keeper   *keeper
 	want     ocispec.Descriptor
@@ -130,7 +130,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	case r.n > r.want.Size, errors.Is(err, io.EOF) && r.n < r.want.Size:
 		return 0, r.corrupt(fmt.Sprintf("not %d bytes", r.want.Size))
 	case r.n == r.want.Size && !r.verifier.Verified():
-		// Without its last bytes nobody takes it for whole.
+		// Withhold the last bytes, so that nobody takes the blob for complete.
 		return 0, r.corrupt("its bytes have another digest")
 	}
 	return n, err

@@ -14,10 +14,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// WriteDir writes the layout to the directory dir, made if need be. A layout that is there
-// already keeps its other images; those of the same name are replaced. A directory with
-// anything else in it is refused. index.json is replaced last and at once: an error leaves
-// at worst unused blobs. Two writers of one directory must not run at the same time.
+// WriteDir writes the layout to the directory dir, made if need be. A layout that
+// exists keeps its other images; an image of the same name is replaced. A directory
+// with other content is an error. index.json is replaced last, by a rename, so that an
+// error leaves at worst unused blobs. Two writers of one directory must not run at the
+// same time.
 func (l *Layout) WriteDir(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // images are for others to read
 		return fmt.Errorf("write layout: %w", err)
@@ -94,7 +95,7 @@ func readEntries(r io.Reader) ([]ocispec.Descriptor, error) {
 	return index.Manifests, nil
 }
 
-// without returns the entries of old that no new one replaces.
+// without returns the entries of old that no new entry replaces.
 func without(old, added []ocispec.Descriptor) []ocispec.Descriptor {
 	var kept []ocispec.Descriptor
 	for _, o := range old {

@@ -11,9 +11,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// LayoutImage names an image, or an index of images, in a directory that is an
-// OCI image layout (image-spec v1.1). Without Tag and Digest it is the one that
-// is tagged "latest", else the only one there is.
+// LayoutImage names an image, or an index of images, in a directory that is an OCI
+// image layout (image-spec v1.1). Without Tag and Digest it is the image tagged
+// "latest", or else the only image.
 type LayoutImage struct {
 	Dir    string
 	Tag    string        // as org.opencontainers.image.ref.name has it
@@ -58,7 +58,7 @@ func (l *LayoutImage) Resolve(ctx context.Context, p ocispec.Platform) (*oci.Ima
 	return oci.Choose(ctx, k, root, p)
 }
 
-// ResolveArtifact is Resolve as [oci.ChooseArtifact] is [oci.Choose].
+// ResolveArtifact is like Resolve but finds what [oci.ChooseArtifact] accepts.
 func (l *LayoutImage) ResolveArtifact(ctx context.Context, p ocispec.Platform, configType string) (*oci.Image, error) {
 	k := l.keeper()
 	root, err := l.root(ctx, k)
@@ -70,7 +70,7 @@ func (l *LayoutImage) ResolveArtifact(ctx context.Context, p ocispec.Platform, c
 
 func (l *LayoutImage) keeper() *keeper { return &keeper{directory(l.Dir), l.String()} }
 
-// root gets the manifest or index from where it is kept.
+// root reads the manifest or index.
 func (l *LayoutImage) root(ctx context.Context, k *keeper) (*oci.Document, error) {
 	want, err := l.find(k.files)
 	if err != nil {
@@ -79,7 +79,7 @@ func (l *LayoutImage) root(ctx context.Context, k *keeper) (*oci.Document, error
 	return k.Manifest(ctx, want)
 }
 
-// find returns what index.json says of the manifest or index.
+// find returns the descriptor of the manifest or index in index.json.
 func (l *LayoutImage) find(in files) (ocispec.Descriptor, error) {
 	if l.Digest != "" {
 		return ocispec.Descriptor{Digest: l.Digest, Size: -1}, l.Digest.Validate()

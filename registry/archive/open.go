@@ -15,7 +15,7 @@ import (
 type Kind int
 
 const (
-	// AnyKind is found out by looking.
+	// AnyKind stands for the kind that Open finds by looking.
 	AnyKind Kind = iota
 	// OCILayout is a directory or a tar that is an OCI image layout.
 	OCILayout
@@ -37,15 +37,15 @@ type Reader struct {
 
 	// Root is the manifest or index that the source names.
 	Root *oci.Document
-	// DockerManifest is the manifest.json of a docker archive, whose Root is made up;
-	// nil for everything else.
+	// DockerManifest is the manifest.json of a docker archive, whose Root is made up.
+	// It is nil for everything else.
 	DockerManifest []byte
 
 	closers []io.Closer
 }
 
-// Open opens what s names. The caller closes the reader when nothing is read of it, nor
-// of its images, any more.
+// Open opens what s names. The caller closes the reader after the last read from it and
+// from its images.
 func Open(ctx context.Context, s Source, o Options) (*Reader, error) {
 	r := &Reader{keeper: &keeper{directory(s.Image.Dir), s.Name}}
 	err := r.open(ctx, s, o)
@@ -83,7 +83,8 @@ func (r *Reader) open(ctx context.Context, s Source, o Options) error {
 		}
 		r.closers = append(r.closers, f)
 		r.files = tarred
-		// bob's own docker archives are both, and lose nothing as a layout.
+		// bob's own docker archives are also layouts. Reading them as layouts loses
+		// nothing.
 		if kind == AnyKind && tarred[ocispec.ImageIndexFile] == nil {
 			kind = DockerArchive
 			if tarred[dockerManifestFile] == nil {
@@ -100,7 +101,7 @@ func (r *Reader) open(ctx context.Context, s Source, o Options) error {
 	return err
 }
 
-// convert makes the reader read an image of a docker archive as a layout.
+// convert lets the reader read an image of a docker archive as a layout.
 func (r *Reader) convert(ctx context.Context, tarred members, ref string, o Options) error {
 	image, err := findDockerImage(tarred, ref)
 	if err != nil {

@@ -24,8 +24,8 @@ const (
 	maxLinks = 8
 )
 
-// members are the files of an archive by name, read where they lie. They may be
-// read side by side.
+// members are the files of an archive by name. They are read from the archive itself,
+// several at once if need be.
 type members map[string]*io.SectionReader
 
 // open opens a member; closing it does nothing.
@@ -55,8 +55,9 @@ func (m members) put(name string, body []byte) {
 	m[name] = io.NewSectionReader(bytes.NewReader(body), 0, int64(len(body)))
 }
 
-// openTar opens the tar called name, which may be compressed by gzip: it is decompressed
-// to a file without a name then. Nothing is unpacked. The caller closes the file when the members aren't used any more.
+// openTar opens the tar called name. If it is compressed by gzip, openTar decompresses
+// it to a file without a name. It unpacks nothing. The caller closes the file after the
+// last use of the members.
 func openTar(ctx context.Context, name string, o Options) (members, *os.File, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -84,7 +85,7 @@ func isGzip(r io.ReaderAt) bool {
 	return err == nil && magic == [2]byte{0x1f, 0x8b}
 }
 
-// gunzip decompresses r, which may have at most limit bytes then, 0 being any number.
+// gunzip decompresses r to at most limit bytes; 0 is no limit.
 func gunzip(ctx context.Context, w io.Writer, r io.Reader, limit int64) error {
 	zr, err := gzip.NewReader(bounded.Reader(ctx, r, bounded.NoLimit))
 	if err != nil {
@@ -107,7 +108,7 @@ func spool(dir string, write func(io.Writer) error) (*os.File, error) {
 	return f, nil
 }
 
-// listTar notes where the files of a tar are. Their names come out of the budget.
+// listTar notes where the files of a tar are. Their names count against the budget.
 func listTar(ctx context.Context, f *os.File, budget *bounded.Budget) (members, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
@@ -136,7 +137,7 @@ func listTar(ctx context.Context, f *os.File, budget *bounded.Budget) (members, 
 		}
 		switch h.Typeflag {
 		case tar.TypeReg, tar.TypeGNUSparse:
-			// Package tar reads ahead no byte, and skips by seeking.
+			// Package tar doesn't read ahead, and it skips by seeking.
 			at, err := f.Seek(0, io.SeekCurrent)
 			if err != nil {
 				return nil, err

@@ -27,20 +27,21 @@ type Layout struct {
 	Blobs   []Blob               // all that the entries name, directly or not
 }
 
-// A Blob is one of a [Layout]. Its bytes are verified as they are written, and what Open
-// returns is closed.
+// A Blob is a blob of a [Layout]. The writer verifies its bytes and closes what Open
+// returns.
 type Blob struct {
 	ocispec.Descriptor
 
 	Open func(context.Context) (io.ReadCloser, error)
 }
 
-// Bytes opens what is in memory.
+// Bytes returns an opener of bytes in memory.
 func Bytes(body []byte) func(context.Context) (io.ReadCloser, error) {
 	return func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 }
 
-// WriteFile has a tar of the layout appear at name, or nothing at all.
+// WriteFile writes a tar of the layout to name. The file appears complete or not at
+// all.
 func (l *Layout) WriteFile(ctx context.Context, name string) error {
 	return writeFile(name, func(w io.Writer) error { return l.writeTar(ctx, w) })
 }
@@ -73,8 +74,8 @@ func blobPath(d digest.Digest) string {
 	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-// writeTar writes the files, then the blobs, so that a reader that streams knows
-// what comes.
+// writeTar writes the files before the blobs, so that a streaming reader knows which
+// blobs follow.
 func (l *Layout) writeTar(ctx context.Context, w io.Writer, more ...file) error {
 	index, err := encodeIndex(l.Entries)
 	if err != nil {
@@ -131,7 +132,7 @@ func (b *Blob) read(ctx context.Context, use func(io.Reader) error) error {
 		return fmt.Errorf("write archive: blob %s: %w", b.Digest, err)
 	}
 	verifier := b.Digest.Verifier()
-	// One byte too many shows as one too many, without reading on for ever.
+	// Read one byte more than promised: it shows that there are too many.
 	content := io.TeeReader(bounded.Reader(ctx, io.LimitReader(rc, b.Size), bounded.NoLimit), verifier)
 	err = use(content)
 	if err == nil {
@@ -140,7 +141,7 @@ func (b *Blob) read(ctx context.Context, use func(io.Reader) error) error {
 	return errors.Join(err, rc.Close())
 }
 
-// ended checks that rc is at its end and that its bytes were the promised ones.
+// ended checks that rc is at its end and that its bytes have the promised digest.
 func (b *Blob) ended(rc io.Reader, verifier digest.Verifier) error {
 	n, err := io.CopyN(io.Discard, rc, 1)
 	switch {
@@ -172,7 +173,7 @@ func writeThenRename(root *os.Root, name string, write func(io.Writer) error) er
 	return err
 }
 
-// writeFile makes a file appear with all that write writes or not at all.
+// writeFile makes a file appear with everything that write writes, or not at all.
 func writeFile(name string, write func(io.Writer) error) error {
 	root, err := os.OpenRoot(filepath.Dir(name))
 	if err != nil {

@@ -18,10 +18,11 @@ import (
 	"github.com/bobbuild/bob/snapshot/bounded"
 )
 
-// Certificates are what one registry's certificate is checked with and what
-// is shown to it. The zero value is what all hosts have.
+// Certificates are the authorities that one registry's certificate is checked with, and
+// the certificates that are shown to it. The zero value has the authorities of all
+// hosts and shows no certificate.
 type Certificates struct {
-	roots *x509.CertPool // nil: all hosts' authorities will do
+	roots *x509.CertPool // nil: the authorities of all hosts
 	own   []tls.Certificate
 }
 
@@ -103,7 +104,7 @@ func KeyPair(ctx context.Context, certificate, key string) (tls.Certificate, err
 }
 
 // AddCA adds the certificate authorities in the PEM file at path to pool. A file
-// without any is an error.
+// without authorities is an error.
 func AddCA(ctx context.Context, pool *x509.CertPool, path string) error {
 	text, err := bounded.ReadFile(ctx, path, maxCertificates)
 	if err != nil {
@@ -115,8 +116,8 @@ func AddCA(ctx context.Context, pool *x509.CertPool, path string) error {
 	return nil
 }
 
-// Carrier returns what carries the requests to the host: base, or a copy of it with the
-// certificates.
+// Carrier returns the transport for requests to the host: base, or a copy of it with
+// the certificates.
 func (h *Certificates) Carrier(base http.RoundTripper) http.RoundTripper {
 	t, ok := base.(*http.Transport)
 	if !ok || h.roots == nil && len(h.own) == 0 {
