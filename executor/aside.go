@@ -13,19 +13,18 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Prefetch makes the files of the images that refs name for p present in the
-// store, so that builds on them find everything there. An image that can't be had
-// doesn't keep the others from being fetched; the error joins all that went wrong.
+// Prefetch makes the files of the images that refs name for p present in the store, so
+// that builds on them find everything there. If an image can't be fetched, the others
+// are fetched all the same; the error joins everything that went wrong.
 func (b *Builder) Prefetch(ctx context.Context, refs []string, p ocispec.Platform) (err error) {
 	s := b.aside(ctx, b.Progress)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	return s.Prefetch(ctx, refs, p)
 }
 
-// Open fetches src, a *dockerfile.Download or *dockerfile.Repository, unless it
-// is there already, and shows it read-only at the directory that it returns,
-// until the function is called that it also returns. A build may use the
-// directory as its context.
+// Open fetches src, a *dockerfile.Download or *dockerfile.Repository, unless the store
+// has it, and mounts it read-only. It returns the directory, which a build may use as
+// its context, and a function that unmounts it.
 func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, closeIt func() error, err error) {
 	s := b.aside(ctx, nil)
 	f, err := fetchSource(ctx, s, src)
@@ -42,7 +41,7 @@ func (b *Builder) Open(ctx context.Context, src dockerfile.Source) (dir string, 
 // Time returns the time that SOURCE_DATE_EPOCH takes from src: of a
 // *dockerfile.Repository the time of the commit, of a *dockerfile.Download
 // Last-Modified or else the time of the newest file in the archive that it is. It is
-// zero where nothing tells.
+// zero if src has no such time.
 func (b *Builder) Time(ctx context.Context, src dockerfile.Source) (t time.Time, err error) {
 	s := b.aside(ctx, nil)
 	defer func() { err = errors.Join(err, s.Close()) }()
@@ -56,8 +55,8 @@ func (b *Builder) Time(ctx context.Context, src dockerfile.Source) (t time.Time,
 	}
 }
 
-// aside returns the sources of what is read outside of a build. Where the build's own
-// events follow nothing watches: the vertices would have the same numbers.
+// aside returns the sources for reading outside of a build. They report no events if a
+// build's events follow, since the vertices of both would have the same numbers.
 func (b *Builder) aside(ctx context.Context, watch func(event.Event)) *source.Sources {
 	b = b.complete()
 	progress := event.NewReporter(watch, b.Clock)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A build is the state of one Build: everything that its stages share.
+// A build is one call of Build: everything that its stages share.
 type build struct {
 	*Builder
 	plan  *dockerfile.Plan   // the first of plans, for what they have in common
@@ -30,7 +30,7 @@ type build struct {
 	policy    policy
 	results   *results
 	commands  *command.Commands
-	inResult  map[*dockerfile.Stage]bool // whose layers are part of the result
+	inResult  map[*dockerfile.Stage]bool // stages whose layers are part of the result
 	exporter  *image.Exporter
 	caches    *cache.Caches
 	sources   *source.Sources
@@ -48,7 +48,7 @@ func (b *build) allStages() []*dockerfile.Stage {
 	return all
 }
 
-// created returns the time that the history has of f.
+// created returns the time of f for the image's history.
 func (b *build) created(f *finding) *time.Time {
 	if b.plan.Epoch != nil {
 		return b.plan.Epoch
@@ -56,7 +56,7 @@ func (b *build) created(f *finding) *time.Time {
 	return &f.Created
 }
 
-// platforms returns what is built for, in the order of the plans.
+// platforms returns the platforms of the build, in the order of the plans.
 func (b *build) platforms() []ocispec.Platform {
 	var all []ocispec.Platform
 	for _, p := range b.plans {

@@ -18,14 +18,14 @@ import (
 // their result. Of more than one it is an index of their images, in the order of the
 // plans. What they have in common is done once. The first failure ends everything else
 // that is under way; it is a [*StepError] when an instruction is to blame. When Build
-// returns, nothing of it is running or mounted any more.
+// returns, none of its goroutines runs and none of its mounts is left.
 func (b *Builder) Build(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {
 	if err := o.complete(plans); err != nil {
 		return nil, err
 	}
 	b = b.complete()
 	progress := event.NewReporter(b.Progress, b.Clock)
-	var lost []digest.Digest // layers of caches that can't be had
+	var lost []digest.Digest // layers of caches that can't be fetched
 	for {
 		result, missing, err := b.attempt(ctx, plans, o, progress, lost)
 		if missing == "" {
@@ -35,9 +35,9 @@ func (b *Builder) Build(ctx context.Context, plans []*dockerfile.Plan, o Options
 	}
 }
 
-// attempt takes a build from its first stage to its last byte. It returns only when
-// every goroutine of the build has ended and all is unmounted. If the build failed for
-// want of a layer of an imported cache, missing names that.
+// attempt runs a whole build. It returns when every goroutine of the build has ended
+// and everything is unmounted. If the build failed because a layer of an imported cache
+// can't be fetched, missing is that layer.
 func (b *Builder) attempt(ctx context.Context, plans []*dockerfile.Plan, o Options, progress *event.Reporter, lost []digest.Digest) (result *Result, missing digest.Digest, err error) {
 	bd, err := newBuild(ctx, b, plans, o, progress, lost)
 	if err != nil {
@@ -68,10 +68,10 @@ func (b *Builder) attempt(ctx context.Context, plans []*dockerfile.Plan, o Optio
 	return result, "", nil
 }
 
-// newBuild returns a build. It refuses what can't be done here, or may not be, a strict
-// plan that has warnings, and a place that the image is to go to and that can't be reached.
-// The layers lost are layers of caches that can't be had. b and o are complete. The caller
-// waits for the group of the build and then closes its sources.
+// newBuild returns a build. It refuses a plan that can't be run here or isn't allowed,
+// a strict plan with warnings, and a destination of the image that can't be reached.
+// The layers lost are layers of caches that can't be fetched. b and o are complete. The
+// caller waits for the group of the build and then closes its sources.
 func newBuild(ctx context.Context, b *Builder, plans []*dockerfile.Plan, o Options, progress *event.Reporter, lost []digest.Digest) (*build, error) {
 	bd := &build{
 		Builder: b, plan: plans[0], plans: plans, opts: o, progress: progress,
@@ -94,8 +94,8 @@ func newBuild(ctx context.Context, b *Builder, plans []*dockerfile.Plan, o Optio
 		return nil, err
 	}
 	bd.group, bd.life = errgroup.WithContext(ctx)
-	// The end of the build is no fault of what was under way; neither is the error of a
-	// step, which is told with its place.
+	// The end of the build is not a failure of what was under way. The error of a step
+	// is reported with its place.
 	progress.Excuse(func(err error) bool {
 		_, placed := errors.AsType[*StepError](err)
 		return placed || endedBy(bd.life, err)
@@ -110,8 +110,8 @@ func newBuild(ctx context.Context, b *Builder, plans []*dockerfile.Plan, o Optio
 	return bd, nil
 }
 
-// equip completes a build that has only its sources so far, for newBuild: with what steps
-// are found, made and sent with.
+// equip completes a build for newBuild. The build has only its sources so far and gets
+// its caches, commands and exporter.
 func (b *build) equip(lost []digest.Digest) (err error) {
 	if b.plan.Strict {
 		if err := b.approve(b.life); err != nil {

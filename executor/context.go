@@ -20,10 +20,10 @@ type Context struct {
 	Layout     *archive.LayoutImage   // an image in an OCI image layout
 }
 
-// remote reports whether the context lies elsewhere and is no image.
+// remote reports whether the context has to be fetched and isn't an image.
 func (c *Context) remote() bool { return c.Repository != nil || c.URL != "" }
 
-// fetch gets a context that lies elsewhere.
+// fetch fetches a remote context.
 func (c *Context) fetch(ctx context.Context, sources *source.Sources) (*source.Fetched, error) {
 	if c.Repository != nil {
 		return fetchSource(ctx, sources, c.Repository)
@@ -31,7 +31,8 @@ func (c *Context) fetch(ctx context.Context, sources *source.Sources) (*source.F
 	return fetchSource(ctx, sources, &dockerfile.Download{URL: c.URL, Name: dockerfile.ContextFileName})
 }
 
-// history returns what BuildKit's history says of a layer made of the context.
+// history returns what BuildKit writes into the history for a layer made of the
+// context.
 func (c *Context) history(name string) string {
 	switch {
 	case c.Repository != nil:
@@ -42,7 +43,7 @@ func (c *Context) history(name string) string {
 	return "local source for " + name
 }
 
-// fetchSource gets what lies elsewhere.
+// fetchSource fetches a remote source.
 func fetchSource(ctx context.Context, s *source.Sources, src dockerfile.Source) (*source.Fetched, error) {
 	switch src := src.(type) {
 	case *dockerfile.Download:

@@ -101,7 +101,7 @@ func (at site) fetchedPart(ctx context.Context, src dockerfile.Source, p fetched
 	return &p, nil
 }
 
-// shape lists everything that the result depends on but content that must be read.
+// shape lists everything that the result depends on, except content that must be read.
 func (c *copying) shape(parent digest.Digest) *recipe.Recipe {
 	r := recipe.New("copy")
 	r.Hidden(parent.String(), recipe.Bool(c.from != nil && c.from.owners))
@@ -116,8 +116,8 @@ func (c *copying) shape(parent digest.Digest) *recipe.Recipe {
 	return r
 }
 
-// alias returns the key recorded under a whose result is there. In a forecast
-// one whose result isn't there will do.
+// alias returns a key recorded under a whose result exists. A forecast also accepts a
+// key without a result.
 func (at site) alias(ctx context.Context, a digest.Digest) (found digest.Digest, ok bool) {
 	for key := range at.caches.Linked(ctx, aliasKind, a) {
 		if at.results.recallAfter(ctx, at.after, key) != nil {
@@ -138,10 +138,10 @@ func (c *copying) run(ctx context.Context, to *snapshot.Active, v *event.Vertex)
 	return nil
 }
 
-// linked returns what --link makes of run: it copies into an empty file system, which is
-// then laid over the file system of the step. As in BuildKit the copy sees nothing of what
-// is there: links in its way become directories, and directories that exist get the mode
-// and owner of new ones.
+// linked returns run for --link: it copies into an empty file system, which it then
+// lays over the file system of the step. As in BuildKit, the copy doesn't see existing
+// files: links in its way become directories, and existing directories get the mode and
+// owner of new ones.
 func linked(store *snapshot.Store, run func(context.Context, *snapshot.Active, *event.Vertex) error) func(context.Context, *snapshot.Active, *event.Vertex) error {
 	return func(ctx context.Context, to *snapshot.Active, v *event.Vertex) (err error) {
 		alone, err := store.Prepare(ctx, nil)

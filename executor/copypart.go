@@ -21,7 +21,7 @@ import (
 type copying struct {
 	*dockerfile.Copy
 
-	from   *origin // of paths; nil if there are none
+	from   *origin // of paths; nil without paths
 	parts  []part
 	warn   func(string)
 	owners owners.Keeper // of what is copied to
@@ -32,11 +32,12 @@ type copying struct {
 // A part is one source of a copying. What it stands for is opened only when
 // needed.
 type part interface {
-	// shape adds to r all about the part but content that must be read first.
+	// shape adds to r everything about the part, except content that must be read
+	// first.
 	shape(r *recipe.Recipe)
-	// content adds that, if there is any.
+	// content adds the content that must be read, if there is any.
 	content(ctx context.Context, r *recipe.Recipe) error
-	// unread adds in its place that it wasn't read.
+	// unread adds, in place of the content, that it wasn't read.
 	unread(r *recipe.Recipe)
 	// copyTo copies the part.
 	copyTo(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
@@ -172,8 +173,8 @@ func (p *fetchedPart) copyTo(ctx context.Context, to *snapshot.Active, v *event.
 	return selection.CopyTo(ctx, to.Root(), p.copying.Dest, o)
 }
 
-// unpackArchives is what ADD does with a file that turns out to be an archive.
-// With an owner, everything in the archive gets that one.
+// unpackArchives is what ADD does with a file that turns out to be an archive. If an
+// owner is given, everything in the archive gets it.
 func (c *copying) unpackArchives(owner *filecopy.Owner, to *snapshot.Active) *filecopy.Unpack {
 	o := snapshot.ExtractOptions{Owners: c.owners, In: to, MaxSize: c.maxUnpacked}
 	if owner != nil {
@@ -187,8 +188,8 @@ func (c *copying) unpackArchives(owner *filecopy.Owner, to *snapshot.Active) *fi
 	}
 }
 
-// options returns how files arrive: with owners of their own only if keepOwners
-// is set, as in a stage or image; those of the context belong to root.
+// options returns the options of the copy. Files keep their owners only if keepOwners
+// is set, as for a stage or an image; files of the context belong to root.
 func (c *copying) options(ctx context.Context, to *snapshot.Active, v *event.Vertex, keepOwners, unpack bool) (filecopy.Options, error) {
 	o := filecopy.Options{Owners: c.owners, Reveal: to.Reveal()}
 	if !keepOwners {
@@ -214,8 +215,8 @@ func (c *copying) options(ctx context.Context, to *snapshot.Active, v *event.Ver
 	return o, nil
 }
 
-// ownerIn is [account.Owner] in the files of in, with a warning about what the image doesn't
-// know.
+// ownerIn calls [account.Owner] on the files of in, and warns about a name that the
+// image doesn't know.
 func ownerIn(ctx context.Context, in *snapshot.Active, v *event.Vertex, spec string) (*filecopy.Owner, error) {
 	for _, name := range account.Files {
 		if err := in.ShowFile(ctx, name); err != nil {

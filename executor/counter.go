@@ -31,8 +31,8 @@ func (b *build) counter(s *dockerfile.Stage, steps []dockerfile.Step) *counter {
 	return c
 }
 
-// platformPrefix returns what tells the steps of s from those for other platforms,
-// as in "[linux/amd64->arm64 build 2/5]"; with one platform nothing.
+// platformPrefix returns the prefix that distinguishes the steps of s from steps for
+// other platforms, as in "[linux/amd64->arm64 build 2/5]". It is "" with one platform.
 func (b *build) platformPrefix(s *dockerfile.Stage) string {
 	if len(b.plans) == 1 {
 		return ""

@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// newExporter returns what takes the result of b away.
+// newExporter returns the exporter of the result of b.
 func (b *build) newExporter(ctx context.Context) (*image.Exporter, error) {
 	return image.New(ctx, image.Options{
 		Destinations: b.opts.destinations(),
@@ -20,7 +20,7 @@ func (b *build) newExporter(ctx context.Context) (*image.Exporter, error) {
 	})
 }
 
-// newCaches returns the caches of b, of which nothing is fetched yet.
+// newCaches returns the caches of b and fetches nothing yet.
 func (b *build) newCaches(lost []digest.Digest) *cache.Caches {
 	o := cache.Options{
 		Sources: b.opts.CacheFrom, Targets: b.opts.CacheTo,
@@ -34,8 +34,8 @@ func (b *build) newCaches(lost []digest.Digest) *cache.Caches {
 	return cache.New(o)
 }
 
-// imported returns the result of the operation key over below that an imported cache has,
-// nil if none has it.
+// imported returns the result of the operation key over below from an imported cache,
+// nil if no cache has it.
 func (b *build) imported(ctx context.Context, below *source.RootFS, key digest.Digest) *finding {
 	r, ok := b.caches.Find(ctx, below, key)
 	if !ok {
@@ -44,8 +44,8 @@ func (b *build) imported(ctx context.Context, below *source.RootFS, key digest.D
 	return &finding{Result: r}
 }
 
-// noteStep remembers for the caches that f is the result of a step of s over the layers
-// below.
+// noteStep notes for the cache export that f is the result of a step of s over the
+// layers below.
 func (b *build) noteStep(s *dockerfile.Stage, below []*image.Layer, f *finding) {
 	b.caches.Note(cache.Step{Result: f.Result, Below: below, InImage: b.inResult[s]})
 }
@@ -55,8 +55,8 @@ func (b *build) exports(s *dockerfile.Stage) bool {
 	return len(b.exporter.Formats()) > 0 && b.inResult[s]
 }
 
-// deliver takes the result, the last states of the targets, everywhere. Caches are last:
-// the image stands whatever becomes of them.
+// deliver sends the result, the last states of the targets, to all outputs. It exports
+// caches last, since their failure doesn't affect the image.
 func (b *build) deliver(ctx context.Context, targets []*state) (*Result, error) {
 	annotations, err := b.reads.Annotations(b.opts.Fingerprint)
 	if err != nil {

@@ -22,10 +22,10 @@ type Account struct {
 	Home     string
 }
 
-// User resolves a USER by the image's own /etc/passwd and /etc/group. The
-// empty name is root. A number need not be in the files. The primary group is
-// one of the supplementary ones too, as in Docker: a process that changes its
-// primary group would otherwise leave a group that it is to be kept out of.
+// User resolves a USER by the image's own /etc/passwd and /etc/group. The empty name is
+// root. A number need not be in the files. As in Docker, the primary group is also a
+// supplementary group. Otherwise a process could leave the group by changing its
+// primary group, and gain what the group is denied.
 func User(root, name string) (*Account, error) {
 	passwd, group, closeFiles, err := accounts(root)
 	if err != nil {
@@ -55,10 +55,10 @@ func ID(part string) (uint32, bool) {
 	return uint32(n), err == nil
 }
 
-// Owner resolves "user[:group]", as --chown has it, by the image's own
-// files. Without a group the group is the user's own, or has the number of the
-// user. A name that the image doesn't know stands for ID 0, as in BuildKit, and
-// is returned in unknown for a warning.
+// Owner resolves "user[:group]", the value of --chown, by the image's own files.
+// Without a group the group is the user's own, or has the number of the user. A name
+// that the image doesn't know stands for ID 0, as in BuildKit, and is returned in
+// unknown for a warning.
 func Owner(root, spec string) (owner *filecopy.Owner, unknown []string, err error) {
 	passwd, group, closeFiles, err := accounts(root)
 	if err != nil {

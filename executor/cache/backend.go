@@ -32,12 +32,12 @@ type Target struct {
 	Tag string // of the cache in Dir
 	// Inline puts the records of the result's layers into the image itself.
 	Inline bool
-	// Max has the steps of all stages kept, not only of the stages of the result.
+	// Max keeps the steps of all stages, not only those of the stages of the result.
 	Max bool
-	// Compression is how layers are compressed; nil is as in the image, so that the cache and
-	// the image have their layers in common.
+	// Compression is the compression of layers. nil is the compression of the image, so
+	// that the cache and the image share layers.
 	Compression *snapshot.Compression
-	// Mounts are the IDs of cache mounts that are kept too, each as a layer.
+	// Mounts are the IDs of cache mounts to keep too, each as a layer.
 	Mounts []string
 	// IgnoreError makes a warning of a cache that can't be written.
 	IgnoreError bool
@@ -55,6 +55,6 @@ func (t *Target) String() string {
 type backend interface {
 	// load returns the manifest and the config of a cache or of an image for p.
 	load(ctx context.Context, p ocispec.Platform) (*registry.Image, error)
-	// save keeps a cache. The manifest is the last of it.
+	// save keeps a cache. It writes the manifest last.
 	save(ctx context.Context, m *manifest) error
 }

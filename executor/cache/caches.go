@@ -15,9 +15,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Options are what the caches of a build work with.
+// Options configure the caches of a build.
 type Options struct {
-	Sources []Source // looked in in their order
+	Sources []Source // searched in this order
 	Targets []Target
 
 	Store     *snapshot.Store
@@ -29,18 +29,18 @@ type Options struct {
 	Jobs      int                // bounds the layers that are unpacked at once
 	// MaxUnpacked bounds a cache mount, in bytes; 0 is no limit.
 	MaxUnpacked int64
-	// Lost are the digests of layers that can't be had: no result is made of them.
+	// Lost are the digests of layers that can't be fetched. No result is made of them.
 	Lost []digest.Digest
 }
 
-// Caches are those that a build takes results from, and those that it leaves its own in.
-// They may be used by several goroutines.
+// Caches are the caches that a build imports results from and exports its own results
+// to. They may be used by several goroutines.
 type Caches struct {
 	o        Options
 	imported memo.Value[[]*imported]
 
 	mu     sync.Mutex
-	layers map[*source.RootFS]*importedLayer // that make root file systems which were found
+	layers map[*source.RootFS]*importedLayer // by the root file system that they are part of
 	steps  []Step                            // of this build
 	links  map[digest.Digest]digest.Digest   // from records to what they hold
 	mounts map[digest.Digest]usedMount       // by key
@@ -56,10 +56,10 @@ type Mount struct {
 // A usedMount is a cache mount that steps of this build name.
 type usedMount struct {
 	id      string
-	sharing snapshot.Sharing // the strictest that one of them asks for
+	sharing snapshot.Sharing // the strictest among the steps
 }
 
-// imported is what a cache elsewhere knows. Nothing of its layers is here yet.
+// imported holds the records of an imported cache. Its layers are not fetched yet.
 type imported struct {
 	steps  map[digest.Digest]importedStep // by key
 	links  map[digest.Digest]digest.Digest
@@ -77,14 +77,14 @@ type importedStep struct {
 type importedLayer struct {
 	*image.Layer
 
-	id      string        // of the snapshot that it will be
+	id      string        // of the snapshot that it will become
 	key     digest.Digest // of the step
 	created time.Time
 	below   *source.RootFS
 	chain   digest.Digest // of this layer and those below
 }
 
-// New returns caches of which nothing is fetched yet.
+// New returns caches and fetches nothing yet.
 func New(o Options) *Caches {
 	return &Caches{
 		o:      o,
@@ -94,7 +94,7 @@ func New(o Options) *Caches {
 	}
 }
 
-// Link remembers for the caches that the record key leads to another key or to content.
+// Link notes for the export that the record key leads to another key or to content.
 func (c *Caches) Link(key, to digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

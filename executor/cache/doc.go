@@ -5,12 +5,12 @@
 // the records of its own layers in its config. Keys say nothing of the machine (see
 // package recipe), so that results are found wherever they were made.
 //
-// Caches are looked in after the store. Nothing of their layers is fetched before their
-// files are needed. Whatever others have written is checked; a cache that can't be had
-// costs a warning.
+// A build searches the caches after the store. Nothing of their layers is fetched
+// before their files are needed. Everything that others wrote is checked. A cache that
+// can't be fetched causes a warning.
 //
 // # Another backend
 //
-// What keeps caches implements two methods, load and save, in a file of its own: see
+// A backend is a type with two methods, load and save, in a file of its own: see
 // registry.go and directory.go. [Source] and [Target] name it.
 package cache

@@ -38,8 +38,8 @@ func (c *Caches) Note(s Step) {
 	}
 }
 
-// noted returns the steps that a cache of the result, or with all of everything, holds:
-// one of each key, in the order of the keys.
+// noted returns the steps for a cache, one for each key, in the order of the keys. If
+// all is set they are the steps of all stages, else the steps of the result.
 func (c *Caches) noted(all bool) []Step {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,8 +53,8 @@ func (c *Caches) noted(all bool) []Step {
 	return slices.CompactFunc(steps, func(a, b Step) bool { return a.Key == b.Key })
 }
 
-// Inline returns the records of the layers of an image for its config in format f, nil if
-// none are wanted there.
+// Inline returns the records of the layers of an image for its config in format f, nil
+// if no target is inline.
 func (c *Caches) Inline(ctx context.Context, layers []*image.Layer, f *image.Format) (any, error) {
 	if !slices.ContainsFunc(c.o.Targets, func(t Target) bool { return t.Inline }) {
 		return nil, nil
@@ -75,7 +75,7 @@ func (c *Caches) Inline(ctx context.Context, layers []*image.Layer, f *image.For
 	return &m.records, nil
 }
 
-// Export writes the caches that are no part of the image.
+// Export writes the caches that are not part of the image.
 func (c *Caches) Export(ctx context.Context) error {
 	for i := range c.o.Targets {
 		t := &c.o.Targets[i]
@@ -98,7 +98,7 @@ func (c *Caches) export(ctx context.Context, t *Target) (err error) {
 	v := c.o.Progress.Start("exporting cache to " + t.String())
 	defer func() {
 		if t.IgnoreError {
-			v.Done(nil) // the warning tells
+			v.Done(nil) // the failure is a warning
 			return
 		}
 		v.Done(err)

@@ -18,8 +18,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Import fetches the caches that results are looked for in. A cache that can't be had, or
-// isn't one, costs a warning. Whoever looks for a result waits for it.
+// Import fetches the manifests and configs of the caches. A cache that can't be fetched
+// or isn't a cache causes a warning. Lookups wait for Import.
 func (c *Caches) Import(ctx context.Context) error {
 	_, err := c.load(ctx)
 	return err
@@ -40,7 +40,7 @@ func (c *Caches) load(ctx context.Context) ([]*imported, error) {
 	})
 }
 
-// found returns the caches when they are there.
+// found waits for Import and returns the caches.
 func (c *Caches) found(ctx context.Context) []*imported {
 	if len(c.o.Sources) == 0 {
 		return nil
@@ -78,7 +78,8 @@ func (c *Caches) loadOne(ctx context.Context, src Source) ([]*imported, error) {
 	return all, nil
 }
 
-// usable tells why layers of rec aren't what this build would make, nil if they are.
+// usable returns an error that says why layers of rec differ from layers of this build,
+// nil if they don't.
 func (c *Caches) usable(rec *records) error {
 	if one, other := rec.Epoch, c.o.Epoch; (one == nil) != (other == nil) || one != nil && !one.Equal(*other) {
 		return errors.New("its layers were made with another SOURCE_DATE_EPOCH")
@@ -89,7 +90,7 @@ func (c *Caches) usable(rec *records) error {
 	return nil
 }
 
-// read returns what rec, the records of img, tell.
+// read returns the imported cache with rec, the records of img.
 func (c *Caches) read(img *registry.Image, rec *records) *imported {
 	found := &imported{steps: make(map[digest.Digest]importedStep), links: make(map[digest.Digest]digest.Digest)}
 	layers := make([]*image.Layer, len(rec.Layers))
@@ -111,8 +112,9 @@ func (c *Caches) read(img *registry.Image, rec *records) *imported {
 	return found
 }
 
-// Linked returns what the records of this kind under key lead to: first the record of the
-// store, then the records of imported caches, for which it waits only then.
+// Linked returns what the records of this kind under key lead to: first the record of
+// the store, then the records of imported caches. It waits for these only when they are
+// asked for.
 func (c *Caches) Linked(ctx context.Context, kind string, key digest.Digest) iter.Seq[digest.Digest] {
 	return func(yield func(digest.Digest) bool) {
 		if data, err := c.o.Store.Record(kind, key); err == nil {
@@ -128,9 +130,9 @@ func (c *Caches) Linked(ctx context.Context, kind string, key digest.Digest) ite
 	}
 }
 
-// Find returns the result of the step with this key over below that an imported cache has.
-// It reports false if no cache has it, or if it was made over something else. It fetches
-// nothing.
+// Find returns the result of the step with this key over below that an imported cache
+// has. It reports false if no cache has it, or if the result was made over another file
+// system. It fetches nothing.
 func (c *Caches) Find(ctx context.Context, below *source.RootFS, key digest.Digest) (Result, bool) {
 	for _, i := range c.found(ctx) {
 		s, ok := i.steps[key]
@@ -162,8 +164,8 @@ func (c *Caches) layer(r *source.RootFS) *importedLayer {
 	return c.layers[r]
 }
 
-// chain returns the chain ID of the layers that r is made of, "" for none; ok is false
-// where it isn't known.
+// chain returns the chain ID of the layers of r, "" if r has no layers. ok is false if
+// the chain ID isn't known.
 func (c *Caches) chain(r *source.RootFS) (chain digest.Digest, ok bool) {
 	if l := c.layer(r); l != nil {
 		return l.chain, true
@@ -171,9 +173,10 @@ func (c *Caches) chain(r *source.RootFS) (chain digest.Digest, ok bool) {
 	return recallChain(c.o.Store, r.ID())
 }
 
-// LostLayer returns the digest of the layer of an imported cache that can't be had, or
-// isn't what the cache says, if the build failed for that: it may go well without. It is ""
-// for every other end, and where part of an output is out that can't be taken back.
+// LostLayer returns the digest of the layer that made the build fail because it can't
+// be fetched from an imported cache, or has other content than the cache says. The
+// build may succeed without the layer. LostLayer returns "" if the build ended
+// otherwise, or if part of an output is written that can't be taken back.
 func (c *Caches) LostLayer(ctx context.Context, err error) digest.Digest {
 	var is func(registry.Layer) bool
 	if lost, why := oci.LostBlob(err); lost != "" {
@@ -196,9 +199,8 @@ func (c *Caches) LostLayer(ctx context.Context, err error) digest.Digest {
 	return ""
 }
 
-// unpack makes the file system that l is on top of present together with all imported
-// layers below it, which are fetched side by side, and has the store remember them as
-// results of their steps.
+// unpack makes the file system with l on top present. It fetches all imported layers of
+// it side by side, and records them in the store as results of their steps.
 func (c *Caches) unpack(ctx context.Context, l *importedLayer) (_ *snapshot.Snapshot, err error) {
 	var stack []*importedLayer
 	bottom := l.below
@@ -235,7 +237,8 @@ func (c *Caches) unpack(ctx context.Context, l *importedLayer) (_ *snapshot.Snap
 	return snap, nil
 }
 
-// keepBlob opens the layer l, which the store keeps when it has been read.
+// keepBlob opens the layer l. The store keeps the layer when it has been read to the
+// end.
 func (c *Caches) keepBlob(ctx context.Context, l *importedLayer, v *event.Vertex) (io.ReadCloser, error) {
 	img, base := l.Origin()
 	from, err := source.OpenBlob(ctx, v, img, base.Descriptor)
@@ -257,7 +260,7 @@ type keptBlob struct {
 	io.ReadCloser
 
 	to    *snapshot.BlobWriter
-	whole func(digest.Digest) error // called when the store has it
+	whole func(digest.Digest) error // called when the store has the blob
 	ended bool
 }
 

@@ -11,7 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// A manifest is a cache as it is put together.
+// A manifest is a cache that is being put together.
 type manifest struct {
 	exporter *image.Exporter
 	format   *image.Format
@@ -21,7 +21,7 @@ type manifest struct {
 	numbers  map[digest.Digest]int // of the layers, by digest
 }
 
-// add returns the number of the layer l in the cache, and what its blob is.
+// add returns the number of the layer l in the cache, and the descriptor of its blob.
 func (m *manifest) add(ctx context.Context, l *image.Layer) (int, image.Packed, error) {
 	made, err := m.exporter.Pack(ctx, l.In(m.format))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NoteMount remembers for the caches that a step has the cache mount key, which the
+// NoteMount notes for the export that a step uses the cache mount key, which the
 // Dockerfile calls id.
 func (c *Caches) NoteMount(key digest.Digest, id string, sharing snapshot.Sharing) {
 	c.mu.Lock()
@@ -23,8 +23,8 @@ func (c *Caches) NoteMount(key digest.Digest, id string, sharing snapshot.Sharin
 	c.mounts[key] = usedMount{id, max(c.mounts[key].sharing, sharing)}
 }
 
-// exportMounts returns the cache mounts that t asks for as layers in format f: from this
-// machine or, where it hasn't the mount, from the imported caches.
+// exportMounts returns the cache mounts that t asks for as layers in format f: from
+// this machine, or from the imported caches if the machine doesn't have the mount.
 func (c *Caches) exportMounts(ctx context.Context, t *Target, f *image.Format) ([]Mount, error) {
 	var all []Mount
 	for _, id := range t.Mounts {
@@ -74,11 +74,11 @@ func (c *Caches) usedMounts(id string) []digest.Digest {
 
 var errNoMount = errors.New("there is none")
 
-// packMount makes the layer of the cache mount key, which is held meanwhile as a RUN
-// holds it. It is errNoMount if this machine has none that may be used.
+// packMount makes the layer of the cache mount key, and meanwhile holds the mount as a
+// RUN does. The error is errNoMount if this machine has no such mount that may be used.
 func (c *Caches) packMount(ctx context.Context, id string, key digest.Digest, f *image.Format) (_ *Mount, err error) {
 	v := c.o.Progress.Start("exporting cache mount " + id)
-	defer func() { v.Done(nil) }() // a warning tells
+	defer func() { v.Done(nil) }() // the failure is a warning
 	waiting := func() { _, _ = fmt.Fprintln(v.Log(2), "waiting for the cache mount, which another build uses") }
 	c.mu.Lock()
 	sharing := c.mounts[key].sharing
@@ -108,7 +108,7 @@ func (c *Caches) packMount(ctx context.Context, id string, key digest.Digest, f 
 	return m, nil
 }
 
-// Mount returns the cache mount key that an imported cache has, nil if none.
+// Mount returns the cache mount key of an imported cache, nil if no cache has it.
 func (c *Caches) Mount(ctx context.Context, key digest.Digest) *Mount {
 	for _, i := range c.found(ctx) {
 		for k := range i.mounts {
@@ -120,11 +120,11 @@ func (c *Caches) Mount(ctx context.Context, key digest.Digest) *Mount {
 	return nil
 }
 
-// Unpack makes the directory dir of what m holds, and returns whose it is to be. After an
-// error nothing is there.
+// Unpack makes the directory dir with the content of m, and returns the owner that the
+// caller has to give it. After an error dir doesn't exist.
 func (c *Caches) Unpack(ctx context.Context, dir string, m *Mount) (_ Owner, err error) {
 	v := c.o.Progress.Start("importing cache mount " + m.ID)
-	defer func() { v.Done(nil) }() // a warning tells
+	defer func() { v.Done(nil) }() // the failure is a warning
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return Owner{}, err
 	}

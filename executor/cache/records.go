@@ -18,10 +18,10 @@ import (
 // its layers are layers of steps, and its config says of which steps.
 const ConfigType = "application/vnd.bob.cache.config.v1+json"
 
-// records is what is known of steps whose layers a manifest names: the config of
-// a cache, or a field of an image's.
+// records describe the steps whose layers a manifest names. They are the config of a
+// cache, or a field of an image's config.
 type records struct {
-	// Epoch is what bounds the times in the layers, nil for nothing.
+	// Epoch bounds the times in the layers; nil is no bound.
 	Epoch *time.Time `json:"epoch,omitempty"`
 	// Packing is the [snapshot.Packing] of the layers.
 	Packing string `json:"packing"`
@@ -32,7 +32,7 @@ type records struct {
 	Mounts []mountEntry `json:"mounts,omitempty"`
 }
 
-// A layerEntry is what a manifest doesn't tell of its layer.
+// A layerEntry is what the manifest doesn't say about its layer.
 type layerEntry struct {
 	DiffID digest.Digest `json:"diffID"`
 	// Compression is how it was made: see [snapshot.Compression.String]. It is "" for
@@ -40,7 +40,7 @@ type layerEntry struct {
 	Compression string `json:"compression,omitempty"`
 }
 
-// A stepEntry is the result of a step: a layer over those that it was made on.
+// A stepEntry is the result of a step: its layer, and the layers below.
 type stepEntry struct {
 	Key     digest.Digest `json:"key"`
 	Layer   int           `json:"layer"`
@@ -57,17 +57,17 @@ type link struct {
 
 // A mountEntry is a cache mount of RUN as a layer of a cache.
 type mountEntry struct {
-	ID    string        `json:"id"` // as the Dockerfile has it
+	ID    string        `json:"id"` // as in the Dockerfile
 	Key   digest.Digest `json:"key"`
 	Layer int           `json:"layer"`
 	// Owner is the owner of the directory itself, which the layer doesn't hold.
 	Owner Owner `json:"owner"`
 }
 
-// An Owner is whose a directory is, and its permission bits.
+// An Owner is the owner of a directory, and its permission bits.
 type Owner struct{ UID, GID, Mode uint32 }
 
-// readRecords reads the records of img, whose every word is an outsider's.
+// readRecords reads the records of img, which are not trusted.
 func readRecords(img *registry.Image) (*records, error) {
 	rec := &records{}
 	if img.Manifest.Config.MediaType == ConfigType {
@@ -157,7 +157,7 @@ func checkSHA256(d digest.Digest) error {
 	return nil
 }
 
-// layerBlob is the descriptor of d without what others may have written beside it.
+// layerBlob returns the descriptor d without fields that others may have added.
 func layerBlob(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: image.OCIMediaType(d.MediaType), Digest: d.Digest, Size: d.Size}
 }

@@ -19,7 +19,7 @@ const (
 	chainKind = "chain-2"
 )
 
-// A Result is what a step came to.
+// A Result is the result of a step.
 type Result struct {
 	Key     digest.Digest
 	Created time.Time // when the step ended
@@ -31,7 +31,7 @@ type Result struct {
 type Step struct {
 	Result
 
-	Below   []*image.Layer // that it was made over, base first
+	Below   []*image.Layer // below the step, base first
 	InImage bool           // its layer is part of the result
 }
 
@@ -41,8 +41,8 @@ type stepRecord struct {
 	Created  time.Time // when the step ended, for the history
 }
 
-// Remember has the store know the snapshot id, which was created at that time, as the
-// result of the step with this key.
+// Remember records the snapshot id, which was created at that time, as the result of
+// the step with this key.
 func Remember(store *snapshot.Store, key digest.Digest, id string, created time.Time) error {
 	data, err := json.Marshal(stepRecord{Snapshot: id, Created: created})
 	if err != nil {

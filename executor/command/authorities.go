@@ -37,8 +37,9 @@ var systemBundles = []string{
 	"/etc/ssl/cert.pem",                                 // OpenBSD's libraries
 }
 
-// trust has p trust the authorities of [Options.CABundle] beside the authorities of its image
-// or, where the image has no bundle, of this machine. Variables that the Dockerfile sets stay.
+// trust makes p trust the authorities of [Options.CABundle] beside the authorities of
+// its image, or of this machine if the image has no bundle. Variables that the
+// Dockerfile sets stay.
 func (c *Commands) trust(ctx context.Context, p *sandbox.Process) error {
 	if len(c.CABundle) == 0 {
 		return nil
@@ -74,8 +75,8 @@ func (c *Commands) trust(ctx context.Context, p *sandbox.Process) error {
 const MaxBundleSize = 16 << 20
 
 // systemBundle reads the authorities of the system below root, nil if it has none that
-// can be read. A file of more than [MaxBundleSize] is an error: of a part of it nobody
-// would know which authorities are missing.
+// can be read. A file of more than [MaxBundleSize] is an error: nobody would know which
+// authorities a part of it lacks.
 func systemBundle(ctx context.Context, root string) ([]byte, error) {
 	for _, name := range systemBundles {
 		f, err := account.OpenRegular(root, name)

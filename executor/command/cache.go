@@ -28,8 +28,8 @@ func Sharing(m *dockerfile.CacheMount) snapshot.Sharing {
 	}
 }
 
-// holdCaches opens the cache mounts, each once for the command, in an order that
-// all commands have: two that want the same ones can't wait for each other.
+// holdCaches opens the cache mounts, each once for the command. All commands open them
+// in the same order, so that two commands can't wait for each other.
 func (m *mounting) holdCaches(ctx context.Context, found []*Source) error {
 	type wanted struct {
 		key  digest.Digest
@@ -72,8 +72,8 @@ func (m *mounting) holdCaches(ctx context.Context, found []*Source) error {
 	return nil
 }
 
-// likeSource gives the directory dir the owner and mode of the one at source,
-// resolved inside root, of which it holds the contents.
+// likeSource gives the directory dir the owner and mode of the directory at source,
+// resolved inside root. dir holds the contents of source.
 func likeSource(dir, root, source string, keeper owners.Keeper) error {
 	handle, err := filecopy.OpenInRoot(root, source)
 	if err != nil {
@@ -87,7 +87,7 @@ func likeSource(dir, root, source string, keeper owners.Keeper) error {
 	return give(dir, dockerfile.MountOwner{UID: st.Uid, GID: st.Gid, Mode: st.Mode}, keeper)
 }
 
-// fillCache makes what a new cache begins with at the path.
+// fillCache makes the first content of a new cache at the path.
 func (m *mounting) fillCache(ctx context.Context, dir string, spec *dockerfile.CacheMount, from *Source) error {
 	if from != nil {
 		root, err := m.files(ctx, from, true)

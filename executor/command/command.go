@@ -19,10 +19,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Run runs the command of op in the file system at root, with mounts that take their
-// files from found, by their place in op.Mounts; nil where a mount takes none. Output goes
-// to v. It returns the paths below root that are as they
-// were in all but their ctime.
+// Run runs the command of op in the file system at root, with mounts whose files come
+// from found, by their index in op.Mounts; nil for a mount without files. Output goes
+// to v. Run returns the paths below root that it changed and restored in everything
+// except their ctime.
 func (c *Commands) Run(ctx context.Context, root string, op *dockerfile.Run, found []*Source, v *event.Vertex) (restored []string, err error) {
 	who, err := account.User(root, op.User)
 	if err != nil {
@@ -71,7 +71,7 @@ func (c *Commands) Run(ctx context.Context, root string, op *dockerfile.Run, fou
 	return p.Restored, err
 }
 
-// mount gives the process the mounts of op. The caller calls close when it has
+// mount gives the process the mounts of op. The caller calls close when the process has
 // ended, also after an error.
 func (c *Commands) mount(ctx context.Context, p *sandbox.Process, op *dockerfile.Run, found []*Source, v *event.Vertex) (*mounting, error) {
 	m := &mounting{Commands: c, op: op, process: p, vertex: v, caches: make(map[digest.Digest]*snapshot.CacheMount)}
@@ -125,7 +125,7 @@ func (m *mounting) add(ctx context.Context, spec dockerfile.Mount, from *Source)
 	}
 }
 
-// network is the one that op gets.
+// network returns the network of op.
 func (c *Commands) network(op *dockerfile.Run) sandbox.Network {
 	switch op.Network {
 	case "none":

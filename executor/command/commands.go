@@ -15,12 +15,13 @@ type Runner interface {
 	Run(ctx context.Context, p *sandbox.Process) error
 }
 
-// Options are what the commands of a build run with.
+// Options configure the commands of a build.
 type Options struct {
 	Runner   Runner
 	Store    *snapshot.Store
 	Progress *event.Reporter
-	// Imported returns the cache mount key that an imported cache has, nil if none.
+	// Imported returns the cache mount key of an imported cache, nil if no cache has
+	// it.
 	Imported func(ctx context.Context, key digest.Digest) *Imported
 
 	Network    sandbox.Network // of a RUN without --network of its own

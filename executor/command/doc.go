@@ -1,7 +1,7 @@
-// Package command runs the command of a RUN in a file system that is there: as the user
-// that the image knows, with the mounts, secrets, agents and certificate authorities that
-// it was given, and with caches that it shares with other commands. The process itself is
-// run by a [Runner], which is [github.com/bobbuild/bob/executor/sandbox] or one like it.
+// Package command runs the command of a RUN in a file system that is present. It finds
+// the user in the image, and gives the command its mounts, secrets, agents, certificate
+// authorities, and the caches that it shares with other commands. A [Runner], such as
+// [github.com/bobbuild/bob/executor/sandbox], runs the process itself.
 //
-// What the result of a command is remembered by is not known here.
+// The package knows nothing of keys and results.
 package command

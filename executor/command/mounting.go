@@ -33,7 +33,7 @@ type mounting struct {
 	caches  map[digest.Digest]*snapshot.CacheMount
 }
 
-// close ends all that the mounts need.
+// close undoes everything that the mounts needed.
 func (m *mounting) close() error {
 	var errs []error
 	for _, f := range slices.Backward(m.undo) {
@@ -42,8 +42,8 @@ func (m *mounting) close() error {
 	return errors.Join(errs...)
 }
 
-// files mounts the files of an origin for this command: those that may be
-// written as a copy that is discarded.
+// files mounts the files of a source for this command. Files that the command may write
+// are a copy, which is discarded.
 func (m *mounting) files(ctx context.Context, from *Source, readOnly bool) (string, error) {
 	snap, err := from.Snapshot(ctx)
 	if err != nil {
@@ -65,8 +65,8 @@ func (m *mounting) files(ctx context.Context, from *Source, readOnly bool) (stri
 	return a.Root(), nil
 }
 
-// bind has source, resolved inside root, shown at target. It is
-// bound by its descriptor: another command may change a cache mount meanwhile.
+// bind shows source, resolved inside root, at target. It binds the descriptor, since
+// another command may change a cache mount meanwhile.
 func (m *mounting) bind(root, source, target string, readOnly bool) error {
 	if source != "/" {
 		handle, err := filecopy.OpenInRoot(root, source)
@@ -85,7 +85,8 @@ func (m *mounting) bind(root, source, target string, readOnly bool) error {
 		err = unix.Mount(root, place, "", unix.MS_BIND, "")
 		switch {
 		case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-			// So it is where commands run in a chroot, which takes the descriptor.
+			// Nothing can be mounted: commands run in a chroot, which takes the
+			// descriptor.
 		case err != nil:
 			return fmt.Errorf("mount on %s: %w", target, &os.PathError{Op: "bind", Path: source, Err: err})
 		default:
@@ -97,7 +98,7 @@ func (m *mounting) bind(root, source, target string, readOnly bool) error {
 	return nil
 }
 
-// makePlace makes an empty file or directory, as the handle is one.
+// makePlace makes an empty file or an empty directory, whichever the handle is.
 func makePlace(handle *os.File, place string) error {
 	info, err := handle.Stat()
 	if err != nil {
@@ -109,7 +110,7 @@ func makePlace(handle *os.File, place string) error {
 	return os.WriteFile(place, nil, 0o600)
 }
 
-// setenv sets a variable of the process alone.
+// setenv sets a variable of this process only.
 func (m *mounting) setenv(name, value string) {
 	env := slices.DeleteFunc(slices.Clone(m.process.Env), func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
 	m.process.Env = append(env, name+"="+value)

@@ -50,8 +50,8 @@ func (m *mounting) secret(ctx context.Context, spec *dockerfile.SecretMount) err
 	return nil
 }
 
-// agent gives the process the socket of an agent. The variable is set for the
-// first one even if it wasn't given, as in BuildKit, but not if there is one.
+// agent gives the process the socket of an agent. As in BuildKit, the variable is set
+// for the first agent even if the agent wasn't given, but not if the variable exists.
 func (m *mounting) agent(ctx context.Context, spec *dockerfile.SSHMount) error {
 	target := spec.Target
 	if target == "" {
@@ -108,7 +108,7 @@ func (a *SSHAgent) listen(ctx context.Context, socket string, owner dockerfile.M
 			all.Go(func() {
 				defer conn.Close()
 				defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-				_ = a.serve(ctx, conn) // the command sees that it ends
+				_ = a.serve(ctx, conn) // the command sees the connection end
 			})
 		}
 	})

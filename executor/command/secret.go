@@ -17,8 +17,8 @@ type Secret struct {
 	Data []byte
 }
 
-// Read returns the bytes of the secret, which nobody changes. More than MaxSecretSize
-// are an error. It ends with ctx.
+// Read returns the bytes of the secret, which the caller must not change. More than
+// MaxSecretSize bytes are an error. Read ends with ctx.
 func (s Secret) Read(ctx context.Context) ([]byte, error) {
 	if s.File != "" {
 		return bounded.ReadFile(ctx, s.File, MaxSecretSize)

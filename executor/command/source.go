@@ -13,15 +13,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A Source is where a bind mount or a new cache mount takes its files from.
+// A Source is the origin of the files of a bind mount or of a new cache mount.
 type Source struct {
 	Content digest.Digest // of what the path selects
 	Path    string        // absolute and clean, in the snapshot
-	// Snapshot makes the files present. What it returns is nil for the empty file system.
+	// Snapshot makes the files present. It returns nil for the empty file system.
 	Snapshot func(context.Context) (*snapshot.Snapshot, error)
 }
 
-// Select selects what is at the path called name. With itself a directory counts
+// Select selects what is at the path called name. With itself it selects a directory
 // besides its contents.
 func Select(ctx context.Context, src *filecopy.Tree, name string, itself bool) (*filecopy.Selection, error) {
 	of := Literal(name)
@@ -39,9 +39,10 @@ func Literal(name string) filecopy.Source {
 	return filecopy.Source{Path: strings.TrimPrefix(path.Join(".", pattern), "/")}
 }
 
-// CacheKey names the cache that m is, which takes its files from from unless that is nil. As in BuildKit one with the same ID that begins with
-// something else is another cache. The name has a version of its own: what commands
-// keep there is good whatever else has another version.
+// CacheKey returns the name of the cache of m, whose first files come from from unless
+// that is nil. As in BuildKit, caches with the same ID and other first files are
+// different caches. The name has a version of its own, since what commands keep in a
+// cache stays good when other keys change.
 func CacheKey(m *dockerfile.CacheMount, from *Source) digest.Digest {
 	values := []string{m.ID, ""}
 	if m.Emptied() {
@@ -55,11 +56,11 @@ func CacheKey(m *dockerfile.CacheMount, from *Source) digest.Digest {
 	return recipe.Lasting("bob.key.v2", "cache mount", values...)
 }
 
-// An Imported is a cache mount that an imported cache has.
+// An Imported is a cache mount of an imported cache.
 type Imported struct {
 	ID string // as the Dockerfile has it
-	// Unpack makes the directory dir of what the mount holds, and returns whose it is to
-	// be. After an error nothing is there.
+	// Unpack makes the directory dir with the content of the mount, and returns the
+	// owner that the caller has to give it. After an error dir doesn't exist.
 	Unpack func(ctx context.Context, dir string) (dockerfile.MountOwner, error)
 }
 
