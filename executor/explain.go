@@ -33,14 +33,14 @@ func (found mountSources) localFiles() (all []*filecopy.Selection) {
 	return all
 }
 
-// notebook opens what earlier builds have noted of s: the stage of this name in a
+// notebook opens the notes of earlier builds about s: about the stage of this name in a
 // Dockerfile that is built with a directory as context.
 func (b *build) notebook(s *dockerfile.Stage) *explain.Notebook {
 	dir := b.opts.Context
 	if abs, err := filepath.Abs(dir); err == nil && dir != "" {
 		dir = abs
 	}
-	if b.Store.Holds(dir) { // another one each time
+	if b.Store.Holds(dir) { // a temporary directory, new for each build
 		dir = ""
 	}
 	name := cmp.Or(s.Name, fmt.Sprint(s.Index))
@@ -75,8 +75,8 @@ func (b *build) note(st *state, t task, op *operation) {
 	op.entry = t.book.Begin(s)
 }
 
-// explain tells, if it was asked for, whether the result of op is known and else why
-// not.
+// explain reports, if explanations were asked for, whether the result of op is known
+// and, if not, why.
 func (b *build) explain(ctx context.Context, v *event.Vertex, op *operation, title string, hit bool) {
 	if b.opts.ExplainCache && op.entry != nil {
 		b.explained.Add(ctx, v, op.entry, title, hit)

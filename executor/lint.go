@@ -22,8 +22,8 @@ func (b *Builder) Check(ctx context.Context, plan *dockerfile.Plan) ([]dockerfil
 	return append(slices.Clip(plan.Warnings), warnings...), errors.Join(err, s.Close())
 }
 
-// A linter finds what is worth a warning in the instructions of stages, and in the images
-// that they name.
+// A linter finds warnings about the instructions of stages, and about the images that
+// they name.
 type linter struct {
 	sources  *source.Sources
 	contexts map[string]Context
@@ -57,7 +57,7 @@ func (l linter) check(ctx context.Context, stages []*dockerfile.Stage) ([]docker
 	defer asked.Wait()
 	defer stop()
 	ask := func(ref string, p ocispec.Platform) {
-		asked.Go(func() { _, _ = l.sources.Image(ctx, ref, p) }) // the error is for who needs it
+		asked.Go(func() { _, _ = l.sources.Image(ctx, ref, p) }) // whoever needs the image gets the error
 	}
 	for _, s := range stages {
 		if s.Base.Reference != "" {
@@ -111,8 +111,8 @@ func (l linter) lintImages(ctx context.Context, s *dockerfile.Stage, images []do
 // linter returns the linter of the build's stages.
 func (b *build) linter() linter { return linter{b.sources, b.opts.Contexts} }
 
-// approve tells of all warnings before anything is run, and returns the error
-// that a strict plan makes of them.
+// approve reports all warnings before anything is run. It returns an error if the plan
+// is strict and has warnings.
 func (b *build) approve(ctx context.Context) error {
 	warnings, err := b.linter().check(ctx, b.allStages())
 	b.remark(warnings)
@@ -122,8 +122,9 @@ func (b *build) approve(ctx context.Context) error {
 	return dockerfile.Violations(append(warnings, b.plan.Warnings...))
 }
 
-// lint tells of the warnings about s, which starts from an image with this config, unless
-// approve has. No step waits for the images that s takes files from.
+// lint reports the warnings about s, which starts from an image with this config,
+// unless approve has reported them. No step waits for the images that s takes files
+// from.
 func (b *build) lint(s *dockerfile.Stage, config dockerspec.DockerOCIImage) error {
 	if b.plan.Strict {
 		return nil

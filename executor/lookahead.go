@@ -10,12 +10,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A forecast is the state that a stage would end with if what is remembered of its steps
-// holds. It is computed as the stage is built, key by key, but runs nothing, builds no
-// other stage and fetches no file of an image: where a key needs content that must be read
-// first there is no forecast. A step whose sources are forecast is prepared with the keys
-// that they would have. If its result is known, those stages are never built. If it isn't,
-// they are built, and the step is prepared once more, since they may come out otherwise.
+// A forecast is the state in which a stage would end according to the records of its
+// steps. It is computed key by key, as the stage is built, but it runs nothing, builds
+// no other stage and fetches no file of an image. If a key needs content that must be
+// read first, there is no forecast. A step whose sources are forecast is prepared with
+// their forecast keys. If its result is known, the source stages are never built.
+// Otherwise they are built, and the step is prepared once more, since their results may
+// differ from the forecast.
 
 // lookahead makes the forecasts of a build.
 type lookahead struct {
@@ -29,7 +30,7 @@ type lookahead struct {
 }
 
 // stage returns the forecast of s, errNoForecast if there can't be one. An error of the
-// stage's base is told as that.
+// stage's base is returned as it is.
 func (l *lookahead) stage(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	return l.stages.Get(ctx, s, func(ctx context.Context) (*state, error) {
 		o, err := l.outlines.of(ctx, s)
@@ -38,7 +39,7 @@ func (l *lookahead) stage(ctx context.Context, s *dockerfile.Stage) (*state, err
 		}
 		st, err := l.last(ctx, s, o)
 		if err != nil {
-			return nil, errNoForecast // the stage itself will tell, if it is built
+			return nil, errNoForecast // the stage itself reports the error, if it is built
 		}
 		return st, nil
 	})
@@ -84,8 +85,8 @@ type forecastKey struct {
 	unmade bool
 }
 
-// step returns the operation of t after st, for which no stage is built and no
-// file of an image fetched; errNoForecast if that doesn't do.
+// step returns the operation of t after st. It builds no stage and fetches no file of
+// an image. The error is errNoForecast if the operation needs either.
 func (l *lookahead) step(ctx context.Context, st *state, t task) (*operation, error) {
 	key := forecastKey{t.stage, t.place, st.key, st.rootfs.ID(), st.unmade}
 	return l.steps.Get(ctx, key, func(ctx context.Context) (*operation, error) {
@@ -95,8 +96,8 @@ func (l *lookahead) step(ctx context.Context, st *state, t task) (*operation, er
 	})
 }
 
-// find returns what from names for a step of s, as it is forecast. A stage whose last
-// result isn't known is built when its files are needed after all.
+// find returns the forecast of what from names for a step of s. A stage whose last
+// result isn't known is built if its files turn out to be needed.
 func (l *lookahead) find(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
 	if from.Stage == nil {
 		return l.origins.find(ctx, from, s)

@@ -19,8 +19,8 @@ const (
 	contextKind = "context-2"
 )
 
-// mountSources finds out what the mounts of op select. A source that is missing is an
-// error here, before the command runs.
+// mountSources selects the files of the mounts of op. A missing source is an error
+// here, before the command runs.
 func (at site) mountSources(ctx context.Context, op *dockerfile.Run) (mountSources, error) {
 	found := make(mountSources, len(op.Mounts))
 	for i, m := range op.Mounts {
@@ -66,7 +66,7 @@ func (at site) mountSource(ctx context.Context, from dockerfile.From, source str
 	if err != nil {
 		return nil, err
 	}
-	selection, err := command.Select(ctx, src.Tree, source, true) // the command sees the directory
+	selection, err := command.Select(ctx, src.Tree, source, true) // the command sees the directory itself
 	if err != nil {
 		return nil, err
 	}
@@ -78,9 +78,9 @@ func (at site) mountSource(ctx context.Context, from dockerfile.From, source str
 	return m, at.Store.PutRecord(mountedKind, record, []byte(m.Content))
 }
 
-// copiedSource finds source in a directory of this machine. What it selects, and
-// only that, is copied into a snapshot once for each content: a command never
-// sees the directory itself, nor anything that .dockerignore leaves out.
+// copiedSource finds source in a directory of this machine. Only the selected files are
+// copied into a snapshot, once for each content. So a command never sees the directory
+// itself, nor anything that .dockerignore leaves out.
 func (at site) copiedSource(ctx context.Context, o *origin, source string) (*mountSource, error) {
 	src, err := o.open(ctx)
 	if err != nil {

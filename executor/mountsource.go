@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A mountSource is where a bind mount or a new cache mount takes its files from.
+// A mountSource is the origin of the files of a bind mount or of a new cache mount.
 type mountSource struct {
 	command.Source
 
@@ -20,8 +20,8 @@ type mountSource struct {
 	selection *filecopy.Selection
 }
 
-// mountSources are the sources of the mounts of a RUN, by their place in Run.Mounts; nil
-// where there is none.
+// mountSources are the sources of the mounts of a RUN, by their index in Run.Mounts;
+// nil for a mount without a source.
 type mountSources []*mountSource
 
 // sources are the sources of the mounts, as the command takes them.
@@ -35,7 +35,7 @@ func (found mountSources) sources() []*command.Source {
 	return all
 }
 
-// basis is the worst of the sources'.
+// basis returns the worst basis of the sources.
 func (found mountSources) basis() basis {
 	worst := settled
 	for _, m := range found {
@@ -46,8 +46,8 @@ func (found mountSources) basis() basis {
 	return worst
 }
 
-// addMounts adds to r what the mounts of op have to do with the result, as in BuildKit:
-// never what a cache mount, a secret or an agent holds.
+// addMounts adds to r everything about the mounts of op that the result depends on. As
+// in BuildKit, the content of cache mounts, secrets and agents doesn't count.
 func addMounts(r *recipe.Recipe, op *dockerfile.Run, found mountSources) error {
 	for i, m := range op.Mounts {
 		values, err := mountValues(m)
@@ -63,13 +63,13 @@ func addMounts(r *recipe.Recipe, op *dockerfile.Run, found mountSources) error {
 	return nil
 }
 
-// mountValues are all about m but the content of what it shows.
+// mountValues returns everything about m except the content of its source.
 func mountValues(m dockerfile.Mount) ([]string, error) {
 	switch m := m.(type) {
 	case *dockerfile.BindMount:
 		return []string{"bind", m.Target, recipe.Bool(m.ReadOnly)}, nil
 	case *dockerfile.CacheMount:
-		// The ID is part of the key only if none was written.
+		// The ID is part of the key only if the Dockerfile gives no ID.
 		plain := m.Sharing == "shared" && (m.ID == m.Target || command.ID(m) == m.Target)
 		values := []string{"cache", m.Target, recipe.Bool(m.ReadOnly), recipe.Bool(plain), recipe.Bool(m.Emptied())}
 		if m.Emptied() {
@@ -91,7 +91,7 @@ func ownerValues(o dockerfile.MountOwner) []string {
 	return []string{recipe.Number(o.UID), recipe.Number(o.GID), recipe.Number(o.Mode)}
 }
 
-// cacheKey names the cache that the mount m is, the one at place i.
+// cacheKey names the cache of the mount m, which has the index i.
 func (found mountSources) cacheKey(i int, m *dockerfile.CacheMount) digest.Digest {
 	if found[i] == nil {
 		return command.CacheKey(m, nil)

@@ -29,15 +29,16 @@ type Builder struct {
 	Registry *registry.Client
 	Runner   command.Runner
 	NoRUN    error // not nil: why RUN can't be run; a plan with one is refused
-	// Emulate, if not nil, has commands of these architectures run, by Go's names for
-	// them, and of those of earlier calls; see Prepare of package binfmt. nil: they do.
+	// Emulate prepares the machine to run commands of these architectures, by Go's
+	// names, and of the architectures of earlier calls; see Prepare of package binfmt.
+	// nil means that the machine runs them already.
 	Emulate  func(ctx context.Context, architectures []string) error
 	Fetch    *fetch.Client     // nil: one without credentials
 	Clock    func() time.Time  // nil: time.Now
 	Progress func(event.Event) // nil: nobody watches; called from several goroutines
 }
 
-// Options are what one build wants beside its plan.
+// Options configure one build, beside its plan.
 type Options struct {
 	// Context is the directory that COPY and ADD read; empty if there is none.
 	Context string
@@ -83,8 +84,7 @@ type Options struct {
 	Outputs []image.Output
 	// Format is how the image is pushed, or reported where it goes nowhere.
 	Format image.Format
-	// Report has an image made for the result even where only files are asked
-	// for.
+	// Report makes an image of the result even if only files are asked for.
 	Report bool
 
 	// Network is what a RUN without --network of its own gets.

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// A Reporter numbers what a build does and tells the watcher. It may be used by several
-// goroutines.
+// A Reporter numbers the vertices of a build and sends their events. It may be used by
+// several goroutines.
 type Reporter struct {
 	sink  func(Event)
 	clock func() time.Time
-	// excused says of an error that it is no fault of the vertex that ends with it.
+	// excused reports whether an error isn't the fault of the vertex that ends with it.
 	excused func(error) bool
 
 	mu     sync.Mutex
@@ -20,8 +20,8 @@ type Reporter struct {
 	failed map[string]bool // by title
 }
 
-// NewReporter returns a reporter to sink, which several goroutines call. A nil sink is
-// nobody who watches. The clock tells the time of each event.
+// NewReporter returns a reporter to sink, which several goroutines call. A nil sink
+// discards the events. The clock tells the time of each event.
 func NewReporter(sink func(Event), clock func() time.Time) *Reporter {
 	if sink == nil {
 		sink = func(Event) {}
@@ -32,8 +32,9 @@ func NewReporter(sink func(Event), clock func() time.Time) *Reporter {
 	}
 }
 
-// Excuse sets which errors aren't the fault of the vertices that end with them, such as the
-// end of the build: such vertices were canceled. It is called before anything starts.
+// Excuse sets which errors aren't the fault of the vertices that end with them, such as
+// the end of the build. These vertices are shown as canceled. It is called before
+// anything starts.
 func (r *Reporter) Excuse(excused func(error) bool) { r.excused = excused }
 
 // Canceled reports whether err isn't the fault of the vertex that it comes from.
@@ -53,15 +54,16 @@ func (r *Reporter) first(seen map[string]bool, text string) bool {
 	return !was
 }
 
-// Warn tells of text, once: the same may concern several platforms.
+// Warn sends a warning with text, once, since several platforms may have the same
+// warning.
 func (r *Reporter) Warn(text string) {
 	if r.first(r.warned, text) {
 		r.send(Event{Kind: Warning, Name: text})
 	}
 }
 
-// Waiting returns a function that says that what is called title waits for another
-// process, and what that does.
+// Waiting returns a function to call with what another process does, while the
+// operation called title waits for it.
 func (r *Reporter) Waiting(title, does string) func(pid int) {
 	return func(pid int) {
 		r.Warn(fmt.Sprintf("%s: waiting for process %d, another bob, which %s", title, pid, does))

@@ -22,8 +22,8 @@ func (r *Reporter) Start(title string) *Vertex {
 	return v
 }
 
-// Fail tells, once, that what is called title can't begin for err, unless that is no
-// fault of it.
+// Fail reports, once, that the vertex called title can't begin because of err, unless
+// err isn't its fault.
 func (r *Reporter) Fail(title string, err error) {
 	if !r.Canceled(err) && r.first(r.failed, title) {
 		r.Start(title).Done(err)
@@ -48,7 +48,7 @@ func (v *Vertex) Done(err error) {
 // Cached ends the vertex, whose result was known.
 func (v *Vertex) Cached() { v.r.send(Event{Kind: Done, Vertex: v.n, Cached: true}) }
 
-// Explain tells whether the result of the vertex was known and, if not, why.
+// Explain reports whether the result of the vertex was known and, if not, why.
 func (v *Vertex) Explain(known bool, why string) {
 	v.r.send(Event{Kind: Cache, Vertex: v.n, Cached: known, Name: why})
 }
@@ -73,7 +73,7 @@ func (o output) Write(p []byte) (int, error) {
 // statusStep is how many bytes pass between two reports of a transfer.
 const statusStep = 1 << 20
 
-// A Transfer shows how far the bytes of one thing have come. It is used by one goroutine.
+// A Transfer shows the progress of one transfer of bytes. It is used by one goroutine.
 type Transfer struct {
 	v              *Vertex
 	id             string
@@ -89,7 +89,7 @@ func (v *Vertex) Transfer(id string, total int64) *Transfer {
 	return t
 }
 
-// Reached says that current bytes have come so far.
+// Reached reports that current bytes were transferred so far.
 func (t *Transfer) Reached(current int64) {
 	t.current = current
 	if t.current-t.reported >= statusStep {

@@ -17,7 +17,8 @@ const (
 	inputBelow = "below"
 )
 
-// differences tells what is other in now than in old. below is what the step lies on.
+// differences says which inputs differ between old and now. below is what the step lies
+// on.
 func differences(old, now []recipe.Input, below string) (changes []string) {
 	was, is := byName(old), byName(now)
 	sameText := was[inputText].Value == is[inputText].Value
@@ -56,7 +57,7 @@ func byName(all []recipe.Input) map[string]recipe.Input {
 	return m
 }
 
-// belowChange tells that a step lies on something else. A value is a key and, of an
+// belowChange says that a step lies on something else. A value is a key and, of an
 // image, a digest.
 func belowChange(old, now, below string) []string {
 	oldKey, oldImage, _ := strings.Cut(old, " ")
@@ -70,7 +71,7 @@ func belowChange(old, now, below string) []string {
 	return []string{below + " changed"}
 }
 
-// maxChanges is how many changes one explanation tells.
+// maxChanges bounds the changes that one explanation names.
 const maxChanges = 5
 
 func list(changes []string) string {

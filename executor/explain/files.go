@@ -9,13 +9,13 @@ import (
 	"github.com/bobbuild/bob/executor/filecopy"
 )
 
-// maxFiles is of how many files the sums are remembered for one step.
+// maxFiles bounds the files of one step whose sums are remembered.
 const maxFiles = 20_000
 
 // fileList is the files that a step read of a directory of this machine.
 type fileList struct {
 	Count int               `json:"count"`
-	Sums  map[string]string `json:"sums,omitempty"` // by path; none of too many
+	Sums  map[string]string `json:"sums,omitempty"` // by path; empty if there are more than maxFiles
 }
 
 // sumFiles lists the files of the selections.
@@ -39,7 +39,7 @@ func sumFiles(ctx context.Context, selections []*filecopy.Selection) (*fileList,
 	return list, nil
 }
 
-// changes names the files of is that were others in list.
+// changes names the files that differ between is and list.
 func (list *fileList) changes(is *fileList) (changes []string) {
 	if list.Sums == nil || is.Sums == nil {
 		return []string{fmt.Sprintf("files changed: there were %d, there are %d", list.Count, is.Count)}

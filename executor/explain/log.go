@@ -25,8 +25,8 @@ type Log struct {
 	cases []Case
 }
 
-// Add tells v whether the result of the step was known and else why not. It is called when
-// that is found out, before anything is run.
+// Add reports to v whether the result of the step was known and, if not, why. It is
+// called as soon as this is known, before anything is run.
 func (l *Log) Add(ctx context.Context, v *event.Vertex, e *Entry, title string, hit bool) {
 	c := Case{Step: title, Hit: hit, vertex: v.Number()}
 	if !hit {

@@ -2,8 +2,8 @@
 //
 // Besides its results the store remembers what steps were made of, in a [Notebook] for
 // each stage of a Dockerfile in a directory: the digests of their inputs (see package
-// recipe), and of the files of this machine that they read. What is another input than in
-// the most similar step of an earlier build, is the reason of a miss.
+// recipe), and of the files of this machine that they read. The inputs that differ from
+// the most similar step of an earlier build are the reason of a miss.
 package explain
 
 import (
@@ -32,8 +32,8 @@ type note struct {
 	Inputs []recipe.Input `json:"inputs"`
 }
 
-// A Notebook is what is remembered of the steps of a stage at one place. It is used by one
-// goroutine at a time, and its entries as well.
+// A Notebook holds the notes about the steps of a stage at one place. A Notebook and
+// its entries are used by one goroutine at a time.
 type Notebook struct {
 	store *snapshot.Store
 	place digest.Digest
@@ -43,8 +43,8 @@ type Notebook struct {
 	below string // what the next step lies on, for the reader
 }
 
-// Open opens what earlier builds have noted at the place. The first step lies on what
-// readers know as below.
+// Open opens the notes of earlier builds at the place. below names what the first step
+// lies on, for the reader.
 func Open(store *snapshot.Store, place digest.Digest, below string) *Notebook {
 	n := &Notebook{store: store, place: place, below: below}
 	if data, err := store.Record(notesKind, place); err == nil && json.Unmarshal(data, &n.known) == nil {
@@ -56,7 +56,8 @@ func Open(store *snapshot.Store, place digest.Digest, below string) *Notebook {
 // Below returns what the next step lies on, for the reader.
 func (n *Notebook) Below() string { return n.below }
 
-// Save remembers the notes of this build. Those of steps that it didn't come to stay.
+// Save remembers the notes of this build. Older notes of steps that this build didn't
+// reach stay.
 func (n *Notebook) Save() error {
 	all := n.notes
 	if len(n.known) > len(all) {
@@ -69,15 +70,15 @@ func (n *Notebook) Save() error {
 	return n.store.PutRecord(notesKind, n.place, data)
 }
 
-// A Step is what a step is made of.
+// A Step holds the inputs of a step.
 type Step struct {
 	Key    digest.Digest
 	Text   string                // of the instruction
 	Parent digest.Digest         // the key of what it lies on
-	Base   digest.Digest         // the manifest of the image that its stage begins with, "" for none
+	Base   digest.Digest         // the manifest of the image that its stage begins with, "" without an image
 	Inputs []recipe.Input        // of its recipe
 	Files  []*filecopy.Selection // of this machine
-	// Anew says why a known result won't do, "" if it will.
+	// Anew says why a known result isn't used, "" if it is used.
 	Anew string
 }
 
@@ -109,7 +110,7 @@ func (n *Notebook) Begin(s Step) *Entry {
 func (e *Entry) End(ctx context.Context, title string, known bool) error {
 	n, this := e.book, e.note
 	if i := slices.IndexFunc(n.known, func(old note) bool { return old.Key == e.Key }); i >= 0 && known {
-		this = n.known[i] // may tell more: of a source that wasn't read the content is not known
+		this = n.known[i] // the old note may say more: the content of a source that wasn't read is not known
 	}
 	n.notes = append(n.notes, this)
 	n.below = "step " + title
@@ -127,7 +128,7 @@ func (e *Entry) End(ctx context.Context, title string, known bool) error {
 	return n.store.PutRecord(filesKind, e.Key, data)
 }
 
-// why returns what is another input of the step than of the nearest one that is noted.
+// why says which inputs of the step differ from the nearest step that is noted.
 func (e *Entry) why(ctx context.Context) string {
 	old, exact := e.nearest()
 	switch {
@@ -152,7 +153,7 @@ func (e *Entry) why(ctx context.Context) string {
 }
 
 // nearest returns the note of an earlier build that has the most inputs in common with
-// e, best the one at its place. It is exact if all are the same.
+// e, preferably the note at its place. It is exact if all are the same.
 func (e *Entry) nearest() (best *note, exact bool) {
 	known := e.book.known
 	most := 0
@@ -177,7 +178,7 @@ func (e *Entry) nearest() (best *note, exact bool) {
 	return best, false
 }
 
-// fileChanges names the files that the step reads and that are not as the step of old read
+// fileChanges names the files of the step that have changed since the step of old read
 // them.
 func (e *Entry) fileChanges(ctx context.Context, old *note) []string {
 	data, err := e.book.store.Record(filesKind, old.Key)

@@ -21,17 +21,17 @@ const (
 	OutputLocal  OutputType = "local"  // the files of the image in a directory
 )
 
-// An Output is one place that the result is written to. A file appears whole or
-// not at all; a directory is created if it isn't there and else written into.
+// An Output is one place that the result is written to. A file appears complete or not
+// at all. A directory is created if it doesn't exist, and is written into otherwise.
 type Output struct {
 	Type OutputType
 	// Dest is the file or directory. It is not used if Writer is set.
 	Dest string
-	// Writer takes what else would be the file Dest. The caller closes it.
+	// Writer, if set, gets the content in place of the file Dest. The caller closes it.
 	Writer io.Writer
-	// Dir has OutputOCI write a directory in place of a tar.
+	// Dir makes OutputOCI write a directory in place of a tar.
 	Dir bool
-	// Names are the names that the image has inside.
+	// Names are the names of the image inside the output.
 	Names []string
 	// Format is how an image is written.
 	Format Format
@@ -57,19 +57,18 @@ type Destinations struct {
 	// Tags are the references that the image is pushed to. They may lie in
 	// different registries.
 	Tags []string
-	// ByDigest has the image pushed to the repositories of Tags without a tag:
-	// its digest is its name.
+	// ByDigest pushes the image to the repositories of Tags without a tag: its digest
+	// is its name.
 	ByDigest bool
-	// Format is how the image is pushed, or reported where it goes nowhere.
+	// Format is the format of the image that is pushed, or only reported.
 	Format Format
-	// Outputs are what else becomes of the result.
+	// Outputs are further places that the result is written to.
 	Outputs []Output
-	// Report has an image made for the result even where only files are asked
-	// for.
+	// Report makes an image of the result even if only files are asked for.
 	Report bool
 }
 
-// Check refuses what no result for these platforms can have.
+// Check refuses destinations that don't fit a result for these platforms.
 func (d *Destinations) Check(targets []ocispec.Platform) error {
 	for _, f := range d.formats() {
 		if err := f.check(targets); err != nil {

@@ -1,5 +1,5 @@
-// Package image is what leaves a build: the layers of a result, the documents over them,
-// and the places that they go to.
+// Package image makes what leaves a build, the layers of a result and the documents
+// over them, and sends it to its destinations.
 //
 // # Terms
 //

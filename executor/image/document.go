@@ -13,18 +13,18 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// A Content is what an image for one platform is made of.
+// A Content holds the parts of an image for one platform.
 type Content struct {
 	Platform ocispec.Platform
-	// Config is the image's but for history, time of creation and layers.
+	// Config is the image's config without history, time of creation and layers.
 	Config  dockerspec.DockerOCIImage
 	History []ocispec.History
-	Base    []ocispec.History // of the base, as it is there: how History begins
+	Base    []ocispec.History // of the base, unchanged; History begins with it
 	Layers  []*Layer          // base first
 	// Annotations are put on the manifest.
 	Annotations map[string]string
-	// Records returns what the config holds for builds elsewhere, whose layers are
-	// compressed as in f; nil for nothing.
+	// Records returns the cache records for the config, whose layers are compressed as
+	// in f; nil for no records.
 	Records func(ctx context.Context, f *Format) (any, error)
 	// Files makes the files of the image present, and returns their root directory.
 	Files func(ctx context.Context) (string, error)
@@ -34,7 +34,7 @@ type Content struct {
 // more than one, the index over them.
 type product struct {
 	images []*assembled
-	top    Document // that a name of the product stands for: the manifest or the index
+	top    Document // the manifest or the index, to which names of the product refer
 }
 
 // assembled is a finished image for one platform.
@@ -78,7 +78,7 @@ func (p *Packer) produce(ctx context.Context, contents []*Content, f *Format) (*
 	return out, nil
 }
 
-// assemble returns the image that c is, in format f.
+// assemble returns the image of c in format f.
 func (p *Packer) assemble(ctx context.Context, c *Content, f *Format) (*assembled, error) {
 	img := c.Config
 	img.History = completeHistory(c.History, len(c.Layers))

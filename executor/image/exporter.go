@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Options are what an [Exporter] works with.
+// Options configure an [Exporter].
 type Options struct {
 	Destinations
 
@@ -34,7 +34,7 @@ type Options struct {
 type Exporter struct {
 	*Packer
 	o       Options
-	formats []*Format // of the image, the pushed one first; none: no image is made
+	formats []*Format // of the image, the pushed one first; empty if no image is made
 	targets []*Target
 	slots   *semaphore.Weighted // uploads
 	outputs *outputs
@@ -49,12 +49,12 @@ type Result struct {
 	// Config is the digest of the image's config, which is Docker's image ID.
 	// With several platforms it is "".
 	Config digest.Digest
-	// Layers are the image's layers, base first; none with several platforms.
+	// Layers are the image's layers, base first. They are empty with several platforms.
 	Layers []registry.Layer
 }
 
-// New returns an exporter. It reaches every target, so that a build which can't be pushed
-// says so before its first step runs.
+// New returns an exporter. It reaches every target, so that a build which can't be
+// pushed fails before its first step runs.
 func New(ctx context.Context, o Options) (*Exporter, error) {
 	e := &Exporter{o: o, slots: semaphore.NewWeighted(uploadsAtOnce)}
 	e.formats = e.o.formats()
@@ -85,14 +85,14 @@ func (e *Exporter) Target(ctx context.Context, ref string) (*Target, error) {
 	return &Target{ref: ref, push: push, slots: e.slots}, nil
 }
 
-// Formats returns the formats of the image, the pushed or reported one first. There are
-// none if no image is made.
+// Formats returns the formats of the image, the pushed or reported one first. They are
+// empty if no image is made.
 func (e *Exporter) Formats() []*Format { return e.formats }
 
-// Written reports whether part of an output is out that can't be taken back.
+// Written reports whether part of an output is written that can't be taken back.
 func (e *Exporter) Written() bool { return e.outputs.written.Load() }
 
-// Check refuses a layer that a format of the image has no name for.
+// Check refuses a layer whose media type a format of the image doesn't have.
 func (e *Exporter) Check(l *Layer) error {
 	for _, f := range e.formats {
 		if l.image == nil || f.recompresses(l.base.MediaType) {
@@ -105,8 +105,8 @@ func (e *Exporter) Check(l *Layer) error {
 	return nil
 }
 
-// Start has the blobs of l, which is part of the result, made and sent to every target. It
-// returns at once.
+// Start begins to make the blobs of l, which is part of the result, and to send them to
+// every target. It returns at once.
 func (e *Exporter) Start(l *Layer) {
 	l.wanted.Store(true)
 	for _, f := range e.formats {
@@ -139,8 +139,8 @@ func (e *Exporter) begin(ctx context.Context, bl *Blob) *stream {
 	return e.targets[0].stream(ctx)
 }
 
-// Deliver completes the image of the contents, one for each platform, and takes the result
-// everywhere: manifests last, when nothing but they can still fail.
+// Deliver completes the image of the contents, one for each platform, and sends the
+// result to all destinations. Manifests are last, when nothing else can fail.
 func (e *Exporter) Deliver(ctx context.Context, contents []*Content) (Result, error) {
 	var result Result
 	var products []*product
@@ -156,7 +156,7 @@ func (e *Exporter) Deliver(ctx context.Context, contents []*Content) (Result, er
 	}
 	for i := range e.o.Outputs {
 		out := &e.o.Outputs[i]
-		var p *product // stays nil for files
+		var p *product // stays nil if only files are written
 		if k := slices.Index(e.formats, &out.Format); k >= 0 {
 			p = products[k]
 		}
@@ -203,7 +203,7 @@ func (e *Exporter) finish(ctx context.Context, contents []*Content) (all []*prod
 	return all, nil
 }
 
-// pushBlobs sends what the registry of t still lacks.
+// pushBlobs sends the blobs that the registry of t still lacks.
 func (e *Exporter) pushBlobs(ctx context.Context, t *Target, contents []*Content, p *product) (err error) {
 	v := e.o.Progress.Start("pushing layers for " + t.ref)
 	defer func() { v.Done(err) }()
@@ -225,7 +225,7 @@ func (e *Exporter) pushBlobs(ctx context.Context, t *Target, contents []*Content
 }
 
 // pushManifest makes the reference of t name the image. The manifests that an index
-// names are there before it.
+// names are pushed before it.
 func (e *Exporter) pushManifest(ctx context.Context, t *Target, p *product) (err error) {
 	v := e.o.Progress.Start("pushing manifest for " + t.ref)
 	defer func() { v.Done(err) }()

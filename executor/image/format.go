@@ -14,32 +14,32 @@ import (
 // A Format says how an image is written. The zero value is OCI media types with
 // layers compressed by gzip.
 type Format struct {
-	// DockerTypes has the documents and layers called by the media types of
-	// Docker's image manifest version 2, schema 2, in place of OCI's. All of an
-	// image are of one family, those of its base too.
+	// DockerTypes gives documents and layers the media types of Docker's image manifest
+	// version 2, schema 2, in place of OCI's. All types of an image are of one family,
+	// including the layers of its base.
 	DockerTypes bool
 	// Compression is how the layers that the build makes are compressed.
 	Compression snapshot.Compression
-	// Recompress compresses the layers of the base by the same method, if
-	// they aren't. Otherwise they stay as they are.
+	// Recompress also compresses layers of the base that have another compression.
+	// Otherwise they stay as they are.
 	Recompress bool
-	// Annotations are put on the documents. Nothing of the base's is kept.
+	// Annotations are put on the documents. Annotations of the base are dropped.
 	Annotations []Annotation
 }
 
-// An Annotation is a remark on a document of an image or where it is named, as the
-// OCI image specification has them.
+// An Annotation is an annotation of the OCI image specification, on a document of an
+// image or on its descriptor.
 type Annotation struct {
 	On         AnnotationPlace
-	Platform   *ocispec.Platform // normalised; nil for all of the image's
+	Platform   *ocispec.Platform // normalised; nil for all platforms of the image
 	Key, Value string
 }
 
 // An AnnotationPlace is what an [Annotation] is put on. "" is OnManifest.
 type AnnotationPlace string
 
-// The places of annotations, named as in docker build. A descriptor is what names
-// a manifest in its index, and an index in the index.json of a layout.
+// The places of annotations, named as in docker build. A descriptor names a manifest in
+// its index, or an index in the index.json of a layout.
 const (
 	OnManifest           AnnotationPlace = "manifest"
 	OnManifestDescriptor AnnotationPlace = "manifest-descriptor"
@@ -85,9 +85,9 @@ func includes(all []ocispec.Platform, p ocispec.Platform) bool {
 	return slices.ContainsFunc(all, func(q ocispec.Platform) bool { return platforms.FormatAll(q) == platforms.FormatAll(p) })
 }
 
-// annotations returns what is put on place for p; for the places of an index p
-// doesn't matter. What is for p alone counts before what is for all. It is nil where
-// that is nothing.
+// annotations returns the annotations on place for p; for the places of an index p
+// doesn't matter. An annotation for p alone takes precedence over one for all
+// platforms. It returns nil if there is no annotation.
 func (f *Format) annotations(place AnnotationPlace, p ocispec.Platform) map[string]string {
 	var out map[string]string
 	add := func(particular bool) {
@@ -124,7 +124,7 @@ const (
 	ociForeignPrefix = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 )
 
-// mediaTypes returns what f calls the documents of an image.
+// mediaTypes returns the media types of f for the documents of an image.
 func (f *Format) mediaTypes() (index, manifest, config string) {
 	if f.DockerTypes {
 		return dockerList, dockerManifest, dockerConfig
@@ -132,10 +132,10 @@ func (f *Format) mediaTypes() (index, manifest, config string) {
 	return ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig
 }
 
-// descriptor returns how a manifest of f names the blob d. Docker's and OCI's media
-// types name the same bytes, and registries refuse manifests that mix them; a layer
-// that others were to fetch elsewhere is a layer like any other, as it lies beside
-// the image. Annotations of the base's layers stay where the family has them.
+// descriptor returns the descriptor of the blob d in a manifest of f. Docker's and
+// OCI's media types name the same bytes, and registries refuse manifests that mix them.
+// A foreign layer becomes an ordinary layer, since its blob lies beside the image.
+// Annotations of the base's layers stay if the family has annotations.
 func (f *Format) descriptor(d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	desc := ocispec.Descriptor{MediaType: OCIMediaType(d.MediaType), Digest: d.Digest, Size: d.Size}
 	if f.DockerTypes {
@@ -163,8 +163,7 @@ func (f *Format) descriptor(d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	return desc, nil
 }
 
-// internalAnnotation reports whether key is one that containerd and BuildKit keep
-// for themselves.
+// internalAnnotation reports whether containerd and BuildKit keep key for themselves.
 func internalAnnotation(key string) bool {
 	return key == "containerd.io/uncompressed" || key == "buildkit/createdat" ||
 		strings.HasPrefix(key, "containerd.io/distribution.source.")

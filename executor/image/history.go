@@ -33,11 +33,10 @@ func completeHistory(h []ocispec.History, n int) []ocispec.History {
 	return out
 }
 
-// fillCreated gives the entries without a time one, as BuildKit does: a config
-// instruction carries the time of the layer made before it in this build, one
-// before the first such layer the time of that, and where there is no new layer
-// at all the time of the base's last. Thus a build of nothing new says nothing
-// new.
+// fillCreated gives a time to the entries without one, as BuildKit does. A config
+// instruction has the time of the layer made before it in this build. Before the first
+// such layer it has the time of that layer. Without a new layer it has the time of the
+// base's last layer, so that a build of nothing new gives the same bytes.
 func fillCreated(h []ocispec.History) {
 	var created *time.Time
 	gap := false
@@ -63,9 +62,9 @@ func fillCreated(h []ocispec.History) {
 	}
 }
 
-// clampHistory gives the entries of h that are later than epoch that time. Those
-// that h has in common with the history of the base, from the first on, are about
-// what others made and keep theirs.
+// clampHistory sets the time of entries of h that are later than epoch to epoch. The
+// entries at the beginning that h has in common with the history of the base keep their
+// times, since others made these layers.
 func clampHistory(h, base []ocispec.History, epoch time.Time) {
 	same := true
 	for i := range h {

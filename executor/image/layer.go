@@ -18,7 +18,7 @@ type Layer struct {
 	base  registry.Layer  // as image has it
 	// cached is its compression if image is a cache, where a step has made it; "" for a base's.
 	cached string
-	of     *snapshot.Snapshot // that it is made of; nil for a base's and for a stream
+	of     *snapshot.Snapshot // that it is made of; nil for a layer of a base and for a stream
 
 	wanted atomic.Bool                       // is part of the result
 	place  atomic.Pointer[func(error) error] // gives an error the place of a step that made it
@@ -27,7 +27,7 @@ type Layer struct {
 	blobs map[string]*Blob // by compression, "" for the image's
 }
 
-// A Blob is a layer as it is kept and sent.
+// A Blob is a layer in the form in which it is kept and sent.
 type Blob struct {
 	*Layer
 
@@ -35,7 +35,7 @@ type Blob struct {
 	made memo.Value[Packed]
 }
 
-// A Packed is what is known of a blob that is in the store, or of a base's.
+// A Packed describes a blob that is in the store, or a blob of a base.
 type Packed struct {
 	Blob   ocispec.Descriptor // as if the image were OCI's
 	DiffID digest.Digest      // of the uncompressed tar
@@ -53,15 +53,15 @@ func Cached(l registry.Layer, img *registry.Image, compression string) *Layer {
 	return &Layer{image: img, base: l, cached: compression}
 }
 
-// Origin returns the image or the cache that has l, and how it is described there; nil if
-// this machine has made it.
+// Origin returns the image or the cache that has l, and its descriptor there. It
+// returns nil if this machine has made l.
 func (l *Layer) Origin() (*registry.Image, registry.Layer) { return l.image, l.base }
 
 // ByStep reports whether a step has made l, here or elsewhere.
 func (l *Layer) ByStep() bool { return l.image == nil || l.cached != "" }
 
-// Place has errors about what a step has left go through place, which says where the step
-// is. Of several steps that make the same layer, the first one counts.
+// Place passes errors about the files of a step through place, which adds where the
+// step is. If several steps make the same layer, the first place is used.
 func (l *Layer) Place(place func(error) error) { l.place.CompareAndSwap(nil, &place) }
 
 func (l *Layer) placed(err error) error {
@@ -99,11 +99,11 @@ func (l *Layer) fits(f *Format) bool {
 	return !f.recompresses(l.base.MediaType)
 }
 
-// goes reports whether bl is part of an image that is pushed in format f.
+// goes reports whether bl is part of an image in format f.
 func (bl *Blob) goes(f *Format) bool { return bl.wanted.Load() && bl == bl.In(f) }
 
-// lender returns the reference of an image that a registry may take the blob from, "" if
-// there is none.
+// lender returns the reference of an image from which a registry may mount the blob, ""
+// if there is no such image.
 func (bl *Blob) lender() string {
 	if bl.as == nil {
 		return bl.image.Reference

@@ -119,7 +119,7 @@ func listDevices(paths []string) string {
 	return "the devices " + strings.Join(paths, ", ")
 }
 
-// put has f write the file of the output o, which appears when it is whole.
+// put makes f write the file of the output o. The file appears when it is complete.
 func (w *outputs) put(o *Output, f func(io.Writer) error) (err error) {
 	if o.Writer != nil {
 		w.written.Store(true)

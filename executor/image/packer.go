@@ -32,7 +32,7 @@ type Packer struct {
 	begin func(ctx context.Context, bl *Blob) *stream
 }
 
-// Pack returns what bl is, and makes it in the store if nobody has. A blob of a base stays
+// Pack describes bl, and makes it in the store unless it exists. A blob of a base stays
 // where it is.
 func (p *Packer) Pack(ctx context.Context, bl *Blob) (Packed, error) {
 	if bl.as == nil {
@@ -44,16 +44,16 @@ func (p *Packer) Pack(ctx context.Context, bl *Blob) (Packed, error) {
 	})
 }
 
-// PackStream makes the blob in format f of content, the tar of a layer that no step has
-// made.
+// PackStream makes the blob in format f of content, the tar of a layer that isn't the
+// result of a step.
 func (p *Packer) PackStream(ctx context.Context, content io.Reader, f *Format) (*Layer, error) {
 	l := &Layer{}
 	_, err := l.In(f).made.Get(ctx, func(context.Context) (Packed, error) { return p.write(&f.Compression, content, io.Discard) })
 	return l, err
 }
 
-// Remember notes in the store that made is the blob of the layer l over what the snapshot id
-// lies on. The store has it already.
+// Remember records in the store that made is the blob of the layer l for the snapshot
+// id. The store already has the blob.
 func (p *Packer) Remember(id string, l *Layer, made Packed) error {
 	return p.remember(p.stepKey(id, l.cached), made)
 }
@@ -66,8 +66,8 @@ func (p *Packer) remember(key digest.Digest, made Packed) error {
 	return p.store.PutRecord(recordKind, key, data)
 }
 
-// key names the blob bl. The bytes of one made of a snapshot depend on that, which never
-// changes, on how it is packed and on the epoch.
+// key names the blob bl. The bytes of a blob made of a snapshot depend on the snapshot,
+// which never changes, on the packing and on the epoch.
 func (p *Packer) key(bl *Blob) digest.Digest {
 	if bl.image != nil {
 		return recipe.Key("base layer", bl.base.DiffID.String(), bl.as.String(), snapshot.Packing)
@@ -106,15 +106,15 @@ func (p *Packer) pack(ctx context.Context, bl *Blob) (Packed, error) {
 func (p *Packer) known(key digest.Digest) (made Packed, ok bool, err error) {
 	data, err := p.store.Record(recordKind, key)
 	if err != nil || json.Unmarshal(data, &made) != nil || made.Blob.Digest == "" {
-		return Packed{}, false, nil //nolint:nilerr // a damaged record is as good as none
+		return Packed{}, false, nil //nolint:nilerr // treat a damaged record as a missing one
 	}
 	ok, err = p.store.HasBlob(made.Blob.Digest, made.Blob.Size)
 	return made, ok, err
 }
 
 // compress makes the blob in the store and, at the same time, at the first target. An
-// upload that breaks costs nothing but the upload: it is made again from the store. A
-// base that came damaged is asked for again.
+// upload that breaks is repeated from the store. A damaged layer of a base is fetched
+// again.
 func (p *Packer) compress(ctx context.Context, bl *Blob) (Packed, error) {
 	for {
 		made, err := p.compressOnce(ctx, bl)
@@ -202,8 +202,8 @@ func (p *Packer) content(ctx context.Context, l *Layer) (io.ReadCloser, error) {
 }
 
 // decompressed is the content of a compressed stream, which is closed with it. The
-// stream is read to its end, where it says whether its bytes are the right ones: if
-// they aren't, that is the error, whatever else it looks like.
+// stream is read to its end, where its digest is verified. If the digest is wrong, that
+// error takes precedence over others.
 type decompressed struct{ plain, from io.ReadCloser }
 
 // Read implements io.Reader.

@@ -18,7 +18,7 @@ import (
 // uploadsAtOnce bounds the blobs on their way to the registries.
 const uploadsAtOnce = 4
 
-// A Document is a config, a manifest or an index as it is sent.
+// A Document holds the bytes of a config, a manifest or an index.
 type Document struct {
 	ocispec.Descriptor
 
@@ -35,13 +35,13 @@ func NewDocument(mediaType string, body []byte) Document {
 type Target struct {
 	ref    string
 	push   *registry.Push
-	lender string // has blobs that this build has made, "" if nothing has
+	lender string // a reference that has blobs of this build, "" if there is no such reference
 	slots  *semaphore.Weighted
 	sent   memo.Map[digest.Digest, struct{}]
 }
 
-// send returns when the registry has the blob d. It may take it from the reference from
-// of the same registry, if that isn't "".
+// send returns when the registry has the blob d. If from isn't "", the registry may
+// mount the blob from this reference.
 func (t *Target) send(ctx context.Context, d ocispec.Descriptor, from string, open func(context.Context) (io.ReadCloser, error)) error {
 	_, err := t.sent.Get(ctx, d.Digest, func(ctx context.Context) (struct{}, error) {
 		if err := t.slots.Acquire(ctx, 1); err != nil {
@@ -75,8 +75,9 @@ func (t *Target) put(ctx context.Context, d Document, tag bool) error {
 	return nil
 }
 
-// A stream is an upload that runs while its layer is being compressed. It never fails as
-// a writer: when the upload breaks the rest is dropped, and sent when the layer is whole.
+// A stream is an upload that runs while its layer is being compressed. Its Write never
+// fails: if the upload breaks, it drops the rest, which is sent when the layer is
+// complete.
 type stream struct {
 	ctx    context.Context //nolint:containedctx // of one upload, which the value stands for
 	target *Target
@@ -90,18 +91,18 @@ func (t *Target) stream(ctx context.Context) *stream {
 	return &stream{ctx: ctx, target: t, up: up, err: err}
 }
 
-// noStream is the stream of what goes nowhere.
+// noStream is a stream that uploads nothing.
 func noStream() *stream { return &stream{err: errors.New("nothing is uploaded")} }
 
 func (s *stream) Write(p []byte) (int, error) {
 	if s.err == nil {
-		_, _ = s.up.Write(p) // commit tells of what went wrong
+		_, _ = s.up.Write(p) // commit returns the error
 	}
 	return len(p), nil
 }
 
-// commit ends the upload under the digest that the bytes turned out to have: a broken one
-// too, which is then gone on with. If it fails, the rest is sent from the store.
+// commit ends the upload with the digest of its bytes. A broken upload is resumed. If
+// this fails, the rest is sent from the store.
 func (s *stream) commit(d digest.Digest) {
 	if s.err != nil || s.up.Commit(d) != nil {
 		return
@@ -109,7 +110,7 @@ func (s *stream) commit(d digest.Digest) {
 	_, _ = s.target.sent.Get(s.ctx, d, func(context.Context) (struct{}, error) { return struct{}{}, nil })
 }
 
-// close gives an upload up that wasn't committed.
+// close abandons an upload that wasn't committed.
 func (s *stream) close() {
 	if s.err == nil {
 		_ = s.up.Close()

@@ -22,9 +22,9 @@ const (
 	// AnnotationDigest is the digest of everything that the image was made of:
 	// the fingerprint, and the files of the build context that were read.
 	AnnotationDigest = "com.github.bobbuild.inputs"
-	// AnnotationReads says in JSON which files those were, since that depends
-	// on the configuration of base images. With it whoever has the context can
-	// compute the digest without asking for any base image.
+	// AnnotationReads says in JSON which files these were, since they depend on the
+	// configuration of base images. With it, the digest can be computed from the
+	// context without reading a base image.
 	AnnotationReads = "com.github.bobbuild.reads"
 )
 
@@ -41,7 +41,7 @@ func (r *read) source() filecopy.Source {
 	return filecopy.Source{Path: r.Path, Parents: r.Parents, Required: r.Required, Exclude: r.Exclude}
 }
 
-// name is different for each read.
+// name returns a name that is unique to the read.
 func (r *read) name() digest.Digest {
 	return recipe.Key("read", append([]string{r.Path, r.Parents, recipe.Bool(r.Required)}, r.Exclude...)...)
 }
@@ -70,8 +70,8 @@ func (rs *Reads) Note(src filecopy.Source, d digest.Digest) {
 	rs.found[r.name()] = r
 }
 
-// Annotations returns what is put on the manifest of an image with this fingerprint. It is
-// nil without one.
+// Annotations returns the annotations for the manifest of an image with this
+// fingerprint. It returns nil if the fingerprint is empty.
 func (rs *Reads) Annotations(fingerprint digest.Digest) (map[string]string, error) {
 	if fingerprint == "" {
 		return nil, nil
@@ -103,13 +103,13 @@ func sum(fingerprint digest.Digest, found []readNow) digest.Digest {
 type Context struct {
 	Dir      string
 	Ignore   []string // the patterns of .dockerignore, in their order
-	LeaveOut string   // a directory that is left out, "" for none
+	LeaveOut string   // a directory to leave out, "" for no directory
 }
 
-// UpToDate reports whether the image whose manifest has these annotations was made of what
-// has this fingerprint, and of the files that c has now. Files are read that the image's
-// build read, and no other. An error is one of reading them. An image without the
-// annotations is never up to date.
+// UpToDate reports whether the image whose manifest has these annotations was made of
+// inputs with this fingerprint, and of the files that c has now. It reads exactly the
+// files that the image's build read. It returns an error if it can't read one. An image
+// without the annotations is never up to date.
 func (c Context) UpToDate(ctx context.Context, fingerprint digest.Digest, annotations map[string]string) (_ bool, err error) {
 	var reads []read
 	if fingerprint == "" || json.Unmarshal([]byte(annotations[AnnotationReads]), &reads) != nil {
@@ -134,7 +134,8 @@ func (c Context) UpToDate(ctx context.Context, fingerprint digest.Digest, annota
 	return sum(fingerprint, found).String() == annotations[AnnotationDigest], nil
 }
 
-// contentNow returns the digest of what r selects, "" if it isn't there.
+// contentNow returns the digest of the files that r selects, "" if there are no such
+// files.
 func contentNow(ctx context.Context, tree *filecopy.Tree, r read) (digest.Digest, error) {
 	selection, err := tree.Select(ctx, r.source())
 	if _, missing := errors.AsType[*filecopy.NotFoundError](err); missing {

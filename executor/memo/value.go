@@ -26,11 +26,10 @@ type making[T any] struct {
 }
 
 // Get returns the value, which makeIt makes in a goroutine of its own if nobody has
-// asked before. An error is a result like a value: it isn't tried again. The context
-// of makeIt has the values of ctx and neither its deadline nor its end: it ends when
-// the last caller has given up, who then waits for makeIt to return. What was given
-// up that way is made anew for whoever asks later. A value that is there is returned
-// even if ctx has ended.
+// asked before. An error is a result like a value: it isn't tried again. The context of
+// makeIt has the values of ctx, but not its deadline or cancellation: it ends when the
+// last caller gives up, and that caller waits for makeIt to return. A later caller then
+// makes the value anew. A value that exists is returned even if ctx has ended.
 func (v *Value[T]) Get(ctx context.Context, makeIt func(ctx context.Context) (T, error)) (T, error) {
 	m := v.join(ctx, makeIt)
 	if m == nil {
@@ -98,8 +97,8 @@ func (v *Value[T]) run(ctx context.Context, m *making[T], makeIt func(ctx contex
 	close(m.done)
 }
 
-// leave takes a caller off those who wait. It reports whether m is over, or else whether
-// the caller was the last one.
+// leave removes the caller from those who wait. It reports whether m is over, and
+// otherwise whether the caller was the last.
 func (v *Value[T]) leave(m *making[T]) (over, last bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
