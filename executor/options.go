@@ -28,14 +28,14 @@ type Builder struct {
 	Store    *snapshot.Store
 	Registry *registry.Client
 	Runner   command.Runner
-	NoRUN    error // not nil: why RUN can't be run; a plan with one is refused
+	NoRUN    error // why RUN can't be run, if not nil; a plan with a RUN is then refused
 	// Emulate prepares the machine to run commands of these architectures, by Go's
 	// names, and of the architectures of earlier calls; see Prepare of package binfmt.
 	// nil means that the machine runs them already.
 	Emulate  func(ctx context.Context, architectures []string) error
 	Fetch    *fetch.Client     // nil: one without credentials
 	Clock    func() time.Time  // nil: time.Now
-	Progress func(event.Event) // nil: nobody watches; called from several goroutines
+	Progress func(event.Event) // nil discards events; called from several goroutines
 }
 
 // Options configure one build, beside its plan.
@@ -44,24 +44,25 @@ type Options struct {
 	Context string
 	// Ignore holds the patterns of .dockerignore, in their order.
 	Ignore []string
-	// LeaveOut is a directory that is in no context even if it lies in one: what a
-	// build changes while it reads.
+	// LeaveOut is a directory that is left out of every context, since builds change it
+	// while they read.
 	LeaveOut string
-	// Contexts are the named contexts that are no images of a registry, by the
-	// keys of [dockerfile.Options.Contexts].
+	// Contexts are the named contexts except images of registries, by the keys of
+	// [dockerfile.Options.Contexts].
 	Contexts map[string]Context
 	// NoCache runs every step even if its result is known.
 	NoCache bool
-	// ExplainCache has the build tell of every step whether its result was known
-	// and, if not, what has changed: by [event.Cache] and in [Result.Cache].
+	// ExplainCache makes the build report for every step whether its result was known
+	// and, if not, what has changed, by [event.Cache] and in [Result.Cache].
 	ExplainCache bool
-	// StepTimeout is how long one step may take, and each of its downloads, once
-	// all that it waits for is there; 0 means no limit. A limit of the whole build
-	// is one of its context, whose cause is a [TimeoutError] then.
+	// StepTimeout is how long one step, or one of its downloads, may take after
+	// everything that it waits for is there; 0 means no limit. To limit the whole
+	// build, end its context with a [TimeoutError] as the cause.
 	StepTimeout time.Duration
-	// MaxUnpacked is what an archive that ADD unpacks, a cache mount of a cache, or a layer
-	// that is compressed anew may have unpacked, in bytes; 0 means no limit. What bounds
-	// layers that the store unpacks is [snapshot.Options.MaxUnpacked].
+	// MaxUnpacked is the greatest unpacked size of an archive that ADD unpacks, of a
+	// cache mount from a cache, and of a layer that is compressed anew, in bytes; 0
+	// means no limit. [snapshot.Options.MaxUnpacked] limits layers that the store
+	// unpacks.
 	MaxUnpacked int64
 	// Jobs bounds the operations under way at once; 0 means one per CPU.
 	Jobs int
@@ -72,22 +73,22 @@ type Options struct {
 	// context that decides about the result; see [dockerfile.File.Fingerprint].
 	// The manifest then gets [inputs.AnnotationDigest] and [inputs.AnnotationReads].
 	Fingerprint digest.Digest
-	// ByDigest has the image pushed to the repositories of Tags without a tag:
-	// its digest is its name.
+	// ByDigest pushes the image to the repositories of Tags without a tag: its digest
+	// is its name.
 	ByDigest bool
-	// CacheFrom are the caches that results are looked for in, after the store, in
-	// their order.
+	// CacheFrom are the caches that are searched for results, after the store, in this
+	// order.
 	CacheFrom []cache.Source
 	// CacheTo is where the results are kept for other machines.
 	CacheTo []cache.Target
-	// Outputs are what else becomes of the result.
+	// Outputs are further places that the result is written to.
 	Outputs []image.Output
-	// Format is how the image is pushed, or reported where it goes nowhere.
+	// Format is the format of the image that is pushed, or only reported.
 	Format image.Format
 	// Report makes an image of the result even if only files are asked for.
 	Report bool
 
-	// Network is what a RUN without --network of its own gets.
+	// Network is the network of a RUN without --network.
 	Network sandbox.Network
 	// ExtraHosts are lines for /etc/hosts in RUN, as "name:address".
 	ExtraHosts []string
@@ -121,19 +122,19 @@ func (o *Options) UpToDate(ctx context.Context, annotations map[string]string) (
 	return c.UpToDate(ctx, o.Fingerprint, annotations)
 }
 
-// destinations are where o has the result go.
+// destinations returns where the result goes.
 func (o *Options) destinations() image.Destinations {
 	return image.Destinations{Tags: o.Tags, ByDigest: o.ByDigest, Format: o.Format, Outputs: o.Outputs, Report: o.Report}
 }
 
-// Check refuses options that no build for these platforms can have. Build does so
-// too, when the Dockerfile has been read.
+// Check refuses options that don't fit any build for these platforms. Build checks them
+// too, after the Dockerfile is read.
 func (o *Options) Check(targets []ocispec.Platform) error {
 	d := o.destinations()
 	return d.Check(targets)
 }
 
-// complete sets the defaults of o, and refuses what no build of the plans can have.
+// complete sets the defaults of o, and refuses options that don't fit the plans.
 func (o *Options) complete(plans []*dockerfile.Plan) error {
 	if o.Jobs < 0 {
 		return fmt.Errorf("jobs: %d is negative", o.Jobs)
@@ -153,12 +154,12 @@ func (o *Options) complete(plans []*dockerfile.Plan) error {
 	return nil
 }
 
-// A Result says what a build made.
+// A Result describes what a build made.
 type Result struct {
 	image.Result
 
-	// Cache tells of the steps, with [Options.ExplainCache], in the order of the
-	// progress. One that several stages have in common is there once.
+	// Cache has the cases of the steps, with [Options.ExplainCache], in the order of
+	// the progress. A step that several stages share appears once.
 	Cache []explain.Case
 }
 
@@ -189,5 +190,5 @@ func (b *Builder) complete() *Builder {
 	return &c
 }
 
-// defaultJobs is how many operations are under way at once if nobody says otherwise.
+// defaultJobs is the default of [Options.Jobs].
 func defaultJobs() int { return runtime.NumCPU() }

@@ -16,10 +16,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// An origin is what a From names, before anything of it is read.
+// An origin is the source that a From names, before anything of it is read.
 type origin struct {
-	// key identifies all of its files, "" where that is known only by reading
-	// them: for directories of this machine.
+	// key identifies all of its files. It is "" for directories of this machine, whose
+	// files must be read first.
 	key   digest.Digest
 	basis basis // of key
 	// owners says that files have owners worth keeping.
@@ -27,11 +27,12 @@ type origin struct {
 	open   func(context.Context) (*source.Tree, error)
 	// rootfs holds all of its files; nil for directories of this machine.
 	rootfs *source.RootFS
-	// noteRead is told what was selected of the build context; nil for others.
+	// noteRead is called with each selection of the build context; nil for other
+	// origins.
 	noteRead func(filecopy.Source, digest.Digest)
 }
 
-// origins find what a From names, and what a FROM does.
+// origins find the sources that From and FROM name.
 type origins struct {
 	sources *source.Sources
 	// The build context and its .dockerignore, and the named contexts.
@@ -40,13 +41,13 @@ type origins struct {
 	contexts map[string]Context
 	// built returns the last state of a stage, which is built if it isn't yet.
 	built func(context.Context, *dockerfile.Stage) (*state, error)
-	// noteRead is told what was selected of the build context.
+	// noteRead is called with each selection of the build context.
 	noteRead func(filecopy.Source, digest.Digest)
 
 	images memo.Map[*source.Image, *state]
 }
 
-// find returns what from names for a step of s. It waits for a stage to be built. It
+// find returns what from names for a step of s. It waits until a stage is built. It
 // makes no file present.
 func (o *origins) find(ctx context.Context, from dockerfile.From, s *dockerfile.Stage) (*origin, error) {
 	switch {
@@ -112,7 +113,7 @@ func (o *origins) openContext(ctx context.Context) (*source.Tree, error) {
 	return o.sources.Directory(ctx, o.context, o.ignore)
 }
 
-// image returns the state of a stage that is the image ref for p and nothing else.
+// image returns the state of a stage that is just the image ref for p.
 func (o *origins) image(ctx context.Context, ref string, p ocispec.Platform) (*state, error) {
 	img, err := o.sources.Image(ctx, ref, p)
 	if err != nil {
@@ -130,7 +131,7 @@ func (o *origins) layout(ctx context.Context, l *archive.LayoutImage, p ocispec.
 	return o.imageState(ctx, img)
 }
 
-// imageState returns the state of a stage that is img and nothing else, the same one
+// imageState returns the state of a stage that is just img. It returns the same state
 // each time, so that each layer of it is handled once.
 func (o *origins) imageState(ctx context.Context, img *source.Image) (*state, error) {
 	return o.images.Get(ctx, img, func(context.Context) (*state, error) {

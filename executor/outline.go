@@ -28,7 +28,7 @@ type outlines struct {
 // An outline is a stage before any of its steps is done.
 type outline struct {
 	base     *state           // nil if that is a stage
-	platform ocispec.Platform // that the image at the bottom says it is for
+	platform ocispec.Platform // of the image at the bottom
 	steps    []dockerfile.Step
 	image    dockerspec.DockerOCIImage // before the steps
 }
@@ -58,7 +58,7 @@ func (a *outlines) of(ctx context.Context, s *dockerfile.Stage) (*outline, error
 	})
 }
 
-// base returns the state that s, which is not over another stage, starts from.
+// base returns the state that s starts from. s must not start from another stage.
 func (a *outlines) base(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	switch {
 	case s.Base.Reference != "":
@@ -81,9 +81,8 @@ func (a *outlines) base(ctx context.Context, s *dockerfile.Stage) (*state, error
 	}
 }
 
-// startBase has the layers of st, which s starts from, on their way while the steps
-// run, if they are part of the image. A layer that a format has no name for is an
-// error.
+// startBase sends the layers of st, which s starts from, while the steps run, if they
+// are part of the image. A layer without a media type in a format is an error.
 func (a *outlines) startBase(s *dockerfile.Stage, st *state) error {
 	if !a.exports(s) {
 		return nil
@@ -97,8 +96,7 @@ func (a *outlines) startBase(s *dockerfile.Stage, st *state) error {
 	return nil
 }
 
-// contextBase returns the state of FROM a named context. Files that are no image
-// become its one layer.
+// contextBase returns the state of FROM a named context. Files become its only layer.
 func (a *outlines) contextBase(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	name := s.Base.Context
 	c := a.opts.Contexts[name]
@@ -119,13 +117,13 @@ func (a *outlines) contextBase(ctx context.Context, s *dockerfile.Stage) (*state
 	}
 	a.noteStep(s, nil, f)
 	st := scratch().with(f.Key, f.Layer, f.RootFS, ocispec.History{})
-	// No instruction made the layer, so that BuildKit finds no entry for it.
+	// No instruction made the layer, so BuildKit finds no history entry for it.
 	st.missing = &ocispec.History{Created: a.created(f), CreatedBy: c.history(name), Comment: "buildkit.exporter.image.v0"}
 	return st, nil
 }
 
-// contextFiles returns the files of o as a result: what was fetched is one
-// already, a directory is copied under the title.
+// contextFiles returns the files of o as a result. Fetched files are a result already;
+// a directory is copied under the title.
 func (a *outlines) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
 	if o.rootfs != nil {
 		key := recipe.Key("fetched context", o.key.String())

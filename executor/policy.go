@@ -16,14 +16,14 @@ import (
 // A policy says which commands may be run, and which can be run here.
 type policy struct {
 	insecure    bool  // RUN --security=insecure is allowed
-	hostNetwork bool  // RUN --network=host is
+	hostNetwork bool  // RUN --network=host is allowed
 	noRUN       error // why no command can be run; nil if they can
-	// emulate has commands of other architectures run; see [Builder.Emulate].
+	// emulate makes commands of other architectures run; see [Builder.Emulate].
 	emulate func(ctx context.Context, architectures []string) error
 }
 
-// newPolicy returns the policy of a build. A private network is there to keep the
-// Dockerfile from the host's, so that only the user's leave gives it that.
+// newPolicy returns the policy of a build. A private network keeps the Dockerfile from
+// the host's network, so RUN --network=host then needs the user's permission.
 func newPolicy(b *Builder, o *Options) policy {
 	p := policy{
 		insecure: o.AllowInsecure, hostNetwork: o.Network != sandbox.Private || o.AllowHostNetwork,
@@ -35,7 +35,7 @@ func newPolicy(b *Builder, o *Options) policy {
 	return p
 }
 
-// runs tells why no RUN of s can be run, nil if they can.
+// runs returns an error that says why no RUN of s can be run, nil if they can.
 func (p policy) runs(s *dockerfile.Stage) error {
 	if on := s.Platform; on.OS != "linux" {
 		return fmt.Errorf("commands for %s can't be run here, only those for linux: have a stage FROM --platform=$BUILDPLATFORM make the files, and copy them", platforms.FormatAll(on))
@@ -47,7 +47,8 @@ var errInsecure = errors.New("security.insecure is not allowed: build with --all
 
 var errHostNetwork = errors.New("network.host is not allowed where RUN has a private network: build with --allow network.host if the Dockerfile is trusted")
 
-// allows tells why op, which is in s, may not be run, nil if it may.
+// allows returns an error that says why op, which is in s, may not be run, nil if it
+// may.
 func (p policy) allows(op *dockerfile.Run, s *dockerfile.Stage) error {
 	if err := p.runs(s); err != nil {
 		return err
@@ -61,9 +62,9 @@ func (p policy) allows(op *dockerfile.Run, s *dockerfile.Stage) error {
 	return nil
 }
 
-// check refuses, before anything runs, a plan that asks for what takes the
-// user's leave, or can't be done here. What the triggers of a base image ask for is
-// not known by then and refused at their step.
+// check refuses, before anything runs, a plan that needs the user's permission or can't
+// be run here. The triggers of a base image aren't known yet and are checked at their
+// step.
 func (p policy) check(stages []*dockerfile.Stage) error {
 	for _, s := range stages {
 		if at, ok := s.Runs(); ok {
@@ -81,9 +82,9 @@ func (p policy) check(stages []*dockerfile.Stage) error {
 	return nil
 }
 
-// prepare makes sure that this machine can run the commands of all stages, also of other
-// architectures than its own, or refuses the plan before anything runs. Whether all results
-// are known already isn't known at that time.
+// prepare makes sure that this machine can run the commands of all stages, also of
+// other architectures than its own, or refuses the plan before anything runs. It can't
+// know yet whether all results are known.
 func (p policy) prepare(ctx context.Context, stages []*dockerfile.Stage) error {
 	var all []string
 	first := make(map[string]dockerfile.Location) // RUN by architecture
@@ -101,9 +102,9 @@ func (p policy) prepare(ctx context.Context, stages []*dockerfile.Stage) error {
 	return err
 }
 
-// prepareSteps is prepare for the steps of s, when its base is known: triggers of that
-// may bring the first command. A base that is for another platform than it was asked for
-// has its commands run too, if they can be: that may be said wrongly.
+// prepareSteps is prepare for the steps of s after its base is known, since triggers of
+// the base may bring the first command. If the base names another platform than the
+// wanted one, its commands run if they can: the name may be wrong.
 func (p policy) prepareSteps(ctx context.Context, s *dockerfile.Stage, base ocispec.Platform, steps []dockerfile.Step) error {
 	first := slices.IndexFunc(steps, func(step dockerfile.Step) bool {
 		_, ok := step.Op.(*dockerfile.Run)
@@ -126,7 +127,7 @@ func (p policy) prepareSteps(ctx context.Context, s *dockerfile.Stage, base ocis
 	return err
 }
 
-// foreign says for which architecture a command can't be run.
+// foreign names the architecture for which a command can't be run.
 func foreign(e *binfmt.ArchitectureError) error {
 	return fmt.Errorf("programs for %s can't be run here: %w", e.Architecture, e)
 }

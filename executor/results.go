@@ -23,9 +23,9 @@ import (
 type operation struct {
 	// key identifies the result; see package recipe.
 	key digest.Digest
-	// basis is the basis of the key. If it is anew, a known result won't do.
+	// basis is the basis of the key. If it is anew, a known result isn't used.
 	basis basis
-	// before is called before the result is made, when it has to be.
+	// before is called if the result has to be made, before that.
 	before func(context.Context) error
 	// run changes the file system of the step. It reports to v.
 	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
@@ -33,14 +33,14 @@ type operation struct {
 	explanation // of the key
 }
 
-// An explanation is what a step's key was made of.
+// An explanation holds the inputs of a step's key.
 type explanation struct {
 	inputs []recipe.Input
 	files  []*filecopy.Selection // of this machine
-	entry  *explain.Entry        // nil for what is no step
+	entry  *explain.Entry        // nil if the operation isn't a step
 }
 
-// wanted is what a finding is an answer to.
+// wanted is the question that a finding answers.
 type wanted struct {
 	key  digest.Digest
 	anew bool
@@ -50,11 +50,10 @@ type wanted struct {
 type finding struct {
 	cache.Result
 
-	hit bool // it wasn't made by this build
+	hit bool // it was known, not made by this build
 }
 
-// results are what the steps of a build come to: those that are known, and those that it
-// makes.
+// results finds the known results of the steps of a build, and makes the others.
 type results struct {
 	store     *snapshot.Store
 	clock     func() time.Time
@@ -62,10 +61,11 @@ type results struct {
 	stopwatch *stopwatch
 	jobs      *semaphore.Weighted // operations under way
 	noCache   bool                // nothing is known
-	// imported returns the result of the operation key over below that an imported cache
-	// has, nil if none has it.
+	// imported returns the result of the operation key over below from an imported
+	// cache, nil if no cache has it.
 	imported func(ctx context.Context, below *source.RootFS, key digest.Digest) *finding
-	// explain tells why the result of op was known or not, if that was asked for.
+	// explain reports whether the result of op was known and why, if explanations were
+	// asked for.
 	explain func(ctx context.Context, v *event.Vertex, op *operation, title string, known bool)
 
 	findings memo.Map[wanted, *finding]
@@ -74,8 +74,8 @@ type results struct {
 	layers map[string]*image.Layer // made by steps, by the ID of the snapshot
 }
 
-// find returns the result of op over below, by looking it up or by making it. Equal steps,
-// which two platforms may have, are done once in a build and shown once.
+// find looks up the result of op over below, or makes it. Equal steps, which two
+// platforms may have, are done and shown once in a build.
 func (r *results) find(ctx context.Context, below *source.RootFS, op *operation, title string) (*finding, error) {
 	return r.findings.Get(ctx, wanted{op.key, op.basis == anew}, func(ctx context.Context) (*finding, error) {
 		f := r.known(ctx, below, op)
@@ -85,7 +85,7 @@ func (r *results) find(ctx context.Context, below *source.RootFS, op *operation,
 			}
 		}
 		if f == nil && op.basis != anew {
-			// Another process may be at the same step.
+			// Another process may be doing the same step.
 			release, err := r.store.Lock(ctx, op.key, r.progress.Waiting(title, "runs the same step"))
 			if err != nil {
 				return nil, err
@@ -108,7 +108,8 @@ func (r *results) find(ctx context.Context, below *source.RootFS, op *operation,
 	})
 }
 
-// known returns the known result of op over below, nil if that is nothing or won't do.
+// known returns the known result of op over below, nil if no result is known or it
+// isn't to be used.
 func (r *results) known(ctx context.Context, below *source.RootFS, op *operation) *finding {
 	if op.basis == anew {
 		return nil
@@ -136,7 +137,7 @@ func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, op *opera
 	return r.record(op.key, snap)
 }
 
-// record remembers snap as the result that key stands for.
+// record stores snap as the result of key.
 func (r *results) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, error) {
 	created := r.clock().UTC()
 	if err := cache.Remember(r.store, key, snap.ID(), created); err != nil {
@@ -145,13 +146,13 @@ func (r *results) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, 
 	return r.found(key, snap, created), nil
 }
 
-// found is the finding that snap, which is known under key, is.
+// found returns the finding for snap, which is known under key.
 func (r *results) found(key digest.Digest, snap *snapshot.Snapshot, created time.Time) *finding {
 	return &finding{Result: cache.Result{Key: key, Created: created, Layer: r.layerOf(snap), RootFS: source.Present(snap)}}
 }
 
-// recallAfter returns the known result of the operation key after st; nil if there is
-// none, or what it would lie on has yet to be made.
+// recallAfter returns the known result of the operation key after st. It returns nil if
+// no result is known, or if the file system below has yet to be made.
 func (r *results) recallAfter(ctx context.Context, st *state, key digest.Digest) *finding {
 	if st.unmade {
 		return nil
@@ -160,8 +161,8 @@ func (r *results) recallAfter(ctx context.Context, st *state, key digest.Digest)
 }
 
 // recall returns the known result of the operation key over below, from the store or
-// else from an imported cache; nil if it isn't known. A result that lies on something
-// else doesn't count: what is below was made anew then.
+// else from an imported cache; nil if it isn't known. A result over another file system
+// doesn't count: the steps below were made anew since.
 func (r *results) recall(ctx context.Context, below *source.RootFS, key digest.Digest) *finding {
 	if f := r.lookup(below, key); f != nil {
 		return f
@@ -169,8 +170,8 @@ func (r *results) recall(ctx context.Context, below *source.RootFS, key digest.D
 	return r.imported(ctx, below, key)
 }
 
-// lookup returns what the store knows under key, nil if that is nothing, not wanted,
-// not over below, or not whole any more.
+// lookup returns the result in the store under key. It returns nil if the store has no
+// result, or one that isn't wanted, isn't over below or isn't whole any more.
 func (r *results) lookup(below *source.RootFS, key digest.Digest) *finding {
 	if r.noCache {
 		return nil

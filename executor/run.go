@@ -83,7 +83,7 @@ func (at site) runRecipe(op *dockerfile.Run, network string, found mountSources)
 	return r, addMounts(r, op, found)
 }
 
-// platformValues are all that tells p from others.
+// platformValues returns everything that distinguishes p from other platforms.
 func platformValues(p ocispec.Platform) []string {
 	return append([]string{p.OS, p.Architecture, p.Variant, p.OSVersion}, p.OSFeatures...)
 }
@@ -95,13 +95,13 @@ func ulimitValues(all []sandbox.Ulimit) (values []string) {
 	return values
 }
 
-// visible is what RUN sees and its key holds. Which proxy fetched something
-// says nothing about what was fetched.
+// visible returns the variables of RUN that its key holds: all except proxies, since a
+// proxy doesn't change what is fetched.
 func visible(op *dockerfile.Run) []string {
 	return slices.DeleteFunc(slices.Clone(op.Env), func(kv string) bool { return slices.Contains(op.Proxy, kv) })
 }
 
-// networkName is what keys call n.
+// networkName returns the name of n in keys.
 func networkName(n sandbox.Network) (string, error) {
 	switch n {
 	case sandbox.Host:
@@ -114,7 +114,8 @@ func networkName(n sandbox.Network) (string, error) {
 	return "", fmt.Errorf("no network %d", n)
 }
 
-// importedMount returns the cache mount key that an imported cache has, nil if none.
+// importedMount returns the cache mount key of an imported cache, nil if no cache has
+// it.
 func (b *build) importedMount(ctx context.Context, key digest.Digest) *command.Imported {
 	m := b.caches.Mount(ctx, key)
 	if m == nil {

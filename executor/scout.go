@@ -10,10 +10,10 @@ import (
 	"github.com/bobbuild/bob/executor/filecopy"
 )
 
-// A scout looks for what can't be had, while the steps before it haven't even begun. It
-// looks in directories of this machine and refuses files of images that aren't read here;
-// a remote one asks for files and contexts that lie elsewhere. Whatever it misses shows at
-// the step itself.
+// A scout looks for missing sources of steps before earlier steps run. It looks in
+// directories of this machine, and refuses files of images that bob can't read. A
+// remote scout asks for remote files and contexts. A missing source that it doesn't
+// find makes the step itself fail.
 type scout struct {
 	*build
 
@@ -23,8 +23,8 @@ type scout struct {
 }
 
 // look goes through the steps of all stages, as soon as the configs of their bases are
-// known. A remote scout returns while it still waits for answers, and the error of one ends
-// the build. An error is a [*StepError], and told.
+// known. A remote scout returns before its answers have come, and an error among them
+// ends the build. An error is a [*StepError] and has been reported.
 func (s scout) look(ctx context.Context) error {
 	for _, stage := range s.allStages() {
 		o, err := s.outlines.of(ctx, stage)
@@ -61,7 +61,7 @@ func (s scout) look(ctx context.Context) error {
 	return nil
 }
 
-// step looks for what op, of a step of stage, takes.
+// step looks for the sources of op, which belongs to a step of stage.
 func (s scout) step(ctx context.Context, stage *dockerfile.Stage, op dockerfile.Op) error {
 	switch op := op.(type) {
 	case *dockerfile.Copy:
@@ -107,8 +107,7 @@ func (s scout) read(ctx context.Context, stage *dockerfile.Stage, op *dockerfile
 	return err
 }
 
-// errWindows is that layers of Windows images, which hold files in a form of their own,
-// are neither read nor made.
+// errWindows refuses layers of Windows images, whose files have a form of their own.
 var errWindows = errors.New("the files of an image for windows can't be read or changed here, only its configuration: copy to FROM scratch, or build on Windows")
 
 // readable refuses files of images for Windows.
@@ -135,7 +134,7 @@ func (s scout) readable(ctx context.Context, stage *dockerfile.Stage, from docke
 	return nil
 }
 
-// find looks for src in from. Everything is in what this scout doesn't look at.
+// find looks for src in from. It reports true for places where this scout doesn't look.
 func (s scout) find(ctx context.Context, stage *dockerfile.Stage, from dockerfile.From, src filecopy.Source) (there bool, err error) {
 	c := s.opts.Contexts[from.Context]
 	local, remote := from == (dockerfile.From{}) || c.Dir != "", c.remote()
@@ -147,7 +146,7 @@ func (s scout) find(ctx context.Context, stage *dockerfile.Stage, from dockerfil
 		if err != nil {
 			return false, fmt.Errorf("context %q: %w", from.Context, err)
 		}
-		// The store knows of no result made of a tree that it never had.
+		// The store can't have results of a tree that it never had.
 		if now, ever := s.sources.Has(f); !now && (ever || len(s.opts.CacheFrom) > 0) && !s.opts.NoCache {
 			return true, nil // no step may need the files
 		}

@@ -10,13 +10,13 @@ import (
 type site struct {
 	*build
 
-	after *state            // what comes before the step
+	after *state            // the state before the step
 	stage *dockerfile.Stage // that the step is in
-	// find returns what a From names there.
+	// find returns the source that a From names there.
 	find func(context.Context, dockerfile.From, *dockerfile.Stage) (*origin, error)
 }
 
-// origin returns what from names at the site.
+// origin returns the origin that from names at the site.
 func (at site) origin(ctx context.Context, from dockerfile.From) (*origin, error) {
 	return at.find(ctx, from, at.stage)
 }

@@ -33,7 +33,7 @@ func newStages(b *build) *stages {
 	return w
 }
 
-// begin starts what is to be built, and looks for what can't be had.
+// begin starts the stages to build, and the search for missing sources.
 func (w *stages) begin() {
 	w.group.Go(func() error { return w.awaitSources(w.life) })
 	w.group.Go(func() error {
@@ -45,7 +45,8 @@ func (w *stages) begin() {
 	}
 }
 
-// scout returns the scout that looks for what can't be had: elsewhere, or on this machine.
+// scout returns the scout that looks for missing sources, remote ones or those on this
+// machine.
 func (w *stages) scout(remote bool) scout {
 	return scout{build: w.build, outlines: w.outlines, origins: w.origins, remote: remote}
 }
@@ -77,7 +78,7 @@ func (w *stages) startStage(s *dockerfile.Stage) {
 	})
 }
 
-// awaitSources returns when all that steps take from this machine has been looked for.
+// awaitSources returns when the search for sources on this machine has ended.
 func (w *stages) awaitSources(ctx context.Context) error {
 	_, err := w.looked.Get(ctx, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, w.scout(false).look(ctx)
@@ -185,7 +186,7 @@ func (w *stages) after(st *state, t task, f *finding) *state {
 	return next
 }
 
-// describe returns what BuildKit calls the layer that t makes.
+// describe returns BuildKit's description of the layer that t makes.
 func describe(t task) string {
 	if run, ok := t.Op.(*dockerfile.Run); ok {
 		return "mount / from exec " + strings.Join(run.Args, " ")
@@ -193,8 +194,8 @@ func describe(t task) string {
 	return t.title()
 }
 
-// prepare returns the operation of t, which comes after st. The stages that it takes
-// files from are built only if its result can't be found without.
+// prepare returns the operation of t, which comes after st. It builds the stages that
+// the operation takes files from only if the result can't be found without them.
 func (w *stages) prepare(ctx context.Context, st *state, t task) (*operation, error) {
 	op, err := w.ahead.step(ctx, st, t)
 	switch {

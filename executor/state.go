@@ -17,15 +17,15 @@ import (
 // A basis says how far a key can be relied on.
 type basis int
 
-// From the best basis to the worst: a key has the worst of those that it is made of.
+// The bases from best to worst. A key has the worst basis of its parts.
 const (
 	settled  basis = iota // by files that are there, or results that are known
 	forecast              // by what stages would come to: see lookahead.go
-	anew                  // by a result that was made though one was known: what is known under the key is not meant
+	anew                  // by a result that was made though one was known: the known result must not be used
 )
 
-// errNoForecast says that something can't be told unless a stage is built, or the files of
-// an image are fetched.
+// errNoForecast says that there is no answer unless a stage is built or the files of an
+// image are fetched.
 var errNoForecast = errors.New("not to be told in advance")
 
 // A state is a stage after one of its steps. States are values: a step makes a
@@ -37,12 +37,12 @@ type state struct {
 	layers  []*image.Layer    // base first
 	key     digest.Digest
 	rootfs  *source.RootFS
-	from    digest.Digest // of the manifest of the image that it began with, "" if none
+	from    digest.Digest // of the manifest of the image that it began with, "" without an image
 	basis   basis         // of key
 	unmade  bool          // of a forecast: files and layers are those of an earlier step, since the last result isn't known
 
-	// missing is the history entry that comes last because the first layer has
-	// none, nil in most images. As BuildKit has it, it tells of the last layer.
+	// missing is the history entry that is added last if the first layer has no entry;
+	// it is nil in most images. As in BuildKit, it describes the last layer.
 	missing *ocispec.History
 }
 
@@ -71,8 +71,8 @@ func (s *state) fullHistory() []ocispec.History {
 	return append(slices.Clip(s.history), *s.missing)
 }
 
-// appendHistory returns h, which nobody else appends to, with e behind it unless e says
-// nothing: ONBUILD leaves no history.
+// appendHistory appends e to h, which nobody else appends to, unless e is empty:
+// ONBUILD leaves no history.
 func appendHistory(h []ocispec.History, e ocispec.History) []ocispec.History {
 	if e.CreatedBy == "" {
 		return h

@@ -11,10 +11,10 @@ type task struct {
 	stage  *dockerfile.Stage
 	place  int // among the steps of stage
 	book   *explain.Notebook
-	number string // as the progress has it: "[2/5]"
+	number string // as in the progress: "[2/5]"
 	// demand starts the stages that this step and those behind it take files from.
 	demand func()
 }
 
-// title is what the progress calls t.
+// title returns the title of t in the progress.
 func (t task) title() string { return t.number + " " + t.Text }

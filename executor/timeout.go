@@ -10,9 +10,9 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 )
 
-// A TimeoutError says that something was ended for taking longer than the user
-// wanted. As the cause of a build's context it has the build name the steps that
-// were under way.
+// A TimeoutError says that something was ended because it took longer than the user
+// wanted. If it is the cause of a build's context, the error of the build names the
+// steps that were under way.
 type TimeoutError struct {
 	Flag  string // that set the limit
 	Limit time.Duration
@@ -22,7 +22,7 @@ func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("ended after %s, the limit of %s", e.Limit, e.Flag)
 }
 
-// An overdueError is the TimeoutError of what was under way, and not of what
+// An overdueError is the TimeoutError of a step that was under way, not of one that
 // waited.
 type overdueError struct{ *TimeoutError }
 
@@ -37,8 +37,8 @@ type stopwatch struct {
 	overdue []error // of steps, with their places
 }
 
-// bounded calls f, which is the work of a step, with a context that ends when that
-// has taken as long as it may.
+// bounded calls f, the work of a step, with a context that ends when f has taken too
+// long.
 func (w *stopwatch) bounded(ctx context.Context, f func(ctx context.Context) error) error {
 	if w.limit > 0 {
 		var cancel context.CancelFunc
@@ -81,8 +81,8 @@ func (w *stopwatch) blame(caller, life context.Context, err error) error {
 	return err
 }
 
-// locate gives err the place of step, unless it has a place already or tells of
-// an end that step is not to blame for.
+// locate gives err the place of step, unless it has a place already or step is not to
+// blame.
 func locate(err error, step dockerfile.Step) error {
 	if _, ok := errors.AsType[*StepError](err); ok || errors.Is(err, context.Canceled) {
 		return err

@@ -1,8 +1,8 @@
 // Package recipe names results by what they are made of.
 //
-// A [Recipe] lists the inputs of a step once. The key that the result is known by and the
-// explanation why a result isn't known both come of that list, so that neither can have
-// what the other lacks. A [Key] names what needs no explanation.
+// A [Recipe] lists the inputs of a step once. Both the key of the result and the
+// explanation why a result isn't known come from that list, so that they can't differ.
+// A [Key] names what needs no explanation.
 //
 // Keys say nothing of the machine that they are computed on: results are exchanged between
 // machines under their keys.
@@ -18,16 +18,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// version changes whenever the meaning of a key does. Every key holds how files are
-// hashed, too: what an earlier way of hashing has led to is found by no later one.
+// version changes whenever the meaning of a key does. Every key also holds the version
+// of the way files are hashed, so that results of another version aren't found.
 const version = "bob.key.v4 " + filecopy.DigestVersion
 
-// Key returns the key of values of one kind. Kinds never share a key. No two sequences of
-// values have the same one by running into one another, since each is framed by its
-// length.
+// Key returns the key of values of one kind. Kinds never share a key. Each value is
+// framed by its length, so that different sequences of values have different keys.
 func Key(kind string, values ...string) digest.Digest { return Lasting(version, kind, values...) }
 
-// Lasting is [Key] for what stays good in other versions. It has a version of its own.
+// Lasting is [Key] for values that stay good when version changes. It has a version of
+// its own.
 func Lasting(version, kind string, values ...string) digest.Digest {
 	h := begin(version, kind)
 	for _, v := range values {
@@ -61,8 +61,8 @@ func Number[N int | int64 | uint32 | uint64](n N) string {
 	return strconv.FormatUint(uint64(n), 10)
 }
 
-// An Input is one thing that a result is made of, as an explanation names it. It holds the
-// digest of a value and not the value, which may be confidential.
+// An Input is one input of a result, with its name in explanations. It holds the digest
+// of the value, since the value may be confidential.
 type Input struct {
 	Name  string `json:"name"`
 	Value string `json:"value"` // "" where that isn't known
@@ -71,7 +71,7 @@ type Input struct {
 // SourcePrefix begins the names of inputs that [Recipe.Source] adds.
 const SourcePrefix = "content of "
 
-// A Recipe is what a step is made of. It is used by one goroutine at a time.
+// A Recipe lists the inputs of a step. It is used by one goroutine at a time.
 type Recipe struct {
 	inputs []Input
 	hash   hash.Hash
@@ -85,14 +85,14 @@ func (r *Recipe) Add(name string, values ...string) {
 	r.add(name, Key("input "+name, values...))
 }
 
-// Source adds the content of what a step takes from elsewhere. The key holds the content
-// and not the name: what comes from another place and is the same changes nothing.
+// Source adds the content of a source of the step. The key holds the content and not
+// the name, so that the same content from another place has the same key.
 func (r *Recipe) Source(name string, content digest.Digest) {
 	r.add(SourcePrefix+name, content)
 }
 
-// Unread tells explanations that a step takes something from elsewhere, whose content was
-// not read. The recipe has no key after that.
+// Unread notes for explanations that the step has a source whose content was not read.
+// The recipe has no key after that.
 func (r *Recipe) Unread(name string) {
 	r.inputs = append(r.inputs, Input{Name: SourcePrefix + name})
 }
@@ -107,11 +107,11 @@ func (r *Recipe) add(name string, value digest.Digest) {
 	r.inputs = append(r.inputs, Input{Name: name, Value: Short(value)})
 }
 
-// Key returns the key of what was added up to now.
+// Key returns the key of everything added so far.
 func (r *Recipe) Key() digest.Digest { return sum(r.hash) }
 
-// Inputs returns what was added up to now, in that order.
+// Inputs returns the inputs added so far, in order.
 func (r *Recipe) Inputs() []Input { return r.inputs }
 
-// Short returns as much of d as tells it from others in an explanation.
+// Short returns enough of d to identify it in an explanation.
 func Short(d digest.Digest) string { return d.Encoded()[:16] }

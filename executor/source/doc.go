@@ -1,10 +1,9 @@
-// Package source is what a build reads: images of a registry or in an OCI image layout,
-// repositories and files by address, and directories of this machine.
+// Package source reads the sources of a build: images of a registry or in an OCI image
+// layout, repositories and files by address, and directories of this machine.
 //
-// Everything is looked up before it is fetched. What an image, a repository or a file is,
-// is known by one or two requests; its files become present in the store when they are
-// needed for the first time, and later builds find them there. Each thing is asked for
-// once, however many steps read it: see package executor/memo.
+// A source is resolved before it is fetched, by one or two requests. Its files become
+// present in the store when they are first needed, and later builds find them there.
+// Each source is resolved once, however many steps read it: see package executor/memo.
 //
 // # Records
 //

@@ -24,8 +24,8 @@ type download struct {
 	Snapshot string // ID of the snapshot with the file
 }
 
-// Download returns the file f, the only one in its tree. One that is known is asked for
-// again with what its server said of it, or not at all if its checksum is given.
+// Download returns the file f, the only one in its tree. A known file is requested
+// again with its server's validator, or not at all if its checksum is given.
 func (s *Sources) Download(ctx context.Context, f fetch.File) (*Fetched, error) {
 	record := recipe.Key("download", f.URL, f.Name, f.Checksum.String())
 	return s.fetches.Get(ctx, record, func(ctx context.Context) (_ *Fetched, err error) {
@@ -46,7 +46,7 @@ func (s *Sources) Download(ctx context.Context, f fetch.File) (*Fetched, error) 
 	})
 }
 
-// downloaded returns what is known under record, nil if that is nothing.
+// downloaded returns the download known under record, nil if the store has no record.
 func (s *Sources) downloaded(record digest.Digest) (*fetch.Version, *snapshot.Snapshot) {
 	data, err := s.Store.Record(downloadKind, record)
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *Sources) download(ctx context.Context, f fetch.File, record digest.Dige
 }
 
 // Time returns the Last-Modified of the file f, or else the time of the newest file in
-// the archive that it is. It is zero where nothing tells.
+// the archive that it is. It is zero if neither is known.
 func (s *Sources) Time(ctx context.Context, f fetch.File) (time.Time, error) {
 	got, err := s.Download(ctx, f)
 	if err != nil {

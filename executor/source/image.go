@@ -44,7 +44,7 @@ func (s *Sources) image(ctx context.Context, name string, p ocispec.Platform, re
 	})
 }
 
-// imageFrom returns the image that remote is.
+// imageFrom returns the image of remote.
 func (s *Sources) imageFrom(name string, remote *registry.Image) (*Image, error) {
 	img := &Image{Image: remote}
 	if err := json.Unmarshal(remote.Config, &img.Parsed); err != nil {
@@ -62,8 +62,8 @@ func (s *Sources) imageFrom(name string, remote *registry.Image) (*Image, error)
 	return img, nil
 }
 
-// offer tells the store where the layers of img are, should it have to read files of
-// it that unpack doesn't make present.
+// offer tells the store where the layers of img are, in case it has to read files that
+// unpack doesn't make present.
 func (s *Sources) offer(img *registry.Image) {
 	if s.Store == nil {
 		return // nothing but configs is read
@@ -77,8 +77,8 @@ func (s *Sources) offer(img *registry.Image) {
 	s.Store.Offer(layers)
 }
 
-// unpack makes the files of img, which is called name, present. Layers that the store
-// has cost nothing.
+// unpack makes the files of img, which is called name, present. It doesn't fetch layers
+// that the store has.
 func (s *Sources) unpack(ctx context.Context, name string, img *registry.Image) (snap *snapshot.Snapshot, err error) {
 	v := s.Progress.Start("FROM " + name + "@" + img.Digest.String())
 	defer func() { v.Done(err) }()

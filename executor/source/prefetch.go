@@ -8,9 +8,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Prefetch makes the files of the images that refs name for p present in the store. An
-// image that can't be had doesn't keep the others from being fetched; the error joins
-// all that went wrong.
+// Prefetch makes the files of the images that refs name for p present in the store. If
+// an image can't be fetched, the others are fetched all the same; the error joins
+// everything that went wrong.
 func (s *Sources) Prefetch(ctx context.Context, refs []string, p ocispec.Platform) error {
 	var all sync.WaitGroup
 	failed := make([]error, len(refs))

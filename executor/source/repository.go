@@ -13,8 +13,8 @@ import (
 // repositoryKind are records of the IDs of snapshots, by what was checked out.
 const repositoryKind = "repository-2"
 
-// Repository returns r's tree. One request tells what its reference stands for; files
-// are fetched when they are needed.
+// Repository returns r's tree. One request resolves its reference; files are fetched
+// when they are needed.
 func (s *Sources) Repository(ctx context.Context, r fetch.Repository) (*Fetched, error) {
 	key := recipe.Key("repository", r.Remote, r.Ref, r.Checksum, r.Subdir,
 		recipe.Bool(r.KeepGitDir), recipe.Bool(r.SkipSubmodules), recipe.Bool(r.CommitTime), recipe.Bool(r.FetchByCommit))
@@ -30,8 +30,8 @@ func (s *Sources) Repository(ctx context.Context, r fetch.Repository) (*Fetched,
 			return nil, err
 		}
 		key := recipe.Key("git", r.Key(at))
-		// The same commit from elsewhere is the same tree, but what a secret let
-		// one read of one remote is not for those without it.
+		// The same commit of another remote is the same tree, but a build without the
+		// secret must not find what a secret gave access to.
 		record := recipe.Key("git tree", key.String(), r.Remote)
 		files := Later("", func(ctx context.Context) (snap *snapshot.Snapshot, err error) {
 			err = s.Limit(ctx, func(ctx context.Context) (err error) {

@@ -30,8 +30,8 @@ func Later(id string, makeIt func(context.Context) (*snapshot.Snapshot, error)) 
 // snapshot is made wherever a step may lie on it.
 func (r *RootFS) ID() string { return r.id }
 
-// Snapshot returns the snapshot, nil for the empty file system, and makes it first if it
-// isn't there.
+// Snapshot returns the snapshot, nil for the empty file system. It makes the snapshot
+// if it doesn't exist.
 func (r *RootFS) Snapshot(ctx context.Context) (*snapshot.Snapshot, error) {
 	if r.make == nil {
 		return r.snap, nil

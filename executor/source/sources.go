@@ -16,23 +16,22 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Options are what sources are read with. Every field must be set but where it says
-// otherwise.
+// Options configure sources. Every field must be set unless it says otherwise.
 type Options struct {
 	Registry *registry.Client
-	// Store and Fetch may be nil where nothing but the configs of images is read.
+	// Store and Fetch may be nil if only configs of images are read.
 	Store    *snapshot.Store
 	Fetch    *fetch.Client
 	Progress *event.Reporter
 	// Jobs bounds the layers that are unpacked at once.
 	Jobs int
-	// Platforms has the progress name the platform of each image.
+	// Platforms makes the progress name the platform of each image.
 	Platforms bool
-	// LeaveOut is a directory that is in no other one even if it lies in one; it may
-	// be empty.
+	// LeaveOut is a directory that is left out of every other directory; it may be
+	// empty.
 	LeaveOut string
-	// Limit calls a function that fetches one thing with a context that ends when that
-	// has taken too long.
+	// Limit calls a function that fetches one source, with a context that ends when it
+	// takes too long.
 	Limit func(ctx context.Context, f func(context.Context) error) error
 }
 
@@ -47,8 +46,8 @@ type Image struct {
 
 type imageName struct{ ref, platform string }
 
-// A Fetched is a file or a tree that came from elsewhere. It is a snapshot of its own,
-// which later builds find again.
+// A Fetched is a fetched file or tree. It is a snapshot of its own, which later builds
+// find again.
 type Fetched struct {
 	Key    digest.Digest // names the files
 	RootFS *RootFS
@@ -64,7 +63,7 @@ type Tree struct {
 	Root string // the directory, for what needs a path
 }
 
-// Sources are what a build reads. They may be used by several goroutines.
+// Sources are the sources of a build. They may be used by several goroutines.
 type Sources struct {
 	Options
 
@@ -77,11 +76,11 @@ type Sources struct {
 	open []func() error // what Close closes
 }
 
-// New returns sources of which nothing is asked for yet. The caller closes them.
+// New returns sources and makes no request yet. The caller closes them.
 func New(o Options) *Sources { return &Sources{Options: o} }
 
-// Close closes every tree, and remembers the sums of files for later builds. Nothing of
-// the sources is used at that time or later.
+// Close closes every tree, and stores the sums of files for later builds. The sources
+// must not be in use, nor be used later.
 func (s *Sources) Close() error {
 	var errs []error
 	for _, f := range slices.Backward(s.open) {
@@ -90,7 +89,7 @@ func (s *Sources) Close() error {
 	return errors.Join(errs...)
 }
 
-// onClose has Close call f, before what was opened earlier is closed.
+// onClose makes Close call f, before it closes what was opened earlier.
 func (s *Sources) onClose(f func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

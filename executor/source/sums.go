@@ -23,7 +23,7 @@ type fileSum struct {
 	age uint8
 }
 
-// fileSums is what is known of one directory.
+// fileSums are the sums of the files of one directory.
 type fileSums struct {
 	store *snapshot.Store
 	key   digest.Digest
@@ -33,8 +33,8 @@ type fileSums struct {
 	changed bool // something is new
 }
 
-// readSums returns what earlier builds have remembered under key. What can't be read is
-// as good as nothing.
+// readSums returns what earlier builds have remembered under key. It ignores what it
+// can't read.
 func readSums(store *snapshot.Store, key digest.Digest) *fileSums {
 	s := &fileSums{store: store, key: key, known: make(map[filecopy.FileID]fileSum)}
 	if data, err := store.Record(sumsKind, key); err == nil {
@@ -63,8 +63,8 @@ func (s *fileSums) Keep(id filecopy.FileID, sum filecopy.Sum) {
 	s.changed = true
 }
 
-// save remembers everything for later builds. Of builds that end at the same time
-// one is remembered.
+// save remembers everything for later builds. If several builds end at the same time,
+// the sums of one are stored.
 func (s *fileSums) save() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
