@@ -11,10 +11,10 @@ import (
 
 // What an error is to callers that branch. Use errors.Is.
 var (
-	// ErrNotFound is a manifest, repository or blob that the keeper doesn't have, or
-	// doesn't show to whom it doesn't know.
+	// ErrNotFound says that the keeper doesn't have a manifest, repository or blob, or
+	// doesn't show it to this user.
 	ErrNotFound = errors.New("not found")
-	// ErrCorrupt is content that isn't what its digest or size promises.
+	// ErrCorrupt says that content doesn't have the promised digest or size.
 	ErrCorrupt = errors.New("content is not what was promised")
 )
 
@@ -26,8 +26,8 @@ const (
 	OpPullBlob     = "pull blob"
 )
 
-// A SpoiledError is that bytes aren't those that a digest or a size promises. They may
-// have been damaged on their way. It is [ErrCorrupt].
+// A SpoiledError says that bytes don't have the promised digest or size. They may have
+// been damaged on their way. It is [ErrCorrupt].
 type SpoiledError struct{ cause error }
 
 // Error tells what was promised and what came.
@@ -36,13 +36,13 @@ func (e *SpoiledError) Error() string { return e.cause.Error() }
 // Unwrap returns the cause.
 func (e *SpoiledError) Unwrap() error { return e.cause }
 
-// Spoiled says that bytes aren't what was promised.
+// Spoiled returns the error for bytes that differ from what was promised.
 func Spoiled(format string, args ...any) error {
 	return &SpoiledError{fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)}
 }
 
-// An Error is something that can't be read of a keeper on this machine. Errors of
-// registries are more than that.
+// An Error is a failure to read from a keeper on this machine. Registries have an error
+// type of their own.
 type Error struct {
 	Op      string // one of those above, "copy", …
 	Subject string // where it was to be read, as the user names it
@@ -62,11 +62,12 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Blob returns what was to be done with which blob; "" if the error isn't about one.
+// Blob returns the operation and its blob; the digest is "" if the error isn't about a
+// blob.
 func (e *Error) Blob() (op string, d digest.Digest) { return e.Op, digest.Digest(e.Digest) }
 
-// LostBlob returns the blob that was to be read and isn't there, or isn't what it should
-// be, with the error that says so, if err is or wraps one. Else the digest is "".
+// LostBlob returns the blob that is missing or damaged, and the error that says so, if
+// err is or wraps such an error. Otherwise the digest is "".
 func LostBlob(err error) (digest.Digest, error) {
 	type blobError interface {
 		error

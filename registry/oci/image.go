@@ -11,7 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Image is one image: for one platform, verified down to its config. It is safe for
+// Image is an image for one platform, verified including its config. It is safe for
 // concurrent use; its fields are not to be changed.
 type Image struct {
 	// Reference is the image's repository with the digest of its manifest:
@@ -24,21 +24,21 @@ type Image struct {
 	Root digest.Digest
 	// MediaType is the media type of Raw.
 	MediaType string
-	// Raw is the manifest as the registry keeps it, Manifest what it says.
+	// Raw is the manifest as the registry keeps it, Manifest is Raw decoded.
 	Raw      []byte
 	Manifest ocispec.Manifest
 	// Config is the image's config as the registry keeps it.
 	Config []byte
-	// Layers are the manifest's, base first.
+	// Layers are the layers of the manifest, base first.
 	Layers []Layer
 
 	keeper Keeper // that has the layers
 }
 
-// Blob opens a blob that is kept beside the image. The reader verifies size and digest:
-// when they aren't d's its last Read returns an error that is [ErrCorrupt] in place of
-// io.EOF, so that nothing may be believed before io.EOF. The caller closes it; cancelling
-// ctx ends it. It is for one goroutine.
+// Blob opens a blob that is kept beside the image. The reader verifies size and digest.
+// If they differ from d its last Read returns an error that is [ErrCorrupt] in place of
+// io.EOF, so callers must not trust the bytes before io.EOF. The caller closes the
+// reader; cancelling ctx ends it. It is for one goroutine.
 func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	return i.keeper.Blob(ctx, d)
 }
@@ -102,7 +102,7 @@ func checkManifest(m *ocispec.Manifest) error {
 	return CheckDescriptors("layer", m.Layers)
 }
 
-// artifactError is a manifest of something else than an image.
+// artifactError says that a manifest is not of an image.
 type artifactError struct{ configType string }
 
 func (e *artifactError) Error() string {

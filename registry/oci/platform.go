@@ -25,7 +25,7 @@ func Choose(ctx context.Context, k Keeper, doc *Document, p ocispec.Platform) (*
 	return rooted(doc)(choose(ctx, k, doc, p, 0))
 }
 
-// Pick is [Choose] that refuses a manifest of another platform too.
+// Pick is like [Choose] but also refuses a single manifest for another platform.
 func Pick(ctx context.Context, k Keeper, doc *Document, p ocispec.Platform) (*Image, error) {
 	return rooted(doc)(choose(ctx, k, doc, p, 1))
 }
@@ -82,7 +82,7 @@ func choose(ctx context.Context, k Keeper, doc *Document, p ocispec.Platform, de
 		if child.IsIndex() {
 			return choose(ctx, k, child, p, depth+1)
 		}
-		// The index has spoken: configs of old tools know less.
+		// The index takes precedence, since configs of old tools say less.
 		return image(ctx, k, child)
 	}
 	for _, d := range unnamed[:min(len(unnamed), maxUnnamed)] {
@@ -144,14 +144,14 @@ func readIndex(body []byte, p ocispec.Platform) (named, unnamed []ocispec.Descri
 	return named, unnamed, there, nil
 }
 
-// isAttestation says whether d is BuildKit's provenance or SBOM of another entry.
+// isAttestation reports whether d is BuildKit's provenance or SBOM of another entry.
 func isAttestation(d ocispec.Descriptor) bool {
 	return d.Annotations["vnd.docker.reference.type"] != "" ||
 		(d.Platform != nil && d.Platform.OS == "unknown")
 }
 
-// configPlatform returns the platform a config claims; what it leaves open
-// is taken to be as wanted.
+// configPlatform returns the platform of a config. Fields that the config leaves open
+// are taken from the wanted platform.
 func configPlatform(config []byte, wanted ocispec.Platform) (ocispec.Platform, error) {
 	var p ocispec.Platform
 	if err := json.Unmarshal(config, &p); err != nil {
@@ -166,7 +166,7 @@ func configPlatform(config []byte, wanted ocispec.Platform) (ocispec.Platform, e
 	return platforms.Normalize(p), nil
 }
 
-// platformError is an image that isn't there for the platform wanted.
+// platformError says that there is no image for the wanted platform.
 type platformError struct {
 	wanted string
 	there  []string
@@ -180,7 +180,7 @@ func (e *platformError) Error() string {
 	return fmt.Sprintf("no image for platform %s; %s", e.wanted, there)
 }
 
-// Is says that what was asked for isn't there.
+// Is matches [ErrNotFound].
 func (e *platformError) Is(target error) bool { return target == ErrNotFound }
 
 func noPlatform(k Keeper, p ocispec.Platform, there []string) error {

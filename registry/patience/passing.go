@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Passing says whether an error of a request, or of its answer's body, is one that
+// Passing reports whether an error of a request, or of its answer's body, is one that
 // the same request may not meet a little later: the server or the network before it
-// isn't there, is silent, or hung up. nil isn't one.
+// isn't there, is silent, or hung up. It is false for nil.
 func Passing(err error) bool {
 	var dns *net.DNSError
 	switch {
@@ -33,8 +33,8 @@ func Passing(err error) bool {
 		strings.Contains(text, "http2: client connection lost")
 }
 
-// away says whether err is that a server, or the network before it, isn't there: it
-// may be about to start again.
+// away reports whether err says that a server, or the network before it, isn't there.
+// It may be about to start again.
 func away(err error) bool {
 	for _, number := range []error{
 		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
@@ -53,7 +53,7 @@ func timedOut(err error) bool {
 	return ok && e.Timeout()
 }
 
-// PassingStatus says whether a request that was answered with an HTTP status may be
+// PassingStatus reports whether a request that was answered with an HTTP status may be
 // answered otherwise a little later.
 func PassingStatus(status int) bool {
 	switch status {
@@ -65,8 +65,8 @@ func PassingStatus(status int) bool {
 	return status >= 500
 }
 
-// RetryAfter reads a Retry-After header (RFC 9110 section 10.2.3); 0 when there is
-// none, or none that can be read.
+// RetryAfter reads a Retry-After header (RFC 9110 section 10.2.3); 0 if the header is
+// missing or can't be read.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	if value == "" {

@@ -1,7 +1,7 @@
-// Package patience says how long, and after which waits, something is tried again
-// that fails for a passing reason. All that bob asks of the network has the same: an
-// outage that is shorter than the limit is survived, wherever it begins. A [Watchdog]
-// ends an attempt of which nothing moves any more.
+// Package patience says how long, and after which waits, something is tried again that
+// fails for a passing reason. All of bob's requests have the same patience, so that bob
+// survives every outage that is shorter than the limit. A [Watchdog] ends an attempt in
+// which no byte moves any more.
 //
 // A library for this (cenkalti/backoff, hashicorp/go-retryablehttp) calls a function
 // until it succeeds. Here bytes are handed out between the attempts, and their
@@ -15,14 +15,15 @@ import (
 )
 
 const (
-	// DefaultLimit is how long it is tried again when nobody says otherwise.
+	// DefaultLimit is the limit of the zero Policy.
 	DefaultLimit = time.Minute
 
 	defaultFirst = 500 * time.Millisecond
 	maxWait      = 8 * time.Second
 )
 
-// A Policy says how patient one is. The zero value is the default.
+// A Policy says how long, and after which waits, to retry. The zero value is the
+// default.
 type Policy struct {
 	// Limit is how long after the first failure, or after the first since something
 	// arrived, an attempt may begin. 0 is DefaultLimit; less than 0 is no second
@@ -32,7 +33,7 @@ type Policy struct {
 	// is twice as long, up to 8 s, give or take a quarter. The last one ends at the
 	// limit.
 	First time.Duration
-	// Clock tells the time and waits; nil is the machine's.
+	// Clock is the clock to use; nil is the machine's.
 	Clock Clock
 }
 
@@ -78,12 +79,12 @@ func (a *Attempts) Progressed() { a.failed = 0 }
 // Failed returns how many attempts have failed since something arrived.
 func (a *Attempts) Failed() int { return a.failed }
 
-// Limit returns how long it is tried again at most.
+// Limit returns how long to retry at most.
 func (a *Attempts) Limit() time.Duration { return max(0, a.policy.Limit) }
 
-// Next notes that an attempt has failed. It returns how long to wait before the next,
-// at least the time atLeast, and how long after that it is gone on with. ok is false
-// when there is to be no other attempt.
+// Next notes that an attempt has failed. It returns how long to wait before the next
+// attempt, at least atLeast, and how long attempts may go on after that. ok is false if
+// there is to be no other attempt.
 func (a *Attempts) Next(atLeast time.Duration) (wait, left time.Duration, ok bool) {
 	now := a.policy.Clock.Now()
 	if a.failed == 0 {
@@ -95,7 +96,7 @@ func (a *Attempts) Next(atLeast time.Duration) (wait, left time.Duration, ok boo
 		return 0, 0, false
 	}
 	wait = min(a.policy.First<<min(a.failed-1, 16), maxWait)
-	// Those that failed together had better not come back together.
+	// Spread the attempts of callers that failed together.
 	wait = wait*3/4 + rand.N(wait/2+1) //nolint:gosec // nothing secret depends on it
 	wait = min(max(wait, atLeast), left)
 	return wait, left - wait, true

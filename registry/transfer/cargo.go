@@ -30,7 +30,7 @@ type cargo struct {
 	size      int64 // of the manifests in indexes, bytes
 }
 
-// first says whether d was not seen before.
+// first reports whether d was not seen before.
 func (g *cargo) first(d digest.Digest) bool {
 	known := g.seen[d]
 	g.seen[d] = true
@@ -128,8 +128,8 @@ func (g *cargo) each(ctx context.Context, n int, f func(ctx context.Context, i i
 	return group.Wait()
 }
 
-// isForeign says whether a layer is one that only its URLs give: registries are
-// not sent it (image-spec v1.1, layer.md, "Non-Distributable Layers").
+// isForeign reports whether a layer can only be had from its URLs: registries are not
+// sent it (image-spec v1.1, layer.md, "Non-Distributable Layers").
 func isForeign(d ocispec.Descriptor) bool {
 	return len(d.URLs) > 0 && (strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.nondistributable.") ||
 		strings.HasPrefix(d.MediaType, "application/vnd.docker.image.rootfs.foreign."))
@@ -182,8 +182,8 @@ func (g *cargo) push(ctx context.Context, c *registry.Client, to []*place) error
 	return nil
 }
 
-// mountable returns the reference among holders that is at ref's registry, "" if
-// none is.
+// mountable returns the reference among holders that is at ref's registry, "" if there
+// is no such reference.
 func mountable(ref name.Reference, holders []string) string {
 	for _, one := range holders {
 		if held, err := reference.Parse(one); err == nil && held.Context().RegistryStr() == ref.Context().RegistryStr() {
@@ -193,7 +193,7 @@ func mountable(ref name.Reference, holders []string) string {
 	return ""
 }
 
-// fill makes sure that a repository has all that the root names. Blobs may be
+// fill makes sure that a repository has everything that the root names. Blobs may be
 // mounted from the repository of the reference from.
 func (g *cargo) fill(ctx context.Context, p *registry.Push, from string) error {
 	err := g.each(ctx, len(g.blobs), func(ctx context.Context, i int) error {

@@ -9,6 +9,5 @@
 //
 // # Not here
 //
-// How a registry is spoken to is package registry's, and what files look like package
-// archive's.
+// Package registry speaks to registries, and package archive reads and writes files.
 package transfer

@@ -13,7 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Inspection is what a place says of an image, an index or an artifact.
+// Inspection describes an image, an index or an artifact at a place.
 type Inspection struct {
 	// Reference is its name as it was asked for, at a registry with host and
 	// repository in full.
@@ -25,9 +25,9 @@ type Inspection struct {
 	// Raw is the manifest or index byte for byte, of a docker archive its
 	// manifest.json.
 	Raw []byte
-	// Index is what Raw says if it is an index; Manifest and Config are nil then.
+	// Index is Raw decoded if it is an index; Manifest and Config are nil then.
 	Index *ocispec.Index
-	// Manifest is what Raw says if it isn't. The layers of a docker archive are
+	// Manifest is Raw decoded if it is a manifest. The layers of a docker archive are
 	// described as they are in it.
 	Manifest *ocispec.Manifest
 	// Config is the image's config, nil if the manifest is of another artifact.

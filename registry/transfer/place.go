@@ -24,11 +24,11 @@ func (p *place) atRegistry() bool { return p.ref != nil }
 // is says whether the place is a file of a kind.
 func (p *place) is(kind archive.Kind) bool { return !p.atRegistry() && p.file.Kind == kind }
 
-// fileName is what is taken to be a file or directory and not a reference.
+// fileName matches names that mean a file or directory and not a reference.
 var fileName = regexp.MustCompile(`^(/|\.\.?/)|^[^:]*\.(tar|tar\.gz|tgz)$`)
 
-// CheckPlace says why s names no place for [Copy]. It looks at no file and reaches no
-// registry.
+// CheckPlace returns an error that says why s names no place for [Copy]. It looks at no
+// file and reaches no registry.
 func CheckPlace(s string) error {
 	_, err := parsePlace(s)
 	return err

@@ -1,6 +1,5 @@
 // Package auth answers the challenges of registries: by a login, or by the token that a
-// token server gives for one. It is for those who reach registries, the client and the
-// proxy alike.
+// token server gives for one. The client and the proxy use it.
 //
 // A login goes to the registry's own host and to the token server that the registry
 // names, and to no other host, whatever these redirect to. Errors hold no secret.
@@ -22,8 +21,8 @@ import (
 )
 
 // An Authoriser knows the Authorization header to send for one purpose. It is safe for
-// concurrent use; whoever waits for another's request to the token server gives up when
-// its own context ends.
+// concurrent use. A caller that waits for another caller's request to the token server
+// stops waiting when its own context ends.
 type Authoriser struct {
 	options Options
 
@@ -34,7 +33,7 @@ type Authoriser struct {
 	expires   time.Time            // of header; zero is never
 }
 
-// New returns an authoriser for a challenge, which may be nil. It asks for nothing yet.
+// New returns an authoriser for a challenge, which may be nil. It makes no request yet.
 func New(o Options, challenge *transport.Challenge) *Authoriser {
 	return &Authoriser{options: o, gate: semaphore.NewWeighted(1), scopes: o.Scopes, challenge: challenge}
 }
@@ -53,8 +52,8 @@ func (a *Authoriser) Header(ctx context.Context) (string, error) {
 	return a.header, err
 }
 
-// Renew answers the challenge to a request that was sent with the header used. It returns
-// used when there is no other answer.
+// Renew answers the challenge to a request that was sent with the header used. It
+// returns used if there is no other header to try.
 func (a *Authoriser) Renew(ctx context.Context, used string, challenge *transport.Challenge) (string, error) {
 	if challenge == nil {
 		return used, nil
@@ -64,7 +63,7 @@ func (a *Authoriser) Renew(ctx context.Context, used string, challenge *transpor
 	}
 	defer a.gate.Release(1)
 	if a.header != used && a.header != "" {
-		return a.header, nil // somebody else was faster, and got one
+		return a.header, nil // another caller was faster
 	}
 	a.challenge = challenge
 	if scope := challenge.Parameters["scope"]; scope != "" && !slices.Contains(a.scopes, scope) && a.options.Covers(scope) {
@@ -96,7 +95,7 @@ func (a *Authoriser) authorise(ctx context.Context) error {
 	return nil
 }
 
-// Secrets returns what of an Authorization header must not be shown.
+// Secrets returns the parts of an Authorization header that must not be shown.
 func Secrets(header string) []string {
 	_, secret, _ := strings.Cut(header, " ")
 	plain, err := base64.StdEncoding.DecodeString(secret)

@@ -8,8 +8,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// Challenge returns the first challenge of an answer that can be met, else the first of
-// all. It is nil if the answer has no challenge. plain is that it came by plain HTTP.
+// Challenge returns the first challenge of an answer that can be met, or else the first
+// one. It returns nil if the answer has no challenge. plain says that the answer came
+// by plain HTTP.
 func Challenge(h http.Header, plain bool) *transport.Challenge {
 	var first *transport.Challenge
 	for _, header := range h.Values("WWW-Authenticate") {

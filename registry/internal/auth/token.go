@@ -19,12 +19,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// A LoginError is that the login can't be read.
+// A LoginError says that the login can't be read.
 type LoginError struct{ cause error }
 
 func (e *LoginError) Error() string { return words.Redact(e.cause.Error()) }
 
-// A TokenError is that a token server gives no token.
+// A TokenError says that a token server gives no token.
 type TokenError struct {
 	Status  int      // HTTP status; 0 when no answer came or the answer was no use
 	Codes   []string // the server's own error codes
@@ -42,12 +42,12 @@ func (e *TokenError) Error() string {
 // Unwrap returns the cause.
 func (e *TokenError) Unwrap() error { return e.Err }
 
-// defaultLife is how long a token lives that doesn't say (Docker Registry v2 token
-// authentication).
+// defaultLife is the life of a token whose answer doesn't say how long it lives (Docker
+// Registry v2 token authentication).
 const defaultLife = 60 * time.Second
 
-// fetchToken gets a token for scopes from the server that the challenge names, and returns
-// the Authorization header that holds it and when that ends.
+// fetchToken gets a token for scopes from the server that the challenge names. It
+// returns the Authorization header with the token, and when the token expires.
 func (o *Options) fetchToken(
 	ctx context.Context, login *authn.AuthConfig, scopes []string, challenge *transport.Challenge,
 ) (header string, expires time.Time, err error) {
@@ -78,14 +78,14 @@ func (o *Options) fetchToken(
 	if token.ExpiresIn > 0 {
 		life = time.Duration(token.ExpiresIn) * time.Second
 	}
-	// Renewed ahead of time, since an upload can't be asked to start again.
+	// Renew it ahead of time, since an upload can't be restarted.
 	return "Bearer " + value, begin.Add(life - min(life/4, 30*time.Second)), nil
 }
 
-// realmKeeper is the registry that the token server at realm is held against. Exchange
-// refuses token servers at private addresses unless they are the registry itself, lest a
-// registry anywhere points to this machine's neighbours. A registry that is at such an
-// address is a neighbour already, and may.
+// realmKeeper returns the registry to compare the token server at realm with. Exchange
+// refuses token servers at private addresses unless they are the registry itself, so
+// that no distant registry can point to this machine's neighbours. A registry at a
+// private address is a neighbour itself, and may name one.
 func realmKeeper(reg name.Registry, realm *url.URL) name.Registry {
 	if !host.Near(reg.RegistryStr()) || !host.Near(realm.Host) {
 		return reg
@@ -96,7 +96,7 @@ func realmKeeper(reg name.Registry, realm *url.URL) name.Registry {
 	return reg
 }
 
-// tokenError makes an error of what Exchange says.
+// tokenError converts an error of Exchange.
 func tokenError(err error, login *authn.AuthConfig) *TokenError {
 	var (
 		answer *transport.Error
@@ -130,8 +130,8 @@ type tokenCarrier struct {
 // maxToken bounds what is read of a token server's answer, bytes.
 const maxToken = 1 << 20
 
-// RoundTrip implements http.RoundTripper. What a redirect leads to gets no credentials,
-// and no request that holds them in its body.
+// RoundTrip implements http.RoundTripper. Hosts that a redirect leads to get no
+// credentials, and no request with credentials in its body.
 func (t *tokenCarrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	away := req.URL.Host != t.realm.Host || req.URL.Scheme != t.realm.Scheme
 	if away && req.Method != http.MethodGet {

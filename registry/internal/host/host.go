@@ -1,5 +1,5 @@
-// Package host compares the hosts that registries are at, and knows where their answers
-// may lead: credentials are for one host alone.
+// Package host compares the hosts of registries, and decides where their answers may
+// lead. Credentials are only ever sent to one host.
 package host
 
 import (
@@ -10,22 +10,22 @@ import (
 	"strings"
 )
 
-// Loopback says whether host, with or without a port, is this machine: localhost,
+// Loopback reports whether host, with or without a port, is this machine: localhost,
 // 127.0.0.0/8 or ::1. Names are not looked up.
 func Loopback(host string) bool {
 	addr, ok := address(host)
 	return ok && addr.IsLoopback()
 }
 
-// Near says whether host, with or without a port, is this machine or a private address
-// (RFC 1918, RFC 4193). Names are not looked up.
+// Near reports whether host, with or without a port, is this machine or a private
+// address (RFC 1918, RFC 4193). Names are not looked up.
 func Near(host string) bool {
 	addr, ok := address(host)
 	return ok && (addr.IsLoopback() || addr.IsPrivate())
 }
 
-// address is the address that host, with or without a port, is. Of names, only
-// localhost has one.
+// address returns the address in host, with or without a port. localhost is the only
+// name with an address.
 func address(host string) (addr netip.Addr, ok bool) {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -38,7 +38,8 @@ func address(host string) (addr netip.Addr, ok bool) {
 	return addr, err == nil
 }
 
-// Same says whether u is on host (name[:port]). A missing port stands for the port of u's scheme.
+// Same reports whether u is on host (name[:port]). A missing port stands for the port
+// of u's scheme.
 func Same(u *url.URL, host string) bool {
 	return WithPort(u.Host, u.Scheme) == WithPort(host, u.Scheme)
 }
@@ -68,13 +69,13 @@ func (a Address) URL(path string) *url.URL {
 	return &url.URL{Scheme: a.Scheme, Host: a.Host, Path: path}
 }
 
-// Is says whether u is at the address.
+// Is reports whether u is at the address.
 func (a Address) Is(u *url.URL) bool { return u.Scheme == a.Scheme && Same(u, a.Host) }
 
 var (
-	// ErrNoLocation is an answer that should say where to go on, and doesn't.
+	// ErrNoLocation says that an answer lacks the Location that it should have.
 	ErrNoLocation = errors.New("the registry does not say where the upload goes on (no usable Location header)")
-	// ErrDowngrade is an answer that leads from https to another host by plain HTTP.
+	// ErrDowngrade says that an answer leads from https to another host by plain HTTP.
 	ErrDowngrade = errors.New("redirect from https to plain http refused")
 )
 

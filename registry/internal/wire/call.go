@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// commitPatience is how many idle times a registry may take to answer once it has
-	// all of a blob: those on object stores copy it then.
+	// commitPatience is how many idle times a registry may take to answer after the
+	// last byte of a blob. Registries on object stores copy the blob then.
 	commitPatience = 5
 	// maxDrain is how much of an unwanted body is read so that its connection
 	// can be used again.
@@ -32,7 +32,7 @@ type Call struct {
 
 	Body   func() (io.ReadCloser, error) // nil: the request has no body
 	Size   int64                         // of the body, bytes; -1: unknown, sent in chunks
-	Commit bool                          // the registry has work to do once it has all bytes
+	Commit bool                          // the registry has work to do after the last byte
 }
 
 // Exchange makes a request once. The body of the response ends with a
@@ -100,14 +100,14 @@ func (c *Call) request(ctx context.Context, dog *patience.Watchdog) (req *http.R
 	sent = &sendBody{inner: content, dog: dog, size: c.Size, times: times}
 	req.ContentLength = c.Size
 	req.Body = sent
-	req.GetBody = nil // a new attempt is ours to make
+	req.GetBody = nil // the caller makes new attempts
 	if chunks, ok := content.(io.WriterTo); ok && c.Size < 0 {
 		req.Body = &sendChunks{sendBody: sent, chunks: chunks}
 	}
 	return req, sent, nil
 }
 
-// A SourceError is a failure of what was to be sent: trying again won't help.
+// A SourceError is a failure to read the body to send. Trying again won't help.
 type SourceError struct{ err error }
 
 // Error tells the cause.
@@ -116,8 +116,8 @@ func (e *SourceError) Error() string { return "read what is to be sent: " + e.er
 // Unwrap returns the cause.
 func (e *SourceError) Unwrap() error { return e.err }
 
-// sendBody is a request body. The watchdog sleeps while it is being read: then
-// it's this process that isn't ready.
+// sendBody is a request body. The watchdog sleeps while the body is read, since then
+// this process isn't ready.
 type sendBody struct {
 	inner io.ReadCloser
 	dog   *patience.Watchdog
@@ -190,8 +190,8 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// guardedBody is a response body. The watchdog is awake only while it's read:
-// at other times it's this process that isn't ready.
+// guardedBody is a response body. The watchdog is awake only while the body is read,
+// since at other times this process isn't ready.
 type guardedBody struct {
 	inner io.ReadCloser
 	dog   *patience.Watchdog
@@ -217,7 +217,7 @@ func (b *guardedBody) Close() error {
 	return b.inner.Close()
 }
 
-// Drain reads what little is left of body and closes it.
+// Drain reads the rest of body, if it is short, and closes body.
 func Drain(body io.ReadCloser) {
 	_, _ = io.CopyN(io.Discard, body, maxDrain) // only to keep the connection
 	_ = body.Close()                            // nothing was written to it

@@ -8,7 +8,7 @@ import (
 	"github.com/bobbuild/bob/registry/internal/host"
 )
 
-// A Host carries the requests that are meant for one registry, and what they are
+// A Host carries the requests for one registry, and the requests that they are
 // redirected to.
 type Host struct {
 	host.Address
@@ -26,9 +26,9 @@ func (n *Network) Host(at host.Address, c certs.Certificates) *Host {
 	return &Host{Address: at, network: n, home: c.Carrier(home)}
 }
 
-// RoundTrip implements http.RoundTripper. Whatever authorises a request leaves
-// it when it goes to another host than the registry: net/http strips it on
-// redirects too, but counts subdomains and other ports as the same host.
+// RoundTrip implements http.RoundTripper. It removes credentials from requests to other
+// hosts than the registry. net/http does so on redirects too, but treats subdomains and
+// other ports as the same host.
 func (h *Host) RoundTrip(req *http.Request) (*http.Response, error) {
 	home := host.Same(req.URL, h.Host)
 	req = req.Clone(req.Context())
@@ -48,7 +48,7 @@ func (h *Host) pick(home bool) http.RoundTripper {
 	return h.network.verified
 }
 
-// Carrier carries requests as they are, each by the way that is meant for its host.
+// Carrier carries requests unchanged, each by the transport for its host.
 func (h *Host) Carrier() http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		return h.pick(host.Same(req.URL, h.Host)).RoundTrip(req)

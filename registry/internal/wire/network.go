@@ -1,6 +1,7 @@
-// Package wire carries single requests to registries: over which connection, with which
-// certificates, to no other host with what authorises them, and not for longer than a
-// registry may be silent. What is asked, and whether it is asked again, is the caller's.
+// Package wire carries single requests to registries. It chooses the connection and the
+// certificates, sends credentials to no other host, and ends a request when the
+// registry is silent for too long. The caller decides what to request, and whether to
+// retry.
 package wire
 
 import (
@@ -48,7 +49,7 @@ type Network struct {
 	unverified http.RoundTripper // they aren't
 }
 
-// New returns a network. It reaches nothing yet.
+// New returns a network. It makes no request yet.
 func New(o Options) *Network {
 	n := &Network{options: o}
 	n.verified, n.unverified = o.transports()
@@ -105,7 +106,8 @@ func (o *Options) transports() (verified, unverified http.RoundTripper) {
 // socketHosts are what [Options.Socket] stands for.
 func socketHosts() []string { return []string{"localhost:8080", "127.0.0.1:8080"} }
 
-// BySocket says whether requests to a host, by plain HTTP, travel through the socket.
+// BySocket reports whether requests to a host, by plain HTTP, travel through the
+// socket.
 func (n *Network) BySocket(at string) bool {
 	return n.options.Socket != "" && slices.Contains(socketHosts(), host.WithPort(at, "http"))
 }
@@ -130,7 +132,8 @@ type ProxyError struct{ proxy, status string }
 // Error names the proxy.
 func (e *ProxyError) Error() string { return "the proxy " + e.proxy + " answers " + e.status }
 
-// checkProxy sees to it that a proxy's refusal isn't taken for the registry's.
+// checkProxy turns a proxy's refusal into a ProxyError, so that it isn't taken for the
+// registry's answer.
 func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil

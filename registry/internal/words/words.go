@@ -1,5 +1,5 @@
-// Package words makes what others say fit to be shown: in one line of bounded length,
-// and without what may be a credential.
+// Package words makes text from other machines fit to be shown: one line of bounded
+// length, without anything that may be a credential.
 package words
 
 import (
@@ -18,8 +18,8 @@ var (
 	tokenPattern    = regexp.MustCompile(`(?i)("?(?:access_|refresh_|id_)?(?:token|password|secret)"?\s*[:=]\s*"?)[^\s"',}&]+`)
 )
 
-// Redact takes out of a text what may be a credential: user, password and query of URLs,
-// authorisation headers, and fields that are called token, password or secret.
+// Redact removes from a text what may be a credential: user, password and query of
+// URLs, authorisation headers, and fields that are called token, password or secret.
 func Redact(s string) string {
 	s = userinfoPattern.ReplaceAllString(s, "$1")
 	s = queryPattern.ReplaceAllString(s, "$1")
@@ -27,7 +27,7 @@ func Redact(s string) string {
 	return tokenPattern.ReplaceAllString(s, "$1[redacted]")
 }
 
-// Conceal takes secrets out of a text: who got them may repeat them.
+// Conceal removes secrets from a text, since a host that got them may repeat them.
 func Conceal(text string, secrets ...string) string {
 	for _, secret := range secrets {
 		if secret != "" {
@@ -57,8 +57,8 @@ func Line(s string) string {
 	return s
 }
 
-// Bare strips what net/http wraps around a cause: it repeats the URL, which may hold
-// credentials.
+// Bare returns the cause in an error of net/http, whose text repeats the URL, which may
+// hold credentials.
 func Bare(err error) error {
 	var u *url.Error
 	for errors.As(err, &u) {
@@ -67,8 +67,7 @@ func Bare(err error) error {
 	return err
 }
 
-// An Error is one of those in a registry's answer (distribution-spec v1.1, "Error
-// Codes").
+// An Error is an error in a registry's answer (distribution-spec v1.1, "Error Codes").
 type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"` // a line
