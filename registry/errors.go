@@ -77,13 +77,13 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Again says whether a blob whose reader failed with the error had better be opened
-// once more: its bytes are others than its digest promises, which nobody knew before
-// the last of them, and may be right the next time or at the next mirror.
+// Again reports whether the blob should be opened once more after its reader failed
+// with the error. Its bytes don't have the promised digest, which shows only at the
+// end, and may be right the next time or at the next mirror.
 func (e *Error) Again() bool { return e.again }
 
-// Blob returns what was to be done with which blob; "" if the error isn't about one. See
-// [oci.LostBlob].
+// Blob returns the operation and its blob; the digest is "" if the error isn't about a
+// blob. See [oci.LostBlob].
 func (e *Error) Blob() (op string, d digest.Digest) { return e.Op, digest.Digest(e.Digest) }
 
 // Error says what failed, on what, why, and what to do.

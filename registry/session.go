@@ -188,8 +188,8 @@ func (s *session) attempt(ctx context.Context, c *call, header string) (*http.Re
 	return nil, e
 }
 
-// authorization returns the Authorization header for the next request, "" when none is
-// needed.
+// authorization returns the Authorization header for the next request, "" if the
+// request needs no header.
 func (s *session) authorization(ctx context.Context) (string, error) {
 	header, err := s.auth.Header(ctx)
 	if err != nil {

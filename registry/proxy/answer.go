@@ -9,7 +9,7 @@ import (
 	"github.com/bobbuild/bob/registry/internal/words"
 )
 
-// A refusal is an answer of the proxy's own: an error of the distribution-spec
+// A refusal is an answer that the proxy gives itself: an error of the distribution-spec
 // (section "Error Codes").
 type refusal struct {
 	status     int
@@ -31,8 +31,8 @@ func (e *refusal) Error() string {
 // Unwrap returns the cause.
 func (e *refusal) Unwrap() error { return e.cause }
 
-// refuse answers with err. Of an error that isn't a refusal the client learns
-// nothing but that it may try again: addresses don't concern it.
+// refuse answers with err. If err isn't a refusal, the client only learns that it may
+// try again, since the text may hold addresses.
 func refuse(w http.ResponseWriter, err error) {
 	e, ok := errors.AsType[*refusal](err)
 	if !ok {
@@ -55,7 +55,7 @@ func refuseWith(w http.ResponseWriter, status int, errs []words.Error) {
 	_, _ = w.Write(body) // the client may be gone
 }
 
-// errorsOf reads the errors in a registry's answer, without what conceal takes out.
+// errorsOf reads the errors in a registry's answer, with secrets removed by conceal.
 func errorsOf(body []byte, conceal func(string) string) []words.Error {
 	said, _ := words.Errors(body) // what isn't JSON has no errors to pass on
 	var errs []words.Error

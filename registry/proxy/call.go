@@ -32,7 +32,7 @@ type call struct {
 	unasked bool             // body is sent without waiting for 100 Continue
 }
 
-// reads says whether the request changes nothing.
+// reads reports whether the request changes nothing.
 func (c *call) reads() bool { return c.method == http.MethodGet || c.method == http.MethodHead }
 
 // call returns a request about a path below the session's repository, such as
@@ -47,7 +47,7 @@ func (s *session) call(r *http.Request, path string, names ...string) *call {
 	return c
 }
 
-// An answer is a registry's response, with what it was asked with.
+// An answer is a registry's response, with the Authorization header of the request.
 type answer struct {
 	*http.Response
 	session *session
@@ -110,8 +110,9 @@ func (s *session) do(ctx context.Context, c *call) (*answer, error) {
 	}
 }
 
-// send makes the request, again and again as far as it may be repeated while the host
-// can't be reached. body is what was lent to the last attempt; it may be nil.
+// send makes the request, and repeats it while the host can't be reached and the
+// request may be repeated. body is the body that was lent to the last attempt; it may
+// be nil.
 func (s *session) send(ctx context.Context, c *call, to *url.URL, header string) (resp *http.Response, body *sendBody, err error) {
 	waiting := repeater{host: s.Host, log: s.log, attempts: s.patience.Begin()}
 	err = waiting.run(ctx, func() (again bool, err error) {
@@ -159,9 +160,9 @@ func (s *session) attempt(ctx context.Context, c *call, to *url.URL, body *sendB
 	return s.home.RoundTrip(req)
 }
 
-// mayRepeat says whether the request may be made again after err, as far as its body
-// allows. Of a request that changes an upload nothing may have been sent, since its
-// place in the upload would be another then.
+// mayRepeat reports whether the request may be made again after err. A request that
+// changes an upload may only be repeated if nothing was sent, since the upload would be
+// at another offset otherwise.
 func (c *call) mayRepeat(err error) bool {
 	if err == nil || !patience.Passing(err) {
 		return false
@@ -212,11 +213,11 @@ func (b *sendBody) Read(p []byte) (int, error) {
 // own, so they had better be large.
 func (b *sendBody) WriteTo(w io.Writer) (int64, error) { return copyStream(w, readerFunc(b.Read)) }
 
-// Close implements io.Closer. The body stays the server's to close.
+// Close implements io.Closer. The server closes the body.
 func (b *sendBody) Close() error { return nil }
 
-// takeBack says whether there can be another attempt: the body is as it was, and
-// stays so.
+// takeBack reports whether another attempt may use the body: it can be read again, or
+// nothing of it was read and the last attempt can't read it any more.
 func (b *sendBody) takeBack() bool {
 	return b == nil || !b.once || b.state.CompareAndSwap(bodyWhole, bodyTaken)
 }
@@ -241,7 +242,7 @@ type writerOnly struct{ io.Writer }
 
 func (a *answer) conceal(text string) string { return a.session.conceal(text, a.used) }
 
-// passedHeaders are what of a registry's answer the client gets.
+// passedHeaders are the headers of a registry's answer that the client gets.
 var passedHeaders = []string{
 	"Accept-Ranges", "Content-Encoding", "Content-Range", "Content-Type", "Docker-Content-Digest", "Docker-Distribution-Api-Version",
 	"Etag", "Last-Modified", "Oci-Chunk-Min-Length", "Oci-Subject", "Range", "Retry-After",
@@ -257,8 +258,8 @@ func (a *answer) passHeaders(h http.Header) {
 	}
 }
 
-// relay answers the client with what the registry answered: an error in words,
-// anything else as it is.
+// relay passes the registry's answer on to the client. It rewrites errors, and passes
+// everything else on unchanged.
 func (a *answer) relay(w *recorder) error {
 	defer closeBody(a.Body)
 	switch {

@@ -15,14 +15,14 @@ import (
 )
 
 // Credentials are logins by registry host, or by host and the beginning of a
-// repository's path. The zero value holds none.
+// repository's path. The zero value holds no login.
 type Credentials struct {
 	logins map[string]authn.AuthConfig // by key as normalKey makes it
 }
 
-// ParseDockerConfig reads the credentials in a docker config.json, what
-// Kubernetes calls a .dockerconfigjson: {"auths": {HOST: LOGIN}}. "" holds none.
-// No error repeats anything of the text but the hosts.
+// ParseDockerConfig reads the credentials in a docker config.json, which Kubernetes
+// calls a .dockerconfigjson: {"auths": {HOST: LOGIN}}. "" holds no login. Errors repeat
+// only the hosts of the text.
 func ParseDockerConfig(text string) (Credentials, error) {
 	if strings.TrimSpace(text) == "" {
 		return Credentials{}, nil
@@ -36,8 +36,8 @@ func ParseDockerConfig(text string) (Credentials, error) {
 	return parseLogins(config.Auths)
 }
 
-// ParseHosts reads credentials in a bare object: {HOST: LOGIN}. "" holds none.
-// No error repeats anything of the text but the hosts.
+// ParseHosts reads credentials in a bare object: {HOST: LOGIN}. "" holds no login.
+// Errors repeat only the hosts of the text.
 func ParseHosts(text string) (Credentials, error) {
 	if strings.TrimSpace(text) == "" {
 		return Credentials{}, nil
@@ -49,7 +49,7 @@ func ParseHosts(text string) (Credentials, error) {
 	return parseLogins(hosts)
 }
 
-// jsonError tells where JSON is wrong without repeating any of it.
+// jsonError says where JSON is wrong without repeating any of it.
 func jsonError(err error, want string) error {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("not JSON from byte %d on; want %s", syntax.Offset, want)
@@ -77,12 +77,12 @@ func parseLogins(hosts map[string]json.RawMessage) (Credentials, error) {
 	return c, nil
 }
 
-// tokenUser is the user name that says of a password that it is an identity
-// token (docker's credential helpers).
+// tokenUser is the user name whose password is an identity token (docker's credential
+// helpers).
 const tokenUser = "<token>"
 
-// normalKey makes host[/path] of what config files write: with a scheme, with
-// the API's version, with the port of https, or by one of Docker Hub's names.
+// normalKey makes host[/path] of a key in a config file: with a scheme, with the API's
+// version, with the port of https, or by one of Docker Hub's names.
 func normalKey(key string) string {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
 	key = strings.TrimRight(key, "/")
@@ -115,8 +115,8 @@ const ecrDummyHost = "000000000000.dkr.ecr.dummy-host-zone.amazonaws.com"
 
 var ecrHost = regexp.MustCompile(`^[0-9]{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$`)
 
-// find returns the login for a repository; the key that says most about it wins.
-// ok is false when there is none.
+// find returns the login for a repository; the most specific key wins. ok is false if
+// there is no login.
 func (c Credentials) find(repo name.Repository) (login authn.AuthConfig, ok bool) {
 	host := normalHost(repo.RegistryStr())
 	hosts := []string{host}
@@ -136,7 +136,7 @@ func (c Credentials) find(repo name.Repository) (login authn.AuthConfig, ok bool
 	return authn.AuthConfig{}, false
 }
 
-// names says whether a key is about host, or about a part of it.
+// names reports whether a key is about host, or about repositories at host.
 func (c Credentials) names(host string) bool {
 	host = normalHost(host)
 	for key := range c.logins {

@@ -20,8 +20,9 @@ const dialTimeout = 30 * time.Second
 
 type proxyFunc func(*http.Request) (*url.URL, error)
 
-// A guard carries requests to any address but those nearby, which are only for hosts
-// that the credentials name. Which addresses a name has shows as it is dialed.
+// A guard carries requests to every address that isn't nearby. Only hosts that the
+// credentials name may be nearby. The addresses of a name are checked when it is
+// dialed.
 //
 // Requests that go through an HTTP proxy of the environment have connections of
 // their own: that proxy may be nearby, and its connections are to nothing else.
@@ -77,7 +78,7 @@ func checkAddress(addr netip.Addr) error {
 	return nil
 }
 
-// lookupTimeout is how long a name may take of which an HTTP proxy may know more.
+// lookupTimeout bounds the lookup of a name that an HTTP proxy may know better.
 const lookupTimeout = 5 * time.Second
 
 // numeric is what C libraries take for an IPv4 address and Go for a name: its last

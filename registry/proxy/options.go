@@ -26,8 +26,8 @@ type Options struct {
 	// Roots are the certificate authorities that are trusted; nil is the
 	// machine's.
 	Roots *x509.CertPool
-	// Patience says for how long a registry that can't be reached is tried again, as
-	// far as a request can be repeated. Hosts of mirror requests get none.
+	// Patience says for how long requests that can be repeated are retried while a
+	// registry can't be reached. Requests to hosts of mirror requests aren't retried.
 	Patience patience.Policy
 	// Log gets a record of each request, without credentials or queries.
 	// nil discards them.

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Who sends or takes a body may pause, but not hold the proxy by a few bytes now and
-// then.
+// A client may pause while it sends or takes a body, but not occupy the proxy with a
+// few bytes now and then.
 const (
 	paceWindow = 5 * time.Minute
 	paceLeast  = 64 << 10 // bytes in a window
@@ -16,7 +16,7 @@ const (
 	manifestTime = time.Minute
 )
 
-// errSlow is what becomes of a request whose body moves too slowly.
+// errSlow is the answer to a request whose body moves too slowly.
 var errSlow = &refusal{status: http.StatusRequestTimeout, code: "UNAVAILABLE", message: "too little of the body came for too long"}
 
 // paces are the limits of one proxy.
@@ -25,8 +25,8 @@ type paces struct {
 	least            int64
 }
 
-// A pace sees to it that something moves. Time in which nobody waits for it doesn't
-// count. It is for one goroutine.
+// A pace ends operations that move too few bytes. Time in which nobody waits for them
+// doesn't count. It is for one goroutine.
 type pace struct {
 	window time.Duration
 	least  int64  // bytes that are to move in a window
@@ -73,12 +73,12 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// gaveUp says whether a client's body came too slowly. What else went wrong came of
+// gaveUp reports whether a client's body came too slowly. Other errors follow from
 // that: net/http ends the request's context when it can't read.
 func gaveUp(r *http.Request) bool {
 	b, ok := r.Body.(*pacedBody)
 	return ok && b.slow.Load()
 }
 
-// past is a deadline that ends what waits.
+// past is a deadline that ends waiting operations.
 func past() time.Time { return time.Unix(1, 0) }

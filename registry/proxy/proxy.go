@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// What a client can make the proxy hold at the same time.
+	// Bounds on what a client can make the proxy hold at the same time.
 	maxRequests  = 32
 	maxManifests = 4
 	maxUploads   = 4096
@@ -36,13 +36,13 @@ type Proxy struct {
 	log       *slog.Logger
 }
 
-// An upload is one that the registry has begun.
+// An upload is an upload that the registry has begun.
 type upload struct {
 	alias string
 	url   *url.URL // where it goes on; may be on any host
 }
 
-// New returns a proxy. It reaches nothing yet.
+// New returns a proxy. It makes no request yet.
 func New(o Options) (*Proxy, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -78,7 +78,7 @@ func New(o Options) (*Proxy, error) {
 	return p, nil
 }
 
-// repository returns what t is about, nil if that is nothing known.
+// repository returns the repository of t, nil if it is unknown.
 func (p *Proxy) repository(t *target) *repository {
 	if t.mirror == nil {
 		return p.aliases[t.repo]
@@ -103,9 +103,9 @@ func (p *Proxy) session(ctx context.Context, repo *repository, actions string, f
 	return p.sessions.getOr(key, func() *session { return newSession(up, repo, scopes, p.paces) }), nil
 }
 
-// Drain waits until no push is running: each has come to its manifest, or there
-// was no request for the time patience. From now on no new push begins; all other
-// requests are served as before. Requests that run when Drain returns are left to
+// Drain waits until no push is running: every push has sent its manifest, or there was
+// no request for the time patience. From now on no new push begins; all other requests
+// are served as before. Requests that run when Drain returns are left to
 // [http.Server.Shutdown]. The error is ctx's.
 func (p *Proxy) Drain(ctx context.Context, patience time.Duration) error {
 	return p.pushes.drain(ctx, patience)

@@ -33,8 +33,8 @@ func (p *pushes) change(f func()) {
 func (p *pushes) enter() { p.change(func() { p.requests++ }) }
 func (p *pushes) leave() { p.change(func() { p.requests-- }) }
 
-// mayBegin says whether a push to alias may begin or go on: while the proxy drains,
-// none begins.
+// mayBegin reports whether a push to alias may begin or go on. While the proxy drains,
+// no push begins.
 func (p *pushes) mayBegin(alias string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,7 +44,7 @@ func (p *pushes) mayBegin(alias string) bool {
 // begin notes that a push to alias is running.
 func (p *pushes) begin(alias string) { p.change(func() { p.running[alias] = true }) }
 
-// end notes that a push to alias has come to its manifest.
+// end notes that a push to alias has sent its manifest.
 func (p *pushes) end(alias string) { p.change(func() { delete(p.running, alias) }) }
 
 // drain waits as [Proxy.Drain] does.

@@ -2,7 +2,7 @@ package proxy
 
 import "net/http"
 
-// A recorder notes what was answered.
+// A recorder notes the status and the size of an answer.
 type recorder struct {
 	http.ResponseWriter
 	status int   // 0: nothing yet

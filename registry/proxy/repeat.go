@@ -7,15 +7,15 @@ import (
 	"github.com/bobbuild/bob/registry/patience"
 )
 
-// A repeater makes requests to a host again that could not reach it.
+// A repeater repeats requests that could not reach a host.
 type repeater struct {
 	host     string
 	log      *slog.Logger
 	attempts *patience.Attempts
 }
 
-// run calls attempt until it succeeds or says that it isn't to be made again, or until
-// patience is at its end.
+// run calls attempt until it succeeds, or says that it must not be repeated, or the
+// patience ends.
 func (r *repeater) run(ctx context.Context, attempt func() (again bool, err error)) error {
 	for {
 		again, err := attempt()

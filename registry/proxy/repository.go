@@ -11,7 +11,7 @@ import (
 // maxSeen is how many digests of manifests are remembered of a repository.
 const maxSeen = 1 << 16
 
-// A repository is what an alias or a mirror request stands for.
+// A repository is the repository of an alias or of a mirror request.
 type repository struct {
 	name.Repository
 	alias   string            // "" of mirrors

@@ -22,7 +22,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(rec, err)
 	}
 	if err != nil && rec.broken {
-		// Only so does the client see that something is missing.
+		// Without this the client would not see that something is missing.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -95,7 +95,7 @@ func (p *Proxy) record(r *http.Request, t *target, rec *recorder, err error, too
 	p.log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
-// paced has the client send its body and take the answer's at the proxy's pace.
+// paced makes the client send its body, and take the answer's, at the proxy's pace.
 func (p *Proxy) paced(w *recorder, r *http.Request) {
 	client := http.NewResponseController(w.ResponseWriter)
 	// Only a server of another kind has no deadlines, and its own limits.

@@ -43,15 +43,15 @@ func newSession(up *upstream, repo *repository, scopes []string, paces paces) *s
 	return s
 }
 
-// authorization returns the Authorization header for the next request, "" when none is
-// needed.
+// authorization returns the Authorization header for the next request, "" if the
+// request needs no header.
 func (s *session) authorization(ctx context.Context) (string, error) {
 	header, err := s.auth.Header(ctx)
 	return header, s.tokenError(err)
 }
 
-// covers says whether a scope that a registry asks for is about the session's
-// own repository.
+// covers reports whether a scope that a registry asks for is about the session's own
+// repository.
 func (s *session) covers(scope string) bool {
 	return strings.HasPrefix(scope, "repository:"+s.repo.RepositoryStr()+":")
 }
@@ -66,7 +66,7 @@ func (s *session) carrier() http.RoundTripper {
 	})
 }
 
-// tokenError makes an answer for the client of what a token server answered.
+// tokenError makes an answer for the client from a token server's error.
 func (s *session) tokenError(err error) error {
 	token, ok := errors.AsType[*auth.TokenError](err)
 	switch {
@@ -80,7 +80,7 @@ func (s *session) tokenError(err error) error {
 	return fmt.Errorf("get a token: %w", s.cleanse(token.Err, ""))
 }
 
-// denied is what becomes of a 401: the client has no credentials to mend.
+// denied takes the place of a 401, since the client has no credentials to correct.
 func (s *session) denied() *refusal {
 	message := "the registry does not accept the proxy's credentials for this repository"
 	if s.login == (authn.AuthConfig{}) {
@@ -92,14 +92,14 @@ func (s *session) denied() *refusal {
 // minSecret is the length from which on a secret is looked for in texts, bytes.
 const minSecret = 6
 
-// conceal takes out of a text the secrets that header and the login hold: a
-// registry may say what it got.
+// conceal removes from a text the secrets in header and in the login, since a registry
+// may repeat them.
 func (s *session) conceal(text, header string) string {
 	secrets := append(auth.Secrets(header), s.login.Password, s.login.Auth, s.login.IdentityToken, s.login.RegistryToken)
 	return words.Conceal(text, slices.DeleteFunc(secrets, func(one string) bool { return len(one) < minSecret })...)
 }
 
-// cleanse takes URLs and secrets out of an error.
+// cleanse removes URLs and secrets from an error.
 func (s *session) cleanse(err error, header string) error {
 	err = words.Bare(err)
 	if clean := s.conceal(err.Error(), header); clean != err.Error() {

@@ -34,8 +34,7 @@ const (
 	maxAnswerHeader = 256 << 10
 )
 
-// carriers are the ways to the network. What is carried by one is never carried
-// over the connections of another.
+// carriers are transports. They share no connections.
 type carriers struct {
 	verified, lax http.RoundTripper // lax takes any certificate
 }
@@ -72,7 +71,7 @@ func newCarriers(roots *x509.CertPool, proxy proxyFunc, guarded bool) carriers {
 	lax := t.Clone()
 	lax.TLSClientConfig.InsecureSkipVerify = true
 	if guarded {
-		// Nobody answers for such a host.
+		// No credential and no reference names such a host.
 		t.ResponseHeaderTimeout, lax.ResponseHeaderTimeout = headerTimeout, headerTimeout
 		return carriers{verified: newGuard(t), lax: newGuard(lax)}
 	}
@@ -137,8 +136,8 @@ func (h *hosts) upstream(ctx context.Context, reg name.Registry, guarded bool) (
 	return one.found, err
 }
 
-// policy is how patient the proxy is with a host. Whoever asks a mirror has another
-// place to ask.
+// policy returns the patience with a host. Clients of a mirror have another place to
+// ask.
 func (h *hosts) policy(mirror bool) patience.Policy {
 	if mirror {
 		return patience.Policy{Limit: -1}
