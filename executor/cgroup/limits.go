@@ -79,9 +79,9 @@ type home struct {
 	controllers []string // of the limits, that are in force below
 }
 
-// NewLimiter returns a Limiter of the limits, nil if there are none. The process
-// must have entered. That no cgroup can be had for them is an *obstacle.Obstacle. It removes
-// what killed processes have left.
+// NewLimiter returns a Limiter of the limits, nil without limits. The process must have
+// entered. That no cgroup can be had for them is an *obstacle.Obstacle. It removes what
+// killed processes have left.
 func NewLimiter(l Limits) (*Limiter, error) {
 	if len(l.controllers()) == 0 {
 		return nil, nil

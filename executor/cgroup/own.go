@@ -21,7 +21,7 @@ const Root = "/sys/fs/cgroup"
 
 // Dirs returns the directories of the cgroups that hold for this process, of one
 // controller: its own and those above it, in each hierarchy. Not all need exist. It
-// returns none where no cgroups are mounted.
+// returns no directory where no cgroups are mounted.
 func Dirs(controller string) []string {
 	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
 	if err != nil {

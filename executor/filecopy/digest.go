@@ -126,7 +126,7 @@ type hasher struct {
 	group   *errgroup.Group
 	buffers buffers
 	sums    []Sum // by node.id; each written by one worker
-	memory  Sums  // nil: there is none
+	memory  Sums  // may be nil
 	now     func() time.Time
 	owners  owners.Keeper
 }

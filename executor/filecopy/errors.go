@@ -20,9 +20,10 @@ type NotFoundError struct {
 	// Target is where a symbolic link of that name leads, inside the tree, if
 	// that is what isn't there.
 	Target string
-	// Excluded is the ignore pattern that hides the source, "" if none does.
+	// Excluded is the ignore pattern that hides the source, "" if no pattern does.
 	Excluded string
-	// Suggestion is a source that exists and looks alike, "" if there is none.
+	// Suggestion is a source that exists and looks alike, "" if there is no such
+	// source.
 	Suggestion string
 }
 
@@ -45,7 +46,7 @@ func (e *NotFoundError) Error() string {
 // Unwrap returns fs.ErrNotExist.
 func (e *NotFoundError) Unwrap() error { return fs.ErrNotExist }
 
-// nearest returns the name that differs least from want, "" if none is near.
+// nearest returns the name that differs least from want, "" if no name is near.
 func nearest(want string, names []string) string {
 	best, limit := "", max(1, len(want)/3)+1
 	for _, name := range names {

@@ -35,8 +35,8 @@ type inode struct{ dev, ino uint64 }
 
 func (n *node) inode() inode { return inode{n.dev, n.ino} }
 
-// unchanged reports whether st is that of the file selected. The inode number
-// isn't compared: some network file systems make it up at each look-up.
+// unchanged reports whether st belongs to the selected file. The inode number isn't
+// compared: some network file systems make it up at each look-up.
 func (n *node) unchanged(st *unix.Stat_t) bool {
 	return st.Mode&unix.S_IFMT == n.mode&unix.S_IFMT && st.Size == n.size && st.Mtim == n.mtime
 }

@@ -15,7 +15,7 @@ type limiter struct {
 
 	used   int64
 	full   bool  // the total is reached
-	paused int64 // the second for which the rate is reached, 0 if none
+	paused int64 // the second for which the rate is reached, 0 if there is no such second
 }
 
 func newLimiter(o Options) limiter {

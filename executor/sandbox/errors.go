@@ -25,9 +25,9 @@ type ExitError struct {
 	// the command, 127 when the command was not found and 126 when it is not
 	// executable.
 	Code int
-	// Signal is the signal that killed the command, 0 if none did.
+	// Signal is the signal that killed the command, 0 if no signal did.
 	Signal syscall.Signal
-	// Limit says which limit the command reached, "" if none is known.
+	// Limit says which limit the command reached, "" if no limit is known.
 	Limit string
 	// Reason says why the command could not be executed; empty when it ran.
 	Reason string

@@ -35,8 +35,8 @@ type MountKind int
 const (
 	// Bind shows a file, directory or socket of the host; the zero value.
 	Bind MountKind = iota
-	// Tmpfs is an empty file system in memory. Its mode is that of the
-	// directory it hides, or 1777 if there is none, as runc makes it.
+	// Tmpfs is an empty file system in memory. It has the mode of the directory that it
+	// hides, or 1777 without such a directory, as with runc.
 	Tmpfs
 	// Memory is a file that exists in memory only, and only for the container:
 	// it is never written to a disk, and goes with bob however bob ends.

@@ -38,8 +38,8 @@ type Process struct {
 	// or read-only path, a writable /sys and, outside of user namespaces, the
 	// devices of the host.
 	Insecure bool
-	// Private has the run wait for those of the same Runner that could see into its
-	// processes, and them for it: its environment or its files are a secret. That
+	// Private makes the run wait for other runs of the same Runner that could see into
+	// its processes, and them for it: its environment or its files are a secret. That
 	// is only where the outer /proc is bound, see the package documentation.
 	Private bool
 	// ShmSize is the size of /dev/shm in bytes, 0 is 64 MiB.
@@ -130,5 +130,5 @@ const (
 	Private
 )
 
-// defaultHostname is the host name of a container that asks for none.
+// defaultHostname is the host name of a container that asks for no other name.
 const defaultHostname = "bob"

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultShmSize is the size of /dev/shm in bytes if none is asked for.
+// defaultShmSize is the default size of /dev/shm, in bytes.
 const defaultShmSize = 64 << 20
 
 // noAccess are the mount flags of file systems that hold no programs.

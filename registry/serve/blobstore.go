@@ -87,7 +87,7 @@ func (b *blobStore) link(dir, repo string, d digest.Digest) error {
 	return b.root.WriteFile(linksName(dir, d)+"/"+digest.FromString(repo).Encoded(), nil, 0o644)
 }
 
-// linkAll makes the first links of a directory that has none, to all blobs that a
+// linkAll makes the first links of a directory without links, to all blobs that a
 // manifest names.
 func (b *blobStore) linkAll(m *manifestFile, doc *document) error {
 	for _, desc := range doc.parts() {
