@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Build runs plans, which are for different platforms, at the same time, and delivers
-// their result. Of more than one it is an index of their images, in the order of the
-// plans. What they have in common is done once. The first failure ends everything else
+// Build runs plans for different platforms at the same time, and delivers their result.
+// With several plans the result is an index of their images, in the order of the plans.
+// Steps that plans have in common are done once. The first failure ends everything else
 // that is under way; it is a [*StepError] when an instruction is to blame. When Build
 // returns, none of its goroutines runs and none of its mounts is left.
 func (b *Builder) Build(ctx context.Context, plans []*dockerfile.Plan, o Options) (*Result, error) {

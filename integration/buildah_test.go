@@ -26,7 +26,8 @@ import (
 //   - mode, owner and presence of /dev, /proc, /sys and /run and of
 //     /etc/hosts, /etc/hostname and /etc/resolv.conf: buildah leaves the stubs
 //     of what it mounts in the image (containers/buildah issue 4242), bob doesn't;
-//   - attributes user.overlay.*: buildah leaves those of its overlay in the image.
+//   - attributes user.overlay.*: buildah leaves the attributes of its overlay in the
+//     image.
 //
 // What differs in one case only stands in its buildah.txt.
 var buildahStubs = []string{

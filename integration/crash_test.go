@@ -47,7 +47,7 @@ func crashBench(t *testing.T) *workbench {
 	return b
 }
 
-// crashArgs are those of the build number n, whose steps are new, in any case.
+// crashArgs are the arguments of the build number n, whose steps are always new.
 func (b *workbench) crashArgs(n string) []string {
 	return []string{
 		"build", "--progress=plain", "-t", b.ref, "--build-arg=N=" + n, "--build-arg=SOURCE_DATE_EPOCH=1600000000",
@@ -188,7 +188,7 @@ func (b *workbench) pruneUntil(done <-chan struct{}) {
 	}
 }
 
-// eightArgs are those of one of the builds, which pushes to a tag of its own.
+// eightArgs are the arguments of one of the builds, which pushes to a tag of its own.
 func (b *workbench) eightArgs(n, tag string) []string {
 	return []string{
 		"build", "--progress=plain", "-t", b.ref + "-" + tag, "--build-arg=N=" + n, "--build-arg=SOURCE_DATE_EPOCH=1600000000", "context",

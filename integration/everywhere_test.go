@@ -51,7 +51,7 @@ var everywhereFiles = map[string]string{
 // An environment is a place where bob runs.
 type environment struct {
 	name  string
-	quick string // those of everywhereFiles that are built there without -everywhere
+	quick string // the files among everywhereFiles that are built there without -everywhere
 	// want is the mode and the snapshotter that bob finds.
 	want string
 	// bob returns the command in the environment, in which dir is there.

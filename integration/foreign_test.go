@@ -22,7 +22,7 @@ const (
 	register = `:test:M::\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:`
 )
 
-// withoutEmulators is a PATH on which there are none.
+// withoutEmulators is a PATH without emulators.
 func (b *workbench) withoutEmulators() string {
 	return b.path("newuidmap", "newgidmap", "mount", "sh")
 }
