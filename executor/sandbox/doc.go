@@ -17,18 +17,18 @@
 //
 // # Isolation
 //
-// As Docker's: new mount, PID, IPC, UTS and cgroup namespaces, a network
+// As in Docker: new mount, PID, IPC, UTS and cgroup namespaces, a network
 // namespace for None and Private; Docker's 14 default capabilities and its default seccomp
 // profile; its masked and read-only paths; no_new_privs off, so that su and
 // sudo work. Unlike Docker there is no device cgroup, for which bob would have
-// to be allowed to make cgroups: devices other than those of the container's
-// /dev can't be opened since every file system in the container but /dev/pts
+// to be allowed to make cgroups: only the devices in the container's /dev
+// can be opened, since every file system in the container but /dev/pts
 // is nodev, or is mounted in a user namespace, which implies it.
 //
-// Each container gets a user namespace of its own below that of the entered process,
+// Each container gets a user namespace of its own below the one of the entered process,
 // with the same IDs: root in it holds no capability over bob, over bob's mounts, over
-// other containers, or over a network that it shares with bob. An insecure one stays in
-// bob's. The kernel makes no device nodes for such a container: bob does.
+// other containers, or over a network that it shares with bob. An insecure container
+// stays in bob's namespace. The kernel makes no device nodes for such a container: bob does.
 //
 // # Fallbacks
 //
@@ -37,10 +37,11 @@
 //
 //   - A new proc file system, when the outer /proc is partly masked, as in most
 //     containers (EPERM): the outer /proc is bound. A command then sees the
-//     processes of others. One without a user namespace of its own can see into
-//     those of other containers, through /proc/PID/environ and /proc/PID/root,
-//     since they have the same user and capabilities; bob and its user have
-//     others. A Private process runs beside none such.
+//     processes of others. A command without a user namespace of its own can see
+//     into processes of other containers, through /proc/PID/environ and
+//     /proc/PID/root, since they have the same user and capabilities. It can't see
+//     into bob and the user's processes, which have others. A Private process never
+//     runs beside such a command.
 //   - A new sysfs, which takes a network namespace of the same user namespace: one
 //     that bob mounts is bound, read-only, or else the outer /sys.
 //   - pivot_root(2), when a seccomp filter refuses it or the root is an
@@ -92,10 +93,10 @@
 // where it may, else a file with a record. It wants CAP_MKNOD of the caller and looks the
 // path up as above, with the user and the groups that the caller has for files. The record
 // is a user attribute, so that the filter notifies of setxattr too, to refuse that one to
-// callers without CAP_MKNOD. In a chroot the guard answers; it makes no real device but
-// those of the container's /dev. stat is the kernel's: a recorded device is a file to
-// commands. Linux 5.7 is needed, and that no process above has such a filter; if that is
-// bob's, it makes the devices of the bob below it.
+// callers without CAP_MKNOD. In a chroot the guard answers; it makes only the real
+// devices that a container's /dev has. stat isn't answered: commands see a recorded device
+// as a file. Linux 5.7 is needed, and no process above may have such a filter. If another
+// bob has it, that one makes the devices of the bob below it.
 //
 // # Not done here
 //
@@ -107,7 +108,7 @@
 // constructor of libcontainer/nsenter runs before main in every process of the binary, and
 // acts only on its own environment variables.
 //
-// What a root file system lacks is made for the run and removed, but on an
-// overlay that leaves copies of the directories it was made in: unchanged in
-// all but ctime, and no part of what the command did.
+// What a root file system lacks is made for the run and removed. On an overlay that
+// leaves copies of the directories it was made in. Only their ctime has changed, and
+// they are no part of what the command did.
 package sandbox
