@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -63,7 +64,7 @@ func (b *Builder) aside(ctx context.Context, watch func(event.Event)) *source.So
 	progress.Excuse(func(err error) bool { return endedBy(ctx, err) })
 	return source.New(source.Options{
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch,
-		Progress: progress, Jobs: defaultJobs(),
+		Progress: progress, Jobs: runtime.NumCPU(),
 		Limit: func(ctx context.Context, f func(context.Context) error) error { return f(ctx) },
 	})
 }

@@ -102,7 +102,7 @@ func newBuild(ctx context.Context, b *Builder, plans []*dockerfile.Plan, o Optio
 	})
 	bd.sources = source.New(source.Options{
 		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Progress: progress,
-		Jobs: o.Jobs, Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
+		Jobs: o.copiesAtOnce(), Platforms: len(plans) > 1, LeaveOut: o.LeaveOut, Limit: bd.stopwatch.bounded,
 	})
 	if err := bd.equip(lost); err != nil {
 		return nil, errors.Join(err, bd.group.Wait(), bd.sources.Close())
@@ -124,7 +124,8 @@ func (b *build) equip(lost []digest.Digest) (err error) {
 	b.caches = b.newCaches(lost)
 	b.results = &results{
 		store: b.Store, clock: b.Clock, progress: b.progress, stopwatch: &b.stopwatch,
-		jobs: semaphore.NewWeighted(int64(b.opts.Jobs)), noCache: b.opts.NoCache,
+		jobs: semaphore.NewWeighted(int64(b.opts.Jobs)), copies: semaphore.NewWeighted(int64(b.opts.copiesAtOnce())),
+		noCache:  b.opts.NoCache,
 		imported: b.imported, explain: b.explain, layers: make(map[string]*image.Layer),
 	}
 	b.commands = command.New(command.Options{

@@ -25,7 +25,7 @@ func (b *build) newCaches(lost []digest.Digest) *cache.Caches {
 	o := cache.Options{
 		Sources: b.opts.CacheFrom, Targets: b.opts.CacheTo,
 		Store: b.Store, Registry: b.Registry, Exporter: b.exporter, Progress: b.progress,
-		Platforms: b.platforms(), Epoch: b.plan.Epoch, Jobs: b.opts.Jobs, MaxUnpacked: b.opts.MaxUnpacked,
+		Platforms: b.platforms(), Epoch: b.plan.Epoch, Jobs: b.opts.copiesAtOnce(), MaxUnpacked: b.opts.MaxUnpacked,
 		Lost: lost,
 	}
 	if b.opts.NoCache {

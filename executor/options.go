@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -64,7 +65,8 @@ type Options struct {
 	// means no limit. [snapshot.Options.MaxUnpacked] limits layers that the store
 	// unpacks.
 	MaxUnpacked int64
-	// Jobs bounds the operations under way at once; 0 means one per CPU.
+	// Jobs bounds the operations under way at once; 0 means [DefaultJobs]. Those that copy
+	// files are also bounded by the number of CPUs.
 	Jobs int
 	// Tags are the references that the image is pushed to. They may lie in
 	// different registries.
@@ -140,7 +142,7 @@ func (o *Options) complete(plans []*dockerfile.Plan) error {
 		return fmt.Errorf("jobs: %d is negative", o.Jobs)
 	}
 	if o.Jobs == 0 {
-		o.Jobs = defaultJobs()
+		o.Jobs = DefaultJobs()
 	}
 	d := o.destinations()
 	if err := d.CheckFiles(); err != nil {
@@ -190,5 +192,21 @@ func (b *Builder) complete() *Builder {
 	return &c
 }
 
-// defaultJobs is the default of [Options.Jobs].
-func defaultJobs() int { return runtime.NumCPU() }
+// DefaultJobs returns the default of [Options.Jobs]. That is commandsPerCPU for each CPU,
+// since commands wait for networks, disks and each other more than they compute. Where
+// this process has a limit of memory (see [debug.SetMemoryLimit]), it is as many as have
+// room, but at least one for each CPU.
+func DefaultJobs() int {
+	cpus := runtime.NumCPU()
+	return max(cpus, int(min(int64(cpus)*commandsPerCPU, debug.SetMemoryLimit(-1)/commandMemory)))
+}
+
+const (
+	commandsPerCPU = 8
+	// commandMemory is how much of its own limit this process has for each command, in
+	// bytes. Commands have what the limit leaves of the machine, or of bob's container.
+	commandMemory = 128 << 20
+)
+
+// copiesAtOnce is how many layers are unpacked, and operations copy files, at once.
+func (o *Options) copiesAtOnce() int { return min(o.Jobs, runtime.NumCPU()) }

@@ -27,6 +27,8 @@ type operation struct {
 	basis basis
 	// before is called if the result has to be made, before that.
 	before func(context.Context) error
+	// command says that a command is run, which may do nothing but wait. Others copy files.
+	command bool
 	// run changes the file system of the step. It reports to v.
 	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 
@@ -60,6 +62,7 @@ type results struct {
 	progress  *event.Reporter
 	stopwatch *stopwatch
 	jobs      *semaphore.Weighted // operations under way
+	copies    *semaphore.Weighted // those of them that copy files
 	noCache   bool                // nothing is known
 	// imported returns the result of the operation key over below from an imported
 	// cache, nil if no cache has it.
@@ -123,6 +126,12 @@ func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, op *opera
 		return nil, context.Cause(ctx)
 	}
 	defer r.jobs.Release(1)
+	if !op.command {
+		if err := r.copies.Acquire(ctx, 1); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		defer r.copies.Release(1)
+	}
 	v := r.progress.Start(title)
 	r.explain(ctx, v, op, title, false)
 	var snap *snapshot.Snapshot

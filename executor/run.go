@@ -43,6 +43,7 @@ func (at site) run(ctx context.Context, op *dockerfile.Run) (*operation, error) 
 		key:         r.Key(),
 		basis:       found.basis(),
 		explanation: explanation{inputs: r.Inputs(), files: found.localFiles()},
+		command:     true,
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 			restored, err := at.commands.Run(ctx, to.Root(), op, found.sources(), v)
 			if err != nil {

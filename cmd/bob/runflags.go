@@ -41,7 +41,7 @@ func (f *runFlags) register(fs *flag.FlagSet) {
 	fs.Var(&f.memory, "memory", "`size` of the memory that a RUN may use, as 512m or 2g (default: no limit)")
 	fs.Float64Var(&f.cpus, "cpus", 0, "`number` of CPUs that a RUN may use, as 1.5 (default: no limit)")
 	fs.Int64Var(&f.pids, "pids-limit", 0, "`number` of processes and threads that a RUN may have (default: no limit)")
-	fs.IntVar(&f.jobs, "jobs", 0, "`number` of steps that may run at once (default: one per CPU)")
+	fs.IntVar(&f.jobs, "jobs", 0, "`number` of steps that may run at once (default: eight per CPU if memory allows)")
 	fs.DurationVar(&f.timeout, "timeout", 0, "`duration` after which the build is ended, as 90s or 1h30m (default: none)")
 	fs.DurationVar(&f.stepTimeout, "step-timeout", 0, "`duration` after which a step is ended, and the build with it (default: none)")
 }
