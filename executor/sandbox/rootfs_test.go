@@ -87,7 +87,11 @@ func newRunner(t testing.TB) *sandbox.Runner {
 			t.Error(err)
 		}
 		for _, e := range left {
-			t.Errorf("left in the state directory: %s", e.Name())
+			path := filepath.Join(dir, e.Name())
+			t.Errorf("left in the state directory: %s, which holds:\n%s", e.Name(), tree(t, path))
+			if err := os.RemoveAll(path); err != nil {
+				t.Log(err)
+			}
 		}
 	})
 	return &sandbox.Runner{Dir: dir, Mode: isolation.Mode{OneID: os.Getenv(modeVariable) == modeOneID}}
