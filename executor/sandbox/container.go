@@ -10,9 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fs"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -115,6 +117,17 @@ func reap(process *libcontainer.Process) error {
 	return nil
 }
 
+// detectFiles makes package fs detect how some files of cgroups are called, as its users do
+// for each container. It keeps the names for all of them without a lock, and containers
+// start at the same time.
+var detectFiles = sync.OnceValue(func() error {
+	m, err := fs.NewManager(&cgroups.Cgroup{Rootless: true, Resources: &cgroups.Resources{}}, map[string]string{})
+	if err != nil {
+		return err
+	}
+	return m.Set(&cgroups.Resources{})
+})
+
 // newContainer makes a container with its state in a directory called id below dir.
 // libcontainer wants a cgroup in each hierarchy of version 1, and fails where a hierarchy
 // is missing or elsewhere. For a container that it loads it reads its cgroups from a file.
@@ -122,6 +135,9 @@ func reap(process *libcontainer.Process) error {
 func newContainer(dir, id string, config *configs.Config) (*libcontainer.Container, error) {
 	if cgroups.IsCgroup2UnifiedMode() {
 		return libcontainer.Create(dir, id, config)
+	}
+	if err := detectFiles(); err != nil {
+		return nil, fmt.Errorf("look at cgroups: %w", err)
 	}
 	encoded, err := json.Marshal(&struct { // a pointer: Hooks marshals itself only then
 		libcontainer.BaseState
