@@ -11,9 +11,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
-// resolve sets the base and the platform.
-func (s *Stage) resolve(in instructions.Stage, lex expand.Lexer) error {
-	sc := s.scope
+// resolve sets the base and the platform of s.
+func (sc *scope) resolve(s *Stage, in instructions.Stage, lex expand.Lexer) error {
 	name, err := lex.Word(in.BaseName, sc.globals)
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func suggestVariable(word string, env *environ.Map) string {
 	return ""
 }
 
-// base returns what a stage starts from that c is the base of.
+// base returns c as the base of a stage.
 func (c *namedContext) base() Base {
 	switch {
 	case c.empty:
@@ -87,19 +86,4 @@ func (c *namedContext) base() Base {
 		return Base{Reference: c.image}
 	}
 	return Base{Context: c.key}
-}
-
-// DidYouMean returns " (did you mean x?)" where the image that the stage is based
-// on has nearly the name of a stage or of a common image, or "". It is for an
-// image that was not found.
-func (s *Stage) DidYouMean() string {
-	image, err := familiar(s.Base.Reference)
-	if err != nil {
-		return ""
-	}
-	names := s.scope.names()
-	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
-		names = append(names, name, name+":latest")
-	}
-	return spelling.DidYouMean(image, names)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/paths"
+	"github.com/bobbuild/bob/dockerfile/internal/ports"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -119,6 +120,39 @@ func (st *state) volume(c *instructions.VolumeCommand) (string, error) {
 		config.Volumes[v] = struct{}{}
 	}
 	return fmt.Sprintf("VOLUME %v", c.Volumes), nil
+}
+
+// maxPorts is how many ports one EXPOSE may name: every one with each of the
+// three protocols.
+const maxPorts = 3 << 16
+
+// expose adds ports to the configuration.
+func (st *state) expose(c *instructions.ExposeCommand) (string, error) {
+	var all []string
+	for _, word := range c.Ports {
+		words, err := st.lex.Words(word, &st.env)
+		if err != nil {
+			return "", err
+		}
+		for _, w := range words {
+			st.checker.Port(w)
+			more, err := ports.Parse(w)
+			if err != nil {
+				return "", err
+			}
+			if all = append(all, more...); len(all) > maxPorts {
+				return "", fmt.Errorf("EXPOSE of more than %d ports", maxPorts)
+			}
+		}
+	}
+	config := &st.image.Config
+	if config.ExposedPorts == nil {
+		config.ExposedPorts = map[string]struct{}{}
+	}
+	for _, p := range all {
+		config.ExposedPorts[p] = struct{}{}
+	}
+	return fmt.Sprintf("EXPOSE %v", all), nil
 }
 
 // joinPairs renders "ENV A=1 B=2".

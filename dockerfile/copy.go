@@ -41,14 +41,15 @@ func copySpecOf(in instructions.Command) (copySpec, bool) {
 	return copySpec{}, false
 }
 
-// copy makes the operation of a COPY or ADD, and its history entry.
-func (st *state) copy(c command, in instructions.Command) (Op, string, error) {
+// copyOp makes the operation of a COPY or ADD at p, and its history entry. sources has
+// what its --from names.
+func copyOp(in instructions.Command, sources []From, p paths.Place) (Op, string, error) {
 	spec, _ := copySpecOf(in)
 	var from From
-	if len(c.sources) > 0 {
-		from = c.sources[0]
+	if len(sources) > 0 {
+		from = sources[0]
 	}
-	op, err := spec.lower(from, st.place())
+	op, err := spec.lower(from, p)
 	if err != nil {
 		return nil, "", err
 	}
@@ -76,6 +77,11 @@ func (c copySpec) known() copySpec {
 	}
 	c.SourcePaths = sources
 	return c
+}
+
+// local returns the sources that are files and not addresses.
+func (c copySpec) local() []string {
+	return slices.DeleteFunc(slices.Clone(c.SourcePaths), func(src string) bool { return isDownload(src) || isRepository(src) })
 }
 
 func (c copySpec) name() string {

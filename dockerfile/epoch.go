@@ -14,17 +14,17 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
-// EpochSource is whose time SOURCE_DATE_EPOCH asks for when it is not a number.
-// One field is set.
+// EpochSource is the source whose time SOURCE_DATE_EPOCH asks for when it is not a
+// number. One field is set.
 type EpochSource struct {
 	Context string // "context" for the build context, or a key of [Options.Contexts]
 	Source  Source // a *Download or a *Repository
 }
 
-// EpochSource returns whose time SOURCE_DATE_EPOCH asks for, nil if it is not
-// given, empty, or a number. The answer goes into [Options.SourceEpoch]: for a
-// commit the time of the committer, for a download that of Last-Modified or
-// else that of the newest file in the archive, and nothing for anything else.
+// EpochSource returns the source whose time SOURCE_DATE_EPOCH asks for, nil if it is not
+// given, empty, or a number. That time goes into [Options.SourceEpoch]. The time of a
+// commit is the committer's. The time of a download is its Last-Modified, or else the
+// time of the newest file in the archive. Other sources have no time.
 func (f *File) EpochSource(o Options) (*EpochSource, error) {
 	if f.mistake != nil {
 		return nil, f.mistake

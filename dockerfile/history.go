@@ -48,7 +48,8 @@ func (st *state) text(cmd command, in instructions.Command) string {
 	return strings.Join(fields, " ")
 }
 
-// masked returns the variables with those hidden that a secret is put into.
+// masked returns the variables, with "****" for each that a mount of c puts a secret
+// into.
 func (st *state) masked(c command) *environ.Map {
 	mounts, err := c.mounts(func(word string) (string, error) { return st.lex.Word(word, &st.env) }) // no warnings for what is only shown
 	if err != nil {

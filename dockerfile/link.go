@@ -18,11 +18,11 @@ import (
 func (sc *scope) link() error {
 	for _, s := range sc.stages {
 		if s.Base.Stage != nil {
-			triggers, err := s.triggers(s.Base.Stage.storedTriggers())
+			inherited, err := triggers(storedTriggers(s.Base.Stage.commands), s.Location)
 			if err != nil {
 				return err
 			}
-			s.commands = append(triggers, s.commands...)
+			s.commands = append(inherited, s.commands...)
 		}
 		for i := range s.commands {
 			c := &s.commands[i]
@@ -72,7 +72,7 @@ func (sc *scope) linkCommand(c *command) error {
 // imageTriggers makes commands of the triggers in the configuration of the base
 // image, which is not known before [Stage.Steps].
 func (s *Stage) imageTriggers(expressions []string) ([]command, error) {
-	commands, err := s.triggers(expressions)
+	commands, err := triggers(expressions, s.Location)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (sc *scope) copyFrom(name string) (From, error) {
 	return sc.from(name)
 }
 
-// from returns what a name is: a stage, nothing, a named context, or an image.
+// from returns what a name stands for: a stage, scratch, a named context, or an image.
 func (sc *scope) from(name string) (From, error) {
 	if s, ok := sc.byName[strings.ToLower(name)]; ok {
 		return From{Stage: s}, nil
@@ -127,7 +127,7 @@ func (sc *scope) from(name string) (From, error) {
 	return From{Image: ref}, nil
 }
 
-// from returns where files of c are.
+// from returns c as the place that files are taken from.
 func (c *namedContext) from() From {
 	switch {
 	case c.empty:
@@ -172,8 +172,8 @@ func (sc *scope) checkCycles() error {
 	return nil
 }
 
-// needed returns the stages that the target can't do without, or all, checked, each
-// behind those it needs.
+// needed returns the stages that the target needs, or all stages, after it has checked
+// them. Each stands behind the stages that it needs.
 func (sc *scope) needed(target *Stage, all bool) ([]*Stage, error) {
 	need := map[*Stage]bool{target: true}
 	for _, s := range sc.stages {

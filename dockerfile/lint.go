@@ -25,10 +25,10 @@ func Violations(warnings []Warning) error { return lint.Violations(warnings) }
 // checkArg is the build argument that takes the place of the check directive.
 const checkArg = "BUILDKIT_DOCKERFILE_CHECK"
 
-// Lint returns the warnings about the file as such, in the order of its lines:
-// what no instruction of a stage has to be carried out for. They are part of
-// Plan.Warnings too; Lint gives them also where no plan can be made. It is pure,
-// and every error is an *Error. With an error it returns what was found before.
+// Lint returns the warnings that can be found without carrying out any instruction of
+// a stage, in the order of the lines. They are part of Plan.Warnings too; Lint returns
+// them even if no plan can be made. It is pure, and every error is an *Error. With an
+// error it returns what was found before.
 func (f *File) Lint(o Options) ([]Warning, error) {
 	config, err := f.checkConfig(o.BuildArgs)
 	if err != nil {
@@ -52,7 +52,7 @@ func (f *File) Lint(o Options) ([]Warning, error) {
 	return found, err
 }
 
-// lintStages finds what takes the whole file to be found.
+// lintStages applies the rules that compare instructions of the whole file.
 func (f *File) lintStages(l *linter.Linter, o Options) error {
 	file := &lint.File{Stages: f.stages, Globals: f.globals, Escape: f.escape}
 	file.StageNames(l)
@@ -71,7 +71,8 @@ func (f *File) lintStages(l *linter.Linter, o Options) error {
 	return nil
 }
 
-// checkConfig returns what is asked of the linter.
+// checkConfig returns the linter's configuration, from a build argument or else from
+// the check directive.
 func (f *File) checkConfig(buildArgs map[string]string) (*linter.Config, error) {
 	options, given := buildArgs[checkArg]
 	at, name := f.source.Whole(), "build argument "+checkArg

@@ -62,14 +62,14 @@ type CacheMount struct {
 	Owner    *MountOwner // of a new directory; nil is 0:0 and 0755, or as in From
 }
 
-// Emptied reports whether BuildKit begins the cache with a directory of its own in place
-// of what From has: it does when an owner or a mode is given and no source.
+// Emptied reports whether the cache begins with an empty directory although it has a
+// From. As in BuildKit, it does when an owner or a mode is given but no source.
 func (m *CacheMount) Emptied() bool { return m.Owner != nil && m.Source == "/" }
 
 // TmpfsMount is an empty file system in memory.
 type TmpfsMount struct {
 	Target   string
-	Size     int64 // limit in bytes; 0 is none
+	Size     int64 // limit in bytes; 0 means no limit
 	ReadOnly bool
 }
 

@@ -12,11 +12,11 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// storedTriggers returns what the ONBUILD instructions of the stage hold. A
-// stage doesn't pass on those of its own base.
-func (s *Stage) storedTriggers() []string {
+// storedTriggers returns what the ONBUILD instructions among the commands of a stage
+// hold. A stage doesn't pass on the triggers of its own base.
+func storedTriggers(commands []command) []string {
 	var out []string
-	for _, c := range s.commands {
+	for _, c := range commands {
 		if c, ok := c.Command.(*instructions.OnbuildCommand); ok {
 			out = append(out, c.Expression)
 		}
@@ -24,16 +24,15 @@ func (s *Stage) storedTriggers() []string {
 	return out
 }
 
-// triggers makes commands of ONBUILD expressions. Their location is the FROM
-// that brings them in.
-func (s *Stage) triggers(expressions []string) ([]command, error) {
+// triggers makes commands of ONBUILD expressions. The FROM that brings them in is at.
+func triggers(expressions []string, at Location) ([]command, error) {
 	out := make([]command, 0, len(expressions))
 	for _, expression := range expressions {
 		c, node, err := parseTrigger(expression)
 		if err != nil {
-			return nil, position.Locate(fmt.Errorf("ONBUILD trigger %q of the base: %w", expression, position.Unlocated(err)), s.Location)
+			return nil, position.Locate(fmt.Errorf("ONBUILD trigger %q of the base: %w", expression, position.Unlocated(err)), at)
 		}
-		out = append(out, command{Command: c, node: node, at: s.Location, trigger: true})
+		out = append(out, command{Command: c, node: node, at: at, trigger: true})
 	}
 	return out, nil
 }

@@ -90,8 +90,8 @@ type Path struct {
 	// without --parents.
 	Parents string
 
-	// Required says that Parents holds no wildcard, nor does Name: nothing at
-	// Name/Parents is an error then, as is nothing at Name without --parents.
+	// Required says that neither Name nor Parents holds a wildcard. It is then an
+	// error if there is no file at Name/Parents, or at Name without --parents.
 	Required bool
 
 	Unpack bool // an archive is unpacked (ADD)

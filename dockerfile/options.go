@@ -30,7 +30,8 @@ type Options struct {
 	// which finds the warnings before them.
 	Unchecked bool
 
-	// NoCache are stages, each named as Target is, that [Stage.NoCache] marks.
+	// NoCache names the stages whose [Stage.NoCache] is set, each in a form that
+	// Target may have.
 	NoCache []string
 
 	// SourceEpoch answers [File.EpochSource]: the time of what that returned,

@@ -11,13 +11,15 @@ import (
 	"github.com/bobbuild/bob/dockerfile/internal/expand"
 	"github.com/bobbuild/bob/dockerfile/internal/position"
 	"github.com/bobbuild/bob/dockerfile/internal/spelling"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Plan is what has to be done to build a target. It is immutable and safe for
 // concurrent use.
 type Plan struct {
-	Stages   []*Stage  // the needed ones: each after those it needs, otherwise in the order of the file; the last is the target
-	Warnings []Warning // about the file; [Stage.Lint] has those about instructions
+	Stages   []*Stage  // the target, which is the last, and what it needs; each stands after the stages that it needs
+	Warnings []Warning // about the file; see [Stage.Lint] for warnings about instructions
 
 	// Strict says that nothing may be built when there is a warning that
 	// [Violations] makes an error of: the check=error=true of BuildKit.
@@ -102,7 +104,7 @@ func (sc *scope) addStages() error {
 	lex := expand.New(sc.file.escape)
 	for i, in := range sc.file.stages {
 		s := &Stage{Index: i, Name: in.Name, Location: sc.file.source.Of(in.Location), scope: sc}
-		if err := s.resolve(in, lex); err != nil {
+		if err := sc.resolve(s, in, lex); err != nil {
 			return position.Locate(err, s.Location)
 		}
 		for _, c := range in.Commands {
@@ -137,4 +139,29 @@ func (sc *scope) named(name string) (*Stage, error) {
 	}
 	hint := spelling.DidYouMean(strings.ToLower(name), sc.names())
 	return nil, fmt.Errorf("stage %q could not be found%s", name, hint)
+}
+
+// Fingerprint returns a digest of all that decides about a plan and its steps:
+// the text of the file and the options. Base images, URLs and repositories count as
+// they are written. The predefined proxy arguments, Ignore and the name of the file
+// don't count.
+func (f *File) Fingerprint(o Options) digest.Digest {
+	args := maps.Clone(o.BuildArgs)
+	maps.DeleteFunc(args, func(key, _ string) bool { return isProxy(key) })
+	epoch := ""
+	if o.SourceEpoch != nil {
+		epoch = o.SourceEpoch.UTC().String()
+	}
+	contexts := make(map[string]string, len(o.Contexts))
+	for name, c := range o.Contexts {
+		contexts[name] = c.Image
+	}
+	// Quoted strings can't run into one another; maps are written sorted.
+	return digest.FromString(fmt.Sprintf("v2 %q %q %q %q %q %q %t %q %q", f.text, o.Target, args, o.Labels,
+		platformFields(o.TargetPlatform), platformFields(o.BuildPlatform), o.PlatformGiven, contexts, epoch))
+}
+
+// platformFields returns all that tells p from others.
+func platformFields(p ocispec.Platform) []string {
+	return append([]string{p.OS, p.Architecture, p.Variant, p.OSVersion}, p.OSFeatures...)
 }

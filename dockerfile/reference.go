@@ -34,8 +34,8 @@ func isOwnFrontend(ref string) bool {
 	return named.Name() == "docker.io/docker/dockerfile" || named.Name() == "docker.io/docker/dockerfile-upstream"
 }
 
-// isNameOf reports whether name, as it is written, is the name of the reference: that of a
-// named context is another.
+// isNameOf reports whether name, as it is written, means the reference. It doesn't if a
+// named context took the place of name.
 func isNameOf(name, reference string) bool {
 	own, err := normalise(name)
 	return err == nil && own == reference

@@ -6,13 +6,13 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 )
 
-// ContextFileName is what a file is called that a context is the URL of.
+// ContextFileName is the name of the file in a context that is the URL of one file.
 const ContextFileName = "context"
 
-// RemoteContext returns what a build context stands for that is no directory of
-// this machine: a *Repository for the git references of docker build, with
-// github.com/OWNER/REPOSITORY among them, a *Download for any other http or https
-// URL, and nil for what is neither.
+// RemoteContext returns the source that the address of a build context names. It is a
+// *Repository for the git references of docker build, which include
+// github.com/OWNER/REPOSITORY, and a *Download for any other http or https URL. It is
+// nil for anything else, such as a directory of this machine.
 func RemoteContext(address string) (Source, error) {
 	ref, isGit, err := dfgitutil.ParseGitRef(address)
 	switch {

@@ -34,7 +34,8 @@ func (st *state) run(cmd command, c *instructions.RunCommand) (Op, string, error
 		Hostname: st.scope.buildArgs[argHostname],
 		Insecure: instructions.GetSecurity(c) == instructions.SecurityInsecure,
 	}
-	if op.Mounts, err = st.mountOps(cmd); err != nil {
+	maker := mountMaker{dir: op.Dir, namespace: st.scope.buildArgs[argCacheNamespace]}
+	if op.Mounts, err = maker.mountOps(cmd, st.expand); err != nil {
 		return nil, "", err
 	}
 	if script != nil {

@@ -48,28 +48,27 @@ func (c command) checkMounts() error {
 	return nil
 }
 
-// mountOps makes the mounts of a RUN.
-func (st *state) mountOps(c command) ([]Mount, error) {
-	mounts, err := c.mounts(st.expand)
+// mountMaker makes the mounts of one RUN.
+type mountMaker struct {
+	dir       string // that relative targets lie in
+	namespace string // of the IDs of cache mounts
+}
+
+// mountOps makes the mounts of a RUN with expand applied to their values.
+func (k mountMaker) mountOps(c command, expand func(string) (string, error)) ([]Mount, error) {
+	mounts, err := c.mounts(expand)
 	if err != nil {
 		return nil, err
 	}
-	maker := mountMaker{dir: st.place().Dir, namespace: st.scope.buildArgs[argCacheNamespace]}
 	ops := make([]Mount, 0, len(mounts))
 	for i, m := range mounts {
-		op, err := maker.mount(m, c.sources[i])
+		op, err := k.mount(m, c.sources[i])
 		if err != nil {
 			return nil, err
 		}
 		ops = append(ops, op)
 	}
 	return ops, nil
-}
-
-// mountMaker makes the mounts of one RUN.
-type mountMaker struct {
-	dir       string // that relative targets lie in
-	namespace string // of the IDs of cache mounts
 }
 
 // mount makes one mount. The source is what its from names, which was

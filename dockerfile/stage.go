@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
+	"github.com/bobbuild/bob/dockerfile/internal/spelling"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -26,7 +27,7 @@ type Stage struct {
 	commands []command
 	sources  []*Stage // of COPY --from and of mounts
 	replaced bool     // by a named context: the commands are not carried out
-	result   *result  // nil but for the target
+	result   *result  // of the target; nil for other stages
 }
 
 // Base is what a stage starts from: an image, an earlier stage, a named context
@@ -83,10 +84,10 @@ type result struct {
 }
 
 // Needs returns the stages that must be built before this one is complete: its
-// base and those it copies from or mounts, in the order of the file. A trigger
-// in the configuration of a base image may add a stage that nothing in the file
-// told of: it then shows in an Op of [Stage.Steps] only, always stands earlier
-// in the file, and need not be part of the Plan.
+// base and the stages that it copies from or mounts, in the order of the file. A
+// trigger in the configuration of a base image may need another stage. That stage
+// shows in an Op of [Stage.Steps] only, always stands earlier in the file, and need not
+// be part of the Plan.
 func (s *Stage) Needs() []*Stage {
 	var out []*Stage
 	if s.Base.Stage != nil {
@@ -101,22 +102,25 @@ func (s *Stage) Needs() []*Stage {
 	return out
 }
 
-// Insecure returns where the stage has a RUN --security=insecure, false if it has
-// none. Those that triggers of a base image bring show in [Stage.Steps] only.
+// Insecure returns where the stage has its first RUN --security=insecure, and false if
+// it has no such RUN. A RUN that a trigger of a base image brings shows in
+// [Stage.Steps] only.
 func (s *Stage) Insecure() (Location, bool) {
 	return s.firstRun(func(in *instructions.RunCommand) bool {
 		return instructions.GetSecurity(in) == instructions.SecurityInsecure
 	})
 }
 
-// HostNetwork is Insecure for RUN --network=host.
+// HostNetwork returns where the stage has its first RUN --network=host, and false if it
+// has no such RUN. Triggers count as in [Stage.Insecure].
 func (s *Stage) HostNetwork() (Location, bool) {
 	return s.firstRun(func(in *instructions.RunCommand) bool {
 		return instructions.GetNetwork(in) == instructions.NetworkHost
 	})
 }
 
-// Runs is Insecure for any RUN.
+// Runs returns where the stage has its first RUN, and false if it has no RUN. Triggers
+// count as in [Stage.Insecure].
 func (s *Stage) Runs() (Location, bool) {
 	return s.firstRun(func(*instructions.RunCommand) bool { return true })
 }
@@ -154,9 +158,9 @@ func (s *Stage) Title() string {
 // of the stage names are resolved for it, whatever the platform of the stage.
 func (s *Stage) TargetPlatform() ocispec.Platform { return s.scope.platform }
 
-// SeesTarget reports whether an ARG of the stage, or of one that it is based on,
-// gives it a variable that tells the target platform. A stage without one is the
-// same for all that are built for, if its own platform is.
+// SeesTarget reports whether an ARG of the stage, or of a stage below it, declares a
+// variable that tells the target platform. Without such an ARG, the stage is the same
+// for every target platform that leaves its own platform the same.
 func (s *Stage) SeesTarget() bool {
 	for ; s != nil; s = s.Base.Stage {
 		for _, c := range s.commands {
@@ -179,4 +183,19 @@ func (s *Stage) label() string {
 		return s.Name
 	}
 	return fmt.Sprintf("stage-%d", s.Index)
+}
+
+// DidYouMean returns " (did you mean x?)" if the name of the base image is nearly the
+// name of a stage or of a common image, and "" otherwise. It completes the message that
+// the image was not found.
+func (s *Stage) DidYouMean() string {
+	image, err := familiar(s.Base.Reference)
+	if err != nil {
+		return ""
+	}
+	names := s.scope.names()
+	for _, name := range []string{"alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu"} {
+		names = append(names, name, name+":latest")
+	}
+	return spelling.DidYouMean(image, names)
 }

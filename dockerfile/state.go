@@ -68,6 +68,20 @@ func (st *state) undefined(unmatched map[string]struct{}) {
 	}
 }
 
+// inspect shows the checker an instruction whose variables are replaced, before it is
+// carried out. Files that the instruction takes from elsewhere come from sources.
+func (st *state) inspect(in instructions.Command, sources []From) {
+	around := lint.Setting{ShellSet: len(st.image.Config.Shell) > 0}
+	if c, ok := in.(*instructions.WorkdirCommand); ok {
+		around.UnknownWorkdir = !st.workdirSet && !st.place().IsAbs(c.Path)
+		st.workdirSet = true // for the stages above too
+	}
+	if spec, ok := copySpecOf(in); ok && len(sources) == 0 {
+		around.Local = spec.local()
+	}
+	st.checker.Instruction(in, around)
+}
+
 // arg declares arguments. In order of precedence a value is a build argument,
 // the default, or the global argument of the same name. Whatever sets a
 // variable last wins, be it ARG or ENV.

@@ -170,7 +170,7 @@ func (st *state) apply(c command) (Step, error) {
 	case *instructions.RunCommand:
 		step.Op, createdBy, err = st.run(c, in)
 	case *instructions.CopyCommand, *instructions.AddCommand:
-		step.Op, createdBy, err = st.copy(c, in)
+		step.Op, createdBy, err = copyOp(in, c.sources, st.place())
 	case *instructions.WorkdirCommand:
 		step.Op, createdBy, err = st.workdir(in)
 	case *instructions.ArgCommand:

@@ -29,8 +29,7 @@ type Lexer struct {
 	escape rune
 }
 
-// New returns a Lexer for words in which escape takes the meaning from the character
-// behind it.
+// New returns a Lexer for words in which escape is the escape character.
 func New(escape rune) Lexer { return Lexer{shell.NewLex(escape), escape} }
 
 // Word replaces the variables in a word and removes its quotes.
@@ -97,8 +96,8 @@ func (m *meter) Get(key string) (string, bool) {
 // Constant tells whether a word is the same before and after expansion.
 func Constant(word string) bool { return !strings.ContainsAny(word, "$\\`'\"") }
 
-// Names returns the names of the variables in a word, in their order and each as often as
-// it stands there.
+// Names returns the names of the variables in a word, in their order. A name that stands
+// there twice is returned twice.
 func Names(word string) []string {
 	var names []string
 	for _, m := range variable.FindAllStringSubmatch(word, -1) {

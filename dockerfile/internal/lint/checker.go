@@ -17,10 +17,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// A Checker finds what the linter has to say of the instructions of one stage. A nil
-// Checker looks at nothing.
+// A Checker applies the linter's rules to the instructions of one stage. With a nil
+// Checker, Begin, Instruction, Secret and Port do nothing.
 type Checker struct {
-	file, lint *linter.Linter    // as the whole file has it, and with the comments above the instruction
+	file, lint *linter.Linter    // lint is file with what the comments above the instruction ask for
 	at         position.Location // where the next finding is
 	last       map[string]position.Location
 	ignored    *patternmatcher.PatternMatcher // nil without patterns
@@ -65,9 +65,46 @@ func (ch *Checker) Base(name string, want ocispec.Platform, image dockerspec.Doc
 	Platform(ch.lint, name, want, image)
 }
 
-// Workdir finds a WORKDIR that is relative to one that this file doesn't set.
-func (ch *Checker) Workdir(path string) {
-	ch.lint.Run(&linter.RuleWorkdirRelativePath, nil, linter.RuleWorkdirRelativePath.Format(path))
+// A Setting is what the rules look at around an instruction.
+type Setting struct {
+	UnknownWorkdir bool     // a relative WORKDIR starts from one that the file doesn't set
+	ShellSet       bool     // the image has a shell of its own
+	Local          []string // the sources of COPY or ADD that are files of the build context
+}
+
+// Instruction checks an instruction whose variables are replaced. ARG and EXPOSE are
+// checked word by word, by Secret and Port.
+func (ch *Checker) Instruction(in instructions.Command, around Setting) {
+	if ch == nil {
+		return
+	}
+	switch c := in.(type) {
+	case *instructions.WorkdirCommand:
+		if around.UnknownWorkdir {
+			ch.lint.Run(&linter.RuleWorkdirRelativePath, nil, linter.RuleWorkdirRelativePath.Format(c.Path))
+		}
+	case *instructions.EnvCommand:
+		for _, kv := range c.Env {
+			ch.legacy(in, kv)
+			ch.Secret("ENV", kv.Key)
+		}
+	case *instructions.LabelCommand:
+		for _, kv := range c.Labels {
+			ch.legacy(in, kv)
+		}
+	case *instructions.CmdCommand:
+		ch.once(in, "CMD")
+		ch.shellForm(in, c.PrependShell && !around.ShellSet)
+	case *instructions.EntrypointCommand:
+		ch.once(in, "ENTRYPOINT")
+		ch.shellForm(in, c.PrependShell && !around.ShellSet)
+	case *instructions.HealthCheckCommand:
+		ch.once(in, "HEALTHCHECK")
+	case *instructions.CopyCommand:
+		ch.sources("Copy", around.Local)
+	case *instructions.AddCommand:
+		ch.sources("Add", around.Local)
+	}
 }
 
 // Undefined finds a variable that is not in env.
@@ -79,16 +116,16 @@ func (ch *Checker) Undefined(name string, env *environ.Map) {
 	ch.lint.Run(&linter.RuleUndefinedVar, nil, linter.RuleUndefinedVar.Format(name, near))
 }
 
-// Legacy finds "ENV key value".
-func (ch *Checker) Legacy(in instructions.Command, kv instructions.KeyValuePair) {
+// legacy finds "ENV key value".
+func (ch *Checker) legacy(in instructions.Command, kv instructions.KeyValuePair) {
 	if kv.NoDelim {
 		ch.lint.Run(&linter.RuleLegacyKeyValueFormat, nil, linter.RuleLegacyKeyValueFormat.Format(in.Name()))
 	}
 }
 
-// Once finds instructions of which only the last counts. The finding is at the
+// once finds instructions of which only the last counts. The finding is at the
 // one that doesn't.
-func (ch *Checker) Once(in instructions.Command, kind string) {
+func (ch *Checker) once(in instructions.Command, kind string) {
 	here := ch.at
 	if before, ok := ch.last[kind]; ok {
 		ch.at = before
@@ -98,8 +135,8 @@ func (ch *Checker) Once(in instructions.Command, kind string) {
 	ch.last[kind] = here
 }
 
-// ShellForm finds command lines that get a shell nobody asked for.
-func (ch *Checker) ShellForm(in instructions.Command, shell bool) {
+// shellForm finds command lines that get a shell nobody asked for.
+func (ch *Checker) shellForm(in instructions.Command, shell bool) {
 	if shell {
 		ch.lint.Run(&linter.RuleJSONArgsRecommended, nil, linter.RuleJSONArgsRecommended.Format(in.Name()))
 	}
@@ -138,9 +175,9 @@ func (ch *Checker) Port(word string) {
 	}
 }
 
-// Sources finds files that the ignore patterns leave out of the context.
+// sources finds files that the ignore patterns leave out of the context.
 // Where a pattern brings files back nothing can be said of directories.
-func (ch *Checker) Sources(instruction string, paths []string) {
+func (ch *Checker) sources(instruction string, paths []string) {
 	if ch.ignored == nil || ch.ignored.Exclusions() {
 		return
 	}
