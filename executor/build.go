@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -12,40 +13,92 @@ import (
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/executor/inputs"
 	"github.com/bobbuild/bob/executor/source"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 )
 
-// A build is one call of Build: everything that its stages share.
+// A build is one attempt of Build: everything that its stages share.
 type build struct {
 	*Builder
-	plan  *dockerfile.Plan   // the first of plans, for what they have in common
-	plans []*dockerfile.Plan // one for each platform
+	plan  *dockerfile.Plan // the first of plans, for what they have in common
+	plans plans
 	opts  Options
 
 	group     *errgroup.Group // all goroutines of the build; its first error is the build's
 	life      context.Context //nolint:containedctx // of group: what is made for all outlives the step that asked first
 	progress  *event.Reporter
-	stopwatch stopwatch
+	stopwatch *stopwatch
 	policy    policy
+	sources   *source.Sources
+	linter    linter
+	exporter  *image.Exporter
+	caches    *cache.Caches
+	explained *explain.Log
 	results   *results
 	commands  *command.Commands
 	inResult  map[*dockerfile.Stage]bool // stages whose layers are part of the result
-	exporter  *image.Exporter
-	caches    *cache.Caches
-	sources   *source.Sources
-
-	reads     inputs.Reads // of the build context
-	explained explain.Log
+	reads     inputs.Reads               // of the build context
 }
 
-// allStages returns the stages of all plans.
-func (b *build) allStages() []*dockerfile.Stage {
-	var all []*dockerfile.Stage
-	for _, p := range b.plans {
-		all = append(all, p.Stages...)
+// newBuild returns a build, with its warnings reported. It refuses a strict plan with
+// warnings, and a destination of the image that can't be reached. The layers lost are
+// layers of caches that can't be fetched. The caller waits for the group of the build
+// and then closes its sources.
+func (b *Builder) newBuild(ctx context.Context, all plans, o Options, progress *event.Reporter, lost []digest.Digest) (_ *build, err error) {
+	group, life := errgroup.WithContext(ctx)
+	// The end of the build is not a failure of what was under way. The error of a step
+	// is reported with its place.
+	progress.Excuse(func(err error) bool {
+		_, placed := errors.AsType[*StepError](err)
+		return placed || endedBy(life, err)
+	})
+	watch := &stopwatch{limit: o.StepTimeout}
+	sources := source.New(source.Options{
+		Registry: b.Registry, Store: b.Store, Fetch: b.Fetch, Progress: progress,
+		Jobs: o.copiesAtOnce(), Platforms: len(all) > 1, LeaveOut: o.LeaveOut, Limit: watch.bounded,
+	})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, group.Wait(), sources.Close())
+		}
+	}()
+	l := linter{sources: sources, contexts: o.Contexts}
+	if err := l.approve(life, all, progress); err != nil {
+		return nil, err
 	}
-	return all
+	exporter, err := image.New(life, image.Options{
+		Destinations: o.destinations(),
+		Store:        b.Store, Registry: b.Registry, Progress: progress,
+		Epoch: all[0].Epoch, MaxUnpacked: o.MaxUnpacked,
+		Go: func(f func(context.Context) error) { group.Go(func() error { return f(life) }) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	caches := cache.New(cache.Options{
+		Sources: o.cachesRead(), Targets: o.CacheTo,
+		Store: b.Store, Registry: b.Registry, Exporter: exporter, Progress: progress,
+		Platforms: all.platforms(), Epoch: all[0].Epoch, Jobs: o.copiesAtOnce(), MaxUnpacked: o.MaxUnpacked,
+		Lost: lost,
+	})
+	commands := command.New(command.Options{
+		Runner: b.Runner, Store: b.Store, Progress: progress, Imported: importedMounts(caches),
+		Network: o.Network, ExtraHosts: o.ExtraHosts, ShmSize: o.ShmSize, Ulimits: o.Ulimits,
+		Secrets: o.Secrets, SSH: o.SSH, CABundle: o.CABundle,
+	})
+	explained := explain.NewLog(o.ExplainCache)
+	return &build{
+		Builder: b, plan: all[0], plans: all, opts: o, policy: newPolicy(b, &o),
+		group: group, life: life, progress: progress, stopwatch: watch,
+		sources: sources, linter: l, exporter: exporter, caches: caches, commands: commands, explained: explained,
+		results: &results{
+			store: b.Store, clock: b.Clock, progress: progress, stopwatch: watch, caches: caches, explained: explained,
+			jobs: semaphore.NewWeighted(int64(o.Jobs)), copies: semaphore.NewWeighted(int64(o.copiesAtOnce())),
+			noCache: o.NoCache, layers: make(map[string]*image.Layer),
+		},
+		inResult: all.inResult(),
+	}, nil
 }
 
 // created returns the time of f for the image's history.
@@ -56,11 +109,17 @@ func (b *build) created(f *finding) *time.Time {
 	return &f.Created
 }
 
-// platforms returns the platforms of the build, in the order of the plans.
-func (b *build) platforms() []ocispec.Platform {
-	var all []ocispec.Platform
-	for _, p := range b.plans {
-		all = append(all, p.Target().TargetPlatform())
+// importedMounts returns a function that finds cache mounts in imported caches, by their
+// keys. It returns nil if no cache has the mount.
+func importedMounts(caches *cache.Caches) func(context.Context, digest.Digest) *command.Imported {
+	return func(ctx context.Context, key digest.Digest) *command.Imported {
+		m := caches.Mount(ctx, key)
+		if m == nil {
+			return nil
+		}
+		return &command.Imported{ID: m.ID, Unpack: func(ctx context.Context, dir string) (dockerfile.MountOwner, error) {
+			owner, err := caches.Unpack(ctx, dir, m)
+			return dockerfile.MountOwner(owner), err
+		}}
 	}
-	return all
 }

@@ -46,7 +46,7 @@ func (at site) copy(ctx context.Context, op *dockerfile.Copy) (*operation, error
 			for _, p := range c.parts {
 				p.unread(r)
 			}
-			return &operation{key: key, basis: c.from.basis, run: run, explanation: explanation{inputs: r.Inputs()}}, nil
+			return &operation{key: key, basis: c.from.basis, run: run, inputs: r.Inputs()}, nil
 		}
 	}
 	if at.after.basis == forecast && c.from != nil && c.from.rootfs != nil {
@@ -64,7 +64,7 @@ func (at site) copy(ctx context.Context, op *dockerfile.Copy) (*operation, error
 			return nil, err
 		}
 	}
-	return &operation{key: key, run: run, explanation: explanation{inputs: r.Inputs(), files: c.localFiles()}}, nil
+	return &operation{key: key, run: run, inputs: r.Inputs(), files: c.localFiles()}, nil
 }
 
 // part prepares one source of c.
@@ -72,7 +72,7 @@ func (at site) part(ctx context.Context, c *copying, src dockerfile.Source) (par
 	switch src := src.(type) {
 	case *dockerfile.Path:
 		if c.from == nil {
-			from, err := at.origin(ctx, c.From)
+			from, err := at.find(ctx, c.From, at.stage)
 			if err != nil {
 				return nil, err
 			}

@@ -14,7 +14,7 @@ type counter struct {
 }
 
 // counter returns the counter of the steps of s, whose FROM is the first of them.
-func (b *build) counter(s *dockerfile.Stage, steps []dockerfile.Step) *counter {
+func (all plans) counter(s *dockerfile.Stage, steps []dockerfile.Step) *counter {
 	c := &counter{title: s.Title()}
 	if s.Base.Reference != "" {
 		c.total++
@@ -27,14 +27,14 @@ func (b *build) counter(s *dockerfile.Stage, steps []dockerfile.Step) *counter {
 	if c.title != "" {
 		c.title += " "
 	}
-	c.title = b.platformPrefix(s) + c.title
+	c.title = all.prefix(s) + c.title
 	return c
 }
 
-// platformPrefix returns the prefix that distinguishes the steps of s from steps for
+// prefix returns the prefix that distinguishes the steps of s from steps for
 // other platforms, as in "[linux/amd64->arm64 build 2/5]". It is "" with one platform.
-func (b *build) platformPrefix(s *dockerfile.Stage) string {
-	if len(b.plans) == 1 {
+func (all plans) prefix(s *dockerfile.Stage) string {
+	if len(all) == 1 {
 		return ""
 	}
 	prefix := platforms.FormatAll(s.Platform)

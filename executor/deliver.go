@@ -6,43 +6,7 @@ import (
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/cache"
 	"github.com/bobbuild/bob/executor/image"
-	"github.com/bobbuild/bob/executor/source"
-	"github.com/opencontainers/go-digest"
 )
-
-// newExporter returns the exporter of the result of b.
-func (b *build) newExporter(ctx context.Context) (*image.Exporter, error) {
-	return image.New(ctx, image.Options{
-		Destinations: b.opts.destinations(),
-		Store:        b.Store, Registry: b.Registry, Progress: b.progress,
-		Epoch: b.plan.Epoch, MaxUnpacked: b.opts.MaxUnpacked,
-		Go: func(f func(context.Context) error) { b.group.Go(func() error { return f(b.life) }) },
-	})
-}
-
-// newCaches returns the caches of b and fetches nothing yet.
-func (b *build) newCaches(lost []digest.Digest) *cache.Caches {
-	o := cache.Options{
-		Sources: b.opts.CacheFrom, Targets: b.opts.CacheTo,
-		Store: b.Store, Registry: b.Registry, Exporter: b.exporter, Progress: b.progress,
-		Platforms: b.platforms(), Epoch: b.plan.Epoch, Jobs: b.opts.copiesAtOnce(), MaxUnpacked: b.opts.MaxUnpacked,
-		Lost: lost,
-	}
-	if b.opts.NoCache {
-		o.Sources = nil
-	}
-	return cache.New(o)
-}
-
-// imported returns the result of the operation key over below from an imported cache,
-// nil if no cache has it.
-func (b *build) imported(ctx context.Context, below *source.RootFS, key digest.Digest) *finding {
-	r, ok := b.caches.Find(ctx, below, key)
-	if !ok {
-		return nil
-	}
-	return &finding{Result: r}
-}
 
 // noteStep notes for the cache export that f is the result of a step of s over the
 // layers below.
@@ -63,7 +27,7 @@ func (b *build) deliver(ctx context.Context, targets []*state) (*Result, error) 
 		return nil, err
 	}
 	var contents []*image.Content
-	for i, p := range b.platforms() {
+	for i, p := range b.plans.platforms() {
 		st := targets[i]
 		contents = append(contents, &image.Content{
 			Platform: p, Config: st.image, History: st.fullHistory(), Base: st.base, Layers: st.layers,

@@ -2,12 +2,10 @@ package executor
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"path/filepath"
 
 	"github.com/bobbuild/bob/dockerfile"
-	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/explain"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/recipe"
@@ -53,11 +51,11 @@ func (b *build) notebook(s *dockerfile.Stage) *explain.Notebook {
 	case s.Base.Context != "":
 		below = "context " + s.Base.Context
 	}
-	return explain.Open(b.Store, recipe.Key("place", s.Location.File, dir, b.platformPrefix(s), name), below)
+	return explain.Open(b.Store, recipe.Key("place", s.Location.File, dir, b.plans.prefix(s), name), below)
 }
 
-// note gives op its entry in the notebook. It is the operation of t and comes after st.
-func (b *build) note(st *state, t task, op *operation) {
+// note makes the entry in the notebook for op, the operation of t, which comes after st.
+func (b *build) note(st *state, t task, op *operation) *explain.Entry {
 	s := explain.Step{Key: op.key, Text: t.Text, Parent: st.key, Inputs: op.inputs, Files: op.files}
 	if t.stage.Base.Reference != "" {
 		s.Base = st.from
@@ -72,13 +70,5 @@ func (b *build) note(st *state, t task, op *operation) {
 	case op.basis == anew:
 		s.Anew = "what it mounts was made anew"
 	}
-	op.entry = t.book.Begin(s)
-}
-
-// explain reports, if explanations were asked for, whether the result of op is known
-// and, if not, why.
-func (b *build) explain(ctx context.Context, v *event.Vertex, op *operation, title string, hit bool) {
-	if b.opts.ExplainCache && op.entry != nil {
-		b.explained.Add(ctx, v, op.entry, title, hit)
-	}
+	return t.book.Begin(s)
 }

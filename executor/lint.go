@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/bobbuild/bob/dockerfile"
+	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/source"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -108,49 +109,24 @@ func (l linter) lintImages(ctx context.Context, s *dockerfile.Stage, images []do
 	return warnings, nil
 }
 
-// linter returns the linter of the build's stages.
-func (b *build) linter() linter { return linter{b.sources, b.opts.Contexts} }
-
-// approve reports all warnings before anything is run. It returns an error if the plan
-// is strict and has warnings.
-func (b *build) approve(ctx context.Context) error {
-	warnings, err := b.linter().check(ctx, b.allStages())
-	b.remark(warnings)
+// approve reports all warnings about strict plans to progress before anything is run,
+// and returns an error if there are any. It does nothing for other plans.
+func (l linter) approve(ctx context.Context, all plans, progress *event.Reporter) error {
+	plan := all[0]
+	if !plan.Strict {
+		return nil
+	}
+	warnings, err := l.check(ctx, all.stages())
+	remark(progress, warnings)
 	if err != nil {
 		return err
 	}
-	return dockerfile.Violations(append(warnings, b.plan.Warnings...))
+	return dockerfile.Violations(append(warnings, plan.Warnings...))
 }
 
-// lint reports the warnings about s, which starts from an image with this config,
-// unless approve has reported them. No step waits for the images that s takes files
-// from.
-func (b *build) lint(s *dockerfile.Stage, config dockerspec.DockerOCIImage) error {
-	if b.plan.Strict {
-		return nil
-	}
-	warnings, err := s.Lint(config)
-	b.remark(warnings)
-	if err != nil {
-		return err
-	}
-	images, err := s.SourceImages(config)
-	for _, img := range images { // all at the same time
-		b.group.Go(func() error {
-			_, _ = b.sources.Image(b.life, img.Reference, s.TargetPlatform()) // the step fails with the same error
-			return nil
-		})
-	}
-	b.group.Go(func() error {
-		warnings, _ := b.linter().lintImages(b.life, s, images)
-		b.remark(warnings)
-		return nil
-	})
-	return err
-}
-
-func (b *build) remark(warnings []dockerfile.Warning) {
+// remark reports warnings.
+func remark(progress *event.Reporter, warnings []dockerfile.Warning) {
 	for _, w := range warnings {
-		b.progress.Warn(w.String())
+		progress.Warn(w.String())
 	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor/command"
-	"github.com/bobbuild/bob/executor/event"
 	"github.com/bobbuild/bob/executor/filecopy"
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/snapshot"
@@ -38,7 +37,7 @@ func (at site) mountSources(ctx context.Context, op *dockerfile.Run) (mountSourc
 
 // mountSource finds source in from.
 func (at site) mountSource(ctx context.Context, from dockerfile.From, source string) (*mountSource, error) {
-	o, err := at.origin(ctx, from)
+	o, err := at.find(ctx, from, at.stage)
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +102,9 @@ func (at site) copiedSource(ctx context.Context, o *origin, source string) (*mou
 				return snap, nil
 			}
 		}
-		snap, err := at.results.execute(ctx, nil, &operation{run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
+		snap, err := at.results.execute(ctx, nil, func(ctx context.Context, to *snapshot.Active) error {
 			return selection.CopyTo(ctx, to.Root(), "/mount", filecopy.Options{Owner: &filecopy.Owner{}, Owners: at.Store.Owners()})
-		}}, nil)
+		})
 		if err != nil {
 			return nil, err
 		}

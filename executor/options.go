@@ -124,6 +124,14 @@ func (o *Options) UpToDate(ctx context.Context, annotations map[string]string) (
 	return c.UpToDate(ctx, o.Fingerprint, annotations)
 }
 
+// cachesRead returns the caches that are searched for results.
+func (o *Options) cachesRead() []cache.Source {
+	if o.NoCache {
+		return nil
+	}
+	return o.CacheFrom
+}
+
 // destinations returns where the result goes.
 func (o *Options) destinations() image.Destinations {
 	return image.Destinations{Tags: o.Tags, ByDigest: o.ByDigest, Format: o.Format, Outputs: o.Outputs, Report: o.Report}

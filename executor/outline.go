@@ -45,7 +45,7 @@ func (a *outlines) of(ctx context.Context, s *dockerfile.Stage) (*outline, error
 		if err != nil {
 			return nil, err
 		}
-		root, err := a.linter().config(ctx, s)
+		root, err := a.linter.config(ctx, s)
 		if err != nil {
 			return nil, err
 		}
@@ -56,6 +56,33 @@ func (a *outlines) of(ctx context.Context, s *dockerfile.Stage) (*outline, error
 		o.steps, o.image, err = s.Steps(root)
 		return o, err
 	})
+}
+
+// lint reports the warnings about s, which starts from an image with this config,
+// unless approve has reported them. No step waits for the images that s takes files
+// from.
+func (a *outlines) lint(s *dockerfile.Stage, config dockerspec.DockerOCIImage) error {
+	if a.plan.Strict {
+		return nil
+	}
+	warnings, err := s.Lint(config)
+	remark(a.progress, warnings)
+	if err != nil {
+		return err
+	}
+	images, err := s.SourceImages(config)
+	for _, img := range images { // all at the same time
+		a.group.Go(func() error {
+			_, _ = a.sources.Image(a.life, img.Reference, s.TargetPlatform()) // the step fails with the same error
+			return nil
+		})
+	}
+	a.group.Go(func() error {
+		warnings, _ := a.linter.lintImages(a.life, s, images)
+		remark(a.progress, warnings)
+		return nil
+	})
+	return err
 }
 
 // base returns the state that s starts from. s must not start from another stage.
@@ -149,11 +176,10 @@ func (a *outlines) contextFiles(ctx context.Context, o *origin, title string) (*
 		return nil, err
 	}
 	op := &operation{
-		key:    recipe.Key("context", content.String()),
-		before: func(context.Context) error { return nil },
+		key: recipe.Key("context", content.String()),
 		run: func(ctx context.Context, to *snapshot.Active, _ *event.Vertex) error {
 			return selection.CopyTo(ctx, to.Root(), "/", filecopy.Options{Owner: &filecopy.Owner{}, Owners: a.Store.Owners()})
 		},
 	}
-	return a.results.find(ctx, new(source.RootFS), op, title)
+	return a.results.find(ctx, new(source.RootFS), request{operation: op, title: title, before: func(context.Context) error { return nil }})
 }

@@ -19,27 +19,31 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// An operation is what a step does to the file system, ready to run.
+// An operation is what a step does to the file system, ready to run. It is immutable.
 type operation struct {
 	// key identifies the result; see package recipe.
-	key digest.Digest
-	// basis is the basis of the key. If it is anew, a known result isn't used.
-	basis basis
-	// before is called if the result has to be made, before that.
-	before func(context.Context) error
+	key   digest.Digest
+	basis basis // of the key
 	// command says that a command is run, which may do nothing but wait. Others copy files.
 	command bool
 	// run changes the file system of the step. It reports to v.
 	run func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error
 
-	explanation // of the key
+	// For explanations: the inputs of the key, and the files of this machine among them.
+	inputs []recipe.Input
+	files  []*filecopy.Selection
 }
 
-// An explanation holds the inputs of a step's key.
-type explanation struct {
-	inputs []recipe.Input
-	files  []*filecopy.Selection // of this machine
-	entry  *explain.Entry        // nil if the operation isn't a step
+// A request asks for the result of an operation.
+type request struct {
+	*operation
+
+	title string // in the progress
+	anew  bool   // a known result isn't used
+	// before is called if the result has to be made, before that.
+	before func(context.Context) error
+	// entry explains whether the result is known; nil if the operation isn't a step.
+	entry *explain.Entry
 }
 
 // wanted is the question that a finding answers.
@@ -64,12 +68,8 @@ type results struct {
 	jobs      *semaphore.Weighted // operations under way
 	copies    *semaphore.Weighted // those of them that copy files
 	noCache   bool                // nothing is known
-	// imported returns the result of the operation key over below from an imported
-	// cache, nil if no cache has it.
-	imported func(ctx context.Context, below *source.RootFS, key digest.Digest) *finding
-	// explain reports whether the result of op was known and why, if explanations were
-	// asked for.
-	explain func(ctx context.Context, v *event.Vertex, op *operation, title string, known bool)
+	caches    *cache.Caches
+	explained *explain.Log
 
 	findings memo.Map[wanted, *finding]
 
@@ -77,73 +77,79 @@ type results struct {
 	layers map[string]*image.Layer // made by steps, by the ID of the snapshot
 }
 
-// find looks up the result of op over below, or makes it. Equal steps, which two
+// find looks up the result of q over below, or makes it. Equal steps, which two
 // platforms may have, are done and shown once in a build.
-func (r *results) find(ctx context.Context, below *source.RootFS, op *operation, title string) (*finding, error) {
-	return r.findings.Get(ctx, wanted{op.key, op.basis == anew}, func(ctx context.Context) (*finding, error) {
-		f := r.known(ctx, below, op)
+func (r *results) find(ctx context.Context, below *source.RootFS, q request) (*finding, error) {
+	return r.findings.Get(ctx, wanted{q.key, q.anew}, func(ctx context.Context) (*finding, error) {
+		f := r.known(ctx, below, q)
 		if f == nil {
-			if err := op.before(ctx); err != nil {
+			if err := q.before(ctx); err != nil {
 				return nil, err
 			}
 		}
-		if f == nil && op.basis != anew {
+		if f == nil && !q.anew {
 			// Another process may be doing the same step.
-			release, err := r.store.Lock(ctx, op.key, r.progress.Waiting(title, "runs the same step"))
+			release, err := r.store.Lock(ctx, q.key, r.progress.Waiting(q.title, "runs the same step"))
 			if err != nil {
 				return nil, err
 			}
 			defer release()
-			f = r.known(ctx, below, op)
+			f = r.known(ctx, below, q)
 		}
 		if f != nil {
 			f.hit = true
-			v := r.progress.Start(title)
-			r.explain(ctx, v, op, title, true)
-			v.Cached()
+			r.start(ctx, q, true).Cached()
 			return f, nil
 		}
 		parent, err := below.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return r.make(ctx, parent, op, title)
+		return r.make(ctx, parent, q)
 	})
 }
 
-// known returns the known result of op over below, nil if no result is known or it
-// isn't to be used.
-func (r *results) known(ctx context.Context, below *source.RootFS, op *operation) *finding {
-	if op.basis == anew {
-		return nil
+// start shows q in the progress, and explains whether its result is known.
+func (r *results) start(ctx context.Context, q request, known bool) *event.Vertex {
+	v := r.progress.Start(q.title)
+	if q.entry != nil {
+		r.explained.Add(ctx, v, q.entry, q.title, known)
 	}
-	return r.recall(ctx, below, op.key)
+	return v
 }
 
-// make runs op over parent, when its turn has come, and remembers the result.
-func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, op *operation, title string) (*finding, error) {
+// known returns the known result of q over below, nil if no result is known or it isn't
+// to be used.
+func (r *results) known(ctx context.Context, below *source.RootFS, q request) *finding {
+	if q.anew {
+		return nil
+	}
+	return r.recall(ctx, below, q.key)
+}
+
+// make runs q over parent, when its turn has come, and remembers the result.
+func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, q request) (*finding, error) {
 	if err := r.jobs.Acquire(ctx, 1); err != nil {
 		return nil, context.Cause(ctx)
 	}
 	defer r.jobs.Release(1)
-	if !op.command {
+	if !q.command {
 		if err := r.copies.Acquire(ctx, 1); err != nil {
 			return nil, context.Cause(ctx)
 		}
 		defer r.copies.Release(1)
 	}
-	v := r.progress.Start(title)
-	r.explain(ctx, v, op, title, false)
+	v := r.start(ctx, q, false)
 	var snap *snapshot.Snapshot
 	err := r.stopwatch.bounded(ctx, func(ctx context.Context) (err error) {
-		snap, err = r.execute(ctx, parent, op, v)
+		snap, err = r.execute(ctx, parent, func(ctx context.Context, to *snapshot.Active) error { return q.run(ctx, to, v) })
 		return err
 	})
 	v.Done(err)
 	if err != nil {
 		return nil, err
 	}
-	return r.record(op.key, snap)
+	return r.record(q.key, snap)
 }
 
 // record stores snap as the result of key.
@@ -176,7 +182,10 @@ func (r *results) recall(ctx context.Context, below *source.RootFS, key digest.D
 	if f := r.lookup(below, key); f != nil {
 		return f
 	}
-	return r.imported(ctx, below, key)
+	if found, ok := r.caches.Find(ctx, below, key); ok {
+		return &finding{Result: found}
+	}
+	return nil
 }
 
 // lookup returns the result in the store under key. It returns nil if the store has no
@@ -192,8 +201,8 @@ func (r *results) lookup(below *source.RootFS, key digest.Digest) *finding {
 	return r.found(key, snap, created)
 }
 
-// execute runs op over parent and commits what it changed.
-func (r *results) execute(ctx context.Context, parent *snapshot.Snapshot, op *operation, v *event.Vertex) (snap *snapshot.Snapshot, err error) {
+// execute has run change the file system over parent, and commits the changes.
+func (r *results) execute(ctx context.Context, parent *snapshot.Snapshot, run func(context.Context, *snapshot.Active) error) (snap *snapshot.Snapshot, err error) {
 	active, err := r.store.Prepare(ctx, parent)
 	if err != nil {
 		return nil, err
@@ -203,7 +212,7 @@ func (r *results) execute(ctx context.Context, parent *snapshot.Snapshot, op *op
 			err = errors.Join(err, active.Discard())
 		}
 	}()
-	if err := op.run(ctx, active, v); err != nil {
+	if err := run(ctx, active); err != nil {
 		return nil, err
 	}
 	return active.Commit()

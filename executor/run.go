@@ -13,7 +13,6 @@ import (
 	"github.com/bobbuild/bob/executor/recipe"
 	"github.com/bobbuild/bob/executor/sandbox"
 	"github.com/bobbuild/bob/snapshot"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -40,10 +39,11 @@ func (at site) run(ctx context.Context, op *dockerfile.Run) (*operation, error) 
 		return nil, err
 	}
 	return &operation{
-		key:         r.Key(),
-		basis:       found.basis(),
-		explanation: explanation{inputs: r.Inputs(), files: found.localFiles()},
-		command:     true,
+		key:     r.Key(),
+		basis:   found.basis(),
+		inputs:  r.Inputs(),
+		files:   found.localFiles(),
+		command: true,
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 			restored, err := at.commands.Run(ctx, to.Root(), op, found.sources(), v)
 			if err != nil {
@@ -113,17 +113,4 @@ func networkName(n sandbox.Network) (string, error) {
 		return "private", nil
 	}
 	return "", fmt.Errorf("no network %d", n)
-}
-
-// importedMount returns the cache mount key of an imported cache, nil if no cache has
-// it.
-func (b *build) importedMount(ctx context.Context, key digest.Digest) *command.Imported {
-	m := b.caches.Mount(ctx, key)
-	if m == nil {
-		return nil
-	}
-	return &command.Imported{ID: m.ID, Unpack: func(ctx context.Context, dir string) (dockerfile.MountOwner, error) {
-		owner, err := b.caches.Unpack(ctx, dir, m)
-		return dockerfile.MountOwner(owner), err
-	}}
 }

@@ -26,12 +26,12 @@ type scout struct {
 // known. A remote scout returns before its answers have come, and an error among them
 // ends the build. An error is a [*StepError] and has been reported.
 func (s scout) look(ctx context.Context) error {
-	for _, stage := range s.allStages() {
+	for _, stage := range s.plans.stages() {
 		o, err := s.outlines.of(ctx, stage)
 		if err != nil {
 			return err
 		}
-		n := s.counter(stage, o.steps)
+		n := s.plans.counter(stage, o.steps)
 		if stage.Base.Reference != "" {
 			n.next() // the FROM
 		}

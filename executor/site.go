@@ -15,8 +15,3 @@ type site struct {
 	// find returns the source that a From names there.
 	find func(context.Context, dockerfile.From, *dockerfile.Stage) (*origin, error)
 }
-
-// origin returns the origin that from names at the site.
-func (at site) origin(ctx context.Context, from dockerfile.From) (*origin, error) {
-	return at.find(ctx, from, at.stage)
-}

@@ -40,7 +40,7 @@ func (w *stages) begin() {
 		_ = w.scout(true).look(w.life) // the error of a base is told by its stage
 		return nil
 	})
-	for _, s := range w.allStages() {
+	for _, s := range w.plans.stages() {
 		w.beginOne(s)
 	}
 }
@@ -86,6 +86,18 @@ func (w *stages) awaitSources(ctx context.Context) error {
 	return err
 }
 
+// targets returns the last states of the stages that the plans are for.
+func (w *stages) targets(ctx context.Context) (targets []*state, err error) {
+	for _, p := range w.plans {
+		st, err := w.last(ctx, p.Target())
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, st)
+	}
+	return targets, nil
+}
+
 // last returns the last state of s, which is built if it isn't yet.
 func (w *stages) last(ctx context.Context, s *dockerfile.Stage) (*state, error) {
 	return w.all.Get(ctx, s, func(ctx context.Context) (*state, error) {
@@ -108,7 +120,7 @@ func (w *stages) make(ctx context.Context, s *dockerfile.Stage) (_ *state, err e
 	if err := w.policy.prepareSteps(ctx, s, o.platform, o.steps); err != nil {
 		return nil, err
 	}
-	n := w.counter(s, o.steps)
+	n := w.plans.counter(s, o.steps)
 	if s.Base.Reference != "" {
 		n.next() // the FROM itself, shown when its layers are needed
 	}
@@ -148,24 +160,24 @@ func (w *stages) step(ctx context.Context, st *state, t task) (*state, error) {
 		w.progress.Fail(t.title(), err)
 		return nil, err
 	}
-	op.before = func(ctx context.Context) error {
-		t.demand()
-		return w.awaitSources(ctx)
+	q := request{
+		operation: op, title: t.title(), entry: w.note(st, t, op),
+		anew: op.basis == anew || st.basis == anew || t.stage.NoCache || w.opts.NoCache,
+		before: func(ctx context.Context) error {
+			t.demand()
+			return w.awaitSources(ctx)
+		},
 	}
-	if st.basis == anew || t.stage.NoCache || w.opts.NoCache {
-		op.basis = anew
-	}
-	w.note(st, t, op)
-	f, err := w.results.find(ctx, st.rootfs, op, t.title())
+	f, err := w.results.find(ctx, st.rootfs, q)
 	if err != nil {
 		return nil, err
 	}
-	if err := op.entry.End(ctx, t.title(), f.hit); err != nil {
+	if err := q.entry.End(ctx, q.title, f.hit); err != nil {
 		return nil, err
 	}
 	next := w.after(st, t, f)
 	next.basis = settled
-	if op.basis == anew {
+	if q.anew {
 		next.basis = anew
 	}
 	return next, nil
@@ -203,8 +215,7 @@ func (w *stages) prepare(ctx context.Context, st *state, t task) (*operation, er
 	case err != nil:
 		return nil, err
 	case op.basis != forecast || st.basis != anew && !t.stage.NoCache && w.results.recallAfter(ctx, st, op.key) != nil:
-		own := *op
-		return &own, nil
+		return op, nil
 	}
 	t.demand()
 	return site{build: w.build, after: st, stage: t.stage, find: w.origins.find}.operation(ctx, t.Op)

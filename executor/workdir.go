@@ -22,8 +22,8 @@ func (at site) workdir(op *dockerfile.Workdir) (*operation, error) {
 	r.Add("directory", op.Path)
 	r.Add("USER", op.User)
 	return &operation{
-		key:         r.Key(),
-		explanation: explanation{inputs: r.Inputs()},
+		key:    r.Key(),
+		inputs: r.Inputs(),
 		run: func(ctx context.Context, to *snapshot.Active, v *event.Vertex) error {
 			owner, err := ownerIn(ctx, to, v, op.User)
 			if err != nil {

@@ -21,13 +21,22 @@ type Case struct {
 
 // A Log has the cases of a build. It may be used by several goroutines.
 type Log struct {
+	asked bool
+
 	mu    sync.Mutex
 	cases []Case
 }
 
+// NewLog returns the log of a build. It stays empty, and reports nothing, unless
+// explanations were asked for.
+func NewLog(asked bool) *Log { return &Log{asked: asked} }
+
 // Add reports to v whether the result of the step was known and, if not, why. It is
 // called as soon as this is known, before anything is run.
 func (l *Log) Add(ctx context.Context, v *event.Vertex, e *Entry, title string, hit bool) {
+	if !l.asked {
+		return
+	}
 	c := Case{Step: title, Hit: hit, vertex: v.Number()}
 	if !hit {
 		if c.Reason = e.anew; c.Reason == "" {
