@@ -20,12 +20,12 @@ help: ## list the targets
 
 # The tests of these start bob, or themselves, thousands of times. The race detector makes each start
 # take long; of the former it sees nothing.
-STARTING := /(executor/sandbox|integration)($$|/)
+STARTING := /(executor/(doctor|isolation|sandbox)|integration)($$|/)
 
 test: setup-test ## install what the tests need, where that is allowed, and run all of them
 	go test -race -shuffle=on -timeout 30m -tags '$(TAGS)' $$(go list -tags '$(TAGS)' ./... | grep -vE '$(STARTING)')
 	go test -shuffle=on -timeout 30m -tags '$(TAGS)' $$(go list -tags '$(TAGS)' ./... | grep -E '$(STARTING)')
-	go test -race -timeout 30m -tags '$(TAGS)' -run '^(TestConcurrentRuns|TestPrivate|TestCancel|TestHeldPipe|TestExamine)$$' ./executor/sandbox ./executor/sandbox/internal/stream
+	go test -race -timeout 30m -tags '$(TAGS)' -run '^(TestConcurrentRuns|TestPrivate|TestCancel|TestHeldPipe|TestExamine)$$' ./executor/doctor ./executor/sandbox ./executor/sandbox/internal/stream
 
 lint: setup-build ## vet, staticcheck, gofumpt and the rest of .golangci.yml; go.mod must be tidy
 	$(TOOL) golangci-lint config verify

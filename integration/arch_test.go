@@ -118,6 +118,7 @@ var arrows = map[string][]string{
 	"executor/sandbox/landlock":            {"executor/obstacle"},
 	"executor/sandbox/mountattr":           {},
 	"executor/sandbox/private":             {"executor/obstacle", "registry/nearby"},
+	"executor/sandbox/sandboxtest":         {},
 	"executor/source": {
 		"executor/event", "executor/fetch", "executor/filecopy", "executor/memo", "executor/recipe", "registry",
 		"registry/archive", "snapshot",

@@ -21,6 +21,7 @@ import (
 
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
 )
 
 // programsVariable has the directory of the built programs below testdata, for processes
@@ -265,7 +266,7 @@ func TestInChrootKilled(t *testing.T) {
 	r, root := newChroot(t)
 	duration := unique()
 	cmd := again(t, modeChroot, nil)
-	cmd.Env = append(cmd.Env, probeVariable+"=chroot", "CHROOT_DIR="+r.Dir, "CHROOT_ROOT="+root, "CHROOT_DURATION="+duration)
+	cmd.Env = append(cmd.Env, killedVariable+"="+root, "CHROOT_DIR="+r.Dir, "CHROOT_DURATION="+duration)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -288,8 +289,8 @@ func TestInChrootKilled(t *testing.T) {
 		t.Error(err)
 	}
 	_ = cmd.Wait()
-	gone(t, started)
-	gone(t, func() bool {
+	sandboxtest.Gone(t, started)
+	sandboxtest.Gone(t, func() bool {
 		content, err := os.ReadFile(secret)
 		return err == nil && len(content) > 0
 	})
@@ -299,10 +300,10 @@ func TestInChrootKilled(t *testing.T) {
 }
 
 // runKilled is the bob of TestInChrootKilled.
-func runKilled() int {
+func runKilled(root string) int {
 	r := &sandbox.Runner{Dir: os.Getenv("CHROOT_DIR"), Mode: isolation.Mode{Isolation: isolation.Chroot}}
 	sleep := "sleep " + os.Getenv("CHROOT_DURATION")
-	p := shell(os.Getenv("CHROOT_ROOT"), fmt.Sprintf("trap '' TERM HUP; %[1]s & (setsid %[1]s &) ; (setsid sh -c '%[1]s & kill -STOP $$' &); echo; %[1]s", sleep))
+	p := shell(root, fmt.Sprintf("trap '' TERM HUP; %[1]s & (setsid %[1]s &) ; (setsid sh -c '%[1]s & kill -STOP $$' &); echo; %[1]s", sleep))
 	p.Stdout = os.Stdout
 	p.Mounts = []sandbox.Mount{{Kind: sandbox.Memory, Target: "/run/secret", File: sandbox.File{Content: []byte("hush"), Mode: 0o400}}}
 	fmt.Fprintln(os.Stderr, r.Run(context.Background(), p))
@@ -319,7 +320,7 @@ func TestInChrootGuardKilled(t *testing.T) {
 	p.Stdout = writerFunc(func(b []byte) (int, error) {
 		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 		if err == nil {
-			gone(t, func() bool { return len(processesWith(t, duration)) < 2 })
+			sandboxtest.Gone(t, func() bool { return len(processesWith(t, duration)) < 2 })
 			err = unix.Kill(pid, unix.SIGKILL)
 		}
 		return len(b), err
@@ -328,7 +329,7 @@ func TestInChrootGuardKilled(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "guards the command was ended") {
 		t.Errorf("error is %v", err)
 	}
-	gone(t, func() bool {
+	sandboxtest.Gone(t, func() bool {
 		return slices.ContainsFunc(processesWith(t, duration), func(string) bool { return true })
 	})
 	if after := tree(t, root); after != before {

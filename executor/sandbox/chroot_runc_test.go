@@ -11,6 +11,8 @@ import (
 
 	mobyseccomp "github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
 )
 
 // dockerCapabilities are those of Docker's default containers.
@@ -20,7 +22,7 @@ var dockerCapabilities = strings.Fields("CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERR
 // that is as Docker's, device cgroup included. Its root file system is the machine's.
 func TestChrootInRunc(t *testing.T) {
 	t.Parallel()
-	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || inUserNamespace(t) {
+	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || sandboxtest.InUserNamespace(t) {
 		t.Skip("only root can have runc make containers of root")
 	}
 	runc, err := exec.LookPath("runc")

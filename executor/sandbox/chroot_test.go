@@ -21,6 +21,7 @@ import (
 	"github.com/bobbuild/bob/executor/isolation"
 	"github.com/bobbuild/bob/executor/obstacle"
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -30,11 +31,11 @@ const modeChroot = "chroot"
 
 func TestChroot(t *testing.T) {
 	t.Parallel()
-	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || inUserNamespace(t) {
+	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || sandboxtest.InUserNamespace(t) {
 		t.Skip("only root can become root in a container")
 	}
 	const noSuchCall = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
-	for name, id := range map[string]*identity{
+	for name, id := range map[string]*sandboxtest.Identity{
 		"with Landlock":    {Docker: true, DockerPowers: true},
 		"without Landlock": {Docker: true, DockerPowers: true, Filter: map[int]uint32{unix.SYS_LANDLOCK_CREATE_RULESET: noSuchCall}},
 	} {
@@ -370,7 +371,7 @@ func TestInChrootDaemonsDie(t *testing.T) {
 		t.Errorf("still running: %q", left)
 	}
 	if left := deadChildren(t); len(left) > 0 {
-		gone(t, func() bool { return len(deadChildren(t)) > 0 })
+		sandboxtest.Gone(t, func() bool { return len(deadChildren(t)) > 0 })
 	}
 }
 
@@ -435,7 +436,7 @@ func BenchmarkInChroot(b *testing.B) {
 // TestChrootNoDevices runs on a file system on which devices can't be opened.
 func TestChrootNoDevices(t *testing.T) {
 	t.Parallel()
-	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || inUserNamespace(t) {
+	if os.Getenv(modeVariable) != "" || os.Getuid() != 0 || errNotEntered != nil || sandboxtest.InUserNamespace(t) {
 		t.Skip("only root can mount it")
 	}
 	dir := t.TempDir()
@@ -447,7 +448,7 @@ func TestChrootNoDevices(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	cmd := again(t, modeChroot, &identity{Docker: true, DockerPowers: true}, "-test.count=1", "-test.run=^TestInNoDev")
+	cmd := again(t, modeChroot, &sandboxtest.Identity{Docker: true, DockerPowers: true}, "-test.count=1", "-test.run=^TestInNoDev")
 	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

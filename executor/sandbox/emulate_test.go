@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
 	"github.com/bobbuild/bob/snapshot/owners"
 )
 
@@ -114,7 +115,7 @@ func madeDevices(t *testing.T, dir string, keeper owners.Keeper) {
 // TestForgedDevice has a user try to make devices of his files.
 func TestForgedDevice(t *testing.T) {
 	t.Parallel()
-	if os.Getenv(modeVariable) == "" && !inUserNamespace(t) {
+	if os.Getenv(modeVariable) == "" && !sandboxtest.InUserNamespace(t) {
 		t.Skip("nothing is recorded by root")
 	}
 	if oneID() {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
 )
 
 // boundProcVariable says that the tests run where /proc is partly masked.
@@ -29,15 +30,6 @@ var newMountCalls = []int{
 	unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT, unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR,
 }
 
-// filterOf returns a filter that does one thing at all calls.
-func filterOf(action uint32, calls ...int) map[int]uint32 {
-	filter := map[int]uint32{}
-	for _, number := range calls {
-		filter[number] = action
-	}
-	return filter
-}
-
 // TestFallbacks runs a few tests on a machine that refuses something, or has it in
 // an unusual place.
 func TestFallbacks(t *testing.T) {
@@ -47,71 +39,77 @@ func TestFallbacks(t *testing.T) {
 	}
 	const cgroups = "/sys/fs/cgroup"
 	dir := programs(t)
-	locked := mount{"tmpfs", "/srv", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RDONLY}
+	locked := sandboxtest.Mount{Kind: "tmpfs", Target: "/srv", Flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RDONLY}
 	for _, test := range []struct {
 		name   string
 		mode   string // modeUser unless given
-		change func(*identity)
+		change func(*sandboxtest.Identity)
 		env    []string
 	}{
 		{
 			name:   "masked proc",
-			change: func(id *identity) { id.Files["/proc/timer_list"] = "/dev/null" },
+			change: func(id *sandboxtest.Identity) { id.Files["/proc/timer_list"] = "/dev/null" },
 			env:    []string{boundProcVariable + "=1"},
 		},
 		{
 			name:   "masked sys",
-			change: func(id *identity) { id.Files["/sys/power/state"] = "/dev/null" },
+			change: func(id *sandboxtest.Identity) { id.Files["/sys/power/state"] = "/dev/null" },
 		},
-		{name: "no pivot_root", change: func(id *identity) { id.Filter = filterOf(refused, unix.SYS_PIVOT_ROOT) }},
-		{name: "no open_tree, no move_mount", change: func(id *identity) { id.Filter = filterOf(refused, unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT) }},
+		{name: "no pivot_root", change: func(id *sandboxtest.Identity) {
+			id.Filter = sandboxtest.Filter(sandboxtest.Refused, unix.SYS_PIVOT_ROOT)
+		}},
+		{name: "no open_tree, no move_mount", change: func(id *sandboxtest.Identity) {
+			id.Filter = sandboxtest.Filter(sandboxtest.Refused, unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT)
+		}},
 		{
-			name: "no new mount calls", change: func(id *identity) {
-				id.Filter, id.Mounts = filterOf(refused, newMountCalls...), []mount{locked}
+			name: "no new mount calls", change: func(id *sandboxtest.Identity) {
+				id.Filter, id.Mounts = sandboxtest.Filter(sandboxtest.Refused, newMountCalls...), []sandboxtest.Mount{locked}
 			},
 			env: []string{lockedVariable + "=/srv"},
 		},
 		{
-			name: "a kernel without the new mount calls", change: func(id *identity) {
-				id.Filter = filterOf(unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS), newMountCalls...)
+			name: "a kernel without the new mount calls", change: func(id *sandboxtest.Identity) {
+				id.Filter = sandboxtest.Filter(unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS), newMountCalls...)
 			},
 		},
 		{
 			name: "root without the new mount calls", mode: "root",
-			change: func(id *identity) { id.UID, id.Filter = 0, filterOf(refused, newMountCalls...) },
+			change: func(id *sandboxtest.Identity) {
+				id.UID, id.Filter = 0, sandboxtest.Filter(sandboxtest.Refused, newMountCalls...)
+			},
 		},
-		{name: "locked mounts", change: func(id *identity) { id.Mounts = []mount{locked} }, env: []string{lockedVariable + "=/srv"}},
-		{name: "no cgroups", change: func(id *identity) { id.Mounts = []mount{{Kind: "tmpfs", Target: cgroups}} }},
+		{name: "locked mounts", change: func(id *sandboxtest.Identity) { id.Mounts = []sandboxtest.Mount{locked} }, env: []string{lockedVariable + "=/srv"}},
+		{name: "no cgroups", change: func(id *sandboxtest.Identity) { id.Mounts = []sandboxtest.Mount{{Kind: "tmpfs", Target: cgroups}} }},
 		{
-			name: "cgroups somewhere else", change: func(id *identity) {
-				id.Mounts = []mount{{Kind: "tmpfs", Target: cgroups}, {"cgroup2", "/srv", unix.MS_NOSUID}}
-				id.Filter = filterOf(refused, newMountCalls...)
+			name: "cgroups somewhere else", change: func(id *sandboxtest.Identity) {
+				id.Mounts = []sandboxtest.Mount{{Kind: "tmpfs", Target: cgroups}, {Kind: "cgroup2", Target: "/srv", Flags: unix.MS_NOSUID}}
+				id.Filter = sandboxtest.Filter(sandboxtest.Refused, newMountCalls...)
 			},
 		},
 		{
 			name: "root of a namespace with few IDs", mode: "root",
-			change: func(id *identity) {
-				*id = identity{Odd: true, Filter: filterOf(refused, unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT)}
+			change: func(id *sandboxtest.Identity) {
+				*id = sandboxtest.Identity{Odd: true, Filter: sandboxtest.Filter(sandboxtest.Refused, unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT)}
 			},
 		},
 		{
 			name: "root of a namespace with few IDs, without powers", mode: modeRootless,
-			change: func(id *identity) { *id = identity{Odd: true} },
+			change: func(id *sandboxtest.Identity) { *id = sandboxtest.Identity{Odd: true} },
 		},
 		{
 			name: "everything",
-			change: func(id *identity) {
+			change: func(id *sandboxtest.Identity) {
 				id.Files["/proc/timer_list"] = "/dev/null"
 				id.Files["/sys/power/state"] = "/dev/null"
-				id.Filter = filterOf(refused, append(newMountCalls, unix.SYS_PIVOT_ROOT)...)
-				id.Mounts = []mount{{Kind: "tmpfs", Target: cgroups}, locked}
+				id.Filter = sandboxtest.Filter(sandboxtest.Refused, append(newMountCalls, unix.SYS_PIVOT_ROOT)...)
+				id.Mounts = []sandboxtest.Mount{{Kind: "tmpfs", Target: cgroups}, locked}
 			},
 			env: []string{boundProcVariable + "=1", lockedVariable + "=/srv"},
 		},
-		{name: "no user namespaces", change: func(*identity) {}, env: []string{noUserNamespaceVariable + "=limited"}},
+		{name: "no user namespaces", change: func(*sandboxtest.Identity) {}, env: []string{noUserNamespaceVariable + "=limited"}},
 		{
 			name: "root without user namespaces", mode: "root",
-			change: func(id *identity) { id.UID, id.NoUserNamespaces = 0, true }, env: []string{noUserNamespaceVariable + "=refused"},
+			change: func(id *sandboxtest.Identity) { id.UID, id.NoUserNamespaces = 0, true }, env: []string{noUserNamespaceVariable + "=refused"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -264,7 +262,7 @@ func TestPrivate(t *testing.T) {
 		ended <- r.Run(t.Context(), looks)
 		ended <- os.WriteFile(filepath.Join(shared, "looked"), nil, 0o600)
 	}()
-	gone(t, func() bool {
+	sandboxtest.Gone(t, func() bool {
 		_, err := os.Stat(filepath.Join(shared, "looks"))
 		return err != nil
 	})

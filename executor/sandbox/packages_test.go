@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
 	"github.com/bobbuild/bob/integration/harness"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -33,7 +34,7 @@ func TestPackages(t *testing.T) {
 	if !seccomp.Enabled {
 		t.Skip("built without -tags seccomp")
 	}
-	ids := map[string]*identity{modeUser: ordinaryUser(t), modeOneID: withoutRanges(t)}
+	ids := map[string]*sandboxtest.Identity{modeUser: ordinaryUser(t), modeOneID: withoutRanges(t)}
 	archive, err := harness.DebianArchive(t.Context())
 	if missing := new(harness.MissingError); errors.As(err, &missing) {
 		t.Skip(err)

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
 )
 
 func TestRun(t *testing.T) {
@@ -415,7 +416,7 @@ func TestDaemonsDie(t *testing.T) {
 		t.Errorf("still running: %q", left)
 	}
 	for _, pid := range deadChildren(t) {
-		gone(t, func() bool { return slices.Contains(deadChildren(t), pid) })
+		sandboxtest.Gone(t, func() bool { return slices.Contains(deadChildren(t), pid) })
 	}
 }
 

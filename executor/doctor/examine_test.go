@@ -1,7 +1,8 @@
-package sandbox_test
+package doctor_test
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,16 +14,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/seccomp"
-	"golang.org/x/sys/unix"
-
 	"github.com/bobbuild/bob/executor/doctor"
 	"github.com/bobbuild/bob/executor/isolation"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
+	"golang.org/x/sys/unix"
 )
 
 // examineVariable has a process examine the machine instead of the tests, without
 // entering; it holds the options in JSON.
-const examineVariable = "SANDBOX_TEST_EXAMINE"
+const examineVariable = "DOCTOR_TEST_EXAMINE"
 
 // examination is what Examine returns.
 type examination struct {
@@ -47,14 +47,14 @@ func examine(encoded string) int {
 
 // examineAs returns what the user, root if nil, finds, by name. Nothing may be left
 // in the directory, nor a process.
-func examineAs(t *testing.T, id *identity, o doctor.Options) map[string]doctor.Finding {
+func examineAs(t *testing.T, id *sandboxtest.Identity, o doctor.Options) map[string]doctor.Finding {
 	t.Helper()
-	cmd := again(t, "", id)
+	cmd := sandboxtest.Again(t, id)
 	encoded, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mark := "SANDBOX_TEST_MARK=" + unique()
+	mark := "DOCTOR_TEST_MARK=" + rand.Text()
 	cmd.Env = append(cmd.Env, examineVariable+"="+string(encoded), mark)
 	before := entries(t, o.Dir)
 	out, err := cmd.Output()
@@ -71,7 +71,7 @@ func examineAs(t *testing.T, id *identity, o doctor.Options) map[string]doctor.F
 	if after := entries(t, o.Dir); !slices.Equal(before, after) {
 		t.Errorf("left in the directory: %v, before there were %v", after, before)
 	}
-	gone(t, func() bool { return len(environWith(mark)) > 0 })
+	sandboxtest.Gone(t, func() bool { return len(environWith(mark)) > 0 })
 	byName := map[string]doctor.Finding{}
 	if e.Mode != nil {
 		defer func() {
@@ -119,7 +119,7 @@ func userDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		gone(t, func() bool { // the kernel may still be taking away a mount
+		sandboxtest.Gone(t, func() bool { // the kernel may still be taking away a mount
 			err = os.RemoveAll(dir)
 			return errors.Is(err, unix.EBUSY)
 		})
@@ -127,7 +127,7 @@ func userDir(t *testing.T) string {
 			t.Error(err)
 		}
 	})
-	if err := os.Chown(dir, testUID, testUID); err != nil {
+	if err := os.Chown(dir, sandboxtest.UID, sandboxtest.UID); err != nil {
 		t.Skip(err)
 	}
 	return dir
@@ -153,12 +153,10 @@ func wants(t *testing.T, findings map[string]doctor.Finding, all ...string) {
 
 func TestExamine(t *testing.T) {
 	t.Parallel()
-	if !seccomp.Enabled {
-		t.Skip("built without -tags seccomp")
-	}
+	sandboxtest.NeedSeccomp(t)
 	user := ordinaryUser(t)
 	for name, test := range map[string]struct {
-		id       *identity
+		id       *sandboxtest.Identity
 		rootless bool
 	}{"user": {id: user}, "root": {}, "root without powers": {rootless: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -196,66 +194,64 @@ func TestExamineMissingDirectory(t *testing.T) {
 
 func TestExamineRestricted(t *testing.T) {
 	t.Parallel()
-	if !seccomp.Enabled {
-		t.Skip("built without -tags seccomp")
-	}
+	sandboxtest.NeedSeccomp(t)
 	oneID := []string{"mode: a sandbox with one ID", "entering yes", "overlay yes", "run yes", "xattrs yes"}
 	none := []string{"mode none", "entering no", "overlay unknown", "overlay: not tried", "run unknown", "cache-directory yes", "xattrs yes"}
 	for _, test := range []struct {
 		name   string
-		change func(*identity)
+		change func(*sandboxtest.Identity)
 		want   []string
 	}{
 		{
-			"no_new_privs", func(id *identity) { id.NoNewPrivs = true },
+			"no_new_privs", func(id *sandboxtest.Identity) { id.NoNewPrivs = true },
 			append([]string{"user-namespaces yes", "id-ranges no", "id-ranges: allowPrivilegeEscalation: true", "entering: no_new_privs"}, oneID...),
 		},
 		{
-			"Docker's filter", func(id *identity) { id.Docker = true },
+			"Docker's filter", func(id *sandboxtest.Identity) { id.Docker = true },
 			append([]string{"user-namespaces no", "user-namespaces: a seccomp filter", "user-namespaces: seccompProfile", "id-ranges yes", "entering: a seccomp filter"}, none...),
 		},
 		{
-			"no unshare", func(id *identity) { id.Filter = map[int]uint32{unix.SYS_UNSHARE: refused} },
+			"no unshare", func(id *sandboxtest.Identity) { id.Filter = map[int]uint32{unix.SYS_UNSHARE: sandboxtest.Refused} },
 			append([]string{"user-namespaces no", "user-namespaces: a seccomp filter"}, none...),
 		},
 		{
-			"no mount", func(id *identity) { id.Filter = map[int]uint32{unix.SYS_MOUNT: refused} },
+			"no mount", func(id *sandboxtest.Identity) { id.Filter = map[int]uint32{unix.SYS_MOUNT: sandboxtest.Refused} },
 			append([]string{"user-namespaces yes", "id-ranges yes", "entering: a seccomp filter refuses mounts"}, none...),
 		},
 		{
-			"no new mount calls", func(id *identity) {
-				id.Filter = map[int]uint32{unix.SYS_OPEN_TREE: refused, unix.SYS_MOVE_MOUNT: refused}
+			"no new mount calls", func(id *sandboxtest.Identity) {
+				id.Filter = map[int]uint32{unix.SYS_OPEN_TREE: sandboxtest.Refused, unix.SYS_MOVE_MOUNT: sandboxtest.Refused}
 			},
 			[]string{"entering yes", "mounts yes", "overlay yes", "mount-api no", "mount-api: open_tree"},
 		},
 		{
-			"no pivot_root", func(id *identity) { id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: refused} },
+			"no pivot_root", func(id *sandboxtest.Identity) { id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: sandboxtest.Refused} },
 			[]string{"run yes", "pivot-root no", "pivot-root: chrooted"},
 		},
 		{
-			"no container", func(id *identity) { id.Filter = map[int]uint32{unix.SYS_SETHOSTNAME: refused} },
+			"no container", func(id *sandboxtest.Identity) { id.Filter = map[int]uint32{unix.SYS_SETHOSTNAME: sandboxtest.Refused} },
 			[]string{"run no", "run: hostname", "overlay yes", "entering yes"},
 		},
 		{
-			"a probe that breaks", func(id *identity) {
+			"a probe that breaks", func(id *sandboxtest.Identity) {
 				id.Filter = map[int]uint32{unix.SYS_PIVOT_ROOT: unix.SECCOMP_RET_KILL_PROCESS}
 			},
 			[]string{"pivot-root unknown", "pivot-root: broke", "overlay yes", "mounts yes", "mount-api yes"},
 		},
 		{
-			"hidden parts of /proc", func(id *identity) { id.Files["/proc/timer_list"] = "/dev/null" },
+			"hidden parts of /proc", func(id *sandboxtest.Identity) { id.Files["/proc/timer_list"] = "/dev/null" },
 			[]string{"run yes", "run: sees the processes", "proc no", "proc: /proc/timer_list", "proc: procMount: Unmasked", "sys yes"},
 		},
 		{
-			"no newuidmap", func(id *identity) { id.Files["/usr/bin/newuidmap"] = "/dev/null" },
+			"no newuidmap", func(id *sandboxtest.Identity) { id.Files["/usr/bin/newuidmap"] = "/dev/null" },
 			append([]string{"user-namespaces yes", "id-ranges no", "id-ranges: newuidmap"}, oneID...),
 		},
 		{
-			"newuidmap without powers", func(id *identity) { id.Files["/usr/bin/newuidmap"] = busybox },
+			"newuidmap without powers", func(id *sandboxtest.Identity) { id.Files["/usr/bin/newuidmap"] = "/bin/busybox" },
 			append([]string{"id-ranges no", "id-ranges: chmod u+s /usr/bin/newuidmap", "entering: neither set-user-ID"}, oneID...),
 		},
 		{
-			"nothing to write to", func(id *identity) { id.UID++ },
+			"nothing to write to", func(id *sandboxtest.Identity) { id.UID++ },
 			[]string{"cache-directory no", "cache-directory: --cache-dir"},
 		},
 	} {
@@ -278,10 +274,11 @@ func TestExamineHangingProbe(t *testing.T) {
 
 func TestExamineUserWithoutRanges(t *testing.T) {
 	t.Parallel()
-	id := testUser(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID), "somebody:200000:65536\n")
+	needEntered(t)
+	id := sandboxtest.User(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", sandboxtest.Name, sandboxtest.UID, sandboxtest.UID), "somebody:200000:65536\n")
 	findings := examineAs(t, id, doctor.Options{Dir: userDir(t), Limit: time.Minute})
 	wants(t, findings, "user-namespaces yes", "id-ranges no", "mode: a sandbox with one ID", "entering: no range", "seccomp-notify yes",
-		"id-ranges: usermod --add-subuids 265536-331071 --add-subgids 265536-331071 "+testName)
+		"id-ranges: usermod --add-subuids 265536-331071 --add-subgids 265536-331071 "+sandboxtest.Name)
 }
 
 func TestExamineRootWithoutPowers(t *testing.T) {
@@ -347,7 +344,7 @@ func mounted(t *testing.T, kind, options string) string {
 			t.Error(err)
 		}
 	})
-	if err := os.Chown(dir, testUID, testUID); err != nil {
+	if err := os.Chown(dir, sandboxtest.UID, sandboxtest.UID); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -385,9 +382,18 @@ func TestExamineOnOverlay(t *testing.T) {
 	wants(t, findings, "overlay no", "overlay: on overlay", "overlay: emptyDir", "run yes")
 }
 
-// TestExamineLimit is not parallel: it changes a limit of its user namespace.
+// TestExamineLimit runs itself again, in a user namespace whose limit it may change.
 func TestExamineLimit(t *testing.T) {
-	lowerLimit(t)
+	needEntered(t)
+	if os.Getenv(limitedVariable) == "" {
+		cmd := sandboxtest.Again(t, nil, "-test.count=1", "-test.run=^TestExamineLimit$")
+		cmd.Env = append(cmd.Env, limitedVariable+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	sandboxtest.LowerLimit(t)
 	dir := t.TempDir()
 	findings := examineAs(t, nil, doctor.Options{Dir: dir, Rootless: true, Limit: time.Minute})
 	wants(t, findings, "user-namespaces no", "user-namespaces: sysctl -w user.max_user_namespaces", "entering no", "overlay unknown")

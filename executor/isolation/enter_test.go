@@ -1,9 +1,7 @@
-package sandbox_test
+package isolation_test
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,11 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/seccomp"
-	"golang.org/x/sys/unix"
-
 	"github.com/bobbuild/bob/executor/isolation"
-	"github.com/bobbuild/bob/executor/sandbox"
+	"github.com/bobbuild/bob/executor/sandbox/sandboxtest"
+	"golang.org/x/sys/unix"
 )
 
 // probe does one thing in an entered process and returns its exit status.
@@ -58,11 +54,6 @@ func probe(name string) int {
 		if s, ok := (<-received).(syscall.Signal); ok {
 			return 40 + int(s)
 		}
-	case "container":
-		r := &sandbox.Runner{Dir: argument + ".state"}
-		p := shell(argument, "echo ready "+strconv.Itoa(os.Getpid())+"; sleep 1"+strconv.Itoa(os.Getppid()))
-		p.Stdout = os.Stdout
-		_ = r.Run(context.Background(), p)
 	}
 	return 99
 }
@@ -70,16 +61,11 @@ func probe(name string) int {
 // probes returns a command for each way to enter that this process can test.
 func probes(t *testing.T, name string) map[string]*exec.Cmd {
 	t.Helper()
-	if errNotEntered != nil {
-		t.Skip(errNotEntered)
-	}
-	if os.Getenv(modeVariable) != "" {
-		t.Skip("entered elsewhere")
-	}
+	needEntered(t)
 	cmds := map[string]*exec.Cmd{modeRootless: again(t, modeRootless, nil, "argument", "with space")}
-	if !inUserNamespace(t) {
+	if !sandboxtest.InUserNamespace(t) {
 		cmds["root"] = again(t, "root", nil, "argument", "with space")
-		cmds[modeUser] = again(t, modeUser, ordinaryUser(t), "argument", "with space")
+		cmds[modeUser] = again(t, modeUser, sandboxtest.OrdinaryUser(t), "argument", "with space")
 	}
 	for _, cmd := range cmds {
 		cmd.Env = append(cmd.Env, probeVariable+"="+name)
@@ -110,7 +96,7 @@ func TestEnterSurroundings(t *testing.T) {
 	t.Parallel()
 	maps := map[string]string{
 		"root": "0 0 4294967295", modeRootless: "0 0 4294967295",
-		modeUser: fmt.Sprintf("0 %d 1 1 700000 65536", testUID),
+		modeUser: fmt.Sprintf("0 %d 1 1 700000 65536", sandboxtest.UID),
 	}
 	for mode, cmd := range probes(t, "describe") {
 		t.Run(mode, func(t *testing.T) {
@@ -121,7 +107,7 @@ func TestEnterSurroundings(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if want := "uid: 0 args: [argument with space] maps: " + maps[mode] + "\n"; !inUserNamespace(t) && string(out) != want {
+			if want := "uid: 0 args: [argument with space] maps: " + maps[mode] + "\n"; !sandboxtest.InUserNamespace(t) && string(out) != want {
 				t.Errorf("output is %q, want %q", out, want)
 			}
 			if want := "executable: true\n"; stderr.String() != want {
@@ -131,33 +117,13 @@ func TestEnterSurroundings(t *testing.T) {
 	}
 }
 
-// startProbe starts the command and waits until it says that it is ready. It
-// returns the PID that it says it has.
-func startProbe(t *testing.T, cmd *exec.Cmd) int {
-	t.Helper()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	pid, errPID := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, "ready ")))
-	if err != nil || errPID != nil {
-		t.Fatalf("%q: %v, %v", line, err, errPID)
-	}
-	return pid
-}
-
 func TestEnterForwardsSignals(t *testing.T) {
 	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
 		for mode, cmd := range probes(t, "signals") {
 			t.Run(s.String()+" "+mode, func(t *testing.T) {
 				t.Parallel()
-				startProbe(t, cmd)
+				sandboxtest.Start(t, cmd)
 				if err := cmd.Process.Signal(s); err != nil {
 					t.Fatal(err)
 				}
@@ -170,67 +136,26 @@ func TestEnterForwardsSignals(t *testing.T) {
 	}
 }
 
-// gone waits until the process with the PID has ended.
-func gone(t *testing.T, alive func() bool) {
-	t.Helper()
-	for range 1000 {
-		if !alive() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Error("still running")
-}
-
 func TestEnterInnerDiesWithOuter(t *testing.T) {
 	t.Parallel()
 	for mode, cmd := range probes(t, "signals") {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			pid := startProbe(t, cmd)
+			pid := sandboxtest.Start(t, cmd)
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			gone(t, func() bool { return syscall.Kill(pid, 0) == nil })
-		})
-	}
-}
-
-func TestContainerDiesWithBob(t *testing.T) {
-	t.Parallel()
-	root := filepath.Join(t.TempDir(), "root")
-	if err := os.Chmod(filepath.Dir(root), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if !seccomp.Enabled {
-		t.Skip("built without -tags seccomp")
-	}
-	for mode, cmd := range probes(t, "container") {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			if mode == modeUser {
-				t.Skip("the user can't read the root file system")
-			}
-			cmd.Env = append(cmd.Env, probeVariable+"=container "+newRoot(t))
-			inner := startProbe(t, cmd)
-			sleep := "1" + strconv.Itoa(cmd.Process.Pid)
-			if len(processesWith(t, "\x00"+sleep+"\x00")) == 0 && len(processesWith(t, sleep)) == 0 {
-				t.Error("the container doesn't run")
-			}
-			if err := syscall.Kill(inner, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			_ = cmd.Wait()
-			gone(t, func() bool { return len(processesWith(t, "sleep\x00"+sleep)) > 0 })
+			sandboxtest.Gone(t, func() bool { return syscall.Kill(pid, 0) == nil })
 		})
 	}
 }
 
 func TestEnterAdvice(t *testing.T) {
 	t.Parallel()
-	entry := fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID)
-	byUID := fmt.Sprintf("%d:700000:65536\n", testUID)
+	needEntered(t)
+	entry := fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", sandboxtest.Name, sandboxtest.UID, sandboxtest.UID)
+	byUID := fmt.Sprintf("%d:700000:65536\n", sandboxtest.UID)
 	for _, test := range []struct {
 		name, passwd, ranges, path string
 		want                       []string
@@ -241,7 +166,7 @@ func TestEnterAdvice(t *testing.T) {
 		},
 		{
 			"no ranges", entry, "somebody:200000:65536\n", "",
-			[]string{testName, `echo "sandboxtest:265536:65536" >> /etc/subuid`, `echo "sandboxtest:265536:65536" >> /etc/subgid`},
+			[]string{sandboxtest.Name, `echo "sandboxtest:265536:65536" >> /etc/subuid`, `echo "sandboxtest:265536:65536" >> /etc/subgid`},
 		},
 		{
 			"no ranges and no name", "", "", "",
@@ -254,7 +179,7 @@ func TestEnterAdvice(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			cmd := again(t, modeUser, testUser(t, test.passwd, test.ranges))
+			cmd := again(t, modeUser, sandboxtest.User(t, test.passwd, test.ranges))
 			if test.path != "" {
 				cmd.Env = append(cmd.Env, "PATH="+test.path)
 			}
@@ -273,10 +198,11 @@ func TestEnterAdvice(t *testing.T) {
 
 func TestRangesByUID(t *testing.T) {
 	t.Parallel()
-	if inUserNamespace(t) {
+	needEntered(t)
+	if sandboxtest.InUserNamespace(t) {
 		t.Skip("this user namespace has no ranges to give")
 	}
-	id := testUser(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", testName, testUID, testUID), fmt.Sprintf("%d:700000:65536\n", testUID))
+	id := sandboxtest.User(t, fmt.Sprintf("%s:x:%d:%d::/tmp:/bin/sh\n", sandboxtest.Name, sandboxtest.UID, sandboxtest.UID), fmt.Sprintf("%d:700000:65536\n", sandboxtest.UID))
 	cmd := again(t, modeUser, id)
 	cmd.Env = append(cmd.Env, probeVariable+"=exit 0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -284,36 +210,22 @@ func TestRangesByUID(t *testing.T) {
 	}
 }
 
-// TestEnterLimit is not parallel: it changes a limit of its user namespace.
+// TestEnterLimit runs itself again, in a user namespace whose limit it may change.
 func TestEnterLimit(t *testing.T) {
-	lowerLimit(t)
+	if os.Getenv(modeVariable) == "" {
+		needEntered(t)
+		if out, err := again(t, modeRootless, nil, "-test.count=1", "-test.run=^TestEnterLimit$").CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	sandboxtest.LowerLimit(t)
 	cmd := again(t, modeRootless, nil)
 	cmd.Env = append(cmd.Env, probeVariable+"=exit 0")
 	out, _ := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != 124 || !strings.Contains(string(out), "sysctl -w user.max_user_namespaces") {
 		t.Errorf("%s: %s", cmd.ProcessState, out)
 	}
-}
-
-// lowerLimit has this user namespace allow no other below it, during the test.
-func lowerLimit(t *testing.T) {
-	t.Helper()
-	const limit = "/proc/sys/user/max_user_namespaces"
-	if os.Getenv(modeVariable) != modeRootless {
-		t.Skip("the limit of this namespace is that of the machine")
-	}
-	old, err := os.ReadFile(limit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(limit, []byte("0"), 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.WriteFile(limit, old, 0); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // modeOf returns the mode that the command enters. It fails the test if that, or
@@ -338,45 +250,48 @@ func modeOf(t *testing.T, cmd *exec.Cmd) *isolation.Mode {
 // one, on machines that refuse something.
 func TestEnterFinds(t *testing.T) {
 	t.Parallel()
+	needEntered(t)
 	for _, test := range []struct {
 		name   string
 		mode   string
-		change func(*identity)
+		change func(*sandboxtest.Identity)
 		want   string
 		why    []string // words in each obstacle
 	}{
-		{"user", modeUser, func(*identity) {}, "a sandbox", nil},
-		{"user with no_new_privs", modeUser, func(id *identity) { id.NoNewPrivs = true }, "a sandbox with one ID", []string{"no_new_privs"}},
+		{"user", modeUser, func(*sandboxtest.Identity) {}, "a sandbox", nil},
+		{"user with no_new_privs", modeUser, func(id *sandboxtest.Identity) { id.NoNewPrivs = true }, "a sandbox with one ID", []string{"no_new_privs"}},
 		{
-			"user without unshare", modeUser, func(id *identity) { id.Filter = filterOf(refused, unix.SYS_UNSHARE) },
+			"user without unshare", modeUser, func(id *sandboxtest.Identity) { id.Filter = sandboxtest.Filter(sandboxtest.Refused, unix.SYS_UNSHARE) },
 			"no isolation, and no RUN",
 			[]string{"a seccomp filter refuses user namespaces", "takes root"},
 		},
 		{
-			"user without mounts", modeUser, func(id *identity) { id.Filter = filterOf(refused, unix.SYS_MOUNT) },
+			"user without mounts", modeUser, func(id *sandboxtest.Identity) { id.Filter = sandboxtest.Filter(sandboxtest.Refused, unix.SYS_MOUNT) },
 			"no isolation, and no RUN",
 			[]string{"a seccomp filter refuses mounts", "takes root"},
 		},
-		{"root", "root", func(id *identity) { id.UID = 0 }, "a sandbox", nil},
-		{"root without CAP_SYS_ADMIN", "root", func(id *identity) { id.UID, id.LessPowers = 0, true }, "a sandbox", nil},
+		{"root", "root", func(id *sandboxtest.Identity) { id.UID = 0 }, "a sandbox", nil},
+		{"root without CAP_SYS_ADMIN", "root", func(id *sandboxtest.Identity) { id.UID, id.LessPowers = 0, true }, "a sandbox", nil},
 		{
-			"root without mounts", "root", func(id *identity) { id.UID, id.LessPowers, id.Filter = 0, true, filterOf(refused, unix.SYS_MOUNT) },
+			"root without mounts", "root", func(id *sandboxtest.Identity) {
+				id.UID, id.LessPowers, id.Filter = 0, true, sandboxtest.Filter(sandboxtest.Refused, unix.SYS_MOUNT)
+			},
 			"a chroot without namespaces",
 			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses mounts"},
 		},
 		{
-			"root with Docker's filter", "root", func(id *identity) { id.UID, id.LessPowers, id.Docker = 0, true, true },
+			"root with Docker's filter", "root", func(id *sandboxtest.Identity) { id.UID, id.LessPowers, id.Docker = 0, true, true },
 			"a chroot without namespaces",
 			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces"},
 		},
 		{
-			"root without powers", modeRootless, func(id *identity) { id.UID, id.Docker = 0, true },
+			"root without powers", modeRootless, func(id *sandboxtest.Identity) { id.UID, id.Docker = 0, true },
 			"no isolation, and no RUN",
 			[]string{"a seccomp filter refuses user namespaces", "--rootless"},
 		},
 		{
-			"root that may not chroot", "root", func(id *identity) {
-				id.UID, id.LessPowers, id.Docker, id.Filter = 0, true, true, filterOf(refused, unix.SYS_CHROOT)
+			"root that may not chroot", "root", func(id *sandboxtest.Identity) {
+				id.UID, id.LessPowers, id.Docker, id.Filter = 0, true, true, sandboxtest.Filter(sandboxtest.Refused, unix.SYS_CHROOT)
 			},
 			"no isolation, and no RUN",
 			[]string{"root lacks CAP_SYS_ADMIN", "a seccomp filter refuses user namespaces", "CAP_SYS_CHROOT"},
@@ -384,7 +299,7 @@ func TestEnterFinds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			id := ordinaryUser(t)
+			id := sandboxtest.OrdinaryUser(t)
 			test.change(id)
 			cmd := again(t, test.mode, id)
 			cmd.Env = append(cmd.Env, isolationVariable+"=auto")
