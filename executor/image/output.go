@@ -16,7 +16,50 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
+
+// An OutputType is a form in which a result leaves the build.
+type OutputType string
+
+// The forms of output, named as in docker build.
+const (
+	OutputOCI    OutputType = "oci"    // an OCI image layout, as a tar or a directory
+	OutputDocker OutputType = "docker" // a tar that docker load reads
+	OutputTar    OutputType = "tar"    // the files of the image as a tar
+	OutputLocal  OutputType = "local"  // the files of the image in a directory
+)
+
+// An Output is one place that the result is written to. A file appears complete or not
+// at all. A directory is created if it doesn't exist, and is written into otherwise.
+type Output struct {
+	Type OutputType
+	// Dest is the file or directory. It is not used if Writer is set.
+	Dest string
+	// Writer, if set, gets the content in place of the file Dest. The caller closes it.
+	Writer io.Writer
+	// Dir makes OutputOCI write a directory in place of a tar.
+	Dir bool
+	// Names are the names of the image inside the output.
+	Names []string
+	// Format is how an image is written.
+	Format Format
+}
+
+// isImage reports whether the output holds an image and not just its files.
+func (o *Output) isImage() bool { return o.Type == OutputOCI || o.Type == OutputDocker }
+
+// check reports early what would keep a file from being written at the end.
+func (o *Output) check() error {
+	if o.Writer != nil || o.Dir || o.Type == OutputLocal {
+		return nil
+	}
+	dir := filepath.Dir(o.Dest)
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fmt.Errorf("output %s: write to directory %s: %w", o.Dest, dir, err)
+	}
+	return nil
+}
 
 // outputs write files.
 type outputs struct {
