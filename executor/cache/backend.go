@@ -58,3 +58,19 @@ type backend interface {
 	// save keeps a cache. It writes the manifest last.
 	save(ctx context.Context, m *manifest) error
 }
+
+// backend returns the backend that keeps s.
+func (s Source) backend(client *registry.Client) backend {
+	if s.Layout != nil {
+		return &directory{layout: *s.Layout}
+	}
+	return &registered{client: client, ref: s.Ref}
+}
+
+// backend returns the backend that keeps t.
+func (t *Target) backend(client *registry.Client) backend {
+	if t.Dir != "" {
+		return &directory{layout: archive.LayoutImage{Dir: t.Dir, Tag: t.Tag}}
+	}
+	return &registered{client: client, ref: t.Ref}
+}

@@ -9,7 +9,6 @@ import (
 	"github.com/bobbuild/bob/executor/memo"
 	"github.com/bobbuild/bob/executor/source"
 	"github.com/bobbuild/bob/registry"
-	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -99,20 +98,4 @@ func (c *Caches) Link(key, to digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.links[key] = to
-}
-
-// from returns the backend of s.
-func (c *Caches) from(s Source) backend {
-	if s.Layout != nil {
-		return &directory{layout: *s.Layout}
-	}
-	return &registered{client: c.o.Registry, ref: s.Ref}
-}
-
-// to returns the backend of t.
-func (c *Caches) to(t *Target) backend {
-	if t.Dir != "" {
-		return &directory{layout: archive.LayoutImage{Dir: t.Dir, Tag: t.Tag}}
-	}
-	return &registered{client: c.o.Registry, ref: t.Ref}
 }

@@ -133,7 +133,7 @@ func (c *Caches) export(ctx context.Context, t *Target) (err error) {
 		}
 		m.records.Mounts = append(m.records.Mounts, mount.mountEntry)
 	}
-	return c.to(t).save(ctx, m)
+	return t.backend(c.o.Registry).save(ctx, m)
 }
 
 // manifest returns a cache without steps whose layers are in format f.

@@ -57,7 +57,7 @@ func (c *Caches) found(ctx context.Context) []*imported {
 func (c *Caches) loadOne(ctx context.Context, src Source) ([]*imported, error) {
 	var all []*imported
 	for _, p := range c.o.Platforms {
-		img, err := c.from(src).load(ctx, p)
+		img, err := src.backend(c.o.Registry).load(ctx, p)
 		if err != nil {
 			return all, err
 		}
