@@ -162,11 +162,7 @@ func (c *copier) copy(ctx context.Context, run []*source, at *place) error {
 // has set.
 func (c *copier) finish(p *pair, src *source, itself bool) error {
 	if itself {
-		xattrs, err := c.sel.tree.owners.Xattrs(p.src, src.node.mode)
-		if err != nil {
-			return err
-		}
-		if err := c.metadata(c.base, src.node, xattrs); err != nil {
+		if err := c.metadata(c.base, p.src, src.node); err != nil {
 			return err
 		}
 	}
@@ -263,11 +259,7 @@ func (c *copier) subdir(ctx context.Context, p *pair, rel string, it item) error
 		if it.parentOnly && !made {
 			return c.opts.Owners.Fchmod(dst, it.mode)
 		}
-		xattrs, err := c.sel.tree.owners.Xattrs(src, it.mode)
-		if err != nil {
-			return err
-		}
-		if err := c.metadata(dst, it.node, xattrs); err != nil || it.parentOnly {
+		if err := c.metadata(dst, src, it.node); err != nil || it.parentOnly {
 			return err
 		}
 		return setTime(dst, ".", it.mtime)

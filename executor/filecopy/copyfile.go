@@ -48,14 +48,19 @@ type pair struct {
 	finish   func() error
 }
 
-// metadata gives the open file fd owner, mode and attributes, in the order that
-// keeps them: a change of owner clears set-ID bits and capabilities.
-func (c *copier) metadata(fd int, n *node, xattrs map[string]string) error {
+// metadata gives the open file dst the owner, the mode and the attributes of n, which is
+// open as src. The order keeps them: a change of owner clears set-ID bits and
+// capabilities.
+func (c *copier) metadata(dst, src int, n *node) error {
+	a, err := readAttributes(src, n.mode, c.sel.tree.owners)
+	if err != nil {
+		return err
+	}
 	uid, gid := c.owner(n)
-	if err := c.opts.Owners.Fset(fd, int(uid), int(gid), c.mode(n)); err != nil {
+	if err := c.opts.Owners.Fset(dst, int(uid), int(gid), c.mode(n)); err != nil {
 		return fmt.Errorf("change owner to %d:%d and mode to %#o: %w", uid, gid, c.mode(n), err)
 	}
-	return writeXattrs(fd, xattrs, c.opts.Owners)
+	return a.write(dst, c.opts.Owners)
 }
 
 func (c *copier) owner(n *node) (uid, gid uint32) {
@@ -149,11 +154,7 @@ func (c *copier) fill(ctx context.Context, dst, src int, n *node, holes bool) er
 	if err := c.content.copy(ctx, dst, src, n.size, holes); err != nil {
 		return err
 	}
-	xattrs, err := c.sel.tree.owners.Xattrs(src, n.mode)
-	if err != nil {
-		return err
-	}
-	return c.metadata(dst, n, xattrs)
+	return c.metadata(dst, src, n)
 }
 
 func (c *copier) symlink(p *pair, it item) error {

@@ -58,6 +58,17 @@ func (s *Selection) digest(ctx context.Context, owners bool) (digest.Digest, err
 	return digest.NewDigest(digest.SHA256, enc.hash), nil
 }
 
+// directoryItself encodes what src has beside its contents, if that is asked for and
+// isn't what directories have as a rule.
+func (e *encoder) directoryItself(s *Selection, src *source) {
+	n := src.node
+	usual := n.mode == unix.S_IFDIR|0o755 && e.sums[n.id] == attributes{}.sum() && (!e.owners || n.uid == 0 && n.gid == 0)
+	if s.of.Itself && !usual {
+		e.text("itself")
+		e.entry(n, "")
+	}
+}
+
 // sums returns what hasher computes.
 func (s *Selection) sums(ctx context.Context) ([]Sum, error) {
 	h := &hasher{sums: make([]Sum, s.nodes), memory: s.tree.sums, now: s.tree.now, owners: s.tree.owners}
@@ -226,11 +237,11 @@ func (h *hasher) child(ctx context.Context, parent int, n *node, rel string) err
 
 // attributes computes the sum of the open directory n.
 func (h *hasher) attributes(fd int, n *node) error {
-	xattrs, err := h.owners.Xattrs(fd, n.mode)
+	a, err := readAttributes(fd, n.mode, h.owners)
 	if err != nil {
 		return err
 	}
-	h.sums[n.id] = sumOf(xattrs)
+	h.sums[n.id] = a.sum()
 	return nil
 }
 

@@ -1,23 +1,12 @@
 package filecopy
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"maps"
 	"path"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
-
-// sumOf returns the sum of a directory with the extended attributes.
-func sumOf(xattrs map[string]string) (sum Sum) {
-	enc := &encoder{hash: sha256.New()}
-	enc.xattrs(xattrs)
-	enc.hash.Sum(sum[:0])
-	return sum
-}
 
 // encoder writes framed fields into a hash.
 type encoder struct {
@@ -38,14 +27,6 @@ func (e *encoder) bytes(b []byte) {
 }
 
 func (e *encoder) text(s string) { e.bytes([]byte(s)) }
-
-func (e *encoder) xattrs(xattrs map[string]string) {
-	e.number(uint64(len(xattrs)))
-	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
-		e.text(name)
-		e.text(xattrs[name])
-	}
-}
 
 // node encodes n and what is below it.
 func (e *encoder) node(n *node, rel string) {
@@ -76,17 +57,6 @@ func (e *encoder) children(n *node, rel string) {
 	e.number(uint64(len(n.children)))
 	for _, child := range n.children {
 		e.node(child, path.Join(rel, child.name))
-	}
-}
-
-// directoryItself encodes what src has beside its contents, if that is asked for and
-// isn't what directories have as a rule.
-func (e *encoder) directoryItself(s *Selection, src *source) {
-	n := src.node
-	usual := n.mode == unix.S_IFDIR|0o755 && e.sums[n.id] == sumOf(nil) && (!e.owners || n.uid == 0 && n.gid == 0)
-	if s.of.Itself && !usual {
-		e.text("itself")
-		e.entry(n, "")
 	}
 }
 

@@ -46,11 +46,11 @@ func (f *fileSum) run(ctx context.Context, buf []byte) error {
 	if _, err := sameFile(f.fd, f.node); err != nil {
 		return err
 	}
-	xattrs, err := f.owners.Xattrs(f.fd, f.node.mode)
+	a, err := readAttributes(f.fd, f.node.mode, f.owners)
 	if err != nil {
 		return err
 	}
-	f.enc.xattrs(xattrs)
+	a.encode(f.enc)
 	return nil
 }
 
