@@ -31,9 +31,9 @@ func settleForks() {
 	defer syscall.ForkLock.RUnlock()
 }
 
-// runIn runs the process in the container, on a thread of its own. oneID says that the
-// container has one user and one group ID.
-func runIn(ctx context.Context, container *libcontainer.Container, p *Process, oneID bool) error {
+// runIn runs the process in the container behind the entrance, on a thread of its own.
+// oneID says that the container has one user and one group ID.
+func runIn(ctx context.Context, container *libcontainer.Container, p *Process, e entrance, oneID bool) error {
 	done := make(chan error, 1)
 	go func() {
 		// The kernel sends the container its parent death signal when the thread that
@@ -46,13 +46,13 @@ func runIn(ctx context.Context, container *libcontainer.Container, p *Process, o
 				return
 			}
 		}
-		done <- runOnThread(ctx, container, p, oneID)
+		done <- runOnThread(ctx, container, p, e, oneID)
 	}()
 	return <-done
 }
 
 // runOnThread is runIn on the thread that the container descends from.
-func runOnThread(ctx context.Context, container *libcontainer.Container, p *Process, oneID bool) error {
+func runOnThread(ctx context.Context, container *libcontainer.Container, p *Process, e entrance, oneID bool) error {
 	caller := ctx
 	ctx, cancel := context.WithCancelCause(caller)
 	defer cancel(nil)
@@ -80,8 +80,7 @@ func runOnThread(ctx context.Context, container *libcontainer.Container, p *Proc
 		// There is no other ID. The command gets the IDs of p as soon as it is executed.
 		process.UID, process.GID, process.AdditionalGroups = 0, 0, nil
 	}
-	err = container.Run(process)
-	if err != nil {
+	if err := e.pass(container, process); err != nil {
 		_ = output.Finish()
 		return errors.Join(startFailure(ctx, err), reap(process))
 	}

@@ -82,9 +82,9 @@
 // capabilities; /proc/PID/status and the peer of a socket show root; a device is an
 // empty file when opened; files that openat2, O_TMPFILE or a link that O_CREAT
 // follows make belong to root; trusted attributes can't be set, as in other user
-// namespaces. A signal whose handler asks for no restart may interrupt an answered
-// call that never is otherwise, unless bob was built with libseccomp 2.6 and runs on
-// Linux 5.19. /proc/sys/kernel/yama/ptrace_scope must not be 3. Linux 5.14 is needed.
+// namespaces. Before Linux 5.19 a signal whose handler asks for no restart may interrupt
+// an answered call that never is otherwise. /proc/sys/kernel/yama/ptrace_scope must not
+// be 3. Linux 5.14 is needed.
 //
 // # Devices
 //

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/chroot"
+	"github.com/bobbuild/bob/executor/sandbox/internal/filter"
 
 	// The C constructor of nsenter makes the container's namespaces before
 	// the Go runtime of the re-executed process starts.
@@ -18,6 +20,10 @@ import (
 // initPipe is the variable by which libcontainer tells its re-executed self
 // where to read the container's configuration.
 const initPipe = "_LIBCONTAINER_INITPIPE"
+
+// filterSocket is the descriptor of the process that becomes a container through which its
+// seccomp filter comes.
+const filterSocket = 3
 
 // libcontainer has a thread of this process join each container's mount
 // namespace, after which the Go runtime ends it. The main thread can't be
@@ -41,6 +47,10 @@ func Init() {
 		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 		// libcontainer sets the umask only after it has made directories.
 		unix.Umask(containerUmask)
+		if err := filter.StartThread(filterSocket); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		libcontainer.Init()
 	}
 	chroot.Init()

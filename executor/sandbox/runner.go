@@ -21,7 +21,6 @@ import (
 	"github.com/bobbuild/bob/executor/sandbox/internal/chroot"
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
 	"github.com/bobbuild/bob/executor/sandbox/internal/mountpoint"
-	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
 	"github.com/bobbuild/bob/executor/sandbox/mountattr"
 	"github.com/bobbuild/bob/executor/sandbox/private"
 	"github.com/bobbuild/bob/snapshot/owners"
@@ -218,19 +217,18 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if err != nil {
 		return err
 	}
-	emulation, err := r.startEmulation(p, state, config.Namespaces.Contains(configs.NEWUSER))
+	emulation, err := r.emulation(p, state, config.Namespaces.Contains(configs.NEWUSER))
 	if err != nil {
 		return err
 	}
 	if emulation != nil {
 		defer clean(emulation.Stop)
-		if config.Seccomp == nil {
-			if config.Seccomp, err = profile.OpenFilter(); err != nil {
-				return err
-			}
-		}
-		config.Seccomp = emulation.Filter(config.Seccomp)
 	}
+	entrance, err := newEntrance(config.Seccomp, emulation)
+	if err != nil {
+		return err
+	}
+	config.Seccomp = nil // the entrance has it
 	group, err := r.Limiter.Group(id)
 	if err != nil {
 		return err
@@ -246,7 +244,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return fmt.Errorf("create container: %w", err)
 	}
 	defer clean(container.Destroy)
-	err = runIn(ctx, container, p, r.Mode.OneID)
+	err = runIn(ctx, container, p, entrance, r.Mode.OneID)
 	if exit, ended := errors.AsType[*ExitError](err); ended {
 		exit.Limit = group.Reached(exit.Signal != 0)
 	}
@@ -256,18 +254,18 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	return err
 }
 
-// startEmulation starts what answers calls of a command in the kernel's place; nested says
+// emulation returns what answers calls of a command in the kernel's place; nested says
 // that the command gets a user namespace of its own. Where the kernel, or another bob, does
 // all that they ask for it returns nil.
-func (r *Runner) startEmulation(p *Process, state string, nested bool) (*emulate.Emulation, error) {
+func (r *Runner) emulation(p *Process, state string, nested bool) (*emulate.Emulation, error) {
 	if r.Mode.OneID {
-		return emulate.Start(state, emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
+		return emulate.Owners(emulate.User{UID: p.UID, GID: p.GID, Groups: p.Groups})
 	}
 	r.tryDevices.Do(func() { r.nodes = emulate.FindNodes(state) })
 	if !r.nodes.Wanted(nested || r.Devices == owners.Stubs) {
 		return nil, nil
 	}
-	return emulate.StartDevices(state, cmp.Or(r.Devices, owners.Devices), p.Insecure)
+	return emulate.Devices(cmp.Or(r.Devices, owners.Devices), p.Insecure)
 }
 
 // makeState makes the directory of one container's state.

@@ -14,9 +14,9 @@ import (
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/runc/libcontainer/capabilities"
-	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/sandbox/internal/filter"
 	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
 	"github.com/bobbuild/bob/executor/sandbox/landlock"
 )
@@ -186,13 +186,19 @@ func (o *order) loadFilters() error {
 		return err
 	}
 	for _, f := range filters {
-		listener, err := seccomp.InitSeccomp(f)
-		if err == nil && listener >= 0 {
-			// It is closed when the command is executed.
-			err = unix.Sendmsg(commandNodes, []byte{0}, unix.UnixRights(listener), nil, 0)
-		}
+		compiled, err := filter.Compile(f)
 		if err != nil {
-			return fmt.Errorf("load seccomp filter: %w", err)
+			return err
+		}
+		listener, err := compiled.Load()
+		if err != nil {
+			return err
+		}
+		if listener >= 0 {
+			// It is closed when the command is executed.
+			if err := unix.Sendmsg(commandNodes, []byte{0}, unix.UnixRights(listener), nil, 0); err != nil {
+				return fmt.Errorf("send descriptor of the seccomp filter: %w", err)
+			}
 		}
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,54 +11,52 @@ import (
 	"sync"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
-	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/bobbuild/bob/executor/sandbox/internal/filter"
 )
 
 // An Emulation answers system calls of one container in the kernel's place.
 type Emulation struct {
 	shared
 
-	path     string // where libcontainer sends the descriptor of the filter
-	listener *net.UnixListener
-	dir      *os.File // of the listener, whose path may be too long for a socket
 	answered []call
 	threads  int // that answer
 
-	workers sync.WaitGroup // the receiver is one
+	workers sync.WaitGroup
 }
 
-func newEmulation(calls []call) *Emulation {
-	e := &Emulation{answered: calls, shared: shared{calls: map[callKey]handler{}}}
+func newEmulation(calls []call) (*Emulation, error) {
+	stopped, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("emulate root: %w", os.NewSyscallError("eventfd", err))
+	}
+	e := &Emulation{answered: calls, shared: shared{calls: map[callKey]handler{}, stopped: stopped}}
 	for _, c := range calls {
 		e.calls[callKey{cmp.Or(c.arch, auditArch), c.number}] = c.handle
 	}
-	return e
-}
-
-// listen begins to wait for the descriptor of the filter at a socket in dir.
-func (e *Emulation) listen(dir string) (*Emulation, error) {
-	if err := e.open(dir); err != nil {
-		return nil, fmt.Errorf("emulate root: %w", err)
-	}
-	e.workers.Go(func() { e.fail(e.receive()) })
 	return e, nil
 }
 
-// open opens what an emulation has that gets its descriptor from libcontainer.
-func (e *Emulation) open(dir string) (err error) {
-	if e.dir, err = os.Open(dir); err != nil {
-		return err
+// Answer begins to answer the calls of the filter with the descriptor listener, which the
+// Emulation closes. starter is the process that executes the command: what it calls before
+// that, the kernel answers. Answer is called once at most.
+func (e *Emulation) Answer(listener, starter int) error {
+	if e.ids != nil {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join("/proc", strconv.Itoa(starter), "exe"), &st); err != nil {
+			return errors.Join(fmt.Errorf("emulate root: find program of the container: %w", err), unix.Close(listener))
+		}
+		e.starter = inode{st.Dev, st.Ino}
 	}
-	e.path = filepath.Join("/proc/self/fd", strconv.Itoa(int(e.dir.Fd())), "seccomp")
-	if e.listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: e.path, Net: "unix"}); err != nil {
-		return errors.Join(err, e.dir.Close())
-	}
-	if e.stopped, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return errors.Join(os.NewSyscallError("eventfd", err), e.listener.Close(), e.dir.Close())
-	}
+	e.begin(listener)
 	return nil
+}
+
+// begin begins to answer what comes from the descriptor of a filter.
+func (e *Emulation) begin(listener int) {
+	e.workers.Go(func() { e.fail(e.answer(listener)) })
 }
 
 // Stop waits until nothing more is answered and frees everything. It returns what
@@ -67,9 +64,6 @@ func (e *Emulation) open(dir string) (err error) {
 func (e *Emulation) Stop() error {
 	_, err := unix.Write(e.stopped, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	err = os.NewSyscallError("write eventfd", err)
-	if e.listener != nil {
-		err = errors.Join(err, e.listener.Close(), e.dir.Close())
-	}
 	e.workers.Wait()
 	return errors.Join(e.err, err, unix.Close(e.stopped))
 }
@@ -84,16 +78,6 @@ func (e *Emulation) fail(err error) {
 	if e.err == nil {
 		e.err = fmt.Errorf("emulate root: %w", err)
 	}
-}
-
-// receive waits for the descriptor of the container's filter and answers what comes
-// from it until the end.
-func (e *Emulation) receive() error {
-	fd, err := e.accept()
-	if err != nil || fd < 0 {
-		return err
-	}
-	return e.answer(fd)
 }
 
 // answer answers what comes from the descriptor of a filter, which it closes.
@@ -122,32 +106,6 @@ func (e *Emulation) answer(fd int) error {
 	return errors.Join(unix.Close(epoll), unix.Close(fd))
 }
 
-// accept returns the descriptor of the filter, -1 if no container was started.
-func (e *Emulation) accept() (int, error) {
-	conn, err := e.listener.AcceptUnix()
-	if errors.Is(err, net.ErrClosed) {
-		return -1, nil
-	}
-	if err != nil {
-		return -1, err
-	}
-	defer func() { _ = conn.Close() }()
-	data, control := make([]byte, 1<<16), make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := conn.ReadMsgUnix(data, control)
-	if err != nil {
-		return -1, err
-	}
-	messages, err := unix.ParseSocketControlMessage(control[:n])
-	if err != nil || len(messages) != 1 {
-		return -1, fmt.Errorf("receive descriptor of the filter: %d control messages: %w", len(messages), err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return -1, fmt.Errorf("receive descriptor of the filter: %w", err)
-	}
-	return fds[0], nil
-}
-
 // watch returns an epoll descriptor by which one worker at a time is told of a
 // call, and all of them of the end.
 func (e *Emulation) watch(fd int) (int, error) {
@@ -164,15 +122,13 @@ func (e *Emulation) watch(fd int) (int, error) {
 }
 
 // Filter returns a filter that notifies of the calls which the emulation answers, and
-// otherwise does what filter does.
-func (e *Emulation) Filter(filter *configs.Seccomp) *configs.Seccomp {
-	changed := notifying(filter, e.answered)
-	changed.ListenerPath = e.path
-	return changed
+// otherwise does what config does.
+func (e *Emulation) Filter(config *configs.Seccomp) *configs.Seccomp {
+	return notifying(config, e.answered)
 }
 
-func notifying(filter *configs.Seccomp, calls []call) *configs.Seccomp {
-	changed := *filter
+func notifying(config *configs.Seccomp, calls []call) *configs.Seccomp {
+	changed := *config
 	changed.Syscalls = nil
 	names := map[string]bool{}
 	for _, c := range calls {
@@ -182,14 +138,14 @@ func notifying(filter *configs.Seccomp, calls []call) *configs.Seccomp {
 		names[c.name] = true
 		changed.Syscalls = append(changed.Syscalls, c.rules()...)
 	}
-	for _, rule := range filter.Syscalls {
+	for _, rule := range config.Syscalls {
 		if !names[rule.Name] {
 			changed.Syscalls = append(changed.Syscalls, rule)
 		}
 	}
 	// Otherwise a signal may interrupt calls that are never interrupted.
-	if seccomp.FlagSupported(specs.LinuxSeccompFlagWaitKillableRecv) == nil {
-		changed.Flags = append(slices.Clone(filter.Flags), specs.LinuxSeccompFlagWaitKillableRecv)
+	if filter.WaitsKillable() {
+		changed.Flags = append(slices.Clone(config.Flags), specs.LinuxSeccompFlagWaitKillableRecv)
 	}
 	return &changed
 }

@@ -145,9 +145,8 @@ func (tr *traced) confine() (int, error) {
 
 // watch is the worker: it looks at each call, and leaves it to the kernel.
 func (tr *traced) watch(fd int) {
-	e := newEmulation(nil)
-	var err error
-	if e.stopped, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+	e, err := newEmulation(nil)
+	if err != nil {
 		panic(err)
 	}
 	epoll, err := e.watch(fd)

@@ -30,11 +30,11 @@ type shared struct {
 	weak   bool // this process lacks CAP_MKNOD, so that its commands may: root will do
 
 	stopped  int         // an eventfd that is readable from the end on
-	executed atomic.Bool // whether a command has been
+	starter  inode       // the program that executes the command
+	executed atomic.Bool // whether it has
 
-	mu      sync.Mutex
-	starter inode // the program that executes it
-	err     error
+	mu  sync.Mutex
+	err error
 }
 
 // newWorker returns a worker of this goroutine, which must end with it.
@@ -113,14 +113,11 @@ func (w *worker) begun() bool {
 	if err := unix.Stat(w.proc("exe"), &st); err != nil {
 		return false
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	program := inode{st.Dev, st.Ino}
-	if w.starter == (inode{}) {
-		w.starter = program
+	begun := inode{st.Dev, st.Ino} != w.starter
+	if begun {
+		w.executed.Store(true)
 	}
-	w.executed.Store(program != w.starter)
-	return program != w.starter
+	return begun
 }
 
 // inode names a file.

@@ -15,9 +15,8 @@ import (
 // Filter returns Docker's default seccomp profile for a process with
 // the capabilities, which decide about the system calls it lets through.
 //
-// It lacks one part of it, the x32 ABI: no image platform names it, kernels
-// come with it disabled, and compiling its rules would take libseccomp more
-// than half of the time of a trivial RUN. Such calls are killed.
+// It lacks one part of it, the x32 ABI: no image platform names it, and kernels come with
+// it disabled. Such calls are killed.
 func Filter(capabilities []string) (*configs.Seccomp, error) {
 	if !seccomp.Enabled {
 		return nil, errNoSeccomp
