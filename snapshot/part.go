@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/checkout"
@@ -19,6 +18,7 @@ import (
 	"github.com/bobbuild/bob/snapshot/internal/trash"
 	"github.com/bobbuild/bob/snapshot/internal/usage"
 	"github.com/bobbuild/bob/snapshot/owners"
+	"github.com/containers/storage/pkg/regexp"
 	"golang.org/x/sys/unix"
 )
 
@@ -145,7 +145,7 @@ func (p *part) atLeast(n int, layers []string) []string {
 	return lower
 }
 
-var idPattern = regexp.MustCompile(`^[0-9a-f]{32,128}$`)
+var idPattern = regexp.Delayed(`^[0-9a-f]{32,128}$`)
 
 // find returns the directories that make up the snapshot id, top first, and marks it as
 // used. A snapshot that isn't there, or was lost, is asked for by elsewhere, which returns

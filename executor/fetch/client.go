@@ -9,10 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"time"
 
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/containers/storage/pkg/regexp"
 )
 
 const defaultIdle = 60 * time.Second
@@ -95,7 +95,7 @@ func New(o Options) *Client {
 	return &Client{o: o, http: &http.Client{Transport: o.Transport}}
 }
 
-var userinfo = regexp.MustCompile(`^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#]*@`)
+var userinfo = regexp.Delayed(`^([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#]*@`)
 
 // Redact returns the URL or git remote without user and password.
 func Redact(address string) string { return userinfo.ReplaceAllString(address, "$1") }

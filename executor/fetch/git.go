@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/bobbuild/bob/registry/patience"
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -65,9 +65,9 @@ func (r *Repository) subdir() string {
 func (r *Repository) keeps() bool { return r.KeepGitDir && r.subdir() == "" }
 
 var (
-	commitPattern   = regexp.MustCompile(`^[a-f0-9]{40}$`)
-	commit256       = regexp.MustCompile(`^[a-f0-9]{64}$`)
-	checksumPattern = regexp.MustCompile(`^[a-fA-F0-9]+$`)
+	commitPattern   = regexp.Delayed(`^[a-f0-9]{40}$`)
+	commit256       = regexp.Delayed(`^[a-f0-9]{64}$`)
+	checksumPattern = regexp.Delayed(`^[a-fA-F0-9]+$`)
 )
 
 var errSHA256 = errors.New("repositories with SHA-256 objects are not supported: name a commit or repository with SHA-1")

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 )
@@ -113,7 +113,7 @@ func normalHost(host string) string {
 // region, and one login is good for all of them.
 const ecrDummyHost = "000000000000.dkr.ecr.dummy-host-zone.amazonaws.com"
 
-var ecrHost = regexp.MustCompile(`^[0-9]{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$`)
+var ecrHost = regexp.Delayed(`^[0-9]{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$`)
 
 // find returns the login for a repository; the most specific key wins. ok is false if
 // there is no login.

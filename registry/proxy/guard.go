@@ -8,12 +8,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/bobbuild/bob/registry/nearby"
+	"github.com/containers/storage/pkg/regexp"
 )
 
 const dialTimeout = 30 * time.Second
@@ -83,7 +83,7 @@ const lookupTimeout = 5 * time.Second
 
 // numeric is what C libraries take for an IPv4 address and Go for a name: its last
 // part is a number (WHATWG URL, "ends in a number checker").
-var numeric = regexp.MustCompile(`(?i)(^|\.)([0-9]+|0x[0-9a-f]*)\.?$`)
+var numeric = regexp.Delayed(`(?i)(^|\.)([0-9]+|0x[0-9a-f]*)\.?$`)
 
 // checkName refuses a host that is nearby, or has an address that is. A name that
 // isn't known here may be known to an HTTP proxy, and passes.

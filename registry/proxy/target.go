@@ -3,10 +3,10 @@ package proxy
 import (
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 )
@@ -34,9 +34,9 @@ type target struct {
 
 // What the distribution-spec allows as a name, and as a tag.
 var (
-	apiPath    = regexp.MustCompile(`^/v2/([a-z0-9._/-]{1,255})/(manifests|blobs)/([a-zA-Z0-9._:+=-]{1,255}|uploads/[a-zA-Z0-9]{0,64})$`)
-	repoName   = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	apiPath    = regexp.Delayed(`^/v2/([a-z0-9._/-]{1,255})/(manifests|blobs)/([a-zA-Z0-9._:+=-]{1,255}|uploads/[a-zA-Z0-9]{0,64})$`)
+	repoName   = regexp.Delayed(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagPattern = regexp.Delayed(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 )
 
 const uploadsPath = "uploads/"
@@ -108,7 +108,7 @@ func (t *target) methods() []string {
 	return []string{http.MethodGet, http.MethodHead}
 }
 
-var hostPattern = regexp.MustCompile(`(?i)^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$`)
+var hostPattern = regexp.Delayed(`(?i)^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$`)
 
 // mirrors makes t a mirror request for the host in hosts, and says whether it
 // can be one.

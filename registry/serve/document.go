@@ -2,9 +2,9 @@ package serve
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -57,7 +57,7 @@ func (d *document) subject() digest.Digest {
 }
 
 // tagPattern is distribution-spec's, section "Pulling manifests".
-var tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+var tagPattern = regexp.Delayed(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
 // parseDigest also refuses algorithms that the registry doesn't compute.
 func parseDigest(text string) (digest.Digest, error) {

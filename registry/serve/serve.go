@@ -6,8 +6,9 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"regexp"
 	"strings"
+
+	"github.com/containers/storage/pkg/regexp"
 )
 
 // Handler returns a registry that keeps its images below the directory dir, made
@@ -60,7 +61,7 @@ func (s *server) open(root *os.Root) error {
 
 // apiPath splits the path of a request below one repository (distribution-spec,
 // sections "Endpoints" and "Pulling manifests" for its grammar of names).
-var apiPath = regexp.MustCompile(`^/v2/([a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)` +
+var apiPath = regexp.Delayed(`^/v2/([a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)` +
 	`/(manifests|blobs|blobs/uploads|tags|referrers)/([^/]*)$`)
 
 // maxName is the length of the longest name of a repository.

@@ -9,9 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strconv"
 
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -123,7 +123,7 @@ func created(w http.ResponseWriter, repo string, d digest.Digest) {
 
 // contentRange is the range of a chunk (distribution-spec, section "Pushing a blob in
 // chunks"), and the one of RFC 9110, which clients send too.
-var contentRange = regexp.MustCompile(`^(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?$`)
+var contentRange = regexp.Delayed(`^(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?$`)
 
 // goesOn reports whether a chunk begins where the upload ends and is as long as
 // it says.

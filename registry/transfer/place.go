@@ -3,11 +3,11 @@ package transfer
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/bobbuild/bob/registry/archive"
 	"github.com/bobbuild/bob/registry/internal/reference"
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
@@ -25,7 +25,7 @@ func (p *place) atRegistry() bool { return p.ref != nil }
 func (p *place) is(kind archive.Kind) bool { return !p.atRegistry() && p.file.Kind == kind }
 
 // fileName matches names that mean a file or directory and not a reference.
-var fileName = regexp.MustCompile(`^(/|\.\.?/)|^[^:]*\.(tar|tar\.gz|tgz)$`)
+var fileName = regexp.Delayed(`^(/|\.\.?/)|^[^:]*\.(tar|tar\.gz|tgz)$`)
 
 // CheckPlace returns an error that says why s names no place for [Copy]. It looks at no
 // file and reaches no registry.

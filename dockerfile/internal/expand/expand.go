@@ -4,10 +4,10 @@ package expand
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
@@ -107,8 +107,8 @@ func Names(word string) []string {
 }
 
 var (
-	replacement = regexp.MustCompile(`^\$\{[\pL\pN_]*(//?)`)
-	variable    = regexp.MustCompile(`\$\{?(\pN+|[\pL\pN_]+)`)
+	replacement = regexp.Delayed(`^\$\{[\pL\pN_]*(//?)`)
+	variable    = regexp.Delayed(`\$\{?(\pN+|[\pL\pN_]+)`)
 )
 
 // replacementSize returns a bound of what all ${name//pattern/text} in a word

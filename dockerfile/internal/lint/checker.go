@@ -3,11 +3,11 @@ package lint
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
 
 	"github.com/bobbuild/bob/dockerfile/internal/environ"
 	"github.com/bobbuild/bob/dockerfile/internal/position"
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -143,8 +143,8 @@ func (ch *Checker) shellForm(in instructions.Command, shell bool) {
 }
 
 var (
-	secretName = regexp.MustCompile(`(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)`)
-	publicName = regexp.MustCompile(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
+	secretName = regexp.Delayed(`(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)`)
+	publicName = regexp.Delayed(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
 )
 
 // Secret finds the names of secrets.

@@ -2,9 +2,9 @@ package auth
 
 import (
 	"net/http"
-	"regexp"
 	"strings"
 
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
@@ -31,8 +31,8 @@ func Challenge(h http.Header, plain bool) *transport.Challenge {
 var (
 	// challengeItem is a word of a WWW-Authenticate header, with a value if it is a
 	// parameter.
-	challengeItem = regexp.MustCompile(`^[\s,]*([^\s,="]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,]*))?`)
-	backslash     = regexp.MustCompile(`\\(.)`)
+	challengeItem = regexp.Delayed(`^[\s,]*([^\s,="]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,]*))?`)
+	backslash     = regexp.Delayed(`\\(.)`)
 )
 
 // ParseChallenges reads a WWW-Authenticate header (RFC 9110 section 11.6.1): schemes,

@@ -6,16 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
-	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/containers/storage/pkg/regexp"
 )
 
 var (
-	userinfoPattern = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"']*@`)
-	queryPattern    = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'?]*)\?[^\s"']*`)
-	schemePattern   = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}`)
-	tokenPattern    = regexp.MustCompile(`(?i)("?(?:access_|refresh_|id_)?(?:token|password|secret)"?\s*[:=]\s*"?)[^\s"',}&]+`)
+	userinfoPattern = regexp.Delayed(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"']*@`)
+	queryPattern    = regexp.Delayed(`([a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'?]*)\?[^\s"']*`)
+	schemePattern   = regexp.Delayed(`(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}`)
+	tokenPattern    = regexp.Delayed(`(?i)("?(?:access_|refresh_|id_)?(?:token|password|secret)"?\s*[:=]\s*"?)[^\s"',}&]+`)
 )
 
 // Redact removes from a text what may be a credential: user, password and query of
@@ -73,7 +74,7 @@ type Error struct {
 	Message string `json:"message"` // a line
 }
 
-var codePattern = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+var codePattern = regexp.Delayed(`^[A-Z][A-Z0-9_]{0,63}$`)
 
 // Errors reads the errors in a registry's answer, without their details, whose form
 // nobody knows. Codes are as [Code] returns them. ok is false if the answer isn't JSON.

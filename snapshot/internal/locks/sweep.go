@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/descent"
+	"github.com/containers/storage/pkg/regexp"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,7 +74,7 @@ func IsDead(path string) (bool, error) {
 
 // scratchName matches directories that processes make to try things in, before they
 // open the store. They hold a lock (flock) on them.
-var scratchName = regexp.MustCompile(`^\.(try|bob-doctor|probe)-[0-9]+$`)
+var scratchName = regexp.Delayed(`^\.(try|bob-doctor|probe)-[0-9]+$`)
 
 // scratchAge is how old a scratch directory without a lock must be to be garbage: one
 // that was made just now isn't locked yet.

@@ -7,16 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 
 	"github.com/bobbuild/bob/snapshot/internal/durable"
 	"github.com/bobbuild/bob/snapshot/internal/pruning"
 	"github.com/bobbuild/bob/snapshot/internal/trash"
 	"github.com/bobbuild/bob/snapshot/internal/usage"
+	"github.com/containers/storage/pkg/regexp"
 	"github.com/opencontainers/go-digest"
 )
 
-var kindPattern = regexp.MustCompile(`^[a-z][a-z0-9-]*-[0-9]+$`)
+var kindPattern = regexp.Delayed(`^[a-z][a-z0-9-]*-[0-9]+$`)
 
 // Records are the records of a store, which all ID mappings share. Their methods may be
 // called concurrently, also in several processes.

@@ -3,7 +3,6 @@ package output
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/bobbuild/bob/executor/image"
 	"github.com/bobbuild/bob/snapshot"
 	"github.com/containerd/platforms"
+	"github.com/containers/storage/pkg/regexp"
 )
 
 // formatFields are the fields of --output that change a format.
@@ -63,8 +63,8 @@ func refusedFields() map[string]string {
 }
 
 var (
-	annotationField = regexp.MustCompile(`^annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/-]+)\])?\.(\S+)$`)
-	annotationPlace = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
+	annotationField = regexp.Delayed(`^annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/-]+)\])?\.(\S+)$`)
+	annotationPlace = regexp.Delayed(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 )
 
 // SetField sets the part of the format that a field of --output names, such as
