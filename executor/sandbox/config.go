@@ -63,7 +63,6 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, own *privat
 			{Type: configs.NEWNS}, {Type: configs.NEWPID}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS},
 		},
 		Capabilities:  confinement.capabilities,
-		Seccomp:       confinement.filter,
 		Rlimits:       limits,
 		Umask:         &umask,
 		MaskPaths:     confinement.masked,
@@ -91,10 +90,10 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, own *privat
 	return config, nil
 }
 
-// confinement is what keeps a command from the rest of the machine.
+// confinement is what keeps a command from the rest of the machine, beside its seccomp
+// filter.
 type confinement struct {
 	capabilities     *configs.Capabilities
-	filter           *configs.Seccomp
 	masked, readOnly []string
 }
 
@@ -110,20 +109,19 @@ func confine(p *Process, refused fallback) (*confinement, error) {
 			Bounding: all, Permitted: all, Effective: all, Inheritable: all, Ambient: all,
 		}}, nil
 	}
-	capabilities := profile.Capabilities()
-	if p.Network == Host && !p.nested(refused) {
-		capabilities = profile.WithoutNetwork(capabilities)
-	}
-	filter, err := profile.Filter(capabilities)
-	if err != nil {
-		return nil, err
-	}
 	return &confinement{
-		capabilities: profile.Sets(capabilities, p.UID),
-		filter:       filter,
+		capabilities: profile.Sets(p.capabilities(refused), p.UID),
 		masked:       slices.Clone(maskedPaths[:]),
 		readOnly:     slices.Clone(readOnlyPaths[:]),
 	}, nil
+}
+
+// capabilities returns the names of the capabilities of a process that is not Insecure.
+func (p *Process) capabilities(refused fallback) []string {
+	if p.Network == Host && !p.nested(refused) {
+		return profile.WithoutNetwork(profile.Capabilities())
+	}
+	return profile.Capabilities()
 }
 
 // apply gives the container of config the network; own is what a Private process has.

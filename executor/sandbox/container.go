@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/opencontainers/cgroups/fs"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/stream"
@@ -75,6 +77,7 @@ func runOnThread(ctx context.Context, container *libcontainer.Container, p *Proc
 		Stdin:            null,
 		Stdout:           output.Stdout(),
 		Stderr:           output.Stderr(),
+		LogLevel:         strconv.Itoa(int(logrus.ErrorLevel)), // else it tells every step
 	}
 	if oneID {
 		// There is no other ID. The command gets the IDs of p as soon as it is executed.

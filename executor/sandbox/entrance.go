@@ -3,9 +3,10 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"strings"
+	"sync"
 
 	"github.com/opencontainers/runc/libcontainer"
-	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
@@ -21,22 +22,55 @@ type entrance struct {
 	emulation *emulate.Emulation // nil if there is nobody
 }
 
-// newEntrance returns the entrance of a container with the seccomp filter and the
-// emulation, both of which may be nil.
-func newEntrance(config *configs.Seccomp, emulation *emulate.Emulation) (e entrance, err error) {
+// filters are the compiled seccomp filters of containers. They may be used concurrently.
+type filters struct {
+	mu    sync.Mutex
+	known map[filterKey]*filter.Filter
+}
+
+// A filterKey decides about a filter of the containers of one Runner.
+type filterKey struct {
+	open         bool   // it lets all calls through that it doesn't notify of
+	capabilities string // else those of Docker's default profile for these
+	emulated     bool   // it notifies of the calls that an emulation answers
+}
+
+// of returns the filter for the process. emulation, which may be nil, answers the calls
+// that it notifies of. A process without filter has nil.
+func (f *filters) of(p *Process, refused fallback, emulation *emulate.Emulation) (*filter.Filter, error) {
+	if p.Insecure && emulation == nil {
+		return nil, nil
+	}
+	key := filterKey{open: p.Insecure, emulated: emulation != nil}
+	var capabilities []string
+	if !p.Insecure {
+		capabilities = p.capabilities(refused)
+		key.capabilities = strings.Join(capabilities, " ")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known := f.known[key]; known != nil {
+		return known, nil
+	}
+	config, err := profile.OpenFilter()
+	if !p.Insecure {
+		config, err = profile.Filter(capabilities)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if emulation != nil {
-		if config == nil {
-			if config, err = profile.OpenFilter(); err != nil {
-				return e, err
-			}
-		}
 		config = emulation.Filter(config)
 	}
-	e.emulation = emulation
-	if config != nil {
-		e.filter, err = filter.Compile(config)
+	compiled, err := filter.Compile(config)
+	if err != nil {
+		return nil, err
 	}
-	return e, err
+	if f.known == nil {
+		f.known = make(map[filterKey]*filter.Filter)
+	}
+	f.known[key] = compiled
+	return compiled, nil
 }
 
 // pass starts the process in the container and has it pass the entrance. After an error

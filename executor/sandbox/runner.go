@@ -52,6 +52,7 @@ type Runner struct {
 	tryNesting sync.Once
 	tryDevices sync.Once
 	nodes      emulate.Nodes
+	filters    filters
 	chroots    chroot.Machine
 	// visible is held by each run that can see into the processes of others, and for
 	// writing by one that is Private.
@@ -224,11 +225,10 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 	if emulation != nil {
 		defer clean(emulation.Stop)
 	}
-	entrance, err := newEntrance(config.Seccomp, emulation)
+	calls, err := r.filters.of(p, refused, emulation)
 	if err != nil {
 		return err
 	}
-	config.Seccomp = nil // the entrance has it
 	group, err := r.Limiter.Group(id)
 	if err != nil {
 		return err
@@ -244,7 +244,7 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		return fmt.Errorf("create container: %w", err)
 	}
 	defer clean(container.Destroy)
-	err = runIn(ctx, container, p, entrance, r.Mode.OneID)
+	err = runIn(ctx, container, p, entrance{calls, emulation}, r.Mode.OneID)
 	if exit, ended := errors.AsType[*ExitError](err); ended {
 		exit.Limit = group.Reached(exit.Signal != 0)
 	}
