@@ -31,6 +31,7 @@ type blobKey struct {
 type blobEntry struct {
 	seen   []name.Repository   // an image there names it, so that it may be mounted from there
 	stored map[string]bool     // repositories that have it for sure
+	named  map[string]bool     // repositories with an image that names it, which should have it
 	broken map[string]*url.URL // streamed uploads of it, by repository, that may be resumed
 	gate   *semaphore.Weighted // held while the blob is brought to a repository
 
@@ -42,7 +43,7 @@ func (k *blobLedger) blob(repo name.Repository, d digest.Digest) *blobEntry {
 	key := blobKey{repo.RegistryStr(), d}
 	e := k.blobs[key]
 	if e == nil {
-		e = &blobEntry{stored: make(map[string]bool), broken: make(map[string]*url.URL), gate: semaphore.NewWeighted(1)}
+		e = &blobEntry{stored: make(map[string]bool), named: make(map[string]bool), broken: make(map[string]*url.URL), gate: semaphore.NewWeighted(1)}
 		k.blobs[key] = e
 	}
 	return e
@@ -67,11 +68,46 @@ func (k *blobLedger) note(repo name.Repository, d digest.Digest) {
 	}
 }
 
-// has says whether a repository has a blob for sure.
+// learn notes that an image in a repository names a blob.
+func (k *blobLedger) learn(repo name.Repository, d digest.Digest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.blob(repo, d)
+	e.named[repo.RepositoryStr()] = true
+	e.seen = append([]name.Repository{repo}, e.seen...)
+}
+
+// learned reports whether anything was learned of a repository.
+func (k *blobLedger) learned(repo name.Repository) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for key, e := range k.blobs {
+		if key.host == repo.RegistryStr() && e.named[repo.RepositoryStr()] {
+			return true
+		}
+	}
+	return false
+}
+
+// forget forgets what was learned of a repository. It reports whether that was anything.
+func (k *blobLedger) forget(repo name.Repository) (something bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for key, e := range k.blobs {
+		if key.host == repo.RegistryStr() && e.named[repo.RepositoryStr()] {
+			delete(e.named, repo.RepositoryStr())
+			something = true
+		}
+	}
+	return something
+}
+
+// has says whether a repository has a blob, or should have it.
 func (k *blobLedger) has(repo name.Repository, d digest.Digest) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.blob(repo, d).stored[repo.RepositoryStr()]
+	e := k.blob(repo, d)
+	return e.stored[repo.RepositoryStr()] || e.named[repo.RepositoryStr()]
 }
 
 // origin returns the likeliest other repository of the same registry from which a blob

@@ -61,6 +61,9 @@ type Options struct {
 	// process isn't ready doesn't count. After a blob's last byte a registry has five
 	// times as long to answer.
 	IdleTimeout time.Duration
+	// Documents, if set, keeps manifests and configs of images that [Client.Resolve]
+	// found, by their digests, so that they are got once.
+	Documents Documents
 	// Notice, if set, is called with one line for each retry and for each fallback, to
 	// plain HTTP or from a mirror. It may be called concurrently.
 	Notice func(string)
@@ -80,6 +83,7 @@ type Client struct {
 	insecure     bool
 	idle         time.Duration
 	credential   func(host, origin string)
+	documents    Documents // may be nil
 	retries
 
 	endpoints *endpoints
@@ -136,6 +140,7 @@ func New(o Options) *Client {
 		insecure:     o.Insecure,
 		idle:         o.IdleTimeout,
 		credential:   o.Credential,
+		documents:    o.Documents,
 		retries:      retries{o.Patience, o.Notice},
 		blobs:        newBlobLedger(),
 		news:         &news{told: make(map[string]bool), down: make(map[string]bool)},

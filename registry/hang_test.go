@@ -51,21 +51,24 @@ type hanging struct {
 // hangings are all kinds of requests that a client makes.
 func hangings(f *registrytest.Fixture) map[string]hanging {
 	push, pull, large := uses(f)
-	stream := func(ctx context.Context, c *registry.Client, ref string) error {
-		p, err := c.Push(ctx, ref)
-		if err != nil {
-			return err
+	streamOf := func(content []byte) func(context.Context, *registry.Client, string) error {
+		return func(ctx context.Context, c *registry.Client, ref string) error {
+			p, err := c.Push(ctx, ref)
+			if err != nil {
+				return err
+			}
+			u, err := p.Stream(ctx)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = u.Close() }()
+			if _, err := u.Write(content); err != nil {
+				return err
+			}
+			return u.Commit(digest.FromBytes(content))
 		}
-		u, err := p.Stream(ctx)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = u.Close() }()
-		if _, err := u.Write(f.Layers[0]); err != nil {
-			return err
-		}
-		return u.Commit(f.Descs[0].Digest)
 	}
+	stream, small := streamOf(bytes.Repeat([]byte("12345678"), 1<<18)), streamOf([]byte("small"))
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(f.Layers[0])))
 		_, _ = w.Write(f.Layers[0][:1000])
@@ -84,6 +87,7 @@ func hangings(f *registrytest.Fixture) map[string]hanging {
 		"upload in parts":    {method: "PATCH", path: "/uploads/", use: large, op: "push blob"},
 		"upload of a stream": {method: "PATCH", path: "/uploads/", use: stream, op: "push blob"},
 		"upload elsewhere":   {method: "PATCH", path: "/uploads/", use: stream, op: "push blob", elsewhere: moveUploads},
+		"small stream":       {method: "PUT", path: "/uploads/", use: small, op: "push blob"},
 		"end of a stream":    {method: "PUT", path: "/uploads/", use: stream, op: "push blob"},
 		"state of an upload": {method: "GET", path: "/uploads/", use: large, op: "push blob", before: registrytest.On("PATCH", "/uploads/", registrytest.Always(registrytest.Reset))},
 		"push of a manifest": {method: "PUT", path: "/manifests/", use: push, op: "push manifest"},

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +83,39 @@ func (p *Push) takeSpare() *url.URL {
 		return nil
 	}
 	return spare
+}
+
+// Learn asks which image the reference of the push names now, once, and takes it that the
+// registry has the blobs of that. Blob then asks for none of them. An error says that
+// nothing was learned.
+func (p *Push) Learn(ctx context.Context) error {
+	s := *p.session
+	s.client = s.client.impatient()
+	doc, err := s.root(ctx)
+	if err != nil || doc.IsIndex() {
+		return err
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(doc.Body, &m); err != nil {
+		return s.fail(oci.OpPullManifest, doc.Digest.String(), fmt.Errorf("%w: %w", oci.ErrCorrupt, err))
+	}
+	for _, d := range append(m.Layers, m.Config) {
+		s.client.blobs.learn(s.ref.Context(), d.Digest)
+	}
+	return nil
+}
+
+// Forget forgets what pushes to the repository have learned. It returns true if that may be
+// why Manifest failed with err: the registry lacks a blob that it should have. The caller
+// then pushes the blobs again, and the manifest.
+func (p *Push) Forget(err error) bool {
+	return lacksBlob(err) && p.session.client.blobs.forget(p.session.ref.Context())
+}
+
+// lacksBlob reports whether a manifest was refused since the registry lacks what it names.
+func lacksBlob(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.has("MANIFEST_BLOB_UNKNOWN")
 }
 
 // Blob makes sure that the registry has the blob d in the repository of the
@@ -234,6 +268,7 @@ func (p *Push) put(ctx context.Context, identifier, mediaType string, body []byt
 		if e, ok := errors.AsType[*Error](err); ok {
 			e.oci = strings.HasPrefix(mediaType, ociTypes)
 			e.damaged()
+			e.permanent = e.permanent || lacksBlob(err) && s.client.blobs.learned(s.ref.Context())
 		}
 		return err
 	})

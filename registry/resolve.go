@@ -72,16 +72,6 @@ type siteKeeper struct {
 	from *Source
 }
 
-// Manifest implements oci.Keeper.
-func (k *siteKeeper) Manifest(ctx context.Context, want ocispec.Descriptor) (*oci.Document, error) {
-	return k.site.manifest(ctx, want.Digest.String(), want)
-}
-
-// Config implements oci.Keeper.
-func (k *siteKeeper) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	return k.site.config(ctx, d)
-}
-
 // Blob implements oci.Keeper.
 func (k *siteKeeper) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	return k.from.Blob(ctx, d)

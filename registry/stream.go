@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/bobbuild/bob/registry/internal/wire"
 	"github.com/bobbuild/bob/registry/oci"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -28,13 +30,18 @@ const (
 // goroutine. It can't be retried: after an error the caller pushes the blob by
 // [Push.Blob], from bytes it has kept. If it has told the digest by a Commit that
 // failed, Blob goes on where the upload broke, when the registry can.
+//
+// A blob of less than 1 MiB is sent whole, in one request, by Commit.
 type Upload struct {
 	push   *Push
 	pipe   *chunkPipe
+	send   func() // begins the request that carries the bytes
+	whole  func(d digest.Digest, body []byte) error
 	commit func(d digest.Digest, location *url.URL) error
 	abort  func(location *url.URL)
 	cancel context.CancelFunc
 
+	sending  bool
 	answered chan struct{} // closed when location and err are set
 	location *url.URL      // where it goes on after all bytes
 	err      error         // why it can't
@@ -64,12 +71,19 @@ func (p *Push) Stream(ctx context.Context) (*Upload, error) {
 		commit:   func(d digest.Digest, location *url.URL) error { return p.finish(ctx, d, location) },
 		abort:    func(location *url.URL) { p.abandon(ctx, location) },
 	}
-	go u.send(ctx, start)
+	u.send = func() { go u.carry(ctx, start) }
+	u.whole = func(d digest.Digest, body []byte) error {
+		up := &blobUpload{
+			session: p.session, want: ocispec.Descriptor{Digest: d, Size: int64(len(body))}, location: start, fresh: true,
+			open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+		}
+		return up.run(ctx)
+	}
 	return u, nil
 }
 
-// send makes the one request that carries the bytes.
-func (u *Upload) send(ctx context.Context, to *url.URL) {
+// carry makes the one request that carries the bytes.
+func (u *Upload) carry(ctx context.Context, to *url.URL) {
 	defer close(u.answered)
 	c := &call{
 		op:     opPushBlob,
@@ -107,11 +121,20 @@ func (u *Upload) Write(p []byte) (int, error) {
 	if u.closed || u.finished {
 		return 0, errClosed
 	}
+	if !u.sending && u.pipe.fills(len(p)) {
+		u.begin()
+	}
 	n, ok := u.pipe.write(p)
 	if ok {
 		return n, nil
 	}
 	return n, u.failure()
+}
+
+// begin begins to send what is written.
+func (u *Upload) begin() {
+	u.sending = true
+	u.send()
 }
 
 // failure waits for the reason why the request ended early.
@@ -131,12 +154,7 @@ func (u *Upload) Commit(d digest.Digest) error {
 		return errClosed
 	}
 	u.finished = true
-	u.pipe.finish()
-	<-u.answered
-	err := u.err
-	if err == nil {
-		err = u.commit(d, u.location)
-	}
+	err := u.complete(d)
 	u.closed = true
 	u.cancel()
 	known, repo := u.push.session.client.blobs, u.push.session.ref.Context()
@@ -148,6 +166,22 @@ func (u *Upload) Commit(d digest.Digest) error {
 	return nil
 }
 
+// complete sends what is left as the end of the blob d.
+func (u *Upload) complete(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return u.push.session.fail(opPushBlob, "", err)
+	}
+	if !u.sending {
+		return u.whole(d, u.pipe.filled)
+	}
+	u.pipe.finish()
+	<-u.answered
+	if u.err != nil {
+		return u.err
+	}
+	return u.commit(d, u.location)
+}
+
 // Close gives the upload up unless it was committed, and tells the registry.
 // It always returns nil; it may be called any number of times.
 func (u *Upload) Close() error {
@@ -157,7 +191,9 @@ func (u *Upload) Close() error {
 	u.closed = true
 	u.cancel()
 	_ = u.pipe.Close() // always nil
-	<-u.answered
+	if u.sending {
+		<-u.answered
+	}
 	location := u.location
 	if location != nil {
 		u.abort(location)
@@ -167,9 +203,6 @@ func (u *Upload) Close() error {
 
 // finish ends an upload all bytes of which are there.
 func (p *Push) finish(ctx context.Context, d digest.Digest, location *url.URL) error {
-	if err := d.Validate(); err != nil {
-		return p.session.fail(opPushBlob, "", err)
-	}
 	tried := false
 	return p.session.client.run(ctx, opPushBlob+" "+p.session.subject(d.String()), func() error {
 		err := p.session.perform(ctx, &call{
@@ -235,6 +268,9 @@ func newChunkPipe() *chunkPipe {
 	return p
 }
 
+// fills reports whether n more bytes fill the chunk that the writer has.
+func (p *chunkPipe) fills(n int) bool { return len(p.filled)+n >= chunkSize }
+
 // write takes all of b unless the reader is gone.
 func (p *chunkPipe) write(b []byte) (n int, ok bool) {
 	for len(b) > 0 {
@@ -245,14 +281,14 @@ func (p *chunkPipe) write(b []byte) (n int, ok bool) {
 			case p.filled = <-p.free:
 			}
 			if p.filled == nil {
-				p.filled = make([]byte, 0, chunkSize)
+				p.filled = []byte{} // it grows: most blobs are small
 			}
 			p.filled = p.filled[:0]
 		}
-		take := min(len(b), cap(p.filled)-len(p.filled))
+		take := min(len(b), chunkSize-len(p.filled))
 		p.filled = append(p.filled, b[:take]...)
 		b, n = b[take:], n+take
-		if len(p.filled) == cap(p.filled) {
+		if len(p.filled) == chunkSize {
 			p.flush()
 		}
 	}

@@ -96,6 +96,7 @@ func (cfg *buildConfig) build(ctx context.Context, in *input.Input, o *options, 
 	}
 	emulators := &binfmt.Emulators{Dir: store.TempDir(), Mode: m.mode, Paths: o.emulators}
 	defer func() { err = errors.Join(err, emulators.Close()) }()
+	cfg.registries.options.Documents = store
 	builder := &executor.Builder{
 		Store:    store,
 		Registry: cfg.registries.client(warnIn(view)),

@@ -81,6 +81,7 @@ func (cfg *prefetchConfig) exec(ctx context.Context, args []string) error {
 		return errors.Join(err, store.Close())
 	}
 	defer cfg.store.syncLater(cache)
+	cfg.registries.options.Documents = store
 	b := &executor.Builder{Store: store, Registry: cfg.registries.client(warnIn(view)), Progress: view.Event}
 	return interrupted(ctx, errors.Join(b.Prefetch(ctx, refs, p), view.Close(), store.Close()))
 }

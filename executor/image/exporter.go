@@ -82,7 +82,9 @@ func (e *Exporter) Target(ctx context.Context, ref string) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Target{ref: ref, push: push, slots: e.slots}, nil
+	t := &Target{ref: ref, push: push, slots: e.slots, learned: make(chan struct{})}
+	e.o.Go(t.learn)
+	return t, nil
 }
 
 // Formats returns the formats of the image, the pushed or reported one first. They are
@@ -170,7 +172,13 @@ func (e *Exporter) Deliver(ctx context.Context, contents []*Content) (Result, er
 		}
 	}
 	for _, t := range e.targets {
-		if err := e.pushManifest(ctx, t, products[0]); err != nil {
+		err := e.pushManifest(ctx, t, products[0])
+		if t.forget(err) {
+			if err = e.pushBlobs(ctx, t, contents, products[0]); err == nil {
+				err = e.pushManifest(ctx, t, products[0])
+			}
+		}
+		if err != nil {
 			return result, err
 		}
 	}
@@ -242,13 +250,20 @@ func (e *Exporter) pushManifest(ctx context.Context, t *Target, p *product) (err
 // Push pushes an image of these blobs to t: what its registry lacks, the config, and the
 // manifest last.
 func (e *Exporter) Push(ctx context.Context, t *Target, blobs []*Blob, config, manifest Document) error {
-	if err := e.sendAll(ctx, t, blobs); err != nil {
-		return err
+	push := func() error {
+		if err := e.sendAll(ctx, t, blobs); err != nil {
+			return err
+		}
+		if err := t.sendDocument(ctx, config); err != nil {
+			return err
+		}
+		return t.put(ctx, manifest, true)
 	}
-	if err := t.sendDocument(ctx, config); err != nil {
-		return err
+	err := push()
+	if t.forget(err) {
+		err = push()
 	}
-	return t.put(ctx, manifest, true)
+	return err
 }
 
 // sendAll returns when t has the blobs.

@@ -38,6 +38,25 @@ type Target struct {
 	lender string // a reference that has blobs of this build, "" if there is no such reference
 	slots  *semaphore.Weighted
 	sent   memo.Map[digest.Digest, struct{}]
+	// learned is closed when it is known which blobs the registry should have.
+	learned chan struct{}
+}
+
+// learn finds out which blobs the registry should have.
+func (t *Target) learn(ctx context.Context) error {
+	defer close(t.learned)
+	_ = t.push.Learn(ctx) // each blob is asked for then
+	return nil
+}
+
+// forget reports whether err, of putting a manifest, may come from what was learned. Then
+// all blobs have to be sent again, and the manifest. Nothing is sent meanwhile.
+func (t *Target) forget(err error) bool {
+	if err == nil || !t.push.Forget(err) {
+		return false
+	}
+	t.sent = memo.Map[digest.Digest, struct{}]{}
+	return true
 }
 
 // send returns when the registry has the blob d. If from isn't "", the registry may
@@ -48,6 +67,7 @@ func (t *Target) send(ctx context.Context, d ocispec.Descriptor, from string, op
 			return struct{}{}, context.Cause(ctx)
 		}
 		defer t.slots.Release(1)
+		<-t.learned
 		return struct{}{}, t.push.Blob(ctx, d, cmp.Or(from, t.lender), func() (io.ReadCloser, error) { return open(ctx) })
 	})
 	return err
@@ -55,6 +75,7 @@ func (t *Target) send(ctx context.Context, d ocispec.Descriptor, from string, op
 
 // sendDocument is send of a config.
 func (t *Target) sendDocument(ctx context.Context, d Document) error {
+	<-t.learned
 	return t.push.Blob(ctx, d.Descriptor, "", func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(d.Body)), nil })
 }
 
