@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/bobbuild/bob/snapshot/internal/blobs"
 	"github.com/bobbuild/bob/snapshot/internal/cachemounts"
 	"github.com/bobbuild/bob/snapshot/internal/checkout"
 	"github.com/bobbuild/bob/snapshot/internal/content"
-	"github.com/bobbuild/bob/snapshot/internal/durable"
 	"github.com/bobbuild/bob/snapshot/internal/locks"
 	"github.com/bobbuild/bob/snapshot/internal/pruning"
 	"github.com/bobbuild/bob/snapshot/internal/records"
@@ -64,16 +65,6 @@ const (
 // the snapshot parent, "" for nothing. For layers that lie on nothing else it is their
 // chain ID.
 func StackID(parent string, diffID digest.Digest) string { return content.StackID(parent, diffID) }
-
-// Sync waits until all that the store in dir held when it was called is on the disk,
-// with all else on that file system, and remembers that. Processes may use the store
-// meanwhile. Of several calls at the same time one does the work for those that wait.
-func Sync(ctx context.Context, dir string) error {
-	if err := durable.Sync(ctx, dir); err != nil {
-		return fmt.Errorf("sync store %s: %w", dir, err)
-	}
-	return nil
-}
 
 // A Store is a directory of blobs, records and snapshots. Its methods may be
 // called concurrently, and other processes may have the same directory open.
@@ -264,8 +255,27 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Item, error) {
 	if err != nil {
 		return removed, fmt.Errorf("prune store %s: %w", s.dir, err)
 	}
+	if err := os.WriteFile(s.prunedPath(), nil, 0o600); err != nil {
+		return removed, fmt.Errorf("prune store: %w", err)
+	}
 	return removed, nil
 }
+
+// SincePrune returns how long ago any process called Prune for the store. It returns the
+// longest duration if nobody has or that time is not known.
+func (s *Store) SincePrune() time.Duration {
+	fi, err := os.Stat(s.prunedPath())
+	if err != nil {
+		return math.MaxInt64
+	}
+	if since := time.Since(fi.ModTime()); since >= 0 {
+		return since
+	}
+	return math.MaxInt64 // the clock was set back
+}
+
+// prunedPath is the file whose time says when Prune was called.
+func (s *Store) prunedPath() string { return filepath.Join(s.dir, "pruned") }
 
 // Snapshot returns the committed snapshot id. The error of one that isn't there, that
 // may have lost something in a power failure, or that lies on what is only indexed and

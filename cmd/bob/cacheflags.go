@@ -33,14 +33,18 @@ func (f *storeFlags) register(fs *flag.FlagSet) {
 	f.unpacked.register(fs)
 }
 
-// syncLater starts a process that writes the cache to the disk. bob does not wait for
-// it, since it may have to wait until the machine has written everything else. Without
-// this process a power failure costs more of the cache.
+// syncLater has a process write the cache to the disk, once no build has used it for a
+// while: one that waits already, or one that it starts. bob does not wait for it, since it
+// has to wait until the machine has written everything else. Without this process a power
+// failure costs more of the cache.
 func (f *storeFlags) syncLater(cache string) {
 	if !f.sync.Or(true) || os.Getpid() == 1 { // the process would be killed with this one
 		return
 	}
-	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--cache-dir", cache) //nolint:gosec,noctx // it outlives this process
+	if snapshot.SyncAwaited(cache) {
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "cache", "sync", "--idle", "--cache-dir", cache) //nolint:gosec,noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = []string{}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/bobbuild/bob/dockerfile"
 	"github.com/bobbuild/bob/executor"
@@ -42,13 +43,17 @@ func (o *options) plans(f *dockerfile.File) ([]*dockerfile.Plan, error) {
 }
 
 // trim removes the least recently used items from the store in dir if it has become too
-// large.
+// large. Looking at all items takes a while, so with the default limit it is done once in
+// trimInterval, and whenever the disk is nearly full.
 func (o *options) trim(ctx context.Context, store *snapshot.Store, dir string) error {
 	limit := o.limit
 	if limit < 0 {
 		var st unix.Statfs_t
 		if err := unix.Statfs(dir, &st); err != nil {
 			return &os.PathError{Op: "statfs", Path: dir, Err: err}
+		}
+		if store.SincePrune() < trimInterval && st.Bavail > st.Blocks/nearlyFull {
+			return nil
 		}
 		limit = min(defaultCacheLimit, int64(st.Blocks)*st.Bsize/2)
 	}
@@ -61,3 +66,8 @@ func (o *options) trim(ctx context.Context, store *snapshot.Store, dir string) e
 
 // defaultCacheLimit is the limit of the cache without --cache-limit, in bytes.
 const defaultCacheLimit = 20 << 30
+
+const (
+	trimInterval = 10 * time.Minute
+	nearlyFull   = 10 // one part in so many is free
+)

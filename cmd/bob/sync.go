@@ -10,9 +10,13 @@ import (
 )
 
 func newCacheSyncCommand() *ffcli.Command {
-	var dir string
+	var (
+		dir  string
+		idle bool
+	)
 	fs := flag.NewFlagSet("bob cache sync", flag.ContinueOnError)
 	fs.StringVar(&dir, "cache-dir", "", cacheDirHelp)
+	fs.BoolVar(&idle, "idle", false, "wait for a moment without builds first, some seconds to a minute; leave it to another bob that waits already")
 	return &ffcli.Command{
 		Name:       "sync",
 		ShortUsage: "bob cache sync [flags]",
@@ -27,6 +31,9 @@ func newCacheSyncCommand() *ffcli.Command {
 			cache, err := cacheDir(dir)
 			if err != nil {
 				return err
+			}
+			if idle {
+				return interrupted(ctx, snapshot.SyncIdle(ctx, cache))
 			}
 			return interrupted(ctx, snapshot.Sync(ctx, cache))
 		},

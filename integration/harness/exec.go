@@ -139,15 +139,13 @@ func (l *Lab) Run(ctx context.Context, i Invocation) (Result, []string, error) {
 
 // Leftovers returns what outlived a run that has ended: processes, mounts in
 // this mount namespace, cgroups, and entries in the active and temporary
-// directories of the cache. Then it kills the processes.
+// directories of the cache. Then it kills the processes. A process that waits for a
+// moment to sync the cache is killed too, but not returned.
 func (r *Running) Leftovers() []string {
 	var found []string
-	for tries := 0; tries < 20; { // the kernel may still be tearing a pid namespace down
-		if found = r.processes(); len(found) == 0 {
+	for range 20 { // the kernel may still be tearing a pid namespace down
+		if found = slices.DeleteFunc(r.processes(), isSyncing); len(found) == 0 {
 			break
-		}
-		if !slices.ContainsFunc(found, isSyncing) { // that ends when the disk is ready
-			tries++
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -172,7 +170,10 @@ func (r *Running) Leftovers() []string {
 	return found
 }
 
-func isSyncing(process string) bool { return strings.Contains(process, " cache sync --cache-dir ") }
+// isSyncing reports whether a process is one that builds leave behind them.
+func isSyncing(process string) bool {
+	return strings.Contains(process, " cache sync --idle --cache-dir ")
+}
 
 // processes lists the living processes of a run.
 func (r *Running) processes() []string {

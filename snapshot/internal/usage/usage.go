@@ -103,13 +103,33 @@ func setTime(path string, at time.Time) error {
 // included, and whether this one is alone.
 func (u *Usage) Oldest() (oldest time.Time, alone bool, err error) {
 	oldest, alone = u.opened, true
-	entries, err := os.ReadDir(u.claims)
+	err = living(u.claims, func(path string, opened time.Time) {
+		if path == u.claim.Path {
+			return
+		}
+		alone = false
+		if opened.Before(oldest) {
+			oldest = opened
+		}
+	})
+	return oldest, alone && err == nil, err
+}
+
+// InUse reports whether a living process uses the store in dir.
+func InUse(dir string) (used bool, err error) {
+	err = living(filepath.Join(dir, "tmp"), func(string, time.Time) { used = true })
+	return used, err
+}
+
+// living calls each with every claim of a living process, and when it was made.
+func living(claims string, each func(path string, made time.Time)) error {
+	entries, err := os.ReadDir(claims)
 	if err != nil {
-		return oldest, false, err
+		return err
 	}
 	for _, e := range entries {
-		path := filepath.Join(u.claims, e.Name())
-		if strings.HasPrefix(e.Name(), ".") || path == u.claim.Path {
+		path := filepath.Join(claims, e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
 		lock, err := os.Lstat(filepath.Join(path, locks.Name))
@@ -117,21 +137,17 @@ func (u *Usage) Oldest() (oldest time.Time, alone bool, err error) {
 			continue // it has just been closed
 		}
 		if err != nil {
-			return oldest, false, err
+			return err
 		}
 		dead, err := locks.IsDead(path)
 		if err != nil {
-			return oldest, false, err
+			return err
 		}
-		if dead {
-			continue
-		}
-		alone = false
-		if opened := lock.ModTime(); opened.Before(oldest) {
-			oldest = opened
+		if !dead {
+			each(path, lock.ModTime())
 		}
 	}
-	return oldest, alone, nil
+	return nil
 }
 
 // WriteFile writes value to a temporary file, marks it as used and renames it to path,
