@@ -42,9 +42,8 @@ type build struct {
 }
 
 // newBuild returns a build, with its warnings reported. It refuses a strict plan with
-// warnings, and a destination of the image that can't be reached. The layers lost are
-// layers of caches that can't be fetched. The caller waits for the group of the build
-// and then closes its sources.
+// warnings. The layers lost are layers of caches that can't be fetched. The caller waits
+// for the group of the build and then closes its sources.
 func (b *Builder) newBuild(ctx context.Context, all plans, o Options, progress *event.Reporter, lost []digest.Digest) (_ *build, err error) {
 	group, life := errgroup.WithContext(ctx)
 	// The end of the build is not a failure of what was under way. The error of a step
@@ -67,15 +66,12 @@ func (b *Builder) newBuild(ctx context.Context, all plans, o Options, progress *
 	if err := l.approve(life, all, progress); err != nil {
 		return nil, err
 	}
-	exporter, err := image.New(life, image.Options{
+	exporter := image.New(image.Options{
 		Destinations: o.destinations(),
 		Store:        b.Store, Registry: b.Registry, Progress: progress,
 		Epoch: all[0].Epoch, MaxUnpacked: o.MaxUnpacked,
 		Go: func(f func(context.Context) error) { group.Go(func() error { return f(life) }) },
 	})
-	if err != nil {
-		return nil, err
-	}
 	caches := cache.New(cache.Options{
 		Sources: o.cachesRead(), Targets: o.CacheTo,
 		Store: b.Store, Registry: b.Registry, Exporter: exporter, Progress: progress,

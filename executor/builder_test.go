@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -330,7 +331,11 @@ func TestEqualLayers(t *testing.T) {
 // An upload that breaks while the layer is being made is made again.
 func TestUploadBreaks(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, shell)
+	large := make([]byte, 3<<20) // and not compressible: small layers are sent when they are made
+	_, _ = rand.NewChaCha8([32]byte{}).Read(large)
+	k := newKit(t, func(_ context.Context, p *sandbox.Process) error {
+		return os.WriteFile(filepath.Join(p.Root, "x"), large, 0o600)
+	})
 	k.base("base", map[string]string{"b": "b"})
 	var mu sync.Mutex
 	broken := 0
@@ -343,12 +348,12 @@ func TestUploadBreaks(t *testing.T) {
 		}
 		return 0
 	}
-	k.mustBuild("FROM HOST/base\nRUN x=1\n", executor.Options{Tags: []string{k.host + "/app:1"}})
+	k.mustBuild("FROM HOST/base\nRUN large\n", executor.Options{Tags: []string{k.host + "/app:1"}})
 	if broken == 0 {
 		t.Error("no upload was broken")
 	}
-	if _, files := k.pull(k.host + "/app:1"); files["/x"] != "1" {
-		t.Errorf("files %v", files)
+	if _, files := k.pull(k.host + "/app:1"); files["/x"] != string(large) {
+		t.Errorf("file x has %d other bytes", len(files["/x"]))
 	}
 }
 

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -76,6 +77,12 @@ func (w *stages) startStage(s *dockerfile.Stage) {
 		_, err := w.last(w.life, s)
 		return err
 	})
+}
+
+// awaitPlaces returns when the destinations of the image have been reached and the search
+// for sources on this machine has ended, so that no step runs in vain.
+func (w *stages) awaitPlaces(ctx context.Context) error {
+	return cmp.Or(w.exporter.Reached(ctx), w.awaitSources(ctx))
 }
 
 // awaitSources returns when the search for sources on this machine has ended.
@@ -154,7 +161,7 @@ func (w *stages) make(ctx context.Context, s *dockerfile.Stage) (_ *state, err e
 func (w *stages) step(ctx context.Context, st *state, t task) (*state, error) {
 	op, err := w.prepare(ctx, st, t)
 	if err != nil {
-		if early := w.awaitSources(ctx); early != nil {
+		if early := w.awaitPlaces(ctx); early != nil {
 			return nil, early // is told
 		}
 		w.progress.Fail(t.title(), err)
@@ -165,7 +172,7 @@ func (w *stages) step(ctx context.Context, st *state, t task) (*state, error) {
 		anew: op.basis == anew || st.basis == anew || t.stage.NoCache || w.opts.NoCache,
 		before: func(ctx context.Context) error {
 			t.demand()
-			return w.awaitSources(ctx)
+			return w.awaitPlaces(ctx)
 		},
 	}
 	f, err := w.results.find(ctx, st.rootfs, q)

@@ -66,17 +66,7 @@ func overlayAt(dir string) error {
 		fmt.Sprintf("userxattr,volatile,lowerdir=/proc/self/fd/%[1]d/lower,upperdir=/proc/self/fd/%[1]d/upper,workdir=/proc/self/fd/%[1]d/work", fd))
 }
 
-// TryOverlay tries what snapshots by overlays take in the directory, and returns
-// what keeps bob from it; nil if it works. The process must have entered. Of what it
-// makes nothing stays.
-func TryOverlay(dir string) *obstacle.Obstacle {
-	return inScratch(dir, func(scratch string) *obstacle.Obstacle {
-		defer func() { _ = unix.Unmount(scratch+"/merged", unix.MNT_DETACH) }()
-		return overlayIn(scratch)
-	})
-}
-
-// TryFuseOverlay is [TryOverlay] of fuse-overlayfs.
+// TryFuseOverlay is [TryOverlay] of fuse-overlayfs. It remembers nothing.
 func TryFuseOverlay(dir string) *obstacle.Obstacle {
 	return inScratch(dir, func(scratch string) *obstacle.Obstacle {
 		defer func() { _ = unix.Unmount(scratch, unix.MNT_DETACH) }()

@@ -34,10 +34,13 @@ type Options struct {
 type Exporter struct {
 	*Packer
 	o       Options
-	formats []*Format // of the image, the pushed one first; empty if no image is made
-	targets []*Target
+	formats []*Format           // of the image, the pushed one first; empty if no image is made
 	slots   *semaphore.Weighted // uploads
 	outputs *outputs
+
+	reached     chan struct{} // closed when what follows is set
+	targets     []*Target
+	unreachable error // why a target can't be pushed to
 }
 
 // A Result says what was delivered.
@@ -53,27 +56,46 @@ type Result struct {
 	Layers []registry.Layer
 }
 
-// New returns an exporter. It reaches every target, so that a build which can't be
-// pushed fails before its first step runs.
-func New(ctx context.Context, o Options) (*Exporter, error) {
-	e := &Exporter{o: o, slots: semaphore.NewWeighted(uploadsAtOnce)}
+// New returns an exporter, and begins to reach every target. A target that can't be pushed
+// to ends the build.
+func New(o Options) *Exporter {
+	e := &Exporter{o: o, slots: semaphore.NewWeighted(uploadsAtOnce), reached: make(chan struct{})}
 	e.formats = e.o.formats()
 	e.Packer = &Packer{
 		store: o.Store, epoch: o.Epoch, maxUnpacked: o.MaxUnpacked,
 		slots: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))), begin: e.begin,
 	}
 	e.outputs = &outputs{Packer: e.Packer, progress: o.Progress}
-	for _, ref := range o.Tags {
+	o.Go(e.reach)
+	return e
+}
+
+// reach reaches every target.
+func (e *Exporter) reach(ctx context.Context) error {
+	defer close(e.reached)
+	for _, ref := range e.o.Tags {
 		t, err := e.Target(ctx, ref)
 		if err != nil {
-			return nil, err
+			e.unreachable = err
+			return err
 		}
 		if len(e.targets) > 0 {
 			t.lender = e.targets[0].ref
 		}
 		e.targets = append(e.targets, t)
 	}
-	return e, nil
+	return nil
+}
+
+// Reached waits until every target has been reached, so that a build which can't be
+// pushed runs no step. The error says why a target can't be pushed to.
+func (e *Exporter) Reached(ctx context.Context) error {
+	select {
+	case <-e.reached:
+		return e.unreachable
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Target returns another target.
@@ -123,6 +145,9 @@ func (e *Exporter) StartBlob(bl *Blob) {
 		if _, err := e.Pack(ctx, bl); err != nil || !e.pushes(bl) {
 			return err
 		}
+		if err := e.Reached(ctx); err != nil {
+			return err
+		}
 		for _, t := range e.targets {
 			e.o.Go(func(ctx context.Context) error { return e.send(ctx, t, bl) })
 		}
@@ -131,11 +156,11 @@ func (e *Exporter) StartBlob(bl *Blob) {
 }
 
 // pushes reports whether bl is part of what is pushed.
-func (e *Exporter) pushes(bl *Blob) bool { return len(e.targets) > 0 && bl.goes(e.formats[0]) }
+func (e *Exporter) pushes(bl *Blob) bool { return len(e.o.Tags) > 0 && bl.goes(e.formats[0]) }
 
 // begin starts an upload of bl to the first target.
 func (e *Exporter) begin(ctx context.Context, bl *Blob) *stream {
-	if !e.pushes(bl) {
+	if !e.pushes(bl) || e.Reached(ctx) != nil {
 		return noStream()
 	}
 	return e.targets[0].stream(ctx)
@@ -146,6 +171,9 @@ func (e *Exporter) begin(ctx context.Context, bl *Blob) *stream {
 func (e *Exporter) Deliver(ctx context.Context, contents []*Content) (Result, error) {
 	var result Result
 	var products []*product
+	if err := e.Reached(ctx); err != nil {
+		return result, err
+	}
 	if len(e.formats) > 0 {
 		var err error
 		if products, err = e.finish(ctx, contents); err != nil {
