@@ -83,7 +83,7 @@ type Client struct {
 	insecure     bool
 	idle         time.Duration
 	credential   func(host, origin string)
-	documents    Documents // may be nil
+	documents    keptDocuments
 	retries
 
 	endpoints *endpoints
@@ -140,7 +140,7 @@ func New(o Options) *Client {
 		insecure:     o.Insecure,
 		idle:         o.IdleTimeout,
 		credential:   o.Credential,
-		documents:    o.Documents,
+		documents:    keptDocuments{o.Documents},
 		retries:      retries{o.Patience, o.Notice},
 		blobs:        newBlobLedger(),
 		news:         &news{told: make(map[string]bool), down: make(map[string]bool)},

@@ -72,6 +72,34 @@ type siteKeeper struct {
 	from *Source
 }
 
+// Manifest implements oci.Keeper.
+func (k *siteKeeper) Manifest(ctx context.Context, want ocispec.Descriptor) (*oci.Document, error) {
+	documents := k.site.client.documents
+	if body := documents.get(want); body != nil {
+		if doc, err := oci.ReadDocument(body, want.MediaType, want); err == nil {
+			return doc, nil
+		}
+	}
+	doc, err := k.site.manifest(ctx, want.Digest.String(), want)
+	if err == nil {
+		documents.put(want.Digest, doc.Body)
+	}
+	return doc, err
+}
+
+// Config implements oci.Keeper.
+func (k *siteKeeper) Config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	documents := k.site.client.documents
+	if body := documents.get(d); body != nil {
+		return body, nil
+	}
+	body, err := k.site.config(ctx, d)
+	if err == nil {
+		documents.put(d.Digest, body)
+	}
+	return body, err
+}
+
 // Blob implements oci.Keeper.
 func (k *siteKeeper) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	return k.from.Blob(ctx, d)
