@@ -29,12 +29,13 @@ func jump(comparison uint16, k uint32, yes, no target) test {
 }
 
 // tests returns code that skips one instruction behind it unless all conditions of the
-// rule are met. A rule without conditions gives none.
-func (a architecture) tests(rule *configs.Syscall) (code, error) {
+// rule are met. wide says that arguments have 64 bits. There is no code for a rule without
+// conditions.
+func tests(rule *configs.Syscall, wide bool) (code, error) {
 	var conditions [][]test
 	total := 0
 	for _, arg := range rule.Args {
-		c, err := a.condition(arg)
+		c, err := condition(arg, wide)
 		if err != nil {
 			return nil, err
 		}
@@ -55,14 +56,14 @@ func (a architecture) tests(rule *configs.Syscall) (code, error) {
 
 // condition returns the tests of a condition on one argument of a call. Both halves of an
 // argument count where arguments have 64 bits, else the lower one.
-func (a architecture) condition(arg *configs.Arg) ([]test, error) {
+func condition(arg *configs.Arg, wide bool) ([]test, error) {
 	const arguments = 6
 	if arg.Index >= arguments {
 		return nil, fmt.Errorf("condition on argument %d: a call has %d", arg.Index, arguments)
 	}
 	lower := uint32(offsetArguments + 8*arg.Index)
 	var tests []test
-	if a.wide {
+	if wide {
 		tests = upperTests(arg.Op, lower+4, uint32(arg.Value>>32), uint32(arg.ValueTwo>>32))
 	}
 	tests = append(tests, lowerTests(arg.Op, lower, uint32(arg.Value), uint32(arg.ValueTwo))...)
