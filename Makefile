@@ -12,8 +12,11 @@ export CGO_ENABLED := 1
 .DEFAULT_GOAL := build
 .PHONY: build help test lint vulncheck fmt demo bench fuzz oracle test-everywhere setup-build setup-test clean
 
+# The program that starts containers is built first and embedded, see executor/sandbox/internal/entry.
 build: setup-build ## build the static binary bin/bob (the default)
-	go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/bob ./cmd/bob
+	go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/init ./executor/sandbox/internal/entry/initprogram
+	@printf '{"Replace": {"%s": "%s"}}\n' '$(CURDIR)/executor/sandbox/internal/entry/program' '$(CURDIR)/bin/init' > bin/overlay.json
+	go build -trimpath -overlay bin/overlay.json -tags '$(TAGS) smallinit' -ldflags '$(LDFLAGS)' -o bin/bob ./cmd/bob
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14

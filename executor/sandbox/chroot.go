@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/chroot"
+	"github.com/bobbuild/bob/executor/sandbox/internal/entry"
 )
 
 // runChroot is Run where nothing can be mounted. state is an empty directory.
@@ -38,7 +39,7 @@ func runChroot(ctx context.Context, machine *chroot.Machine, p *Process, state s
 	}
 	result, err := machine.Run(ctx, &chroot.Command{
 		Root: root, State: state, Args: p.Args, Env: p.Env, Dir: workingDir(p.Dir),
-		UID: p.UID, GID: p.GID, Groups: groups(p.Groups), Umask: containerUmask, Rlimits: limits,
+		UID: p.UID, GID: p.GID, Groups: groups(p.Groups), Umask: entry.Umask, Rlimits: limits,
 		Etc: forChroot(etc), Mounts: forChroot(p.Mounts), Copy: clone, Stdout: p.Stdout, Stderr: p.Stderr,
 	})
 	p.Restored = result.Restored

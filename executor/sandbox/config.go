@@ -8,12 +8,10 @@ import (
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
+	"github.com/bobbuild/bob/executor/sandbox/internal/entry"
 	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
 	"github.com/bobbuild/bob/executor/sandbox/private"
 )
-
-// containerUmask is the umask in a container, whatever bob's own is.
-const containerUmask = 0o022
 
 // maskedPaths are hidden in the container, as in Docker.
 var maskedPaths = [...]string{
@@ -52,7 +50,7 @@ func newConfig(p *Process, id, root string, mounts []*configs.Mount, own *privat
 	if err != nil {
 		return nil, err
 	}
-	umask := uint32(containerUmask)
+	umask := uint32(entry.Umask)
 	config := &configs.Config{
 		Rootfs:          root,
 		RootPropagation: unix.MS_PRIVATE | unix.MS_REC,

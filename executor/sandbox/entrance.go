@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/emulate"
+	"github.com/bobbuild/bob/executor/sandbox/internal/entry"
 	"github.com/bobbuild/bob/executor/sandbox/internal/filter"
 	"github.com/bobbuild/bob/executor/sandbox/internal/profile"
 )
@@ -82,7 +83,7 @@ func (e entrance) pass(container *libcontainer.Container, process *libcontainer.
 	}
 	socket, theirs := os.NewFile(uintptr(pair[0]), "filter"), os.NewFile(uintptr(pair[1]), "filter")
 	defer func() { _ = socket.Close() }()
-	process.ExtraFiles = []*os.File{theirs} // as filterSocket
+	process.ExtraFiles = entry.Files(theirs)
 	err = container.Start(process)
 	_ = theirs.Close()
 	if err != nil {

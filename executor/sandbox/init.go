@@ -1,29 +1,22 @@
 package sandbox
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 
 	"github.com/containers/storage/pkg/reexec"
-	"github.com/opencontainers/runc/libcontainer"
 
 	"github.com/bobbuild/bob/executor/sandbox/internal/chroot"
-	"github.com/bobbuild/bob/executor/sandbox/internal/filter"
+	"github.com/bobbuild/bob/executor/sandbox/internal/entry"
 
 	// The C constructor of nsenter makes the container's namespaces before
 	// the Go runtime of the re-executed process starts.
 	_ "github.com/opencontainers/runc/libcontainer/nsenter"
-	"golang.org/x/sys/unix"
 )
 
 // initPipe is the variable by which libcontainer tells its re-executed self
 // where to read the container's configuration.
 const initPipe = "_LIBCONTAINER_INITPIPE"
-
-// filterSocket is the descriptor of the process that becomes a container through which its
-// seccomp filter comes.
-const filterSocket = 3
 
 // libcontainer has a thread of this process join each container's mount
 // namespace, after which the Go runtime ends it. The main thread can't be
@@ -39,19 +32,7 @@ func init() { runtime.LockOSThread() }
 // command in a chroot it exits when that has ended. In any other it returns at once.
 func Init() {
 	if _, piped := os.LookupEnv(initPipe); piped && len(os.Args) == 2 && os.Args[1] == "init" {
-		// The thread that runs libcontainer's init is the one that executes
-		// the command, so the signal set here outlives the exec: a container
-		// never survives the bob that started it, however bob dies.
-		// libcontainer sets it again after changing user, which clears it.
-		runtime.LockOSThread()
-		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-		// libcontainer sets the umask only after it has made directories.
-		unix.Umask(containerUmask)
-		if err := filter.StartThread(filterSocket); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		libcontainer.Init()
+		entry.Become()
 	}
 	chroot.Init()
 	if reexec.Init() { // containers/storage starts no process before it

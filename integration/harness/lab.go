@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -158,15 +159,32 @@ func (l *Lab) build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bin := filepath.Join(l.Dir, "bob")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", buildTags,
-		"-ldflags", "-s -w -linkmode external -extldflags -static -X main.version=v0.0.0-test", "-o", bin, "./cmd/bob")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build bob: %w\n%s", err, out)
+	build := func(bin, tags, pkg string, args ...string) error {
+		cmd := exec.CommandContext(ctx, "go", append(append([]string{
+			"build", "-trimpath", "-tags", tags,
+			"-ldflags", "-s -w -linkmode external -extldflags -static -X main.version=v0.0.0-test", "-o", bin,
+		}, args...), pkg)...)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+		}
+		return nil
 	}
-	return bin, nil
+	// As in the Makefile, the program that starts containers is embedded.
+	const entry = "executor/sandbox/internal/entry"
+	first, overlay, bin := filepath.Join(l.Dir, "init"), filepath.Join(l.Dir, "overlay.json"), filepath.Join(l.Dir, "bob")
+	if err := build(first, buildTags, "./"+entry+"/initprogram"); err != nil {
+		return "", err
+	}
+	replaced, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, entry, "program"): first}})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(overlay, replaced, 0o600); err != nil {
+		return "", err
+	}
+	return bin, build(bin, buildTags+" smallinit", "./cmd/bob", "-overlay", overlay)
 }
 
 // Module returns the directory of this module.

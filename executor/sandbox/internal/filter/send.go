@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Send has the process load the filter that called [StartThread] with the other end of the
-// socket, and waits until it has. It returns what [Filter.Load] returns. It fails if that
-// process ends. ctx doesn't end it: the caller kills the process.
+// Send has the process load the filter that waits for it at the other end of the socket,
+// as package entry has it, and returns when it has. It returns what [Filter.Load] returns.
+// It fails if that process ends: no context ends it, the caller kills the process.
 func (f *Filter) Send(socket *os.File) (listener int, err error) {
 	order := binary.NativeEndian.AppendUint64(nil, uint64(f.flags))
 	for _, i := range f.program {

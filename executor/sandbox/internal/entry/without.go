@@ -1,10 +1,10 @@
 //go:build !cgo
 
-package filter
+package entry
 
 import "errors"
 
-// StartThread needs cgo.
-func StartThread(int) error {
+// startThread needs cgo.
+func startThread(int) error {
 	return errors.New("this binary was built without cgo: build with CGO_ENABLED=1 and -tags seccomp")
 }

@@ -1,6 +1,6 @@
 //go:build cgo
 
-package filter
+package entry
 
 /*
 #include <errno.h>
@@ -109,12 +109,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StartThread has the calling process, once, load the filter that [Filter.Send] sends to
-// the other end of the socket, of type SOCK_SEQPACKET. A thread of its own waits for it,
-// since the process is busy becoming a container, and loads it into all threads. It needs
-// CAP_SYS_ADMIN when StartThread is called, and no longer. The socket is closed when the
+// startThread has the calling process, once, load the seccomp filter that is sent to the
+// other end of the socket, of type SOCK_SEQPACKET. A thread of its own waits for it, since
+// the process is busy becoming a container, and loads it into all threads. It needs
+// CAP_SYS_ADMIN when startThread is called, and no longer. The socket is closed when the
 // process executes a program.
-func StartThread(socket int) error {
+func startThread(socket int) error {
 	unix.CloseOnExec(socket)
 	if errno := C.start_thread(C.int(socket)); errno != 0 {
 		return fmt.Errorf("start thread that loads the seccomp filter: %w", unix.Errno(errno))
