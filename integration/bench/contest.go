@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,180 +10,157 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bobbuild/bob/integration/harness"
 )
 
-// A contest is one thing to build, again and again.
+// A record is one build, or several at once, of one builder.
+type record struct {
+	Workload    string
+	Variant     variant
+	Builder     string
+	Run         int
+	Began       time.Time
+	Calibration calibration
+	Cost        *cost  // nil if it failed
+	Failed      string `json:",omitempty"`
+}
+
+// A contest has builders build a workload, again and again.
 type contest struct {
-	*harness.Lab
-	registry *harness.Registry
-	dir      string // holds Dockerfile, context and the states
-	workload workload
+	lab      *harness.Lab
+	traffic  *traffic
+	workload *workload
+	variants []variant // in the order of the constants
+	dir      string    // holds Dockerfile and context
+	changes  int       // how many the context has had
+	records  []record
 }
 
-// A measure is what one build took.
-type measure struct {
-	took time.Duration
-	peak harness.Peak
+// prepare makes the contest's directory and the images that the Dockerfile begins with.
+func (c *contest) prepare(ctx context.Context) (err error) {
+	for _, base := range c.workload.bases {
+		if err := pushBase(ctx, c.lab, c.traffic, base); err != nil {
+			return fmt.Errorf("push the base %s: %w", base, err)
+		}
+	}
+	c.dir, err = writeBuild(c.lab, c.workload.name, c.workload.dockerfile, c.workload.fill)
+	return err
 }
 
-func compete(ctx context.Context, lab *harness.Lab, load workload, runs int) (ours, theirs []measure, err error) {
-	registry, err := lab.Registry()
+// enters says whether the peer takes part in the variant.
+func (c *contest) enters(p peer, v variant) bool {
+	switch {
+	case p.name == floorName:
+		return c.workload.floor != nil && (v == cold || v == unchanged)
+	case v == imported:
+		return p.imports
+	}
+	return true
+}
+
+// visit has a peer build each variant once, all on one fresh disk. That a builder fails is
+// recorded and ends the visit; the error is one of the bench itself.
+func (c *contest) visit(ctx context.Context, p peer, run int) (err error) {
+	variants := slices.DeleteFunc(slices.Clone(c.variants), func(v variant) bool { return !c.enters(p, v) })
+	if len(variants) == 0 {
+		return nil
+	}
+	disk, err := newDisk(ctx, c.lab)
 	if err != nil {
-		return nil, nil, err
-	}
-	if _, err := lab.Image(ctx, load.base); err != nil {
-		return nil, nil, err
-	}
-	dir, err := lab.TempDir("bench")
-	if err != nil {
-		return nil, nil, err
-	}
-	c := &contest{Lab: lab, registry: registry, dir: dir, workload: load}
-	if err := c.prepare(); err != nil {
-		return nil, nil, err
-	}
-	if load.known {
-		if _, err := c.bob(ctx, 0); err != nil {
-			return nil, nil, err
-		}
-		if _, err := c.buildah(ctx, 0); err != nil {
-			return nil, nil, err
-		}
-	}
-	for n := range runs {
-		if load.change != nil {
-			if err := load.change(filepath.Join(dir, "context"), n); err != nil {
-				return nil, nil, err
-			}
-		}
-		builders := []func(context.Context, int) (measure, error){c.bob, c.buildah}
-		if n%2 == 1 {
-			slices.Reverse(builders)
-		}
-		for i, build := range builders {
-			m, err := build(ctx, n)
-			if err != nil {
-				return nil, nil, err
-			}
-			if (i == 0) == (n%2 == 0) {
-				ours = append(ours, m)
-			} else {
-				theirs = append(theirs, m)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "%s, run %d: bob %.2f s, buildah %.2f s\n",
-			load.name, n+1, ours[n].took.Seconds(), theirs[n].took.Seconds())
-	}
-	return ours, theirs, nil
-}
-
-func (c *contest) prepare() error {
-	context := filepath.Join(c.dir, "context")
-	if err := os.MkdirAll(context, 0o755); err != nil {
 		return err
 	}
-	if c.workload.fill != nil {
-		if err := c.workload.fill(context); err != nil {
+	defer func() { err = errors.Join(err, disk.remove(context.WithoutCancel(ctx))) }()
+	unix.Sync()
+	jobs := c.jobs(p, run)
+	if variants[0] == imported {
+		if err := c.export(ctx, p, filepath.Join(disk.dir, "first"), jobs[0]); err != nil {
+			return c.fail(ctx, record{Variant: imported, Builder: p.name, Run: run}, err)
+		}
+		jobs[0].importFrom = cacheOf(jobs[0])
+	}
+	site, err := openSite(ctx, c.lab, c.traffic, p, filepath.Join(disk.dir, "site"))
+	if err != nil {
+		return c.fail(ctx, record{Variant: variants[0], Builder: p.name, Run: run}, err)
+	}
+	defer func() { err = errors.Join(err, site.close()) }()
+	known := false // whether the site has results that later builds find
+	for _, v := range variants {
+		r := record{Workload: c.workload.name, Variant: v, Builder: p.name, Run: run}
+		keep := v != cold || !p.forgets
+		if (v == unchanged || v == changed) && !known {
+			if _, err := site.build(ctx, kept(jobs, true)); err != nil {
+				return c.fail(ctx, r, err)
+			}
+		}
+		if v == changed {
+			c.changes++
+			if err := changeFile(filepath.Join(c.dir, "context", c.workload.change), c.changes); err != nil {
+				return err
+			}
+		}
+		if r.Calibration, err = calibrate(ctx); err != nil {
 			return err
 		}
+		r.Began = time.Now()
+		if r.Cost, err = site.build(ctx, kept(jobs, keep)); err != nil {
+			return c.fail(ctx, r, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s %s, run %d: %s %.2f s\n", c.workload.name, v, run+1, p.name, r.Cost.Wall.Seconds())
+		c.records = append(c.records, r)
+		known = known || keep
 	}
-	text := "ARG REGISTRY\nFROM $REGISTRY/" + c.workload.base + "\n" + c.workload.steps
-	if err := os.WriteFile(filepath.Join(c.dir, "Dockerfile"), []byte(text), 0o644); err != nil {
+	return nil
+}
+
+// fail records that a builder failed, unless the bench was told to end.
+func (c *contest) fail(ctx context.Context, r record, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.Workload, r.Cost, r.Failed = c.workload.name, nil, err.Error()
+	fmt.Fprintf(os.Stderr, "%s %s, run %d: %s failed: %v\n", c.workload.name, r.Variant, r.Run+1, r.Builder, err)
+	c.records = append(c.records, r)
+	return nil
+}
+
+// export has a site of its own build the job and leave a cache in the registry.
+func (c *contest) export(ctx context.Context, p peer, dir string, j job) (err error) {
+	site, err := openSite(ctx, c.lab, c.traffic, p, dir)
+	if err != nil {
 		return err
 	}
-	return c.User.Own(c.dir)
+	defer func() { err = errors.Join(err, site.close()) }()
+	j.exportTo = cacheOf(j)
+	_, err = site.build(ctx, []job{j})
+	return err
 }
 
-func (c *contest) arguments() []string {
-	args := []string{"--build-arg", "REGISTRY=" + c.registry.Prefix}
-	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} {
-		if value := os.Getenv(name); value != "" {
-			args = append(args, "--build-arg", name+"="+value)
+func cacheOf(j job) string { return j.ref + "-cache" }
+
+// jobs returns what is built at once in each variant.
+func (c *contest) jobs(p peer, run int) []job {
+	var jobs []job
+	for n := range max(1, c.workload.atOnce) {
+		name := strings.ToLower(fmt.Sprintf("%s-%s-%d-%d", c.workload.name, strings.ReplaceAll(p.name, " ", "-"), run, n))
+		j := job{
+			dir: c.dir, ref: c.traffic.prefix + "/" + strings.ReplaceAll(name, "'", ""), targets: c.workload.targets,
+			base: c.traffic.prefix + "/" + c.workload.bases[0], args: arguments(c.traffic), floor: c.workload.floor,
 		}
-	}
-	return append(args, "-f", "Dockerfile")
-}
-
-// state names what build n begins with, for the repository it pushes to as well.
-func (c *contest) state(who string, n int) string {
-	if c.workload.known {
-		n = 0
-	}
-	return fmt.Sprintf("%s-%d", who, n)
-}
-
-func (c *contest) ref(who string, n int) string {
-	return fmt.Sprintf("%s/%s-%s:%d", c.registry.Prefix, filepath.Base(c.dir), c.state(who, n), n)
-}
-
-func (c *contest) bob(ctx context.Context, n int) (measure, error) {
-	args := append([]string{"build", "--progress=plain", "-t", c.ref("bob", n)}, c.arguments()...)
-	return c.time(ctx, harness.Invocation{
-		Dir: c.dir, Cache: c.dir + "/" + c.state("bob", n), Args: append(args, "context"),
-	})
-}
-
-func (c *contest) buildah(ctx context.Context, n int) (measure, error) {
-	state := c.dir + "/" + c.state("buildah", n)
-	policy := c.dir + "/policy.json"
-	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644); err != nil {
-		return measure{}, err
-	}
-	var total measure
-	bud := append([]string{
-		"bud", fmt.Sprintf("--layers=%t", c.workload.known), "--network", "host", "--tls-verify=false", "--signature-policy", policy, "-t", "built",
-	}, c.arguments()...)
-	for _, args := range [][]string{
-		append(bud, "context"),
-		{"push", "--tls-verify=false", "--signature-policy", policy, "built", "docker://" + c.ref("buildah", n)},
-	} {
-		m, err := c.time(ctx, harness.Invocation{
-			Program: "buildah", Dir: c.dir, Home: state,
-			Args: append([]string{"--root", state + "/root", "--runroot", state + "/run", "--storage-driver", "overlay"}, args...),
-			Env:  []string{"XDG_RUNTIME_DIR=" + state, "TMPDIR=" + c.dir, "BUILDAH_ISOLATION=" + isolation, c.NoAuth()},
-		})
-		if err != nil {
-			return measure{}, err
+		if c.workload.atOnce > 1 {
+			j.args["N"] = fmt.Sprint(n)
 		}
-		total.took += m.took
+		jobs = append(jobs, j)
 	}
-	return total, nil
+	return jobs
 }
 
-// isolation is what buildah takes for rootless users where an OCI runtime and
-// its cgroups are at hand; chroot is faster and needs less.
-const isolation = "chroot"
-
-func (c *contest) time(ctx context.Context, i harness.Invocation) (measure, error) {
-	r, err := c.Start(ctx, i)
-	if err != nil {
-		return measure{}, err
+// kept returns the jobs with that keep.
+func kept(jobs []job, keep bool) []job {
+	jobs = slices.Clone(jobs)
+	for i := range jobs {
+		jobs[i].keep = keep
 	}
-	peak, done := r.WatchMemory()
-	result, err := r.Wait()
-	<-done
-	for _, left := range r.Leftovers() {
-		fmt.Fprintln(os.Stderr, "left:", left)
-	}
-	if err == nil && result.Code != 0 {
-		err = fmt.Errorf("%s %s: exit code %d\n%s", i.Program, strings.Join(i.Args, " "), result.Code, result.Stderr)
-	}
-	return measure{took: result.Took, peak: *peak}, err
-}
-
-func median(all []measure) time.Duration {
-	took := make([]time.Duration, 0, len(all))
-	for _, m := range all {
-		took = append(took, m.took)
-	}
-	slices.Sort(took)
-	return took[len(took)/2]
-}
-
-func peaks(all []measure) (self, tree int64) {
-	for _, m := range all {
-		self, tree = max(self, m.peak.Self), max(tree, m.peak.Tree)
-	}
-	return self, tree
+	return jobs
 }

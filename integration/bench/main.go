@@ -1,41 +1,64 @@
-// Command bench builds the same Dockerfiles with bob and with Debian's rootless
-// buildah, side by side: as the same unprivileged user, against the same
-// registry, in alternating order, with a fresh state directory each time or, for
-// rebuilds, with the directory of a build before. It prints the median time of each, their
-// ratio, and bob's peak resident memory. At last it has bob alone import a cache of
-// many steps, and counts what the registry is asked for it.
+// Command bench builds the same Dockerfiles with bob and with other builders, side by
+// side: as the same unprivileged user, against the same registry, in alternating order,
+// each on a fresh file system. Debian's rootless buildah always takes part; others do if
+// they are in the directory that $BOB_BENCH_PEERS names: buildkitd and buildctl, buildah,
+// executor (kaniko), and bob-old, another bob. So does a program that does only what no
+// builder gets around, the floor.
 //
-// Old state is kept until the end: ext4 does not reuse the inodes of a tree that
-// was just removed and creates files several times slower for minutes.
+// It prints the medians and ranges of the time, the medians of processor time, and the
+// highest memory, and can write each single run to files.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
-	"text/tabwriter"
+	"syscall"
 
 	"github.com/bobbuild/bob/integration/harness"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+	separated, err := separate(ctx)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		os.Exit(exit.ExitCode()) // it has said why
+	}
+	if !separated && err == nil {
+		err = run(ctx, os.Args[1:], os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string, w io.Writer) error {
+// settings are the flags.
+type settings struct {
+	runs                     int
+	only, variant, builders  string
+	jsonFile, benchmarksFile string
+}
+
+func run(ctx context.Context, args []string, w io.Writer) (err error) {
+	var s settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	runs := flags.Int("runs", 3, "runs of each `count`")
-	only := flags.String("only", "", "run only workloads whose name starts with `prefix`")
+	flags.IntVar(&s.runs, "runs", 3, "runs of each `count`")
+	flags.StringVar(&s.only, "only", "", "run only the workloads `names`, between commas; W7 is W7-link, too")
+	flags.StringVar(&s.variant, "variant", "", "run only the `variant`: cold, unchanged, changed or import")
+	flags.StringVar(&s.builders, "builders", "", "have only these builders take part, `names` between commas")
+	flags.StringVar(&s.jsonFile, "json", "", "write each run to `file`")
+	flags.StringVar(&s.benchmarksFile, "bench", "", "write each run to `file` as benchstat reads it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -46,33 +69,91 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer closeLab(context.WithoutCancel(ctx), lab)
-	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "workload\tbob\tbuildah\tbuildah/bob\tbob's peak memory\twith RUN's\t")
-	for _, load := range workloads {
-		if !strings.HasPrefix(load.name, *only) {
-			continue
-		}
-		ours, theirs, err := compete(ctx, lab, load, *runs)
-		if err != nil {
-			return fmt.Errorf("%s: %w", load.name, err)
-		}
-		a, b := median(ours), median(theirs)
-		self, tree := peaks(ours)
-		fmt.Fprintf(table, "%s\t%.2f s\t%.2f s\t%.2f\t%d MB\t%d MB\t\n",
-			load.name, a.Seconds(), b.Seconds(), b.Seconds()/a.Seconds(), self>>20, tree>>20)
+	defer func() { err = errors.Join(err, lab.Close(context.WithoutCancel(ctx))) }()
+	if !canMount() {
+		fmt.Fprintln(w, "not root: builders begin in fresh directories of one file system, not on fresh file systems")
+	} else if err := giveHome(lab); err != nil {
+		return fmt.Errorf("give %s a home: %w", lab.User.Name, err)
 	}
-	if err := table.Flush(); err != nil || !strings.HasPrefix(importName, *only) {
+	registry, err := lab.Registry()
+	if err != nil {
 		return err
 	}
-	if err := importCaches(ctx, lab, *runs, w); err != nil {
-		return fmt.Errorf("%s: %w", importName, err)
+	traffic := newTraffic(registry)
+	defer traffic.server.Close()
+	peers, err := s.peers(ctx, lab)
+	if err != nil {
+		return err
 	}
-	return nil
+	var records []record
+	for i := range workloads {
+		found, err := s.compete(ctx, &contest{lab: lab, traffic: traffic, workload: &workloads[i]}, peers)
+		records = append(records, found...)
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", workloads[i].name, err), s.write(w, records))
+		}
+	}
+	return s.write(w, records)
 }
 
-func closeLab(ctx context.Context, lab *harness.Lab) {
-	if err := lab.Close(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench: close the laboratory:", err)
+// peers returns the builders that take part.
+func (s *settings) peers(ctx context.Context, lab *harness.Lab) ([]peer, error) {
+	policy := []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`)
+	if err := os.WriteFile(filepath.Join(lab.Dir, "policy.json"), policy, 0o644); err != nil {
+		return nil, err
 	}
+	root, err := harness.Module(ctx)
+	if err != nil {
+		return nil, err
+	}
+	floor := filepath.Join(lab.Dir, "floor")
+	if err := sh(ctx, "go", "-C", root, "build", "-o", floor, "./integration/bench/floor"); err != nil {
+		return nil, err
+	}
+	peers := findPeers(lab, os.Getenv("BOB_BENCH_PEERS"), floor)
+	if s.builders != "" {
+		wanted := strings.Split(s.builders, ",")
+		peers = slices.DeleteFunc(peers, func(p peer) bool { return !slices.Contains(wanted, p.name) })
+	}
+	return peers, nil
+}
+
+// compete runs a workload if it is wanted. Every other run goes through the builders in
+// reverse.
+func (s *settings) compete(ctx context.Context, c *contest, peers []peer) ([]record, error) {
+	name, _, _ := strings.Cut(c.workload.name, "-")
+	if s.only != "" && !slices.Contains(strings.Split(s.only, ","), name) {
+		return nil, nil
+	}
+	c.variants = slices.DeleteFunc(slices.Clone(c.workload.variants), func(v variant) bool { return s.variant != "" && s.variant != string(v) })
+	if len(c.variants) == 0 {
+		return nil, nil
+	}
+	if err := c.prepare(ctx); err != nil {
+		return nil, err
+	}
+	for n := range s.runs {
+		peers := slices.Clone(peers)
+		if n%2 == 1 {
+			slices.Reverse(peers)
+		}
+		for _, p := range peers {
+			if err := c.visit(ctx, p, n); err != nil {
+				return c.records, fmt.Errorf("%s: %w", p.name, err)
+			}
+		}
+	}
+	return c.records, nil
+}
+
+// write prints the tables, and writes the files that are wanted.
+func (s *settings) write(w io.Writer, records []record) error {
+	err := printTables(w, records)
+	if s.jsonFile != "" {
+		err = errors.Join(err, writeJSON(s.jsonFile, records))
+	}
+	if s.benchmarksFile != "" {
+		err = errors.Join(err, writeBenchmarks(s.benchmarksFile, records))
+	}
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -48,6 +49,27 @@ func (c *cgroup) apply(attr *syscall.SysProcAttr) {
 	if c != nil {
 		attr.UseCgroupFD, attr.CgroupFD = true, int(c.dir.Fd())
 	}
+}
+
+// used returns the processor time of all processes that the group has ever held; 0 if
+// it is nil.
+func (c *cgroup) used() time.Duration {
+	if c == nil {
+		return 0
+	}
+	body, err := os.ReadFile(filepath.Join(c.path, "cpu.stat"))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(body)) // begins with usage_usec, which every kernel gives
+	if len(fields) < 2 {
+		return 0
+	}
+	microseconds, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(microseconds) * time.Microsecond
 }
 
 // processes lists the processes in the group, and the groups made below it.

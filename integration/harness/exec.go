@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // An Invocation is one run of a program as the lab's user.
@@ -45,6 +47,8 @@ type Running struct {
 	group          *cgroup
 	started        time.Time
 	stdout, stderr bytes.Buffer
+	ended          bool
+	used           Usage // what it had used when it ended
 }
 
 // Start starts an invocation. The caller waits for it.
@@ -108,6 +112,10 @@ func (r *Running) Kill(command string) bool {
 // Wait waits for the end. The error tells of a harness gone wrong, never of
 // an exit status.
 func (r *Running) Wait() (Result, error) {
+	for errors.Is(unix.Waitid(unix.P_PID, r.PID, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+	}
+	r.used = usageOf(r.PID, r.group) // the kernel forgets it with the process
+	r.ended = true
 	err := r.cmd.Wait()
 	result := Result{Stdout: r.stdout.String(), Stderr: r.stderr.String(), Took: time.Since(r.started)}
 	var exit *exec.ExitError
@@ -123,6 +131,22 @@ func (r *Running) Wait() (Result, error) {
 		return result, fmt.Errorf("wait for %s: %w", r.cmd.Path, err)
 	}
 	return result, nil
+}
+
+// Usage returns what the run has used. A run that has ended keeps its last usage, to
+// which Leftovers adds the processor time of what went on in the background.
+func (r *Running) Usage() Usage {
+	if r.ended {
+		return r.used
+	}
+	return usageOf(r.PID, r.group)
+}
+
+// Resident returns the memory that is resident now, in bytes: of all processes of the
+// run, and of its program alone, which may execute itself. Pages that processes share
+// count once.
+func (r *Running) Resident() (tree, self int64) {
+	return resident(r.dirs(), filepath.Base(r.cmd.Path))
 }
 
 // Run starts an invocation and waits for it, and for everything that it may
@@ -148,6 +172,9 @@ func (r *Running) Leftovers() []string {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+	if r.group != nil {
+		r.used.CPU = r.group.used()
 	}
 	r.group.remove()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
