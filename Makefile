@@ -10,7 +10,7 @@ TOOL := go tool -modfile=.ci/tools/go.mod
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build help test lint vulncheck fmt demo bench fuzz oracle test-everywhere setup-build setup-test clean
+.PHONY: build help test lint vulncheck fmt demo bench bench-compare fuzz oracle test-everywhere setup-build setup-test clean
 
 # The program that starts containers is built first and embedded, see executor/sandbox/internal/entry.
 build: setup-build ## build the static binary bin/bob (the default)
@@ -48,10 +48,13 @@ fmt: ## format the code as lint wants it
 demo: build ## build an example as an unprivileged user into bob's own registry
 	integration/demo/demo.sh
 
-bench: build ## compare bob with Debian's rootless buildah, side by side, also where all is known; stream 5 GiB through bob proxy
+bench: build ## compare bob with other builders and with floors, and print tables: see integration/README.md; BENCH='-only W1 -runs 1'
 	integration/setup.sh test
-	go run ./integration/bench
-	go test -tags '$(TAGS)' -run '^$$' -bench BenchmarkProxy -benchtime 1x ./integration
+	go run ./integration/bench $(BENCH)
+	$(if $(findstring -only,$(BENCH)),,go test -tags '$(TAGS)' -run '^$$' -bench BenchmarkProxy -benchtime 1x ./integration)
+
+bench-compare: ## compare two files that BENCH='-bench FILE' made: OLD=FILE NEW=FILE
+	$(TOOL) benchstat $(OLD) $(NEW)
 
 oracle: setup-test ## compare bob with Debian's buildah on every case of the integration tests
 	cd integration && go test -timeout 30m -tags '$(TAGS)' -run '^TestCases$$' -oracle
