@@ -53,7 +53,7 @@ func (c *contest) prepare(ctx context.Context) (err error) {
 func (c *contest) enters(p peer, v variant) bool {
 	switch {
 	case p.name == floorName:
-		return c.workload.floor != nil && (v == cold || v == unchanged)
+		return v == unchanged || v == cold && c.workload.floor != nil
 	case v == imported:
 		return p.imports
 	}
@@ -107,6 +107,7 @@ func (c *contest) visit(ctx context.Context, p peer, run int) (err error) {
 		if r.Cost, err = site.build(ctx, kept(jobs, keep)); err != nil {
 			return c.fail(ctx, r, err)
 		}
+		r.Cost.Kept = disk.used()
 		fmt.Fprintf(os.Stderr, "%s %s, run %d: %s %.2f s\n", c.workload.name, v, run+1, p.name, r.Cost.Wall.Seconds())
 		c.records = append(c.records, r)
 		known = known || keep

@@ -20,6 +20,7 @@ import (
 // minutes.
 type disk struct {
 	dir, image string // image is "" if dir is nothing but a directory
+	empty      int64  // bytes that the file system takes for itself
 }
 
 // diskSize is the most that a build may fill, in bytes.
@@ -50,7 +51,17 @@ func newDisk(ctx context.Context, lab *harness.Lab) (*disk, error) {
 	if err := os.Remove(filepath.Join(d.dir, "lost+found")); err != nil {
 		return nil, err
 	}
+	d.empty = d.used()
 	return d, lab.User.Own(d.dir)
+}
+
+// used returns how many bytes of the disk are taken; 0 if it is nothing but a directory.
+func (d *disk) used() int64 {
+	var s syscall.Statfs_t
+	if d.image == "" || syscall.Statfs(d.dir, &s) != nil {
+		return 0
+	}
+	return int64(s.Blocks-s.Bfree)*s.Bsize - d.empty
 }
 
 // remove gives the disk's space back. A plain directory stays until the lab ends, since

@@ -34,8 +34,9 @@ func writeBenchmarks(name string, records []record) error {
 			continue
 		}
 		builder := strings.NewReplacer(" ", "-", "'", "").Replace(r.Builder)
-		fmt.Fprintf(&text, "BenchmarkBuild/%s/%s/%s 1 %d ns/op %d cpu-ns/op %d peak-B %d written-B/op %d requests/op %d sent-B/op %d received-B/op\n",
-			r.Workload, r.Variant, builder, r.Cost.Wall, r.Cost.CPU, r.Cost.Peak, r.Cost.Written, r.Cost.Requests, r.Cost.Sent, r.Cost.Received)
+		fmt.Fprintf(&text, "BenchmarkBuild/%s/%s/%s 1 %d ns/op %d cpu-ns/op %d peak-B %d written-B/op %d kept-B"+
+			" %d requests/op %d sent-B/op %d received-B/op\n",
+			r.Workload, r.Variant, builder, r.Cost.Wall, r.Cost.CPU, r.Cost.Peak, r.Cost.Written, r.Cost.Kept, r.Cost.Requests, r.Cost.Sent, r.Cost.Received)
 	}
 	return os.WriteFile(name, text.Bytes(), 0o644)
 }

@@ -20,6 +20,7 @@ type cost struct {
 	Peak      int64 // bytes resident at once of all processes
 	Self      int64 // bytes resident at once of the builder's program alone
 	Written   int64 // bytes that file systems got for the disk
+	Kept      int64 // bytes of the disk that are taken after the build; 0 where no file system tells
 	passed          // between the builder and the registry
 }
 

@@ -84,9 +84,10 @@ func printTables(w io.Writer, records []record) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "\nMB written to file systems / requests, MB to and MB from the registry; medians")
+	fmt.Fprintln(w, "\nMB written to file systems / MB held there afterwards / requests, MB to and MB from the registry; medians")
 	err = printTable(w, rows, builders, false, func(c []*cost) string {
-		return fmt.Sprintf("%d / %d, %.1f, %.1f", median(c, func(c *cost) int64 { return c.Written })/1e6,
+		return fmt.Sprintf("%d / %d / %d, %.1f, %.1f", median(c, func(c *cost) int64 { return c.Written })/1e6,
+			median(c, func(c *cost) int64 { return c.Kept })/1e6,
 			median(c, func(c *cost) int64 { return c.Requests }), float64(median(c, func(c *cost) int64 { return c.Sent }))/1e6,
 			float64(median(c, func(c *cost) int64 { return c.Received }))/1e6)
 	})

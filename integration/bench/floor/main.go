@@ -64,13 +64,13 @@ type build struct {
 
 func (b *build) all(ctx context.Context) error {
 	from, to := newRepository(b.base), newRepository(b.to)
-	image, err := from.pull(ctx, filepath.Join(b.home, "base"))
+	image, err := from.image(ctx)
 	if err != nil {
-		return fmt.Errorf("pull: %w", err)
+		return fmt.Errorf("read the base: %w", err)
 	}
 	// Layers leave while the next command runs.
 	added := make([]layer, 1+len(b.commands))
-	errs := make(chan error, 1+len(b.commands)+len(image.Layers))
+	errs := make(chan error, len(added)+len(image.Layers))
 	var leaving sync.WaitGroup
 	leave := func(at int, dir string) {
 		leaving.Go(func() {
@@ -85,7 +85,12 @@ func (b *build) all(ctx context.Context) error {
 	if entries, err := os.ReadDir(b.copy); err == nil && len(entries) > 0 {
 		leave(0, b.copy)
 	}
-	lower := filepath.Join(b.home, "base")
+	var lower string
+	if len(b.commands) > 0 {
+		if lower, err = from.pull(ctx, image, filepath.Join(b.home, "base")); err != nil {
+			return fmt.Errorf("pull: %w", err)
+		}
+	}
 	for n, command := range b.commands {
 		step := filepath.Join(b.home, fmt.Sprint(n))
 		if err := runOn(ctx, lower, step, command); err != nil {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
@@ -73,30 +74,38 @@ func (r *repository) manifest(ctx context.Context) (*image, error) {
 	return i, r.read(ctx, "/v2/"+r.name+"/manifests/latest", &i.Manifest)
 }
 
-// pull unpacks an image into a directory.
-func (r *repository) pull(ctx context.Context, dir string) (*image, error) {
+// image reads manifest and config.
+func (r *repository) image(ctx context.Context) (*image, error) {
 	i, err := r.manifest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.read(ctx, "/v2/"+r.name+"/blobs/"+i.Config.Digest.String(), &i.config); err != nil {
-		return nil, err
+	return i, r.read(ctx, "/v2/"+r.name+"/blobs/"+i.Config.Digest.String(), &i.config)
+}
+
+// pull unpacks all layers of an image at once, each into a directory of its own, and
+// returns those as an overlay wants them. Whiteouts are ordinary files there.
+func (r *repository) pull(ctx context.Context, i *image, dir string) (lower string, err error) {
+	errs := make([]error, len(i.Layers))
+	dirs := make([]string, len(i.Layers))
+	var all sync.WaitGroup
+	for n, l := range i.Layers {
+		dirs[len(dirs)-1-n] = filepath.Join(dir, fmt.Sprint(n))
+		all.Go(func() { errs[n] = r.pullLayer(ctx, l.Digest, filepath.Join(dir, fmt.Sprint(n))) })
 	}
-	for _, l := range i.Layers {
-		response, err := r.do(ctx, http.MethodGet, "/v2/"+r.name+"/blobs/"+l.Digest.String(), nil, "")
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(unpack(response.Body, dir), response.Body.Close()); err != nil {
-			return nil, err
-		}
-	}
+	all.Wait()
 	for _, device := range devices {
-		if err := os.WriteFile(filepath.Join(dir, "dev", device), nil, 0o644); err != nil {
-			return nil, err
-		}
+		errs = append(errs, os.WriteFile(filepath.Join(dir, "0", "dev", device), nil, 0o644))
 	}
-	return i, nil
+	return strings.Join(dirs, ":"), errors.Join(errs...)
+}
+
+func (r *repository) pullLayer(ctx context.Context, blob digest.Digest, dir string) error {
+	response, err := r.do(ctx, http.MethodGet, "/v2/"+r.name+"/blobs/"+blob.String(), nil, "")
+	if err != nil {
+		return err
+	}
+	return errors.Join(unpack(response.Body, dir), response.Body.Close())
 }
 
 // unpack unpacks the files, directories and links of a gzipped tar.
@@ -113,6 +122,9 @@ func unpack(body io.Reader, dir string) error {
 			return err
 		}
 		path := filepath.Join(dir, header.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
 		switch header.Typeflag {
 		case tar.TypeDir:
 			err = os.MkdirAll(path, 0o755)
