@@ -65,11 +65,12 @@ func run(ctx context.Context, args []string, w io.Writer) (err error) {
 	if err := harness.Need("buildah", "newuidmap"); err != nil {
 		return err
 	}
-	lab, err := harness.Open(ctx, "bobtest")
+	lasting := context.WithoutCancel(ctx) // the registry lives until the laboratory is closed
+	lab, err := harness.Open(lasting, "bobtest")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lab.Close(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, lab.Close(lasting)) }()
 	if !canMount() {
 		fmt.Fprintln(w, "not root: builders begin in fresh directories of one file system, not on fresh file systems")
 	} else if err := giveHome(lab); err != nil {
