@@ -5,8 +5,8 @@
 // executor (kaniko), and bob-old, another bob. So does a program that does only what no
 // builder gets around, the floor.
 //
-// It prints the medians and ranges of the time, the medians of processor time, and the
-// highest memory, and can write each single run to files.
+// It prints medians of time, with the range, of processor time and of the highest memory,
+// and of what was written and moved, and can write each single run to files.
 package main
 
 import (
@@ -50,6 +50,7 @@ type settings struct {
 	jsonFile, benchmarksFile string
 }
 
+// run does what the arguments ask for, and prints tables to w.
 func run(ctx context.Context, args []string, w io.Writer) (err error) {
 	var s settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -111,7 +112,16 @@ func (s *settings) peers(ctx context.Context, lab *harness.Lab) ([]peer, error) 
 	if err := sh(ctx, "go", "-C", root, "build", "-o", floor, "./integration/bench/floor"); err != nil {
 		return nil, err
 	}
-	peers := findPeers(lab, os.Getenv("BOB_BENCH_PEERS"), floor)
+	if _, err := lab.Bob(); err != nil { // lest it be built between a calibration and a run
+		return nil, err
+	}
+	dir := os.Getenv("BOB_BENCH_PEERS")
+	if dir != "" {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, err
+		}
+	}
+	peers := findPeers(lab, dir, floor)
 	if s.builders != "" {
 		wanted := strings.Split(s.builders, ",")
 		peers = slices.DeleteFunc(peers, func(p peer) bool { return !slices.Contains(wanted, p.name) })

@@ -16,23 +16,23 @@ import (
 )
 
 func main() {
-	f := &build{}
-	flag.StringVar(&f.home, "home", "", "the `directory` to work in")
-	flag.StringVar(&f.base, "base", "", "the `reference` of the base")
-	flag.StringVar(&f.to, "to", "", "the `reference` to push to")
-	flag.StringVar(&f.copy, "copy", "", "the `directory` that becomes a layer, unless it is empty")
+	b := &build{}
+	flag.StringVar(&b.home, "home", "", "the `directory` to work in")
+	flag.StringVar(&b.base, "base", "", "the `reference` of the base")
+	flag.StringVar(&b.to, "to", "", "the `reference` to push to")
+	flag.StringVar(&b.copy, "copy", "", "the `directory` that becomes a layer, unless it is empty")
 	known := flag.Bool("known", false, "do what is left when nothing has changed")
 	flag.Parse()
-	f.commands = flag.Args()
+	b.commands = flag.Args()
 	ctx := context.Background()
 	var err error
 	switch {
 	case *known:
-		err = f.nothingChanged(ctx)
+		err = b.nothingChanged(ctx)
 	case os.Getenv(inside) == "":
 		err = enter(ctx)
 	default:
-		err = f.all(ctx)
+		err = b.all(ctx)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
@@ -62,13 +62,13 @@ type build struct {
 	commands             []string
 }
 
+// all builds. Each layer leaves while what comes after it is made.
 func (b *build) all(ctx context.Context) error {
 	from, to := newRepository(b.base), newRepository(b.to)
 	image, err := from.image(ctx)
 	if err != nil {
 		return fmt.Errorf("read the base: %w", err)
 	}
-	// Layers leave while the next command runs.
 	added := make([]layer, 1+len(b.commands))
 	errs := make(chan error, len(added)+len(image.Layers))
 	var leaving sync.WaitGroup
