@@ -61,27 +61,24 @@ func TestVisit(t *testing.T) {
 // TestTables prints records of which some failed.
 func TestTables(t *testing.T) {
 	records := []record{
-		{Workload: "W2", Variant: changed, Builder: "bob", Calibration: calibration{Fork: 1, Hash: 1}, Cost: &cost{Wall: 2e9, CPU: 3e9, Peak: 5 << 20}},
-		{Workload: "W1", Variant: cold, Builder: floorName, Calibration: calibration{Fork: 1, Hash: 1}, Cost: &cost{Wall: 1e8}},
+		{Workload: "W2", Variant: changed, Builder: "bob", Calibration: calibration{Fork: 1e8, Hash: 1e7}, Cost: &cost{Wall: 2e9, CPU: 3e9, Peak: 5 << 20}},
+		{Workload: "W1", Variant: cold, Builder: floorName, Calibration: calibration{Fork: 1e8, Hash: 1e7}, Cost: &cost{Wall: 1e8}},
 		{Workload: "W1", Variant: cold, Builder: "kaniko", Failed: "no"},
-		{Workload: "W1", Variant: cold, Builder: "buildkit", Calibration: calibration{Fork: 2, Hash: 1}, Cost: &cost{Wall: 1e9}},
-		{Workload: "W1", Variant: cold, Builder: "bob", Calibration: calibration{Fork: 1, Hash: 1}, Cost: &cost{Wall: 4e8}},
-		{Workload: "W1", Variant: cold, Builder: "bob", Run: 1, Calibration: calibration{Fork: 1, Hash: 1}, Cost: &cost{Wall: 6e8}},
+		{Workload: "W1", Variant: cold, Builder: "buildkit", Calibration: calibration{Fork: 2e8, Hash: 1e7}, Cost: &cost{Wall: 1e9}},
+		{Workload: "W1", Variant: cold, Builder: "bob", Calibration: calibration{Fork: 1e8, Hash: 1e7}, Cost: &cost{Wall: 4e8}},
+		{Workload: "W1", Variant: cold, Builder: "bob", Run: 1, Calibration: calibration{Fork: 1e8, Hash: 1e7}, Cost: &cost{Wall: 6e8}},
 	}
 	var text bytes.Buffer
 	check(t, printTables(&text, records))
 	lines := strings.Split(text.String(), "\n")
 	for i, want := range []string{
 		"wall s", "workload variant bob buildkit kaniko floor bob/best peer bob/floor",
-		"W1 busybox, five trivial RUN cold 0.40 (0.40–0.60) / 0.00 / 0 1.00 / 0.00 / 0 failed 0.10 / 0.00 / 0 0.40 4.00",
+		"W1 busybox, five trivial RUN cold 0.40 (0.40–0.60) / 0.00 / 0 1.00 / 0.00 / 0 ~ failed 0.10 / 0.00 / 0 0.40 4.00",
 		"W2 COPY of 20,000 files (212 MB), RUN changed 2.00 / 3.00 / 5 – – – – –",
 	} {
 		if got := strings.Join(strings.Fields(lines[i]), " "); !strings.HasPrefix(got, want) {
 			t.Errorf("line %d is %q, want %q", i, got, want)
 		}
-	}
-	if want := "2.0 times slower before W1 cold, run 1 of buildkit"; !strings.Contains(text.String(), want) {
-		t.Errorf("%q isn't in\n%s", want, &text)
 	}
 	dir := t.TempDir()
 	check(t, writeBenchmarks(filepath.Join(dir, "bench"), records))

@@ -70,9 +70,11 @@ func printTables(w io.Writer, records []record) error {
 	if len(records) == 0 {
 		return nil
 	}
+	measured := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return r.Cost == nil })
 	rows, builders := rowsOf(records)
+	usual := usualOf(measured)
 	fmt.Fprintln(w, "wall s (lowest–highest) / CPU s / peak MB of all processes; medians")
-	err := printTable(w, rows, builders, true, func(c []*cost) string {
+	err := printTable(w, rows, builders, &usual, func(c []*cost) string {
 		wall := fmt.Sprintf("%.2f", median(c, wallOf).Seconds())
 		if len(c) > 1 {
 			low, high := slices.MinFunc(c, byWall), slices.MaxFunc(c, byWall)
@@ -85,7 +87,7 @@ func printTables(w io.Writer, records []record) error {
 		return err
 	}
 	fmt.Fprintln(w, "\nMB written to file systems / MB held there afterwards / requests, MB to and MB from the registry; medians")
-	err = printTable(w, rows, builders, false, func(c []*cost) string {
+	err = printTable(w, rows, builders, nil, func(c []*cost) string {
 		return fmt.Sprintf("%d / %d / %d, %.1f, %.1f", median(c, func(c *cost) int64 { return c.Written })/1e6,
 			median(c, func(c *cost) int64 { return c.Kept })/1e6,
 			median(c, func(c *cost) int64 { return c.Requests }), float64(median(c, func(c *cost) int64 { return c.Sent }))/1e6,
@@ -94,14 +96,17 @@ func printTables(w io.Writer, records []record) error {
 	if err != nil {
 		return err
 	}
-	printCalibrations(w, records)
-	return nil
+	_, err = fmt.Fprintf(w, "\nbefore each run, medians: 200 starts of /bin/true %.3f s, SHA-256 of 64 MiB %.3f s; ~ is where one took %.1f times as long\n",
+		usual.Fork.Seconds(), usual.Hash.Seconds(), slow)
+	return err
 }
 
-func printTable(w io.Writer, rows []*row, builders []string, ratios bool, cell func([]*cost) string) error {
+// printTable prints one. With the usual calibration it is one of times: ratios of bob's
+// are added, and noisy cells are marked.
+func printTable(w io.Writer, rows []*row, builders []string, usual *calibration, cell func([]*cost) string) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprint(table, "workload\tvariant\t", strings.Join(builders, "\t"))
-	if ratios {
+	if usual != nil {
 		fmt.Fprint(table, "\tbob/best peer\tbob/floor")
 	}
 	fmt.Fprintln(table)
@@ -111,13 +116,16 @@ func printTable(w io.Writer, rows []*row, builders []string, ratios bool, cell f
 			switch costs := r.costs(builder); {
 			case len(costs) > 0:
 				fmt.Fprint(table, "\t", cell(costs))
+				if usual != nil && r.noisy(builder, *usual) {
+					fmt.Fprint(table, " ~")
+				}
 			case len(r.records[builder]) > 0:
 				fmt.Fprint(table, "\tfailed")
 			default:
 				fmt.Fprint(table, "\t–")
 			}
 		}
-		if ratios {
+		if usual != nil {
 			fmt.Fprint(table, "\t", r.ratio(r.bestPeer(builders)), "\t", r.ratio(floorName))
 		}
 		fmt.Fprintln(table)
@@ -147,26 +155,23 @@ func (r *row) ratio(other string) string {
 	return fmt.Sprintf("%.2f", r.wall("bob").Seconds()/r.wall(other).Seconds())
 }
 
-// noisy is how much slower than usual the calibration before a run may be.
-const noisy = 1.5
+// slow is how much slower than usual the calibration before a run may be.
+const slow = 1.5
 
-// printCalibrations says how even the machine was, and names the runs before which it was
-// much slower than usual.
-func printCalibrations(w io.Writer, records []record) {
-	var all []calibration
-	for _, r := range records {
-		if r.Cost != nil {
-			all = append(all, r.Calibration)
-		}
+// usualOf returns the median calibration.
+func usualOf(records []record) calibration {
+	return calibration{
+		Fork: median(records, func(r record) time.Duration { return r.Calibration.Fork }),
+		Hash: median(records, func(r record) time.Duration { return r.Calibration.Hash }),
 	}
-	fork, hash := median(all, func(c calibration) time.Duration { return c.Fork }), median(all, func(c calibration) time.Duration { return c.Hash })
-	fmt.Fprintf(w, "\nbefore each run, medians: 200 starts of /bin/true %.3f s, SHA-256 of 64 MiB %.3f s\n", fork.Seconds(), hash.Seconds())
-	for _, r := range records {
-		slow := max(float64(r.Calibration.Fork)/float64(fork), float64(r.Calibration.Hash)/float64(hash))
-		if r.Cost != nil && slow > noisy {
-			fmt.Fprintf(w, "the machine was %.1f times slower before %s %s, run %d of %s\n", slow, r.Workload, r.Variant, r.Run+1, r.Builder)
-		}
-	}
+}
+
+// noisy says whether the machine was much slower than usual before one of a builder's runs.
+func (r *row) noisy(builder string, usual calibration) bool {
+	return slices.ContainsFunc(r.records[builder], func(r record) bool {
+		c := r.Calibration
+		return c.Fork.Seconds() > slow*usual.Fork.Seconds() || c.Hash.Seconds() > slow*usual.Hash.Seconds()
+	})
 }
 
 // median returns the middle of the values; the lower of two, and 0 of none.
