@@ -3,7 +3,6 @@ package executor
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/bobbuild/bob/dockerfile"
@@ -33,20 +32,29 @@ func (at site) copy(ctx context.Context, op *dockerfile.Copy) (*operation, error
 		}
 		c.parts = append(c.parts, p)
 	}
-	run := c.run
-	if op.Link {
-		run = linked(at.Store, c.run)
+	over := at.after.key
+	if c.Link { // what is made depends on nothing below, though the result does
+		over = ""
 	}
-	r := c.shape(at.after.key)
+	r := c.shape(over)
+	made := func(content digest.Digest) *operation {
+		o := &operation{key: content, run: c.run, inputs: r.Inputs()}
+		if c.Link {
+			o.key, o.alone = recipe.Key("copy over", at.after.key.String(), content.String()), content
+		}
+		return o
+	}
 	var alias digest.Digest
 	if c.from != nil && c.from.key != "" {
 		alias = recipe.Key("copy from", r.Key().String(), c.from.key.String())
-		if key, ok := at.alias(ctx, alias); ok && c.from.basis != anew {
-			at.caches.Link(alias, key)
+		if content, ok := at.alias(ctx, alias, made); ok && c.from.basis != anew {
+			at.caches.Link(alias, content)
 			for _, p := range c.parts {
 				p.unread(r)
 			}
-			return &operation{key: key, basis: c.from.basis, run: run, inputs: r.Inputs()}, nil
+			o := made(content)
+			o.basis = c.from.basis
+			return o, nil
 		}
 	}
 	if at.after.basis == forecast && c.from != nil && c.from.rootfs != nil {
@@ -57,14 +65,16 @@ func (at site) copy(ctx context.Context, op *dockerfile.Copy) (*operation, error
 			return nil, err
 		}
 	}
-	key := r.Key()
+	content := r.Key()
 	if alias != "" {
-		at.caches.Link(alias, key)
-		if err := at.Store.PutRecord(aliasKind, alias, []byte(key)); err != nil {
+		at.caches.Link(alias, content)
+		if err := at.Store.PutRecord(aliasKind, alias, []byte(content)); err != nil {
 			return nil, err
 		}
 	}
-	return &operation{key: key, run: run, inputs: r.Inputs(), files: c.localFiles()}, nil
+	o := made(content)
+	o.files = c.localFiles()
+	return o, nil
 }
 
 // part prepares one source of c.
@@ -116,11 +126,11 @@ func (c *copying) shape(parent digest.Digest) *recipe.Recipe {
 	return r
 }
 
-// alias returns a key recorded under a whose result exists. A forecast also accepts a
-// key without a result.
-func (at site) alias(ctx context.Context, a digest.Digest) (found digest.Digest, ok bool) {
+// alias returns a key recorded under a, of content for which the operation of made has a
+// result. A forecast also accepts a key without a result.
+func (at site) alias(ctx context.Context, a digest.Digest, made func(digest.Digest) *operation) (found digest.Digest, ok bool) {
 	for key := range at.caches.Linked(ctx, aliasKind, a) {
-		if at.results.recallAfter(ctx, at.after, key) != nil {
+		if at.results.recallAfter(ctx, at.after, made(key)) != nil {
 			return key, true
 		}
 		found = cmp.Or(found, key)
@@ -136,27 +146,4 @@ func (c *copying) run(ctx context.Context, to *snapshot.Active, v *event.Vertex)
 		}
 	}
 	return nil
-}
-
-// linked returns run for --link: it copies into an empty file system, which it then
-// lays over the file system of the step. As in BuildKit, the copy doesn't see existing
-// files: links in its way become directories, and existing directories get the mode and
-// owner of new ones.
-func linked(store *snapshot.Store, run func(context.Context, *snapshot.Active, *event.Vertex) error) func(context.Context, *snapshot.Active, *event.Vertex) error {
-	return func(ctx context.Context, to *snapshot.Active, v *event.Vertex) (err error) {
-		alone, err := store.Prepare(ctx, nil)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, alone.Discard()) }()
-		if err := run(ctx, alone, v); err != nil {
-			return err
-		}
-		files, err := snapshot.Archive(ctx, snapshot.Tree{Root: alone.Root(), Owners: store.Owners()}, nil)
-		if err != nil {
-			return err
-		}
-		defer files.Close()
-		return snapshot.Extract(ctx, to.Root(), "/", files, snapshot.ExtractOptions{Owners: store.Owners(), In: to})
-	}
 }

@@ -67,7 +67,7 @@ func (l *lookahead) last(ctx context.Context, s *dockerfile.Stage, o *outline) (
 		if err != nil {
 			return nil, err
 		}
-		if found := l.results.recallAfter(ctx, &st, op.key); found != nil {
+		if found := l.results.recallAfter(ctx, &st, op); found != nil {
 			st = *st.with(op.key, found.Layer, found.RootFS, step.History)
 		} else {
 			st.key, st.unmade = op.key, true

@@ -153,15 +153,15 @@ func (a *outlines) contextBase(ctx context.Context, s *dockerfile.Stage) (*state
 // a directory is copied under the title.
 func (a *outlines) contextFiles(ctx context.Context, o *origin, title string) (*finding, error) {
 	if o.rootfs != nil {
-		key := recipe.Key("fetched context", o.key.String())
-		if f := a.results.recall(ctx, new(source.RootFS), key); f != nil {
+		fetched := &operation{key: recipe.Key("fetched context", o.key.String())}
+		if f := a.results.recall(ctx, new(source.RootFS), fetched); f != nil {
 			return f, nil
 		}
 		snap, err := o.rootfs.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return a.results.record(key, snap)
+		return a.results.record(ctx, new(source.RootFS), fetched, snap)
 	}
 	src, err := o.open(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -22,7 +23,12 @@ import (
 // An operation is what a step does to the file system, ready to run. It is immutable.
 type operation struct {
 	// key identifies the result; see package recipe.
-	key   digest.Digest
+	key digest.Digest
+	// alone, unless it is "", identifies what the operation makes in an empty file system,
+	// which is then laid over that of the step: COPY and ADD with --link don't see that. As
+	// in BuildKit, links in their way become directories, and existing directories get the
+	// mode and owner of new ones.
+	alone digest.Digest
 	basis basis // of the key
 	// command says that a command is run, which may do nothing but wait. Others copy files.
 	command bool
@@ -101,11 +107,7 @@ func (r *results) find(ctx context.Context, below *source.RootFS, q request) (*f
 			r.start(ctx, q, true).Cached()
 			return f, nil
 		}
-		parent, err := below.Snapshot(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return r.make(ctx, parent, q)
+		return r.make(ctx, below, q)
 	})
 }
 
@@ -124,11 +126,18 @@ func (r *results) known(ctx context.Context, below *source.RootFS, q request) *f
 	if q.anew {
 		return nil
 	}
-	return r.recall(ctx, below, q.key)
+	return r.recall(ctx, below, q.operation)
 }
 
-// make runs q over parent, when its turn has come, and remembers the result.
-func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, q request) (*finding, error) {
+// make runs q over below, when its turn has come, and remembers the result.
+func (r *results) make(ctx context.Context, below *source.RootFS, q request) (*finding, error) {
+	var parent *snapshot.Snapshot // nothing, for what is made alone
+	if q.alone == "" {
+		var err error
+		if parent, err = below.Snapshot(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.jobs.Acquire(ctx, 1); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -149,56 +158,89 @@ func (r *results) make(ctx context.Context, parent *snapshot.Snapshot, q request
 	if err != nil {
 		return nil, err
 	}
-	return r.record(q.key, snap)
+	return r.record(ctx, below, q.operation, snap)
 }
 
-// record stores snap as the result of key.
-func (r *results) record(key digest.Digest, snap *snapshot.Snapshot) (*finding, error) {
+// record stores snap as the result of op over below.
+func (r *results) record(ctx context.Context, below *source.RootFS, op *operation, snap *snapshot.Snapshot) (*finding, error) {
 	created := r.clock().UTC()
-	if err := cache.Remember(r.store, key, snap.ID(), created); err != nil {
+	if err := cache.Remember(r.store, cmp.Or(op.alone, op.key), snap.ID(), created); err != nil {
 		return nil, err
 	}
-	return r.found(key, snap, created), nil
+	if op.alone != "" {
+		return r.laidOver(ctx, below, op, snap, created)
+	}
+	return r.found(op, snap, source.Present(snap), created), nil
 }
 
-// found returns the finding for snap, which is known under key.
-func (r *results) found(key digest.Digest, snap *snapshot.Snapshot, created time.Time) *finding {
-	return &finding{Result: cache.Result{Key: key, Created: created, Layer: r.layerOf(snap), RootFS: source.Present(snap)}}
+// found returns the finding of op, whose layer is that of snap and leads to rootfs.
+func (r *results) found(op *operation, snap *snapshot.Snapshot, rootfs *source.RootFS, created time.Time) *finding {
+	return &finding{Result: cache.Result{Key: op.key, Created: created, Layer: r.layerOf(snap), RootFS: rootfs}}
 }
 
-// recallAfter returns the known result of the operation key after st. It returns nil if
-// no result is known, or if the file system below has yet to be made.
-func (r *results) recallAfter(ctx context.Context, st *state, key digest.Digest) *finding {
+// laidOver returns the finding of op, which made snap alone, over below. The files are laid
+// over those below when somebody needs them.
+func (r *results) laidOver(ctx context.Context, below *source.RootFS, op *operation, snap *snapshot.Snapshot, created time.Time) (*finding, error) {
+	if below.ID() == "" {
+		return r.found(op, snap, source.Present(snap), created), nil
+	}
+	layer, err := image.Unpackable(ctx, r.store, snap)
+	if err != nil {
+		return nil, err
+	}
+	rootfs := source.Later(snapshot.StackID(below.ID(), layer.DiffID), func(ctx context.Context) (*snapshot.Snapshot, error) {
+		parent, err := below.Snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return r.store.UnpackOver(ctx, parent, []snapshot.Layer{layer}, 1)
+	})
+	return r.found(op, snap, rootfs, created), nil
+}
+
+// recallAfter returns the known result of op after st. It returns nil if no result is
+// known, or if the file system below has yet to be made.
+func (r *results) recallAfter(ctx context.Context, st *state, op *operation) *finding {
 	if st.unmade {
 		return nil
 	}
-	return r.recall(ctx, st.rootfs, key)
+	return r.recall(ctx, st.rootfs, op)
 }
 
-// recall returns the known result of the operation key over below, from the store or
-// else from an imported cache; nil if it isn't known. A result over another file system
-// doesn't count: the steps below were made anew since.
-func (r *results) recall(ctx context.Context, below *source.RootFS, key digest.Digest) *finding {
-	if f := r.lookup(below, key); f != nil {
+// recall returns the known result of op over below, from the store or else from an
+// imported cache; nil if it isn't known.
+func (r *results) recall(ctx context.Context, below *source.RootFS, op *operation) *finding {
+	if f := r.lookup(ctx, below, op); f != nil {
 		return f
 	}
-	if found, ok := r.caches.Find(ctx, below, key); ok {
+	if found, ok := r.caches.Find(ctx, below, op.key); ok {
 		return &finding{Result: found}
 	}
 	return nil
 }
 
-// lookup returns the result in the store under key. It returns nil if the store has no
-// result, or one that isn't wanted, isn't over below or isn't whole any more.
-func (r *results) lookup(below *source.RootFS, key digest.Digest) *finding {
+// lookup returns the result of op over below in the store. It returns nil if the store has
+// no result, or one that isn't wanted or isn't whole any more. A result over another file
+// system doesn't count: the steps below were made anew since.
+func (r *results) lookup(ctx context.Context, below *source.RootFS, op *operation) *finding {
 	if r.noCache {
 		return nil
 	}
-	snap, created := cache.Recall(r.store, key)
-	if snap == nil || snap.Parent() != below.ID() {
+	if snap, created := cache.Recall(r.store, op.key); snap != nil && snap.Parent() == below.ID() {
+		return r.found(op, snap, source.Present(snap), created)
+	}
+	if op.alone == "" {
 		return nil
 	}
-	return r.found(key, snap, created)
+	snap, created := cache.Recall(r.store, op.alone)
+	if snap == nil || snap.Parent() != "" {
+		return nil
+	}
+	f, err := r.laidOver(ctx, below, op, snap, created)
+	if err != nil {
+		return nil // it is made anew
+	}
+	return f
 }
 
 // execute has run change the file system over parent, and commits the changes.

@@ -221,7 +221,7 @@ func (w *stages) prepare(ctx context.Context, st *state, t task) (*operation, er
 	case errors.Is(err, errNoForecast):
 	case err != nil:
 		return nil, err
-	case op.basis != forecast || st.basis != anew && !t.stage.NoCache && w.results.recallAfter(ctx, st, op.key) != nil:
+	case op.basis != forecast || st.basis != anew && !t.stage.NoCache && w.results.recallAfter(ctx, st, op) != nil:
 		return op, nil
 	}
 	t.demand()
