@@ -42,6 +42,7 @@ type stub struct {
 type parent struct {
 	before, after unix.Timespec // mtime before the first change, after the last
 	changes       int           // how many of them are left
+	touched       bool          // somebody else has changed it meanwhile
 }
 
 // Open returns an empty set for the root file system in dir. The
@@ -165,7 +166,8 @@ func (m *Set) Undo(dir *os.File, do func() error) error {
 	}
 	p.changes--
 	mtime := st.Mtim
-	if p.changes == 0 && mtime == p.after {
+	p.touched = p.touched || mtime != p.after
+	if p.changes == 0 && !p.touched {
 		mtime = p.before
 	}
 	p.after = mtime

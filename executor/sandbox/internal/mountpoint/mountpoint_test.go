@@ -161,23 +161,28 @@ func TestCommandsChangesStay(t *testing.T) {
 	}
 }
 
-// TestCommandsTimeStays: the time that a command gave to a directory is not taken back.
+// TestCommandsTimeStays: the time that a command gave to a directory is not taken back,
+// however many mount points there are in it.
 func TestCommandsTimeStays(t *testing.T) {
 	t.Parallel()
-	root := layOut(t, "d/")
-	points := open(t, root)
-	if _, err := points.Make("/d/m", true); err != nil {
-		t.Fatal(err)
-	}
-	given := time.Unix(1_100_000_000, 0)
-	if err := os.Chtimes(root+"/d", given, given); err != nil {
-		t.Fatal(err)
-	}
-	if err := points.Remove(); err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(root + "/d"); err != nil || !info.ModTime().Equal(given) {
-		t.Errorf("got %v, %v, want the time %s", info, err, given)
+	for n := 1; n <= 3; n++ {
+		root := layOut(t, "d/")
+		points := open(t, root)
+		for i := range n {
+			if _, err := points.Make(fmt.Sprintf("/d/m%d", i), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		given := time.Unix(1_100_000_000, 0)
+		if err := os.Chtimes(root+"/d", given, given); err != nil {
+			t.Fatal(err)
+		}
+		if err := points.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(root + "/d"); err != nil || !info.ModTime().Equal(given) {
+			t.Errorf("%d mount points: got %v, %v, want the time %s", n, info, err, given)
+		}
 	}
 }
 
