@@ -36,9 +36,13 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *input.Input, o *o
 	if err != nil {
 		return nil, err
 	}
-	view, err := newView(mode, cfg.stderr)
+	stop, err := cfg.profile.start()
 	if err != nil {
 		return nil, err
+	}
+	view, err := newView(mode, cfg.stderr)
+	if err != nil {
+		return nil, errors.Join(err, stop())
 	}
 	if cfg.run.timeout > 0 {
 		var cancel context.CancelFunc
@@ -46,7 +50,7 @@ func (cfg *buildConfig) enterAndBuild(ctx context.Context, in *input.Input, o *o
 		defer cancel()
 	}
 	result, err := cfg.build(ctx, in, o, cache, m, view)
-	return result, errors.Join(overdue(ctx, err), view.Close())
+	return result, errors.Join(overdue(ctx, err), view.Close(), stop())
 }
 
 // outsideCache refuses a context that is the cache directory or lies in it: the build

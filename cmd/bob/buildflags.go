@@ -25,6 +25,7 @@ type buildConfig struct {
 	view      viewFlags
 	isolation isolationFlags
 	workspace workspaceConfig
+	profile   profileFlags
 
 	registries registryConfig
 	call       string
@@ -48,6 +49,7 @@ func (cfg *buildConfig) register(fs *flag.FlagSet) {
 	cfg.view.register(fs, "print only the digest, and errors")
 	cfg.isolation.register(fs, "enter a user namespace first; always done without root")
 	cfg.workspace.register(fs)
+	cfg.profile.register(fs)
 	cfg.registries.register(fs)
 	registerRetryFor(fs, &cfg.registries.retryFor)
 	fs.Var(&cfg.registries.bundle, "ca-bundle", "`file` of certificate authorities, in PEM form, that RUN and bob itself trust beside theirs; not in the image")

@@ -15,7 +15,7 @@ import (
 	"github.com/bobbuild/bob/cmd/bob/internal/cli"
 )
 
-// flagsOf returns the flags of all commands, and the flags of each command by its name.
+// flagsOf returns the flags of all commands that usage shows, and the flags of each command by its name.
 func flagsOf() (all map[string]bool, byCommand map[string][]string) {
 	all, byCommand = map[string]bool{"help": true}, make(map[string][]string)
 	for _, c := range cli.Commands(newRoot(strings.NewReader(""), io.Discard, io.Discard)) {
@@ -23,6 +23,9 @@ func flagsOf() (all map[string]bool, byCommand map[string][]string) {
 			continue
 		}
 		c.FlagSet.VisitAll(func(f *flag.Flag) {
+			if f.Usage == cli.Hidden {
+				return
+			}
 			all[f.Name] = true
 			byCommand[c.FlagSet.Name()] = append(byCommand[c.FlagSet.Name()], f.Name)
 		})

@@ -69,6 +69,9 @@ func prepare(c *ffcli.Command, usage func(string)) {
 	}
 }
 
+// Hidden is the help of a flag that usage doesn't show.
+const Hidden = "hidden"
+
 // posix returns the flags of fs as flags of pflag, with their short names. A short name
 // is not a flag of its own: package ff would then read the variable of the long name
 // though the short one is given.
@@ -79,6 +82,7 @@ func posix(fs *flag.FlagSet) *pflag.FlagSet {
 	fs.VisitAll(func(f *flag.Flag) {
 		p := pflag.PFlagFromGoFlag(f)
 		p.Shorthand, p.DefValue = short[f.Name], "" // usage says what the default is
+		p.Hidden = f.Usage == Hidden
 		flags.AddFlag(p)
 	})
 	return flags
