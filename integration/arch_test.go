@@ -168,11 +168,11 @@ var arrows = map[string][]string{
 	"snapshot": {
 		"snapshot/bounded", "snapshot/internal/blobs", "snapshot/internal/cachemounts", "snapshot/internal/checkout",
 		"snapshot/internal/committed", "snapshot/internal/content", "snapshot/internal/descent",
-		"snapshot/internal/durable", "snapshot/internal/file", "snapshot/internal/idmap", "snapshot/internal/layers",
-		"snapshot/internal/layertar", "snapshot/internal/locks", "snapshot/internal/overlay",
-		"snapshot/internal/pruning", "snapshot/internal/records", "snapshot/internal/relpath",
-		"snapshot/internal/trash", "snapshot/internal/tree", "snapshot/internal/underlay", "snapshot/internal/usage",
-		"snapshot/owners",
+		"snapshot/internal/durable", "snapshot/internal/file", "snapshot/internal/gzipblocks",
+		"snapshot/internal/idmap", "snapshot/internal/layers", "snapshot/internal/layertar",
+		"snapshot/internal/locks", "snapshot/internal/overlay", "snapshot/internal/pruning",
+		"snapshot/internal/records", "snapshot/internal/relpath", "snapshot/internal/trash", "snapshot/internal/tree",
+		"snapshot/internal/underlay", "snapshot/internal/usage", "snapshot/owners",
 	},
 	"snapshot/bounded": {},
 	"snapshot/internal/blobs": {
@@ -197,7 +197,8 @@ var arrows = map[string][]string{
 	"snapshot/internal/file": {
 		"snapshot/internal/descent", "snapshot/internal/idmap", "snapshot/internal/relpath", "snapshot/owners",
 	},
-	"snapshot/internal/idmap": {"snapshot/owners"},
+	"snapshot/internal/gzipblocks": {},
+	"snapshot/internal/idmap":      {"snapshot/owners"},
 	"snapshot/internal/layers": {
 		"snapshot/internal/descent", "snapshot/internal/file", "snapshot/internal/relpath", "snapshot/owners",
 		"snapshot/pathwalk",

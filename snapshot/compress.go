@@ -7,15 +7,16 @@ import (
 	"runtime/debug"
 	"strconv"
 
+	"github.com/bobbuild/bob/snapshot/internal/gzipblocks"
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
-	"github.com/klauspost/pgzip"
 )
 
 // Packing is the version of all that decides about the bytes of a layer and that
 // [Compression.String] doesn't name: the form of the tar, the default levels and the
 // size of the pieces. It changes with any of them; whoever remembers blobs has it in
 // their names.
-const Packing = "1"
+const Packing = "2"
 
 // A Compression is how the blob of a layer is compressed. The zero value is gzip
 // at its default level.
@@ -40,7 +41,7 @@ const (
 func (m Method) Levels() int {
 	switch m {
 	case Gzip, "":
-		return pgzip.BestCompression
+		return flate.BestCompression
 	case Zstd:
 		return maxZstdLevel
 	case Uncompressed:
@@ -65,26 +66,18 @@ func (c Compression) String() string {
 	return name
 }
 
-// packBlock is the size of the pieces that gzip compresses a layer in, in bytes.
-// The compressed bytes depend on it and not on how many pieces are in work at
-// once, so that every machine makes the same blob of the same layer.
-const packBlock = 1 << 20
-
-// NewWriter returns a writer that compresses what is written to it into w. The
+// newWriter returns a writer that compresses what is written to it into w. The
 // same bytes always make the same blob, on every machine. The caller closes it to
-// end the blob; that doesn't close w.
-func (c Compression) NewWriter(w io.Writer) (io.WriteCloser, error) {
+// end the blob; that doesn't close w. known returns the compressed bytes of blocks,
+// see [gzipblocks.Options].
+func (c Compression) newWriter(w io.Writer, known func(gzipblocks.Key) []byte) (io.WriteCloser, error) {
 	switch c.Method {
 	case Gzip, "":
-		level := pgzip.DefaultCompression
+		level := flate.DefaultCompression
 		if c.Level != nil {
 			level = *c.Level
 		}
-		zw, err := pgzip.NewWriterLevel(w, level)
-		if err != nil {
-			return nil, fmt.Errorf("compress: %w", err)
-		}
-		return zw, zw.SetConcurrency(packBlock, workers(packMemory))
+		return gzipblocks.NewWriter(w, gzipblocks.Options{Level: level, Workers: workers(packMemory), Salt: Packing, Known: known})
 	case Zstd:
 		level := zstd.SpeedDefault
 		if c.Level != nil {
@@ -101,7 +94,7 @@ func (c Compression) NewWriter(w io.Writer) (io.WriteCloser, error) {
 // packMemory and zstdMemory are what another piece that is compressed at once takes, in
 // bytes.
 const (
-	packMemory = 4 << 20
+	packMemory = 6 << 20
 	zstdMemory = 32 << 20
 )
 

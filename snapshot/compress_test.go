@@ -27,7 +27,7 @@ func patterned(n int) []byte {
 func packed(t *testing.T, c snapshot.Compression, data []byte, piece int) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := c.NewWriter(&out)
+	w, err := snapshot.NewWriter(c, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,11 +108,11 @@ func TestCompressionIsTheSameEverywhere(t *testing.T) { //nolint:paralleltest //
 func TestPackingStable(t *testing.T) {
 	t.Parallel()
 	want := map[snapshot.Method]string{
-		snapshot.Gzip:         "sha256:8bdcc7a0156fa93ecbd057a9a5fc117f613dac90ef4cd30f02166583b463b5ad",
+		snapshot.Gzip:         "sha256:d3fbd6b7e5ccd7fee9c55efe5cfd3be75989e046b2042ca2a6e7a5587c716351",
 		snapshot.Zstd:         "sha256:95e6f172291426ca3851a69ad0dba8811ba292118cd07ea266657783a57a6a35",
 		snapshot.Uncompressed: "sha256:bce11eebd20506f3dd4983b3efc5dc61ccd727b6126e9de5d9dee3d9a6f76a67",
 	}
-	if snapshot.Packing != "1" {
+	if snapshot.Packing != "2" {
 		t.Fatalf("write down the digests of packing %s", snapshot.Packing)
 	}
 	data := patterned(3 << 20)
@@ -125,7 +125,7 @@ func TestPackingStable(t *testing.T) {
 
 func TestUnknownCompression(t *testing.T) {
 	t.Parallel()
-	if _, err := (snapshot.Compression{Method: "lz4"}).NewWriter(io.Discard); err == nil {
+	if _, err := snapshot.NewWriter(snapshot.Compression{Method: "lz4"}, io.Discard); err == nil {
 		t.Error("lz4 was taken")
 	}
 }

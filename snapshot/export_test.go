@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/bobbuild/bob/snapshot/internal/relpath"
@@ -32,3 +33,6 @@ func (s *Store) Indexed(id string) ([]string, error) {
 	slices.Sort(out)
 	return out, nil
 }
+
+// NewWriter returns what compresses as c says, without a store.
+func NewWriter(c Compression, w io.Writer) (io.WriteCloser, error) { return c.newWriter(w, nil) }

@@ -48,7 +48,7 @@ func (p *Packer) Pack(ctx context.Context, bl *Blob) (Packed, error) {
 // result of a step.
 func (p *Packer) PackStream(ctx context.Context, content io.Reader, f *Format) (*Layer, error) {
 	l := &Layer{}
-	_, err := l.In(f).made.Get(ctx, func(context.Context) (Packed, error) { return p.write(&f.Compression, content, io.Discard) })
+	_, err := l.In(f).made.Get(ctx, func(ctx context.Context) (Packed, error) { return p.write(ctx, &f.Compression, content, io.Discard) })
 	return l, err
 }
 
@@ -141,7 +141,7 @@ func (p *Packer) make(ctx context.Context, bl *Blob, w io.Writer) (made Packed, 
 		return made, err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
-	made, err = p.write(bl.as, content, w)
+	made, err = p.write(ctx, bl.as, content, w)
 	if want := bl.base.DiffID; err == nil && bl.image != nil && made.DiffID != want {
 		return made, fmt.Errorf("%s: %w", bl.base.Digest, &snapshot.DiffIDError{Want: want, Got: made.DiffID})
 	}
@@ -153,13 +153,13 @@ func (p *Packer) make(ctx context.Context, bl *Blob, w io.Writer) (made Packed, 
 const copySize = 256 << 10
 
 // write compresses content, a layer's tar, into the store and to w.
-func (p *Packer) write(as *snapshot.Compression, content io.Reader, w io.Writer) (made Packed, err error) {
+func (p *Packer) write(ctx context.Context, as *snapshot.Compression, content io.Reader, w io.Writer) (made Packed, err error) {
 	out, err := p.store.CreateBlob()
 	if err != nil {
 		return made, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	zw, err := as.NewWriter(io.MultiWriter(out, w))
+	zw, err := p.store.NewCompressor(ctx, *as, io.MultiWriter(out, w))
 	if err != nil {
 		return made, err
 	}
@@ -172,6 +172,9 @@ func (p *Packer) write(as *snapshot.Compression, content io.Reader, w io.Writer)
 	}
 	d, size, err := out.Commit()
 	if err != nil {
+		return made, err
+	}
+	if err := zw.Remember(d); err != nil {
 		return made, err
 	}
 	desc := ocispec.Descriptor{MediaType: LayerMediaType(as.Method), Digest: d, Size: size}
