@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -110,7 +111,7 @@ func (r *repository) pullLayer(ctx context.Context, blob digest.Digest, dir stri
 
 // unpack unpacks the files, directories and links of a gzipped tar.
 func unpack(body io.Reader, dir string) error {
-	zr, err := pgzip.NewReader(body)
+	zr, err := pgzip.NewReader(bufio.NewReaderSize(body, block))
 	if err != nil {
 		return err
 	}
