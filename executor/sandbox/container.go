@@ -130,6 +130,27 @@ var detectFiles = sync.OnceValue(func() error {
 	return m.Set(&cgroups.Resources{})
 })
 
+// mountContainers returns a directory in state for libcontainer's files, on a file system of
+// its own in memory where that can be mounted, and how to undo that. For each container
+// libcontainer protects its executable by an overlay of the directories of the executable
+// and of its files. That fails if one lies below the other on one file system, and then it
+// copies the executable, all of bob, into memory.
+func mountContainers(state string) (dir string, undo func() error, err error) {
+	dir = filepath.Join(state, "container")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", nil, fmt.Errorf("make state directory: %w", err)
+	}
+	if unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size=16m") != nil {
+		return dir, func() error { return nil }, nil // it works, if more slowly
+	}
+	return dir, func() error {
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "unmount", Path: dir, Err: err}
+		}
+		return nil
+	}, nil
+}
+
 // newContainer makes a container with its state in a directory called id below dir.
 // libcontainer wants a cgroup in each hierarchy of version 1, and fails where a hierarchy
 // is missing or elsewhere. For a container that it loads it reads its cgroups from a file.

@@ -239,7 +239,12 @@ func (r *Runner) run(ctx context.Context, p *Process, refused fallback) (err err
 		// user's, whom cgroup v1 doesn't let bob move.
 		config.Hooks = configs.Hooks{configs.CreateRuntime: {configs.NewFunctionHook(func(s *specs.State) error { return group.Join(s.Pid) })}}
 	}
-	container, err := newContainer(state, id, config)
+	containers, unmount, err := mountContainers(state)
+	if err != nil {
+		return err
+	}
+	defer clean(unmount)
+	container, err := newContainer(containers, id, config)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
