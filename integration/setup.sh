@@ -9,7 +9,7 @@ set -eu
 # "program:package", or "=package" for what has no program.
 build='gcc:gcc pkg-config:pkg-config =libc6-dev =libseccomp-dev'
 demo='newuidmap:uidmap busybox:busybox-static'
-tests="$demo buildah:buildah skopeo:skopeo umoci:umoci crun:crun runc:runc docker-registry:docker-registry mmdebstrap:mmdebstrap fuse-overlayfs:fuse-overlayfs pasta:passt slirp4netns:slirp4netns setcap:libcap2-bin qemu-aarch64-static:qemu-user-static git:git"
+tests="$demo buildah:buildah skopeo:skopeo umoci:umoci crun:crun runc:runc docker-registry:docker-registry mmdebstrap:mmdebstrap fuse-overlayfs:fuse-overlayfs pasta:passt slirp4netns:slirp4netns setcap:libcap2-bin qemu-aarch64-static:qemu-user-static git:git strace:strace"
 
 missing() {
 	for want; do

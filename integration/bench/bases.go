@@ -18,12 +18,12 @@ RUN mkdir /opt/data && for i in $(seq 205); do head -c 1048576 /dev/urandom > /o
 // pushBase has the registry hold a base image: one of harness.Lab.Image, or "toolchain".
 // Debian's buildah makes that one, so that its layers are as those of most images are and
 // not as bob would make them.
-func pushBase(ctx context.Context, lab *harness.Lab, t *traffic, name string) (err error) {
+func pushBase(ctx context.Context, lab *harness.Lab, t *harness.Traffic, name string) (err error) {
 	if name != "toolchain" {
 		_, err := lab.Image(ctx, name)
 		return err
 	}
-	if done, err := t.registry.Has(ctx, t.registry.Prefix+"/"+name+":latest"); done || err != nil {
+	if done, err := t.Registry.Has(ctx, t.Registry.Prefix+"/"+name+":latest"); done || err != nil {
 		return err
 	}
 	if _, err := lab.Image(ctx, "debian"); err != nil {
@@ -38,6 +38,6 @@ func pushBase(ctx context.Context, lab *harness.Lab, t *traffic, name string) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, site.close()) }()
-	_, err = site.build(ctx, []job{{dir: dir, ref: t.prefix + "/" + name, args: arguments(t), keep: true}})
+	_, err = site.build(ctx, []job{{dir: dir, ref: t.Prefix + "/" + name, args: arguments(t), keep: true}})
 	return err
 }

@@ -21,8 +21,8 @@ func TestVisit(t *testing.T) {
 	t.Cleanup(func() { check(t, lab.Close(context.Background())) })
 	registry, err := lab.Registry()
 	check(t, err)
-	traffic := newTraffic(registry)
-	t.Cleanup(traffic.server.Close)
+	traffic := harness.NewTraffic(registry)
+	t.Cleanup(traffic.Close)
 	s := settings{builders: "bob,floor"}
 	peers, err := s.peers(t.Context(), lab)
 	check(t, err)

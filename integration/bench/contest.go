@@ -30,7 +30,7 @@ type record struct {
 // A contest has builders build a workload, again and again.
 type contest struct {
 	lab      *harness.Lab
-	traffic  *traffic
+	traffic  *harness.Traffic
 	workload *workload
 	variants []variant // in the order of the constants
 	dir      string    // holds Dockerfile and context
@@ -146,8 +146,8 @@ func (c *contest) jobs(p peer, run int) []job {
 	for n := range max(1, c.workload.atOnce) {
 		name := strings.ToLower(fmt.Sprintf("%s-%s-%d-%d", c.workload.name, strings.ReplaceAll(p.name, " ", "-"), run, n))
 		j := job{
-			dir: c.dir, ref: c.traffic.prefix + "/" + strings.ReplaceAll(name, "'", ""), targets: c.workload.targets,
-			base: c.traffic.prefix + "/" + c.workload.bases[0], args: arguments(c.traffic), floor: c.workload.floor,
+			dir: c.dir, ref: c.traffic.Prefix + "/" + strings.ReplaceAll(name, "'", ""), targets: c.workload.targets,
+			base: c.traffic.Prefix + "/" + c.workload.bases[0], args: arguments(c.traffic), floor: c.workload.floor,
 		}
 		if c.workload.atOnce > 1 {
 			j.args["N"] = fmt.Sprint(n)

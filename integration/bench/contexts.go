@@ -31,8 +31,8 @@ func writeBuild(lab *harness.Lab, name, dockerfile string, fill func(context str
 }
 
 // arguments returns the build arguments that every build gets.
-func arguments(t *traffic) map[string]string {
-	args := map[string]string{"REGISTRY": t.prefix}
+func arguments(t *harness.Traffic) map[string]string {
+	args := map[string]string{"REGISTRY": t.Prefix}
 	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} {
 		if value := os.Getenv(name); value != "" {
 			args[name] = value

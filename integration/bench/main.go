@@ -81,8 +81,8 @@ func run(ctx context.Context, args []string, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	traffic := newTraffic(registry)
-	defer traffic.server.Close()
+	traffic := harness.NewTraffic(registry)
+	defer traffic.Close()
 	peers, err := s.peers(ctx, lab)
 	if err != nil {
 		return err

@@ -16,18 +16,18 @@ import (
 
 // A cost is what a build took.
 type cost struct {
-	Wall, CPU time.Duration
-	Peak      int64 // bytes resident at once of all processes
-	Self      int64 // bytes resident at once of the builder's program alone
-	Written   int64 // bytes that file systems got for the disk
-	Kept      int64 // bytes of the disk that are taken after the build; 0 where no file system tells
-	passed          // between the builder and the registry
+	Wall, CPU      time.Duration
+	Peak           int64 // bytes resident at once of all processes
+	Self           int64 // bytes resident at once of the builder's program alone
+	Written        int64 // bytes that file systems got for the disk
+	Kept           int64 // bytes of the disk that are taken after the build; 0 where no file system tells
+	harness.Passed       // between the builder and the registry
 }
 
 // A site is where one builder works: its state, and its daemon if it has one.
 type site struct {
 	lab     *harness.Lab
-	traffic *traffic
+	traffic *harness.Traffic
 	peer    peer
 	home    string
 	daemon  *harness.Running
@@ -42,7 +42,7 @@ type ended struct {
 }
 
 // openSite makes an empty site in the directory and starts the daemon. The caller closes it.
-func openSite(ctx context.Context, lab *harness.Lab, t *traffic, p peer, home string) (*site, error) {
+func openSite(ctx context.Context, lab *harness.Lab, t *harness.Traffic, p peer, home string) (*site, error) {
 	s := &site{lab: lab, traffic: t, peer: p, home: home}
 	if err := lab.User.Mkdir(home); err != nil || p.daemon == nil {
 		return s, err
@@ -92,7 +92,7 @@ func (s *site) build(ctx context.Context, jobs []job) (*cost, error) {
 		daemon = s.daemon.Usage()
 		runs.add(s.daemon)
 	}
-	before := s.traffic.since(passed{})
+	before := s.traffic.Passed()
 	total := &cost{}
 	stop := runs.watch(total)
 	took, errs := make([]time.Duration, len(jobs)), make([]error, len(jobs))
@@ -102,7 +102,7 @@ func (s *site) build(ctx context.Context, jobs []job) (*cost, error) {
 	}
 	all.Wait()
 	stop()
-	total.passed = s.traffic.since(before)
+	total.Passed = s.traffic.Passed().Since(before)
 	for _, t := range took {
 		total.Wall = max(total.Wall, t)
 	}

@@ -28,6 +28,7 @@ type Invocation struct {
 	Env     []string // on top of HOME, BOB_CACHE_DIR, BOB_RETRY_FOR and a PATH
 	Stdin   io.Reader
 	Stderr  io.Writer // gets a copy of standard error as it comes, if set
+	Trace   *Trace    // writes system calls down, if set
 }
 
 // A Result is how an Invocation ended.
@@ -72,6 +73,9 @@ func (l *Lab) Start(ctx context.Context, i Invocation) (*Running, error) {
 	r := &Running{Cache: i.Cache, Mark: fmt.Sprintf("run-%d-%d", os.Getpid(), l.dirs.Add(1))}
 	env := append([]string{"HOME=" + i.Home, "BOB_CACHE_DIR=" + i.Cache, "TEST_MARK=" + r.Mark, "BOB_CACHE_SYNC=false", "BOB_RETRY_FOR=3s"}, i.Env...)
 	r.cmd = l.User.Command(ctx, i.Dir, env, i.Program, i.Args...)
+	if i.Trace != nil {
+		i.Trace.wrap(r.cmd)
+	}
 	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = i.Stdin, &r.stdout, &r.stderr
 	if i.Stderr != nil {
 		r.cmd.Stderr = io.MultiWriter(&r.stderr, i.Stderr)
