@@ -140,10 +140,11 @@ func mountContainers(state string) (dir string, undo func() error, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", nil, fmt.Errorf("make state directory: %w", err)
 	}
-	if unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size=16m") != nil {
-		return dir, func() error { return nil }, nil // it works, if more slowly
-	}
+	mounted := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size=16m") == nil
 	return dir, func() error {
+		if !mounted {
+			return nil // it worked, if more slowly
+		}
 		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return &os.PathError{Op: "unmount", Path: dir, Err: err}
 		}
