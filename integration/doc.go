@@ -69,6 +69,17 @@
 // A txtar file below testdata/script is a story told on the command line; see
 // TestScripts for its commands.
 //
+// # Counts
+//
+// TestCounts counts what a few builds do, system calls and requests, and has a table of the
+// most that each may do. A change that makes builds do less is told by a failure too, so
+// that the table is lowered. What strace wrote is kept with
+//
+//	go test ./integration -run 'TestCounts$' -traces DIRECTORY
+//
+// a directory for each build with a file for each thread. The system calls are those of
+// bob in a sandbox and with overlays, traced by root; elsewhere the test is skipped.
+//
 // # Everywhere
 //
 // TestEverywhere builds four Dockerfiles in a few restricted environments, and with
