@@ -173,7 +173,13 @@ func (l *Lab) build(ctx context.Context) (string, error) {
 	}
 	// As in the Makefile, the program that starts containers is embedded.
 	const entry = "executor/sandbox/internal/entry"
-	first, overlay, bin := filepath.Join(l.Dir, "init"), filepath.Join(l.Dir, "overlay.json"), filepath.Join(l.Dir, "bob")
+	// A directory of its own, in which nobody mounts anything: libcontainer then needs not
+	// copy bob for each container.
+	dir := filepath.Join(l.Dir, "bin")
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // others execute what is in it
+		return "", err
+	}
+	first, overlay, bin := filepath.Join(dir, "init"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "bob")
 	if err := build(first, buildTags, "./"+entry+"/initprogram"); err != nil {
 		return "", err
 	}
