@@ -134,7 +134,8 @@ var detectFiles = sync.OnceValue(func() error {
 // its own in memory where that can be mounted, and how to undo that. For each container
 // libcontainer protects its executable by an overlay of the directories of the executable
 // and of its files. That fails if one lies below the other on one file system, and then it
-// copies the executable, all of bob, into memory.
+// copies the executable, all of bob, into memory. It also fails, whatever is done here, if
+// somebody has mounted anything below the directory of the executable.
 func mountContainers(state string) (dir string, undo func() error, err error) {
 	dir = filepath.Join(state, "container")
 	if err := os.Mkdir(dir, 0o700); err != nil {
